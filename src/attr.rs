@@ -1,0 +1,113 @@
+//! The nouns that every room shares: attributes, versions, content identities, areas. No behaviour beyond conversion.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::path::RemotePath;
+
+/// What kind of object a name leads to. Everything else (sockets, devices) is shown as [`FileKind::Other`] and cannot
+/// be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    File,
+    Directory,
+    Symlink,
+    Other,
+}
+
+/// Attributes of one object. SFTP v3 has no ctime, no link count and no sub-second times; none are invented here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    pub kind: FileKind,
+    /// Bytes.
+    pub size: u64,
+    /// Permission bits with setuid, setgid and sticky: `mode & 0o7777`.
+    pub perm: u16,
+    /// Seconds since the epoch, as the server reports them (unsigned 32 bits on the wire).
+    pub mtime: u32,
+    /// Seconds since the epoch.
+    pub atime: u32,
+}
+
+impl Attr {
+    pub fn version(&self) -> Version {
+        Version { size: self.size, mtime: self.mtime }
+    }
+
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileKind::Directory
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.kind == FileKind::File
+    }
+}
+
+/// Seconds on the wire to the time that Rust knows.
+pub fn time_from_secs(secs: u32) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::from(secs))
+}
+
+/// Clamps to what 32 unsigned bits of seconds can say: before 1970 is 0, after 2106 is the maximum.
+pub fn secs_from_time(time: SystemTime) -> u32 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX))
+}
+
+/// Size and mtime as the server reports them: what tells one content of a file from the next over SFTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Version {
+    pub size: u64,
+    pub mtime: u32,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, mtime {}", self.size, self.mtime)
+    }
+}
+
+/// A git blob's SHA-1.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlobId(pub [u8; 20]);
+
+impl fmt::Display for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlobId({self})")
+    }
+}
+
+/// What a block cache is keyed by: bytes that can never change under that key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ContentId {
+    /// Content proved equal to a git object.
+    Blob(BlobId),
+    /// Content of this path at this version, as read over SFTP.
+    Remote(RemotePath, Version),
+}
+
+/// Parts of an environment that obey different write rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Area {
+    /// The git work tree: writable in SFTP mode on Dev and multidevs only.
+    Code,
+    /// User uploads: writable in every mode and environment.
+    Uploads,
+    /// `logs/`: shown, never written.
+    Logs,
+}
+
+impl fmt::Display for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Area::Code => "code",
+            Area::Uploads => "files",
+            Area::Logs => "logs",
+        })
+    }
+}

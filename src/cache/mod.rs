@@ -1,0 +1,1 @@
+//! Blocks by content identity: a memory LRU tier over a disk tier; one fetch per missing block.

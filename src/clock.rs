@@ -1,0 +1,108 @@
+//! Time as a parameter, so that a test can say "31 seconds later" without waiting. Does not sleep and starts no timers.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+/// The time source of a mount: the system's, or one that a test moves by hand.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Option<Arc<Mutex<Duration>>>, Base);
+
+#[derive(Clone, Copy, Debug)]
+struct Base(Instant, SystemTime);
+
+impl Default for Base {
+    fn default() -> Self {
+        Self(Instant::now(), SystemTime::now())
+    }
+}
+
+impl Clock {
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// A clock that stands still until [`Clock::advance`].
+    pub fn manual() -> Self {
+        Self(Some(Arc::default()), Base::default())
+    }
+
+    pub fn now(&self) -> Instant {
+        match &self.0 {
+            None => Instant::now(),
+            Some(offset) => self.1.0 + *offset.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+        }
+    }
+
+    /// Wall-clock time, for what people read.
+    pub fn wall(&self) -> SystemTime {
+        match &self.0 {
+            None => SystemTime::now(),
+            Some(offset) => self.1.1 + *offset.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+        }
+    }
+
+    /// Moves a manual clock; does nothing to the system's.
+    pub fn advance(&self, by: Duration) {
+        if let Some(offset) = &self.0 {
+            *offset.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += by;
+        }
+    }
+
+    pub fn expiry(&self, valid: Duration) -> Expiry {
+        Expiry(self.now() + valid)
+    }
+
+    pub fn deadline(&self, limit: Duration) -> Deadline {
+        Deadline(self.now() + limit)
+    }
+}
+
+/// Until when an answer may be given without asking again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Expiry(pub Instant);
+
+impl Expiry {
+    /// What is left of the validity: the kernel gets this, never a fresh span.
+    pub fn remaining(&self, clock: &Clock) -> Duration {
+        self.0.saturating_duration_since(clock.now())
+    }
+
+    pub fn is_over(&self, clock: &Clock) -> bool {
+        self.0 <= clock.now()
+    }
+}
+
+/// When a wait must end, whatever happened. Every wait on the network carries one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(pub Instant);
+
+impl Deadline {
+    /// From the system's clock: waits are real even where validity is simulated.
+    pub fn after(limit: Duration) -> Self {
+        Self(Instant::now() + limit)
+    }
+
+    pub fn remaining(&self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.0 <= Instant::now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_by_hand() {
+        let clock = Clock::manual();
+        let expiry = clock.expiry(Duration::from_secs(30));
+        clock.advance(Duration::from_secs(29));
+        assert_eq!(expiry.remaining(&clock), Duration::from_secs(1));
+        assert!(!expiry.is_over(&clock));
+        clock.advance(Duration::from_secs(1));
+        assert!(expiry.is_over(&clock));
+    }
+}

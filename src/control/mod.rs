@@ -1,0 +1,1 @@
+//! Client of Pantheon's API: login, environments, mode, workflows, connection information.

@@ -1,0 +1,1 @@
+//! The current belief about the environment; opens and closes the gate.

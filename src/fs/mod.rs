@@ -1,0 +1,1 @@
+//! The filesystem operations on our own types; the one errno table.

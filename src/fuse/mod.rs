@@ -1,0 +1,1 @@
+//! The only room that knows fuser: adapter, session, kernel invalidation, signal watchdog.

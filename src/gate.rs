@@ -1,0 +1,211 @@
+//! May this area be written now, and if not, why? The one place that decides it.
+//!
+//! `env` opens and closes the gate as the belief about the environment changes; every mutating call on `remote` takes a
+//! [`WritePermit`], and [`Gate::admit`] is the only way to get one. A permit carries the environment's generation: a
+//! switch of the connection mode makes older permits void, which `remote` checks right before the last step of a call.
+
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
+
+use crate::attr::Area;
+
+/// Why an area is read-only: shown in `.pantheon/status` and in messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadOnlyReason {
+    /// The environment is in Git mode: code changes by `git push` only.
+    GitMode,
+    /// Test and Live never take code changes; carries the environment's name.
+    Environment(String),
+    /// The mount was made with `-o ro`.
+    MountedReadOnly,
+    /// Logs are shown, never written.
+    Logs,
+    /// The server refused a write in `code` although its mode was believed to allow it.
+    RefusedByServer,
+}
+
+impl fmt::Display for ReadOnlyReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::GitMode => f.write_str(
+                "the environment is in Git mode; write 'sftp' to .pantheon/mode to edit here, or push with git",
+            ),
+            Self::Environment(name) => {
+                write!(f, "code on '{name}' is read-only on the platform; edit Dev or a multidev and deploy")
+            }
+            Self::MountedReadOnly => f.write_str("mounted with -o ro"),
+            Self::Logs => f.write_str("logs are read-only"),
+            Self::RefusedByServer => {
+                f.write_str("the server refused a write in code; the mode is being checked again")
+            }
+        }
+    }
+}
+
+/// The verdict for one area.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Open,
+    /// Writes wait (a commit or another workflow runs) until the instant given at the latest, then go ahead.
+    Held { why: String, until: Instant },
+    Closed(ReadOnlyReason),
+}
+
+/// Why no permit was given.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("read-only: {0}")]
+    Closed(ReadOnlyReason),
+    #[error("writes are held: {0}")]
+    Held(String),
+}
+
+/// Proof that a write was admitted; see the module header.
+#[derive(Debug, Clone)]
+pub struct WritePermit {
+    area: Area,
+    generation: u64,
+    gate: Gate,
+}
+
+impl WritePermit {
+    pub fn area(&self) -> Area {
+        self.area
+    }
+
+    /// Checked again right before the step that cannot be taken back.
+    pub fn still_valid(&self) -> Result<(), Refused> {
+        let state = self.gate.lock();
+        match state.verdict(self.area) {
+            Verdict::Closed(reason) => Err(Refused::Closed(reason.clone())),
+            Verdict::Open | Verdict::Held { .. } if state.generation == self.generation => Ok(()),
+            Verdict::Open | Verdict::Held { .. } => Err(Refused::Held("the connection mode just changed".into())),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    code: Verdict,
+    uploads: Verdict,
+    generation: u64,
+}
+
+impl State {
+    fn verdict(&self, area: Area) -> &Verdict {
+        static LOGS: Verdict = Verdict::Closed(ReadOnlyReason::Logs);
+        match area {
+            Area::Code => &self.code,
+            Area::Uploads => &self.uploads,
+            Area::Logs => &LOGS,
+        }
+    }
+}
+
+/// Shared by `env` (which sets it) and everything that writes (which asks it).
+#[derive(Debug, Clone)]
+pub struct Gate(Arc<(Mutex<State>, Condvar)>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Gate {
+    pub fn new() -> Self {
+        let state = State { code: Verdict::Open, uploads: Verdict::Open, generation: 1 };
+        Self(Arc::new((Mutex::new(state), Condvar::new())))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Sets the verdict for one area (`Logs` has a fixed one) and starts a new generation if it closes or reopens.
+    pub fn set(&self, area: Area, verdict: Verdict) {
+        let mut state = self.lock();
+        let slot = match area {
+            Area::Code => &mut state.code,
+            Area::Uploads => &mut state.uploads,
+            Area::Logs => return,
+        };
+        let turned = matches!(slot, Verdict::Closed(_)) != matches!(verdict, Verdict::Closed(_));
+        *slot = verdict;
+        state.generation += u64::from(turned);
+        self.0.1.notify_all();
+    }
+
+    pub fn verdict(&self, area: Area) -> Verdict {
+        self.lock().verdict(area).clone()
+    }
+
+    /// The environment's generation: it grows with each turn of the mode.
+    pub fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
+    /// A permit to write in `area`, at once or not at all: a held gate refuses. See [`Gate::admit_waiting`].
+    pub fn admit(&self, area: Area) -> Result<WritePermit, Refused> {
+        let state = self.lock();
+        match state.verdict(area) {
+            Verdict::Open => Ok(WritePermit { area, generation: state.generation, gate: self.clone() }),
+            Verdict::Held { until, .. } if *until <= Instant::now() => {
+                Ok(WritePermit { area, generation: state.generation, gate: self.clone() })
+            }
+            Verdict::Held { why, .. } => Err(Refused::Held(why.clone())),
+            Verdict::Closed(reason) => Err(Refused::Closed(reason.clone())),
+        }
+    }
+
+    /// Like [`Gate::admit`], but waits while the gate is held, `limit` at the longest.
+    pub fn admit_waiting(&self, area: Area, limit: Instant) -> Result<WritePermit, Refused> {
+        loop {
+            let refused = match self.admit(area) {
+                Err(Refused::Held(why)) => Refused::Held(why),
+                other => return other,
+            };
+            let now = Instant::now();
+            if now >= limit {
+                return Err(refused);
+            }
+            let state = self.lock();
+            if let Verdict::Held { until, .. } = state.verdict(area) {
+                let wait = (*until).min(limit).saturating_duration_since(now);
+                drop(self.0.1.wait_timeout(state, wait));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_closed_gate_refuses_and_voids_older_permits() {
+        let gate = Gate::new();
+        let permit = gate.admit(Area::Code).expect("open");
+        gate.set(Area::Code, Verdict::Closed(ReadOnlyReason::GitMode));
+        assert_eq!(permit.still_valid(), Err(Refused::Closed(ReadOnlyReason::GitMode)));
+        assert!(gate.admit(Area::Code).is_err());
+        assert!(gate.admit(Area::Uploads).is_ok());
+        gate.set(Area::Code, Verdict::Open);
+        assert!(permit.still_valid().is_err(), "a permit from before the switch must not be used after it");
+        assert!(gate.admit(Area::Logs).is_err());
+    }
+
+    #[test]
+    fn a_held_gate_lets_writers_wait_and_then_go() {
+        let gate = Gate::new();
+        let until = Instant::now() + Duration::from_secs(5);
+        gate.set(Area::Code, Verdict::Held { why: "a commit runs".into(), until });
+        assert!(matches!(gate.admit(Area::Code), Err(Refused::Held(_))));
+        let waiting = gate.clone();
+        let writer = std::thread::spawn(move || waiting.admit_waiting(Area::Code, until).is_ok());
+        gate.set(Area::Code, Verdict::Open);
+        assert!(writer.join().expect("no panic"));
+    }
+}

@@ -1,0 +1,1 @@
+//! The inode table: names, attributes, lookup counts, how long each may be believed.

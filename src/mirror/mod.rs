@@ -1,0 +1,1 @@
+//! A local bare repository: trees, blobs and ignore rules of the site's code.

@@ -1,0 +1,250 @@
+//! Remote names and paths that cannot be invalid, and the containment rule for symlinks.
+//!
+//! A [`RemotePath`] is always relative: to the login directory of the SSH account (a Pantheon binding) or to the path
+//! of an `sftp://` source. No absolute path of the server is ever kept, because a container migration changes it.
+//! Bytes, not strings: file names on the server need not be UTF-8.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
+
+/// Longest name that the kernel's VFS passes on, in bytes (`NAME_MAX`).
+pub const MAX_NAME_BYTES: usize = 255;
+/// Longest path accepted from anywhere, in bytes (`PATH_MAX`).
+pub const MAX_PATH_BYTES: usize = 4096;
+
+/// Why some bytes are not a [`Name`] or a [`RemotePath`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPath {
+    #[error("the name is empty")]
+    Empty,
+    #[error("the name is longer than {MAX_NAME_BYTES} bytes")]
+    NameTooLong,
+    #[error("the path is longer than {MAX_PATH_BYTES} bytes")]
+    PathTooLong,
+    #[error("the name contains '/' or a zero byte")]
+    ForbiddenByte,
+    #[error("'.' and '..' are not names")]
+    Dots,
+}
+
+/// One component of a path: 1 to 255 bytes, no `/`, no NUL, neither `.` nor `..`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<[u8]>);
+
+impl Name {
+    pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, InvalidPath> {
+        let bytes = bytes.as_ref();
+        match bytes {
+            b"" => Err(InvalidPath::Empty),
+            b"." | b".." => Err(InvalidPath::Dots),
+            _ if bytes.len() > MAX_NAME_BYTES => Err(InvalidPath::NameTooLong),
+            _ if bytes.iter().any(|b| matches!(b, b'/' | 0)) => Err(InvalidPath::ForbiddenByte),
+            _ => Ok(Self(bytes.into())),
+        }
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub fn as_os_str(&self) -> &OsStr {
+        OsStr::from_bytes(&self.0)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+/// A path relative to the login directory: zero or more [`Name`]s joined by `/`. The empty path is that directory.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RemotePath(Arc<[u8]>);
+
+impl RemotePath {
+    pub fn root() -> Self {
+        Self(Arc::from(&b""[..]))
+    }
+
+    /// Parses `a/b/c`. Leading and trailing slashes and empty components are dropped; `.` and `..` are refused.
+    pub fn parse(bytes: impl AsRef<[u8]>) -> Result<Self, InvalidPath> {
+        let mut out = Vec::with_capacity(bytes.as_ref().len());
+        for part in bytes.as_ref().split(|&b| b == b'/').filter(|p| !p.is_empty()) {
+            let name = Name::new(part)?;
+            if !out.is_empty() {
+                out.push(b'/');
+            }
+            out.extend_from_slice(name.as_bytes());
+        }
+        if out.len() > MAX_PATH_BYTES {
+            return Err(InvalidPath::PathTooLong);
+        }
+        Ok(Self(out.into()))
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub fn to_os_string(&self) -> OsString {
+        OsString::from_vec(self.0.to_vec())
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    #[must_use]
+    pub fn join(&self, name: &Name) -> Self {
+        if self.is_root() {
+            return Self(name.0.clone());
+        }
+        let mut out = Vec::with_capacity(self.0.len() + 1 + name.0.len());
+        out.extend_from_slice(&self.0);
+        out.push(b'/');
+        out.extend_from_slice(&name.0);
+        Self(out.into())
+    }
+
+    #[must_use]
+    pub fn join_path(&self, tail: &RemotePath) -> Self {
+        tail.names().fold(self.clone(), |path, name| path.join(&name))
+    }
+
+    /// The directory that holds this path; `None` for the root.
+    pub fn parent(&self) -> Option<Self> {
+        if self.is_root() {
+            return None;
+        }
+        let cut = self.0.iter().rposition(|&b| b == b'/').unwrap_or(0);
+        Some(Self(self.0[..cut].into()))
+    }
+
+    pub fn file_name(&self) -> Option<Name> {
+        let start = self.0.iter().rposition(|&b| b == b'/').map_or(0, |i| i + 1);
+        (!self.is_root()).then(|| Name(self.0[start..].into()))
+    }
+
+    pub fn names(&self) -> impl DoubleEndedIterator<Item = Name> + '_ {
+        self.0.split(|&b| b == b'/').filter(|p| !p.is_empty()).map(|p| Name(p.into()))
+    }
+
+    pub fn depth(&self) -> usize {
+        self.names().count()
+    }
+
+    /// What remains of this path below `base`; the empty path for `base` itself, `None` outside it.
+    pub fn strip_prefix(&self, base: &RemotePath) -> Option<Self> {
+        if base.is_root() {
+            return Some(self.clone());
+        }
+        let rest = self.0.strip_prefix(base.as_bytes())?;
+        match rest.first() {
+            None => Some(Self::root()),
+            Some(b'/') => Some(Self(rest[1..].into())),
+            Some(_) => None,
+        }
+    }
+
+    pub fn starts_with(&self, base: &RemotePath) -> bool {
+        self.strip_prefix(base).is_some()
+    }
+}
+
+impl fmt::Display for RemotePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for RemotePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+/// Where a symlink's text leads, as far as text alone can tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkTarget {
+    /// Relative and inside: the path that it names, relative to the same root as the link.
+    Inside(RemotePath),
+    /// Relative, but it climbs above the root.
+    Escapes,
+    /// Starts with `/`: a path of the server that means nothing on this machine.
+    Absolute,
+}
+
+/// Resolves the text of a symlink at `link` lexically. A `..` that climbs above the root escapes, even if it comes back
+/// in: the name of our own root on the server is not ours to rely on.
+pub fn resolve_link(link: &RemotePath, text: &[u8]) -> LinkTarget {
+    if text.first() == Some(&b'/') {
+        return LinkTarget::Absolute;
+    }
+    let mut names: Vec<Name> = link.parent().map(|p| p.names().collect()).unwrap_or_default();
+    for part in text.split(|&b| b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                if names.pop().is_none() {
+                    return LinkTarget::Escapes;
+                }
+            }
+            _ => match Name::new(part) {
+                Ok(name) => names.push(name),
+                Err(_) => return LinkTarget::Escapes,
+            },
+        }
+    }
+    LinkTarget::Inside(names.iter().fold(RemotePath::root(), |path, name| path.join(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RemotePath {
+        RemotePath::parse(text).expect("a valid path")
+    }
+
+    #[test]
+    fn names_refuse_what_a_server_must_not_send() {
+        for bad in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'x'; 256]] {
+            assert!(Name::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(Name::new([b'x'; 255]).is_ok());
+        assert!(Name::new(b"caf\xe9 ...").is_ok());
+    }
+
+    #[test]
+    fn paths_split_and_join() {
+        let p = path("/code//wp-content/index.php/");
+        assert_eq!(p.as_bytes(), b"code/wp-content/index.php");
+        assert_eq!(p.parent(), Some(path("code/wp-content")));
+        assert_eq!(p.file_name().expect("has a name").as_bytes(), b"index.php");
+        assert_eq!(path("a").parent(), Some(RemotePath::root()));
+        assert_eq!(RemotePath::root().parent(), None);
+        assert_eq!(p.strip_prefix(&path("code")), Some(path("wp-content/index.php")));
+        assert_eq!(p.strip_prefix(&path("cod")), None);
+        assert_eq!(path("code").strip_prefix(&path("code")), Some(RemotePath::root()));
+        assert!(RemotePath::parse("a/../b").is_err());
+    }
+
+    #[test]
+    fn links_are_contained() {
+        let link = path("wp-content/uploads");
+        assert_eq!(resolve_link(&link, b"../index.php"), LinkTarget::Inside(path("index.php")));
+        assert_eq!(resolve_link(&link, b"./x//y"), LinkTarget::Inside(path("wp-content/x/y")));
+        assert_eq!(resolve_link(&link, b"../../files"), LinkTarget::Escapes);
+        assert_eq!(resolve_link(&link, b"../../code/index.php"), LinkTarget::Escapes);
+        assert_eq!(resolve_link(&link, b"/etc/passwd"), LinkTarget::Absolute);
+    }
+}

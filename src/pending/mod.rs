@@ -1,0 +1,1 @@
+//! What is uncommitted, from which source, and how old that knowledge is.

@@ -1,0 +1,1 @@
+//! A session that survives: wake, connect, keep alive, roll over, retry what is safe.

@@ -1,0 +1,1 @@
+//! SFTP version 3: codec, pipelining engine, typed calls.

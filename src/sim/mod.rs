@@ -1,0 +1,1 @@
+//! A small Pantheon on loopback, for the demo and the tests.

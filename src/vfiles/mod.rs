@@ -1,0 +1,1 @@
+//! The files under `.pantheon`: rendering a status, parsing a command. Pure functions.
