@@ -36,9 +36,7 @@ impl fmt::Display for ReadOnlyReason {
             }
             Self::MountedReadOnly => f.write_str("mounted with -o ro"),
             Self::Logs => f.write_str("logs are read-only"),
-            Self::RefusedByServer => {
-                f.write_str("the server refused a write in code; the mode is being checked again")
-            }
+            Self::RefusedByServer => f.write_str("the server refused a write in code; the mode is being checked again"),
         }
     }
 }
@@ -48,7 +46,10 @@ impl fmt::Display for ReadOnlyReason {
 pub enum Verdict {
     Open,
     /// Writes wait (a commit or another workflow runs) until the instant given at the latest, then go ahead.
-    Held { why: String, until: Instant },
+    Held {
+        why: String,
+        until: Instant,
+    },
     Closed(ReadOnlyReason),
 }
 
