@@ -1,1 +1,35 @@
-//! The inode table: names, attributes, lookup counts, how long each may be believed.
+//! The inode table: what names lead to, which attributes they have, how many references the kernel holds, and how long
+//! each piece of that may be believed. Memory only: it asks nobody and waits for nothing.
+//!
+//! A directory is known as a whole or not at all: a complete listing answers for the names in it *and* for every name
+//! that is not. Numbers are derived from the path at first sight, so that they are the same after a remount; a rename
+//! keeps the number that the file had.
+
+mod listing;
+mod node;
+mod table;
+
+pub use listing::{Applied, Change};
+pub use node::{Child, NodeView};
+pub use table::{Root, Table};
+
+/// An inode number as the kernel sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ino(pub u64);
+
+/// The mount's root: the code directory.
+pub const ROOT: Ino = Ino(1);
+/// `.pantheon/files`: the uploads.
+pub const UPLOADS: Ino = Ino(2);
+/// `.pantheon/logs`.
+pub const LOGS: Ino = Ino(3);
+/// First number that a path may hash to; below are the fixed roots.
+const FIRST_HASHED: u64 = 16;
+/// Set in the numbers of virtual files, never in those of real ones, so that the two cannot collide.
+pub const VIRTUAL_BIT: u64 = 1 << 63;
+
+impl Ino {
+    pub fn is_virtual(self) -> bool {
+        self.0 & VIRTUAL_BIT != 0
+    }
+}

@@ -1,0 +1,428 @@
+//! The table itself: numbers, lookups, local changes to names. Taking over listings is in `listing`.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use sha1::{Digest, Sha1};
+
+use super::node::{Child, Dir, Node, NodeView};
+use super::{FIRST_HASHED, Ino, VIRTUAL_BIT};
+use crate::attr::{Area, Attr, FileKind, Version};
+use crate::path::{Name, RemotePath};
+
+/// A directory of the server that the mount shows somewhere.
+#[derive(Debug, Clone)]
+pub struct Root {
+    pub ino: Ino,
+    pub path: RemotePath,
+    pub area: Area,
+}
+
+/// See the room's header.
+pub struct Table {
+    roots: Vec<Root>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) nodes: HashMap<Ino, Node>,
+}
+
+impl Table {
+    pub fn new(roots: Vec<Root>) -> Self {
+        let attr = Attr { kind: FileKind::Directory, size: 4096, perm: 0o755, mtime: 0, atime: 0 };
+        let nodes =
+            roots.iter().map(|root| (root.ino, Node::new(root.ino, None, attr, Some(attr.version())))).collect();
+        Self { roots, state: Mutex::new(State { nodes }) }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn roots(&self) -> &[Root] {
+        &self.roots
+    }
+
+    fn root_of(&self, state: &State, mut ino: Ino) -> Option<&Root> {
+        loop {
+            let node = state.nodes.get(&ino)?;
+            if node.name.is_none() {
+                return self.roots.iter().find(|root| root.ino == ino);
+            }
+            ino = node.parent;
+        }
+    }
+
+    /// Where the object is on the server; `None` for numbers that are gone.
+    pub fn path(&self, ino: Ino) -> Option<RemotePath> {
+        self.path_in(&self.lock(), ino)
+    }
+
+    pub(super) fn path_in(&self, state: &State, mut ino: Ino) -> Option<RemotePath> {
+        let mut names = Vec::new();
+        loop {
+            let node = state.nodes.get(&ino)?;
+            let Some(name) = &node.name else { break };
+            names.push(name.clone());
+            ino = node.parent;
+        }
+        let root = self.roots.iter().find(|root| root.ino == ino)?;
+        Some(names.iter().rev().fold(root.path.clone(), |path, name| path.join(name)))
+    }
+
+    pub fn area(&self, ino: Ino) -> Option<Area> {
+        self.root_of(&self.lock(), ino).map(|root| root.area)
+    }
+
+    pub fn view(&self, ino: Ino) -> Option<NodeView> {
+        view_of(&self.lock(), ino)
+    }
+
+    /// The number at a path of the server, as far as it is known.
+    pub fn find(&self, path: &RemotePath) -> Option<Ino> {
+        let state = self.lock();
+        let root = self.roots.iter().filter(|r| path.starts_with(&r.path)).max_by_key(|r| r.path.depth())?;
+        let rest = path.strip_prefix(&root.path)?;
+        rest.names().try_fold(root.ino, |ino, name| state.dir(ino)?.children.get(&name).copied())
+    }
+
+    pub fn child(&self, parent: Ino, name: &Name) -> Child {
+        let state = self.lock();
+        let Some(dir) = state.dir(parent) else { return Child::Unknown };
+        match dir.children.get(name).and_then(|&ino| view_of(&state, ino)) {
+            Some(view) => Child::Positive(view),
+            None if dir.listed.is_some() => Child::Negative,
+            None => Child::Unknown,
+        }
+    }
+
+    /// When the directory's complete listing was taken over.
+    pub fn listed(&self, dir: Ino) -> Option<Instant> {
+        self.lock().dir(dir)?.listed
+    }
+
+    /// Every name of a directory with what it leads to, in name order.
+    pub fn children(&self, dir: Ino) -> Vec<(Name, NodeView)> {
+        let state = self.lock();
+        let Some(dir) = state.dir(dir) else { return Vec::new() };
+        dir.children.iter().filter_map(|(name, &ino)| Some((name.clone(), view_of(&state, ino)?))).collect()
+    }
+
+    /// Every name in the table: parent, name, number.
+    pub fn walk(&self) -> Vec<(Ino, Name, Ino)> {
+        let state = self.lock();
+        let named =
+            |(&ino, node): (&Ino, &Node)| Some((node.parent, node.name.clone().filter(|_| !node.unlinked)?, ino));
+        state.nodes.iter().filter_map(named).collect()
+    }
+
+    pub fn child_count(&self, dir: Ino) -> usize {
+        self.lock().dir(dir).map_or(0, |d| d.children.len())
+    }
+
+    /// Numbers in the table, for status.
+    pub fn len(&self) -> usize {
+        self.lock().nodes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    // --- references of the kernel and of handles
+
+    pub fn add_lookup(&self, ino: Ino) {
+        if let Some(node) = self.lock().nodes.get_mut(&ino) {
+            node.lookups += 1;
+        }
+    }
+
+    pub fn forget(&self, ino: Ino, count: u64) {
+        let mut state = self.lock();
+        if let Some(node) = state.nodes.get_mut(&ino) {
+            node.lookups = node.lookups.saturating_sub(count);
+        }
+        state.drop_if_unused(ino);
+    }
+
+    pub fn opened(&self, ino: Ino) {
+        if let Some(node) = self.lock().nodes.get_mut(&ino) {
+            node.opens += 1;
+        }
+    }
+
+    /// One handle less; says how many remain.
+    pub fn closed(&self, ino: Ino) -> u32 {
+        let mut state = self.lock();
+        let Some(node) = state.nodes.get_mut(&ino) else { return 0 };
+        node.opens = node.opens.saturating_sub(1);
+        let remain = node.opens;
+        state.drop_if_unused(ino);
+        remain
+    }
+
+    /// Notes that the kernel may keep pages of `version`, and says whether it had pages of the same version before.
+    pub fn keep_pages(&self, ino: Ino, version: Version) -> bool {
+        let mut state = self.lock();
+        let Some(node) = state.nodes.get_mut(&ino) else { return false };
+        node.kernel_pages.replace(version) == Some(version)
+    }
+
+    // --- local changes
+
+    /// Adds an object that was just made, locally (`server: None`) or on the server.
+    pub fn insert(&self, parent: Ino, name: &Name, attr: Attr, server: Option<Version>) -> Option<Ino> {
+        let mut state = self.lock();
+        let path = self.path_in(&state, parent)?.join(name);
+        let ino = state.free_number(&path);
+        let mut node = Node::new(parent, Some(name.clone()), attr, server);
+        node.seen = Some(Instant::now());
+        if let Some(dir) = &mut node.dir {
+            dir.listed = node.seen;
+        }
+        let dir = state.dir_mut(parent)?;
+        dir.changes += 1;
+        let replaced = dir.children.insert(name.clone(), ino);
+        state.nodes.insert(ino, node);
+        if let Some(old) = replaced {
+            state.unlink_node(old);
+        }
+        Some(ino)
+    }
+
+    /// Takes a name away; the number lives on while it is referenced.
+    pub fn remove(&self, parent: Ino, name: &Name) -> Option<Ino> {
+        let mut state = self.lock();
+        let dir = state.dir_mut(parent)?;
+        dir.changes += 1;
+        let ino = dir.children.remove(name)?;
+        state.unlink_node(ino);
+        Some(ino)
+    }
+
+    /// Moves a name; what the new name led to is unlinked. The number stays.
+    pub fn rename(&self, from: (Ino, &Name), to: (Ino, &Name)) -> Option<Ino> {
+        let mut state = self.lock();
+        state.dir_mut(to.0)?;
+        let dir = state.dir_mut(from.0)?;
+        dir.changes += 1;
+        let ino = dir.children.remove(from.1)?;
+        let dir = state.dir_mut(to.0)?;
+        dir.changes += 1;
+        let replaced = dir.children.insert(to.1.clone(), ino);
+        if let Some(old) = replaced.filter(|&old| old != ino) {
+            state.unlink_node(old);
+        }
+        let node = state.nodes.get_mut(&ino)?;
+        node.parent = to.0;
+        node.name = Some(to.1.clone());
+        node.seen = Some(Instant::now());
+        Some(ino)
+    }
+
+    /// Changes the shown attributes, as a local operation did.
+    pub fn update(&self, ino: Ino, change: impl FnOnce(&mut Attr)) -> Option<Attr> {
+        let mut state = self.lock();
+        let node = state.nodes.get_mut(&ino)?;
+        change(&mut node.attr);
+        node.seen = Some(Instant::now());
+        Some(node.attr)
+    }
+
+    /// The server acknowledged: it now has `server`, and `shown` is what we go on showing.
+    pub fn confirmed(&self, ino: Ino, server: Attr, shown: Attr) {
+        let mut state = self.lock();
+        let Some(node) = state.nodes.get_mut(&ino) else { return };
+        node.server = Some(server.version());
+        node.attr = shown;
+        node.seen = Some(Instant::now());
+        node.kernel_pages = node.kernel_pages.map(|_| server.version());
+        let parent = node.parent;
+        if let Some(dir) = state.dir_mut(parent) {
+            dir.changes += 1;
+        }
+    }
+
+    /// Hands the server version of a replaced object to the one that takes its place, as the base of its content.
+    pub fn adopt_base(&self, ino: Ino, base: Option<Version>) {
+        if let Some(node) = self.lock().nodes.get_mut(&ino) {
+            node.server = base;
+        }
+    }
+
+    pub fn pin(&self, ino: Ino, pinned: bool) {
+        if let Some(node) = self.lock().nodes.get_mut(&ino) {
+            node.pinned = pinned;
+        }
+    }
+
+    /// Makes everything known about one directory, or about all of them, due for renewal.
+    pub fn expire(&self, dir: Option<Ino>) {
+        let mut state = self.lock();
+        let expire = |node: &mut Node| {
+            node.seen = None;
+            if let Some(dir) = &mut node.dir {
+                dir.listed = None;
+            }
+        };
+        match dir {
+            Some(ino) => state.nodes.get_mut(&ino).into_iter().for_each(expire),
+            None => state.nodes.values_mut().for_each(expire),
+        }
+    }
+}
+
+pub(super) fn view_of(state: &State, ino: Ino) -> Option<NodeView> {
+    let node = state.nodes.get(&ino)?;
+    let listed = state.dir(node.parent).and_then(|dir| dir.listed);
+    Some(NodeView {
+        ino,
+        parent: node.parent,
+        attr: node.attr,
+        server: node.server,
+        seen: node.seen.max(listed),
+        foreign_changes: node.foreign_changes,
+        opens: node.opens,
+        pinned: node.pinned,
+        unlinked: node.unlinked,
+    })
+}
+
+impl State {
+    pub(super) fn dir(&self, ino: Ino) -> Option<&Dir> {
+        self.nodes.get(&ino)?.dir.as_deref()
+    }
+
+    pub(super) fn dir_mut(&mut self, ino: Ino) -> Option<&mut Dir> {
+        self.nodes.get_mut(&ino)?.dir.as_deref_mut()
+    }
+
+    /// A number for a path: its hash, or the next free one after it.
+    pub(super) fn free_number(&self, path: &RemotePath) -> Ino {
+        let hash: [u8; 20] = Sha1::digest(path.as_bytes()).into();
+        let mut number = u64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]]);
+        loop {
+            number &= !VIRTUAL_BIT;
+            if number >= FIRST_HASHED && !self.nodes.contains_key(&Ino(number)) {
+                return Ino(number);
+            }
+            number = number.wrapping_add(1).max(FIRST_HASHED);
+        }
+    }
+
+    /// Marks a node and everything below it as having no name any more.
+    pub(super) fn unlink_node(&mut self, ino: Ino) {
+        let mut queue = vec![ino];
+        while let Some(ino) = queue.pop() {
+            let Some(node) = self.nodes.get_mut(&ino) else { continue };
+            node.unlinked = true;
+            if let Some(dir) = &mut node.dir {
+                queue.extend(std::mem::take(&mut dir.children).into_values());
+            }
+            self.drop_if_unused(ino);
+        }
+    }
+
+    fn drop_if_unused(&mut self, ino: Ino) {
+        if self.nodes.get(&ino).is_some_and(Node::is_unused) {
+            self.nodes.remove(&ino);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inode::{Applied, Change, ROOT};
+
+    fn name(text: &str) -> Name {
+        Name::new(text).expect("a valid name")
+    }
+
+    fn attr(kind: FileKind, size: u64, mtime: u32) -> Attr {
+        Attr { kind, size, perm: 0o644, mtime, atime: mtime }
+    }
+
+    fn table() -> Table {
+        let path = RemotePath::parse("code").expect("valid");
+        Table::new(vec![Root { ino: ROOT, path, area: Area::Code }])
+    }
+
+    fn list(table: &Table, dir: Ino, entries: &[(&str, Attr)]) -> Applied {
+        let changes = table.changes(dir).expect("a directory");
+        let entries = entries.iter().map(|(n, a)| (name(n), *a)).collect();
+        table.apply_listing(dir, changes, entries, Instant::now())
+    }
+
+    #[test]
+    fn a_complete_listing_answers_for_missing_names() {
+        let table = table();
+        assert!(matches!(table.child(ROOT, &name("a")), Child::Unknown));
+        list(&table, ROOT, &[("a", attr(FileKind::File, 1, 1))]);
+        assert!(matches!(table.child(ROOT, &name("a")), Child::Positive(_)));
+        assert!(matches!(table.child(ROOT, &name("b")), Child::Negative));
+    }
+
+    #[test]
+    fn numbers_survive_rename_and_are_stable_by_path() {
+        let (one, two) = (table(), table());
+        for t in [&one, &two] {
+            list(t, ROOT, &[("a", attr(FileKind::File, 1, 1)), ("d", attr(FileKind::Directory, 0, 1))]);
+        }
+        let (Child::Positive(a), Child::Positive(again)) = (one.child(ROOT, &name("a")), two.child(ROOT, &name("a")))
+        else {
+            panic!("listed")
+        };
+        assert_eq!(a.ino, again.ino);
+        let Child::Positive(d) = one.child(ROOT, &name("d")) else { panic!("listed") };
+        list(&one, d.ino, &[]);
+        assert_eq!(one.rename((ROOT, &name("a")), (d.ino, &name("b"))), Some(a.ino));
+        assert_eq!(one.path(a.ino).expect("known").as_bytes(), b"code/d/b");
+        let fresh = one.insert(ROOT, &name("a"), attr(FileKind::File, 0, 2), None).expect("inserted");
+        assert_ne!(fresh, a.ino);
+    }
+
+    #[test]
+    fn a_listing_asked_for_before_a_local_change_is_not_taken_over() {
+        let table = table();
+        list(&table, ROOT, &[]);
+        let before = table.changes(ROOT).expect("a directory");
+        table.insert(ROOT, &name("new"), attr(FileKind::File, 0, 1), None);
+        assert!(matches!(table.apply_listing(ROOT, before, Vec::new(), Instant::now()), Applied::Raced));
+        assert!(matches!(table.child(ROOT, &name("new")), Child::Positive(_)));
+    }
+
+    #[test]
+    fn foreign_changes_are_reported_and_pinned_nodes_left_alone() {
+        let table = table();
+        list(&table, ROOT, &[("a", attr(FileKind::File, 1, 1)), ("b", attr(FileKind::File, 1, 1))]);
+        let Child::Positive(b) = table.child(ROOT, &name("b")) else { panic!("listed") };
+        table.pin(b.ino, true);
+        table.add_lookup(b.ino);
+        let Applied::Changed(changes) =
+            list(&table, ROOT, &[("a", attr(FileKind::File, 2, 9)), ("b", attr(FileKind::File, 7, 9))])
+        else {
+            panic!("not raced")
+        };
+        assert!(matches!(changes.as_slice(), [Change::Content(_)]), "{changes:?}");
+        let view = table.view(b.ino).expect("alive");
+        assert_eq!((view.attr.size, view.server), (1, Some(Version { size: 1, mtime: 1 })));
+    }
+
+    #[test]
+    fn an_unlinked_number_lives_while_it_is_referenced() {
+        let table = table();
+        list(&table, ROOT, &[("a", attr(FileKind::File, 1, 1))]);
+        let Child::Positive(a) = table.child(ROOT, &name("a")) else { panic!("listed") };
+        table.add_lookup(a.ino);
+        table.opened(a.ino);
+        table.remove(ROOT, &name("a"));
+        table.forget(a.ino, 1);
+        assert!(table.view(a.ino).is_some_and(|v| v.unlinked));
+        table.closed(a.ino);
+        assert!(table.view(a.ino).is_none());
+    }
+}
