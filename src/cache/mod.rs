@@ -1,1 +1,14 @@
-//! Blocks by content identity: a memory LRU tier over a disk tier; one fetch per missing block.
+//! Blocks by content identity under an LRU byte budget, and one fetch per missing block.
+//!
+//! A key says what the bytes *are* ([`ContentId`]), so an entry is never wrong, only unused: nothing here expires.
+//! Does not know where bytes come from; see `content`.
+
+mod flight;
+mod memory;
+
+pub use flight::{InFlight, Role, Ticket, Waiter};
+pub use memory::{BlockKey, Figures, Memory};
+
+/// Bytes in a block. The kernel asks for at most 128 KiB at a time when it reads ahead, so one request is one block;
+/// smaller blocks would only multiply keys.
+pub const BLOCK_BYTES: u64 = 128 * 1024;
