@@ -1,0 +1,205 @@
+//! Logging in through libssh2: agent, key files, password, keyboard-interactive, in that order.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ssh2::{KeyboardInteractivePrompt, Session};
+
+use super::known_hosts::key_type;
+use super::{Endpoint, Prompt, Secret, TransportError};
+
+/// Keys of an agent that are offered at most: servers count each as an attempt and close after some (OpenSSH: 6).
+const MAX_AGENT_KEYS: usize = 5;
+
+/// What was tried, for the error message.
+#[derive(Default)]
+struct Tried {
+    names: Vec<String>,
+    ed25519: bool,
+    password: bool,
+}
+
+impl Tried {
+    fn key(&mut self, name: String, is_ed25519: bool) {
+        self.names.push(name);
+        self.ed25519 |= is_ed25519;
+    }
+}
+
+pub(super) fn login(session: &Session, endpoint: &Endpoint, prompt: &dyn Prompt) -> Result<(), TransportError> {
+    let user = endpoint.user.as_str();
+    let mut tried = Tried::default();
+    // Also sends "none", which a server may accept.
+    let methods = session.auth_methods(user).unwrap_or_default().to_owned();
+    if session.authenticated() {
+        return Ok(());
+    }
+    let offers = |method: &str| methods.is_empty() || methods.split(',').any(|m| m == method);
+    if offers("publickey") {
+        let in_order: [fn(&Session, &Endpoint, &dyn Prompt, &mut Tried) -> Result<bool, TransportError>; 2] =
+            if endpoint.explicit.identity_files.is_empty() { [agent, files] } else { [files, agent] };
+        for attempt in in_order {
+            if attempt(session, endpoint, prompt, &mut tried)? {
+                return Ok(());
+            }
+        }
+    }
+    if (offers("password") || offers("keyboard-interactive"))
+        && password(session, endpoint, prompt, &methods, &mut tried)
+    {
+        return Ok(());
+    }
+    Err(refused(endpoint, tried))
+}
+
+fn refused(endpoint: &Endpoint, tried: Tried) -> TransportError {
+    let (user, host) = (endpoint.user.clone(), endpoint.host.clone());
+    if tried.password && tried.names.len() == 1 {
+        return TransportError::WrongPassword { user, host };
+    }
+    let hint = if endpoint.is_pantheon() && tried.ed25519 {
+        "; Pantheon does not take ed25519 keys: add an RSA key (ssh-keygen -t rsa -b 4096) to your account"
+    } else if tried.ed25519 {
+        "; one was an ed25519 key, which some servers (Pantheon's) do not take: try an RSA key"
+    } else if tried.names.is_empty() {
+        "; no key and no password to try: use an SSH key, ssh-agent, or a password"
+    } else {
+        "; check that the public key is in the account, or use a password"
+    };
+    let tried = if tried.names.is_empty() { "nothing".into() } else { tried.names.join(", ") };
+    TransportError::AuthRefused { user, host, tried, hint: hint.into() }
+}
+
+/// Keys of the agent, those that a Pantheon server cannot take last.
+fn agent(session: &Session, endpoint: &Endpoint, _: &dyn Prompt, tried: &mut Tried) -> Result<bool, TransportError> {
+    let Some(socket) = &endpoint.agent else { return Ok(false) };
+    let Ok(mut agent) = session.agent() else { return Ok(false) };
+    if agent.set_identity_path(socket).is_err() || agent.connect().is_err() || agent.list_identities().is_err() {
+        return Ok(false);
+    }
+    let mut keys = agent.identities().unwrap_or_default();
+    if endpoint.identities_only {
+        let wanted: Vec<Vec<u8>> = endpoint.identity_files.iter().filter_map(|f| public_half(f)).collect();
+        keys.retain(|key| wanted.iter().any(|blob| blob == key.blob()));
+    }
+    let is_ed25519 = |blob: &[u8]| key_type(blob).is_some_and(|kind| kind.contains("ed25519"));
+    keys.sort_by_key(|key| is_ed25519(key.blob()));
+    for key in keys.iter().take(MAX_AGENT_KEYS) {
+        if agent.userauth(&endpoint.user, key).is_ok() && session.authenticated() {
+            return Ok(true);
+        }
+        tried.key(format!("agent key '{}'", key.comment()), is_ed25519(key.blob()));
+    }
+    Ok(false)
+}
+
+/// The public key beside a private one.
+fn public_half(file: &Path) -> Option<Vec<u8>> {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".pub");
+    let text = fs::read_to_string(Path::new(&name)).ok()?;
+    STANDARD.decode(text.split_whitespace().nth(1)?).ok()
+}
+
+fn files(
+    session: &Session,
+    endpoint: &Endpoint,
+    prompt: &dyn Prompt,
+    tried: &mut Tried,
+) -> Result<bool, TransportError> {
+    let explicit = !endpoint.explicit.identity_files.is_empty();
+    for file in &endpoint.identity_files {
+        let text = match fs::read(file) {
+            Ok(text) => text,
+            Err(error) if explicit => {
+                return Err(TransportError::BadKey { file: file.clone(), detail: error.to_string() });
+            }
+            Err(_) => continue,
+        };
+        let mut passphrase = None;
+        if is_encrypted(&text) {
+            passphrase = prompt.secret(&format!("Passphrase for {}", file.display()));
+            if passphrase.is_none() {
+                tried.key(format!("{} (needs a passphrase: use ssh-agent)", file.display()), false);
+                continue;
+            }
+        }
+        let secret = passphrase.as_ref().map(Secret::expose);
+        match session.userauth_pubkey_file(&endpoint.user, None, file, secret) {
+            Ok(()) if session.authenticated() => return Ok(true),
+            Ok(()) => {}
+            Err(error) => log::debug!("{}: {error}", file.display()),
+        }
+        let kind = public_half(file).is_some_and(|blob| key_type(&blob).is_some_and(|k| k.contains("ed25519")));
+        tried.key(file.display().to_string(), kind || file.to_string_lossy().contains("ed25519"));
+    }
+    Ok(false)
+}
+
+/// PEM says so in a header; OpenSSH's own format names its cipher first.
+fn is_encrypted(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text);
+    if text.contains("ENCRYPTED") {
+        return true;
+    }
+    let Some(body) = text.split("-----BEGIN OPENSSH PRIVATE KEY-----").nth(1) else { return false };
+    let body: String = body.split("-----").next().unwrap_or_default().split_whitespace().collect();
+    let Ok(bytes) = STANDARD.decode(body) else { return false };
+    // "openssh-key-v1\0", then the cipher as a string.
+    bytes.get(15..).and_then(key_type).is_some_and(|cipher| cipher != "none")
+}
+
+/// Answers every hidden question with the password, as `ssh` users expect of a server that asks that way.
+struct Answers<'a> {
+    password: &'a Secret,
+    asked: Cell<u32>,
+}
+
+impl KeyboardInteractivePrompt for Answers<'_> {
+    fn prompt<'a>(&mut self, _: &str, _: &str, prompts: &[ssh2::Prompt<'a>]) -> Vec<String> {
+        self.asked.set(self.asked.get() + 1);
+        let answer = |p: &ssh2::Prompt<'a>| if p.echo { String::new() } else { self.password.expose().to_owned() };
+        prompts.iter().map(answer).collect()
+    }
+}
+
+fn password(session: &Session, endpoint: &Endpoint, prompt: &dyn Prompt, methods: &str, tried: &mut Tried) -> bool {
+    let question = || prompt.secret(&format!("Password for {}@{}", endpoint.user, endpoint.host));
+    let Some(password) = endpoint.password.clone().or_else(question) else { return false };
+    tried.names.push("password".into());
+    tried.password = true;
+    let offers = |method: &str| methods.is_empty() || methods.split(',').any(|m| m == method);
+    if offers("password") && session.userauth_password(&endpoint.user, password.expose()).is_ok() {
+        return session.authenticated();
+    }
+    let mut answers = Answers { password: &password, asked: Cell::new(0) };
+    offers("keyboard-interactive")
+        && session.userauth_keyboard_interactive(&endpoint.user, &mut answers).is_ok()
+        && session.authenticated()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encrypted_keys_are_recognised() {
+        let openssh = |cipher: &str| {
+            let mut bytes = b"openssh-key-v1\0".to_vec();
+            bytes.extend((cipher.len() as u32).to_be_bytes());
+            bytes.extend(cipher.as_bytes());
+            bytes.extend([0; 16]);
+            format!(
+                "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n",
+                STANDARD.encode(bytes)
+            )
+        };
+        assert!(is_encrypted(openssh("aes256-ctr").as_bytes()));
+        assert!(!is_encrypted(openssh("none").as_bytes()));
+        assert!(is_encrypted(b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n"));
+        assert!(!is_encrypted(b"nonsense"));
+    }
+}
