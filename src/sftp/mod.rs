@@ -1,1 +1,28 @@
-//! SFTP version 3: codec, pipelining engine, typed calls.
+//! SFTP version 3: the codec and a pipelining engine over any byte stream.
+//!
+//! The engine sends many requests before the first answer comes and matches answers by number. It retries nothing and
+//! knows no paths of ours; see `remote`.
+
+mod codec;
+mod engine;
+mod extensions;
+mod window;
+
+pub(crate) use codec::open;
+pub use codec::{NameEntry, RawAttrs, Reply, Request, StatusCode};
+pub use engine::{Class, Config, Counters, Engine, Pending};
+pub(crate) use extensions::decode_statvfs;
+pub use extensions::{Capabilities, StatVfs};
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SftpError {
+    /// The connection is gone; the server may or may not have done it.
+    #[error("the connection was lost: {0}")]
+    Lost(String),
+    #[error("the server did not answer in time")]
+    Timeout,
+    /// The server says things that SFTP does not allow.
+    #[error("the server breaks the protocol: {0}")]
+    Protocol(String),
+}

@@ -1,0 +1,496 @@
+//! The pipelining engine: one I/O thread owns the stream, any number of threads submit requests.
+//!
+//! Answers are handed to callbacks on the I/O thread, which must be short. Two classes of work: what a caller waits for
+//! overtakes prefetching and uploads in the queue (a sent request cannot be overtaken, hence the windows). A stream on
+//! which nothing comes for the whole time limit although answers are due counts as dead.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::codec::{self, MAX_PACKET_BYTES, VERSION};
+use super::window::Window;
+use super::{Capabilities, Reply, Request, SftpError};
+use crate::clock::Deadline;
+use crate::transport::{Transport, TransportInfo};
+
+/// Who waits for the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// A program that called us.
+    Interactive,
+    /// Nobody yet: prefetch, renewal.
+    Background,
+}
+
+/// Limits of one connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// How long an answer may take after the request was sent.
+    pub timeout: Duration,
+}
+
+/// What went over the wire, for tests and status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub requests: u64,
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
+}
+
+type Callback = Box<dyn FnOnce(Result<Reply, SftpError>) + Send>;
+
+struct Queued {
+    request: Request,
+    callback: Callback,
+}
+
+struct Flight {
+    callback: Callback,
+    sent: Instant,
+    bulk: u64,
+}
+
+#[derive(Default)]
+struct Queues {
+    interactive: VecDeque<Queued>,
+    background: VecDeque<Queued>,
+    closed: Option<SftpError>,
+    counters: Counters,
+}
+
+struct Shared {
+    queues: Mutex<Queues>,
+    wake: OwnedFd,
+    /// The I/O thread is about to wait, or waits: a submitter must wake it.
+    sleeping: AtomicBool,
+    capabilities: Mutex<Capabilities>,
+    info: TransportInfo,
+    round_trip: Mutex<Option<Duration>>,
+}
+
+/// A running engine. Dropping it ends the connection.
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+/// Bytes gathered before the stream is offered them: batches small requests into few packets.
+const BATCH_BYTES: usize = 64 * 1024;
+/// Bytes read from the stream at a time.
+const READ_BYTES: usize = 256 * 1024;
+/// Longest sleep: deadlines are looked at this often.
+const TICK: Duration = Duration::from_millis(250);
+/// Abandoned requests whose late answers are still recognised.
+const MAX_ABANDONED: usize = 100_000;
+
+impl Engine {
+    /// Agrees on the version and starts the I/O thread. `closed` is called once, from that thread, when the connection ends.
+    pub fn start(
+        mut transport: Box<dyn Transport>,
+        config: Config,
+        deadline: Deadline,
+        closed: impl FnOnce(SftpError) + Send + 'static,
+    ) -> Result<Self, SftpError> {
+        let wake =
+            eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(|e| SftpError::Lost(e.to_string()))?;
+        let (capabilities, rest) = negotiate(transport.as_mut(), &wake, deadline)?;
+        let shared = Arc::new(Shared {
+            queues: Mutex::default(),
+            wake,
+            sleeping: AtomicBool::new(false),
+            capabilities: Mutex::new(capabilities),
+            info: transport.info(),
+            round_trip: Mutex::default(),
+        });
+        let worker = Worker {
+            shared: shared.clone(),
+            transport,
+            config,
+            window: Window::new(),
+            next_id: 1,
+            flights: HashMap::new(),
+            abandoned: HashSet::new(),
+            bulk: 0,
+            input: rest,
+            output: VecDeque::new(),
+            last_input: Instant::now(),
+        };
+        std::thread::Builder::new()
+            .name("sftp-io".into())
+            .spawn(move || closed(worker.run()))
+            .map_err(|e| SftpError::Lost(e.to_string()))?;
+        let engine = Self { shared };
+        engine.learn_limits(deadline);
+        Ok(engine)
+    }
+
+    fn learn_limits(&self, deadline: Deadline) {
+        if !self.capabilities().limits {
+            return;
+        }
+        if let Ok(Reply::Extended(reply)) = self.call(Request::limits(), Class::Interactive, deadline)
+            && let Ok(capabilities) = self.capabilities().with_limits(&reply)
+        {
+            *lock(&self.shared.capabilities) = capabilities;
+        }
+    }
+
+    pub fn capabilities(&self) -> Capabilities {
+        *lock(&self.shared.capabilities)
+    }
+
+    pub fn info(&self) -> &TransportInfo {
+        &self.shared.info
+    }
+
+    pub fn counters(&self) -> Counters {
+        lock(&self.shared.queues).counters
+    }
+
+    /// Shortest round trip seen so far.
+    pub fn round_trip(&self) -> Option<Duration> {
+        *lock(&self.shared.round_trip)
+    }
+
+    /// Queues a request; `callback` runs on the I/O thread, or here and now when the connection is gone.
+    pub fn submit(
+        &self,
+        request: Request,
+        class: Class,
+        callback: impl FnOnce(Result<Reply, SftpError>) + Send + 'static,
+    ) {
+        let mut queues = lock(&self.shared.queues);
+        if let Some(error) = queues.closed.clone() {
+            drop(queues);
+            return callback(Err(error));
+        }
+        let queued = Queued { request, callback: Box::new(callback) };
+        match class {
+            Class::Interactive => queues.interactive.push_back(queued),
+            Class::Background => queues.background.push_back(queued),
+        }
+        drop(queues);
+        if self.shared.sleeping.swap(false, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    /// Queues a request whose answer is waited for later: this is how calls are pipelined.
+    pub fn send(&self, request: Request, class: Class) -> Pending {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.submit(request, class, move |result| drop(sender.send(result)));
+        Pending(receiver)
+    }
+
+    pub fn call(&self, request: Request, class: Class, deadline: Deadline) -> Result<Reply, SftpError> {
+        self.send(request, class).wait(deadline)
+    }
+
+    /// Requests queued or under way.
+    pub fn backlog(&self) -> usize {
+        let queues = lock(&self.shared.queues);
+        queues.interactive.len() + queues.background.len()
+    }
+
+    fn wake(&self) {
+        drop(rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes()));
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        lock(&self.shared.queues).closed.get_or_insert(SftpError::Lost("closed".into()));
+        self.wake();
+    }
+}
+
+/// An answer that is on its way.
+pub struct Pending(mpsc::Receiver<Result<Reply, SftpError>>);
+
+impl Pending {
+    pub fn wait(self, deadline: Deadline) -> Result<Reply, SftpError> {
+        self.0.recv_timeout(deadline.remaining()).unwrap_or(Err(SftpError::Timeout))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// INIT and the server's VERSION. Gives what is known of the server and the bytes that came after.
+fn negotiate(
+    transport: &mut dyn Transport,
+    wake: &OwnedFd,
+    deadline: Deadline,
+) -> Result<(Capabilities, Vec<u8>), SftpError> {
+    let mut output = VecDeque::from(codec::encode_init());
+    let mut input = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        write_some(transport, &mut output).map_err(|e| lost(transport, &e))?;
+        match transport.read(&mut buffer) {
+            Ok(0) => return Err(lost(transport, &io::Error::other("the server closed the connection"))),
+            Ok(n) => input.extend_from_slice(&buffer[..n]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if deadline.is_over() {
+                    return Err(SftpError::Timeout);
+                }
+                let timeout = deadline.remaining().min(TICK);
+                transport.wait(!output.is_empty(), wake.as_fd(), timeout).map_err(|e| lost(transport, &e))?;
+            }
+            Err(error) => return Err(lost(transport, &error)),
+        }
+        if let Some(packet) = take_packet(&mut input)? {
+            let (version, extensions) = codec::decode_version(&packet)?;
+            if version < VERSION {
+                return Err(SftpError::Protocol(format!("version {version} is too old")));
+            }
+            return Ok((Capabilities::from_extensions(&extensions), input));
+        }
+    }
+}
+
+fn lost(transport: &dyn Transport, error: &io::Error) -> SftpError {
+    let words = transport.last_words().map(|words| format!(" ({words})")).unwrap_or_default();
+    SftpError::Lost(format!("{error}{words}"))
+}
+
+/// Writes until the stream takes no more; says whether anything went.
+fn write_some(transport: &mut dyn Transport, output: &mut VecDeque<u8>) -> io::Result<usize> {
+    let mut total = 0;
+    while !output.is_empty() {
+        match transport.write(output.as_slices().0) {
+            Ok(0) => break,
+            Ok(n) => {
+                output.drain(..n);
+                total += n;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(total)
+}
+
+/// Cuts the first whole packet off the input.
+fn take_packet(input: &mut Vec<u8>) -> Result<Option<Vec<u8>>, SftpError> {
+    let Some(len) = input.first_chunk::<4>().map(|b| u32::from_be_bytes(*b) as usize) else { return Ok(None) };
+    if len == 0 || len > MAX_PACKET_BYTES {
+        return Err(SftpError::Protocol(format!("a packet of {len} bytes")));
+    }
+    if input.len() < 4 + len {
+        return Ok(None);
+    }
+    let packet = input[4..4 + len].to_vec();
+    input.drain(..4 + len);
+    Ok(Some(packet))
+}
+
+/// What the I/O thread owns.
+struct Worker {
+    shared: Arc<Shared>,
+    transport: Box<dyn Transport>,
+    config: Config,
+    window: Window,
+    next_id: u32,
+    flights: HashMap<u32, Flight>,
+    /// Timed out here, not answered yet: their numbers are still taken.
+    abandoned: HashSet<u32>,
+    bulk: u64,
+    input: Vec<u8>,
+    output: VecDeque<u8>,
+    last_input: Instant,
+}
+
+impl Worker {
+    fn run(mut self) -> SftpError {
+        let error = loop {
+            if let Err(error) = self.turn() {
+                break error;
+            }
+        };
+        let (interactive, background) = {
+            let mut queues = lock(&self.shared.queues);
+            queues.closed.get_or_insert(error.clone());
+            (std::mem::take(&mut queues.interactive), std::mem::take(&mut queues.background))
+        };
+        let waiting = self.flights.into_values().map(|flight| flight.callback);
+        let queued = interactive.into_iter().chain(background).map(|queued| queued.callback);
+        waiting.chain(queued).for_each(|callback| callback(Err(error.clone())));
+        error
+    }
+
+    /// One turn: send what may be sent, take what came, sleep if there was neither.
+    fn turn(&mut self) -> Result<(), SftpError> {
+        self.shared.sleeping.store(true, Ordering::Release);
+        self.fill_output()?;
+        let wrote =
+            write_some(self.transport.as_mut(), &mut self.output).map_err(|e| lost(self.transport.as_ref(), &e))?;
+        let read = self.read_some()?;
+        lock(&self.shared.queues).counters.sent_bytes += wrote as u64;
+        if wrote == 0 && read == 0 {
+            self.expire()?;
+            let want_write = !self.output.is_empty();
+            self.transport
+                .wait(want_write, self.shared.wake.as_fd(), TICK)
+                .map_err(|e| lost(self.transport.as_ref(), &e))?;
+            let mut count = [0; 8];
+            drop(rustix::io::read(&self.shared.wake, &mut count));
+        }
+        Ok(())
+    }
+
+    /// Moves requests from the queues into the output, within the windows.
+    fn fill_output(&mut self) -> Result<(), SftpError> {
+        while self.output.len() < BATCH_BYTES {
+            let queued = {
+                let mut queues = lock(&self.shared.queues);
+                if let Some(error) = &queues.closed {
+                    return Err(error.clone());
+                }
+                let Some(queued) = self.next_allowed(&mut queues) else { return Ok(()) };
+                queues.counters.requests += 1;
+                queued
+            };
+            let id = self.free_id();
+            let bulk = queued.request.bulk_bytes();
+            self.output.extend(queued.request.encode(id));
+            self.bulk += bulk;
+            self.flights.insert(id, Flight { callback: queued.callback, sent: Instant::now(), bulk });
+        }
+        Ok(())
+    }
+
+    fn next_allowed(&self, queues: &mut Queues) -> Option<Queued> {
+        let (requests, bulk_left) = (self.flights.len(), self.window.bulk_bytes().saturating_sub(self.bulk));
+        // A caller's small request may exceed the window a little: it must not wait for a slot behind the bulk.
+        for (queue, room) in [(&mut queues.interactive, 32), (&mut queues.background, 0)] {
+            let Some(first) = queue.front() else { continue };
+            let bulk = first.request.bulk_bytes();
+            if requests < self.window.requests() + room && (bulk == 0 || bulk <= bulk_left || self.bulk == 0) {
+                return queue.pop_front();
+            }
+        }
+        None
+    }
+
+    fn free_id(&mut self) -> u32 {
+        loop {
+            let id = self.next_id;
+            self.next_id = self.next_id.wrapping_add(1);
+            if !self.flights.contains_key(&id) && !self.abandoned.contains(&id) {
+                return id;
+            }
+        }
+    }
+
+    fn read_some(&mut self) -> Result<usize, SftpError> {
+        let mut buffer = vec![0; READ_BYTES];
+        match self.transport.read(&mut buffer) {
+            Ok(0) => Err(lost(self.transport.as_ref(), &io::Error::other("the server closed the connection"))),
+            Ok(n) => {
+                self.last_input = Instant::now();
+                lock(&self.shared.queues).counters.received_bytes += n as u64;
+                self.input.extend_from_slice(&buffer[..n]);
+                self.dispatch()?;
+                Ok(n)
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+            Err(error) => Err(lost(self.transport.as_ref(), &error)),
+        }
+    }
+
+    fn dispatch(&mut self) -> Result<(), SftpError> {
+        let mut input = std::mem::take(&mut self.input);
+        let mut at = 0;
+        while let Some(len) = input[at..].first_chunk::<4>().map(|b| u32::from_be_bytes(*b) as usize) {
+            if len == 0 || len > MAX_PACKET_BYTES {
+                return Err(SftpError::Protocol(format!("a packet of {len} bytes")));
+            }
+            let Some(packet) = input.get(at + 4..at + 4 + len) else { break };
+            let (id, reply) = codec::decode_reply(packet)?;
+            self.answered(id, reply)?;
+            at += 4 + len;
+        }
+        input.drain(..at);
+        self.input = input;
+        Ok(())
+    }
+
+    fn answered(&mut self, id: u32, reply: Reply) -> Result<(), SftpError> {
+        let full = self.flights.len() + 1 >= self.window.requests() || self.bulk + 65_536 >= self.window.bulk_bytes();
+        let Some(flight) = self.flights.remove(&id) else {
+            if self.abandoned.remove(&id) {
+                return Ok(());
+            }
+            return Err(SftpError::Protocol(format!("an answer to request {id}, which nobody sent")));
+        };
+        self.bulk -= flight.bulk;
+        self.window.answered(flight.sent.elapsed(), flight.bulk, full);
+        *lock(&self.shared.round_trip) = self.window.round_trip();
+        (flight.callback)(Ok(reply));
+        Ok(())
+    }
+
+    /// Gives up on answers that are overdue. If nothing at all came meanwhile, on the connection.
+    fn expire(&mut self) -> Result<(), SftpError> {
+        let limit = self.config.timeout;
+        let overdue: Vec<u32> =
+            self.flights.iter().filter(|(_, flight)| flight.sent.elapsed() > limit).map(|(id, _)| *id).collect();
+        if overdue.is_empty() {
+            return Ok(());
+        }
+        if self.last_input.elapsed() > limit || self.abandoned.len() > MAX_ABANDONED {
+            return Err(SftpError::Lost("the server stopped answering".into()));
+        }
+        for id in overdue {
+            if let Some(flight) = self.flights.remove(&id) {
+                self.bulk -= flight.bulk;
+                self.abandoned.insert(id);
+                (flight.callback)(Err(SftpError::Timeout));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn start(script: &str) -> Result<Engine, SftpError> {
+        let args = [std::ffi::OsStr::new("-c"), std::ffi::OsStr::new(script)];
+        let transport = crate::transport::exec(Path::new("/bin/sh"), &args).expect("a shell");
+        let config = Config { timeout: Duration::from_millis(500) };
+        Engine::start(transport, config, Deadline::after(Duration::from_secs(5)), |_| {})
+    }
+
+    fn lstat() -> Request {
+        Request::Lstat { path: b"x".to_vec() }
+    }
+
+    #[test]
+    fn nonsense_instead_of_a_version_is_an_error() {
+        assert!(matches!(start("printf 'This account is not available\\n'; sleep 1"), Err(SftpError::Protocol(_))));
+        assert!(matches!(start("exit 0"), Err(SftpError::Lost(_))));
+    }
+
+    #[test]
+    fn a_silent_server_is_given_up_and_an_answer_nobody_asked_for_is_fatal() {
+        let version = r"printf '\000\000\000\005\002\000\000\000\003'";
+        let soon = Deadline::after(Duration::from_secs(5));
+        let engine = start(&format!("{version}; sleep 30")).expect("a version came");
+        assert!(matches!(engine.call(lstat(), Class::Interactive, soon), Err(SftpError::Lost(_))));
+        let answer = r"printf '\000\000\000\005\145\000\000\000\143'";
+        let engine = start(&format!("{version}; sleep 0.1; {answer}; sleep 30")).expect("a version came");
+        let error = engine.call(lstat(), Class::Interactive, soon);
+        assert!(matches!(error, Err(SftpError::Protocol(_))), "{error:?}");
+    }
+}
