@@ -1,1 +1,167 @@
-//! A session that survives: wake, connect, keep alive, roll over, retry what is safe.
+//! A session that survives: calls on paths of the server, over one connection that is made anew whenever it goes.
+//!
+//! Calls that change nothing are repeated on the next connection. Calls that change something are repeated only where
+//! a second execution can be told from a first (a name that exists already, one that is gone already); every one of
+//! them takes a [`WritePermit`](crate::gate::WritePermit). No absolute path of the server outlives a connection: all
+//! are relative to the login directory or to the path of the source. Knows nothing of inodes, caches or modes.
+
+mod copy;
+mod error;
+mod fetch;
+mod handles;
+mod list;
+mod names;
+mod rename;
+mod session;
+mod store;
+
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use error::{ErrorKind, RemoteError};
+pub use session::{Dial, Link};
+pub use store::{Base, Store};
+
+pub use crate::sftp::{Capabilities, Class, StatVfs};
+
+use crate::attr::{Attr, Version};
+use crate::gate::WritePermit;
+use crate::path::{Name, RemotePath};
+use crate::transport::{Transport, TransportInfo};
+use session::Inner;
+
+/// The result of a call.
+pub type RemoteResult<T> = Result<T, RemoteError>;
+
+/// How to reach the server and how long to wait for it.
+pub struct RemoteConfig {
+    /// Makes a connection; asked again after each loss.
+    pub dial: Dial,
+    /// What every path is relative to: empty for the login directory.
+    pub base: Vec<u8>,
+    /// How long a call may take, and how long an answer may stay out before the connection counts as dead.
+    pub timeout: Duration,
+}
+
+/// Attributes to set. Size is not among them: content changes as a whole, by [`Remote::store`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SetAttr {
+    pub perm: Option<u16>,
+    /// atime and mtime, seconds.
+    pub times: Option<(u32, u32)>,
+    /// The object is a symlink: plain SETSTAT would follow it.
+    pub link: bool,
+}
+
+/// What is known of the present connection, for status and doctor.
+#[derive(Debug, Clone)]
+pub struct SessionInfo {
+    pub transport: TransportInfo,
+    pub capabilities: Capabilities,
+    pub round_trip: Option<Duration>,
+    /// Requests sent over this connection.
+    pub requests: u64,
+    pub since: Instant,
+}
+
+/// See the module header. Cheap to clone.
+#[derive(Clone)]
+pub struct Remote(Arc<Inner>);
+
+impl Remote {
+    /// Takes over a first connection, so that whoever mounts sees why it cannot be made.
+    pub fn start(config: RemoteConfig, first: Box<dyn Transport>) -> RemoteResult<Self> {
+        Inner::start(config, first).map(Self).map_err(|kind| kind.at("connect", &RemotePath::root()))
+    }
+
+    pub fn link(&self) -> Link {
+        self.0.link()
+    }
+
+    pub fn session_info(&self) -> Option<SessionInfo> {
+        self.0.session_info()
+    }
+
+    /// Ends the connection for good.
+    pub fn close(&self) {
+        self.0.close();
+    }
+
+    /// The complete listing of a directory, without `.` and `..`. `done` runs on an I/O thread and must be short.
+    pub fn list_async(
+        &self,
+        dir: RemotePath,
+        class: Class,
+        done: impl FnOnce(RemoteResult<Vec<(Name, Attr)>>) + Send + 'static,
+    ) {
+        list::list(&self.0, dir, class, Box::new(done));
+    }
+
+    /// The bytes of `range` of the file at exactly this version. `done` runs on an I/O thread and must be short.
+    pub fn fetch_async(
+        &self,
+        path: RemotePath,
+        version: Version,
+        range: Range<u64>,
+        class: Class,
+        done: impl FnOnce(RemoteResult<Vec<u8>>) + Send + 'static,
+    ) {
+        fetch::fetch(&self.0, fetch::Wanted { path, version, range, class }, Box::new(done));
+    }
+
+    /// Attributes of one object, links not followed.
+    pub fn lstat(&self, path: &RemotePath) -> RemoteResult<Attr> {
+        self.0.retry("lstat", path, |call| call.lstat(path))
+    }
+
+    pub fn readlink(&self, path: &RemotePath) -> RemoteResult<Vec<u8>> {
+        self.0.retry("readlink", path, |call| call.readlink(path))
+    }
+
+    /// `None`: the server does not say.
+    pub fn statvfs(&self) -> RemoteResult<Option<StatVfs>> {
+        let root = RemotePath::root();
+        self.0.retry("statvfs", &root, |call| call.statvfs(&root))
+    }
+
+    pub fn mkdir(&self, permit: &WritePermit, path: &RemotePath, perm: u16) -> RemoteResult<Attr> {
+        self.0.retry("mkdir", path, |call| call.mkdir(permit, path, perm))
+    }
+
+    pub fn rmdir(&self, permit: &WritePermit, path: &RemotePath) -> RemoteResult<()> {
+        self.0.retry("rmdir", path, |call| call.rmdir(permit, path))
+    }
+
+    pub fn unlink(&self, permit: &WritePermit, path: &RemotePath) -> RemoteResult<()> {
+        self.0.retry("unlink", path, |call| call.unlink(permit, path))
+    }
+
+    pub fn symlink(&self, permit: &WritePermit, path: &RemotePath, text: &[u8]) -> RemoteResult<Attr> {
+        self.0.retry("symlink", path, |call| call.symlink(permit, path, text))
+    }
+
+    /// A refused change of permissions or times is no error: what the server made of it is returned.
+    pub fn set_attr(&self, permit: &WritePermit, path: &RemotePath, change: SetAttr) -> RemoteResult<Attr> {
+        self.0.retry("setattr", path, |call| call.set_attr(permit, path, change))
+    }
+
+    /// Moves a file, link or directory. With `replace` it takes the place of a file that is there.
+    pub fn rename(&self, permit: &WritePermit, from: &RemotePath, to: &RemotePath, replace: bool) -> RemoteResult<()> {
+        rename::rename(&self.0, permit, from, to, replace)
+    }
+
+    /// Makes the content of the file equal to the first `len` bytes of `source`, all or nothing as far as the server
+    /// lets us, and only if the server's version is still the base.
+    pub fn store(
+        &self,
+        permit: &WritePermit,
+        path: &RemotePath,
+        source: &File,
+        len: u64,
+        how: &Store,
+    ) -> RemoteResult<Attr> {
+        store::store(&self.0, permit, path, store::Source { file: source, len }, how)
+    }
+}

@@ -1,0 +1,102 @@
+//! How many handles may be open on the server at once. Whoever wants one more gets a turn when one is closed.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::sftp::Class;
+
+/// Handles that are opened where the server does not tell its limit.
+const DEFAULT_HANDLES: usize = 100;
+/// More than this is never needed to fill the window of requests.
+const MAX_HANDLES: usize = 512;
+
+type Turn = Box<dyn FnOnce(Slot) + Send>;
+
+/// The handles of one connection.
+#[derive(Clone)]
+pub(super) struct Handles(Arc<Mutex<State>>);
+
+struct State {
+    free: usize,
+    waiting: VecDeque<Turn>,
+    /// Somebody hands out turns already: nested calls leave it to them, so that a dead connection with many waiters
+    /// does not become a deep recursion.
+    serving: bool,
+}
+
+/// The right to one open handle; given back when dropped.
+pub(super) struct Slot(Handles);
+
+impl Handles {
+    pub(super) fn new(told: u32) -> Self {
+        let free = match told as usize {
+            0 => DEFAULT_HANDLES,
+            // Some room for handles that the server counts and we do not.
+            n => n.saturating_sub(n / 16 + 1).clamp(1, MAX_HANDLES),
+        };
+        Self(Arc::new(Mutex::new(State { free, waiting: VecDeque::new(), serving: false })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls `turn` as soon as a handle may be opened: now, or from whoever closes one.
+    pub(super) fn acquire(&self, class: Class, turn: impl FnOnce(Slot) + Send + 'static) {
+        let mut state = self.lock();
+        match class {
+            Class::Interactive => state.waiting.push_front(Box::new(turn)),
+            Class::Background => state.waiting.push_back(Box::new(turn)),
+        }
+        drop(state);
+        self.serve();
+    }
+
+    fn serve(&self) {
+        let mut state = self.lock();
+        if state.serving {
+            return;
+        }
+        state.serving = true;
+        while state.free > 0 {
+            let Some(turn) = state.waiting.pop_front() else { break };
+            state.free -= 1;
+            drop(state);
+            turn(Slot(self.clone()));
+            state = self.lock();
+        }
+        state.serving = false;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.lock().free += 1;
+        self.0.serve();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn never_more_than_allowed_and_everybody_gets_a_turn() {
+        let handles = Handles::new(3);
+        let held: Arc<Mutex<Vec<Slot>>> = Arc::default();
+        let turns = Arc::new(AtomicUsize::new(0));
+        for _ in 0..1000 {
+            let (held, turns) = (held.clone(), turns.clone());
+            handles.acquire(Class::Background, move |slot| {
+                turns.fetch_add(1, Ordering::Relaxed);
+                held.lock().expect("no panic").push(slot);
+            });
+        }
+        assert_eq!(turns.load(Ordering::Relaxed), 2, "a sixteenth and one are left alone");
+        while let Some(slot) = { held.lock().expect("no panic").pop() } {
+            drop(slot);
+        }
+        assert_eq!(turns.load(Ordering::Relaxed), 1000);
+    }
+}

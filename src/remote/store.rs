@@ -1,0 +1,335 @@
+//! Replacing the content of a file as a whole.
+//!
+//! The base version is checked beside the first request and again right before the step that cannot be taken back. A
+//! truncation never travels ahead of the new bytes: content goes to a temporary file outside the web root that takes
+//! the file's place by `posix-rename`, or, where that is not to be had, over the old bytes, with the size set last.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::rename::Rungs;
+use super::session::{Call, Inner};
+use super::{ErrorKind, RemoteResult};
+use crate::attr::{Attr, Version};
+use crate::clock::Deadline;
+use crate::gate::WritePermit;
+use crate::path::{Name, RemotePath};
+use crate::sftp::{Class, Pending, RawAttrs, Reply, Request, open};
+
+/// What the server is believed to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing under this name.
+    Absent,
+    Version(Version),
+    /// Whatever there is may be replaced.
+    Any,
+}
+
+/// How to store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub base: Base,
+    /// Permission bits of a new file, or to change to.
+    pub perm: Option<u16>,
+    /// Seconds; the server's own time if not given.
+    pub mtime: Option<u32>,
+    /// A directory on the same disk of the server where temporary files harm nobody.
+    pub temp_dir: Option<RemotePath>,
+}
+
+/// The new content: the first `len` bytes of a local file.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) file: &'a File,
+    pub(super) len: u64,
+}
+
+/// Bytes under way at most (the link of a fast and far server holds about 1 MB).
+const MAX_UNDER_WAY: u64 = 8 * 1024 * 1024;
+/// Content up to this size travels with the requests that callers wait for; more would make them wait.
+const SMALL_BYTES: u64 = 256 * 1024;
+/// Permission bits of a new file if the caller has no wish.
+const DEFAULT_PERM: u16 = 0o644;
+
+pub(super) fn store(
+    inner: &Arc<Inner>,
+    permit: &WritePermit,
+    path: &RemotePath,
+    source: Source<'_>,
+    how: &Store,
+) -> RemoteResult<Attr> {
+    // Set once a request that may have changed the file was sent: after a loss the change is ours.
+    let touched = AtomicBool::new(false);
+    inner.retry("store", path, |call| {
+        let base = if touched.load(Ordering::Relaxed) { Base::Any } else { how.base };
+        let storing = Storing { call, permit, path, source, how, touched: &touched };
+        match base {
+            Base::Absent => storing.create(),
+            Base::Version(_) | Base::Any => storing.replace(base),
+        }
+    })
+}
+
+struct Storing<'a> {
+    call: &'a Call<'a>,
+    permit: &'a WritePermit,
+    path: &'a RemotePath,
+    source: Source<'a>,
+    how: &'a Store,
+    touched: &'a AtomicBool,
+}
+
+impl Storing<'_> {
+    fn class(&self) -> Class {
+        if self.source.len <= SMALL_BYTES { Class::Interactive } else { Class::Background }
+    }
+
+    fn send(&self, request: Request) -> Pending {
+        self.call.session.engine.send(request, self.class())
+    }
+
+    fn send_open(&self, path: &RemotePath, flags: u32, perm: Option<u16>) -> Pending {
+        self.send(Request::Open { path: self.call.wire(path), flags, perm: perm.map(u32::from) })
+    }
+
+    fn handle(&self, pending: Pending) -> Result<Vec<u8>, ErrorKind> {
+        match pending.wait(self.call.deadline)? {
+            Reply::Handle(handle) => Ok(handle),
+            Reply::Status { code, message } => Err(ErrorKind::from_status(code, message)),
+            _ => Err(ErrorKind::unexpected()),
+        }
+    }
+
+    fn close(&self, handle: &[u8]) -> Pending {
+        self.send(Request::Close { handle: handle.to_vec() })
+    }
+
+    /// A name that must not exist yet. 2 round trips.
+    fn create(&self) -> Result<Attr, ErrorKind> {
+        self.permit.still_valid()?;
+        let perm = self.how.perm.unwrap_or(DEFAULT_PERM);
+        let opened = self.send_open(self.path, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(perm));
+        let found = self.call.send_lstat(self.path);
+        let handle = match self.handle(opened) {
+            Ok(handle) => handle,
+            Err(kind) if kind.is_loss() => return Err(self.maybe_created(kind)),
+            Err(ErrorKind::Failure(message)) => {
+                return Err(match self.call.attr(found) {
+                    Ok(attr) => ErrorKind::Conflict { found: Some(attr.version()) },
+                    Err(_) => ErrorKind::Failure(message),
+                });
+            }
+            Err(ErrorKind::Exists) => {
+                return Err(ErrorKind::Conflict { found: self.call.attr(found).ok().map(|a| a.version()) });
+            }
+            Err(kind) => return Err(kind),
+        };
+        self.touched.store(true, Ordering::Relaxed);
+        let result = self.write_all(&handle, None);
+        if matches!(&result, Err(kind) if !kind.is_loss()) {
+            // Nobody asked for half a file. What we just made under a name that was free is ours to remove.
+            drop(self.close(&handle));
+            drop(self.call.done(self.send(Request::Remove { path: self.call.wire(self.path) })));
+        }
+        result
+    }
+
+    /// The answer to an exclusive OPEN was lost: an empty file there now is the one that it made.
+    fn maybe_created(&self, kind: ErrorKind) -> ErrorKind {
+        let deadline = Deadline::after(self.call.inner.config.timeout);
+        if let Ok(session) = self.call.inner.session(deadline) {
+            let call = Call { inner: self.call.inner, session: &session, deadline, again: true };
+            if call.lstat(self.path).is_ok_and(|attr| attr.is_file() && attr.size == 0) {
+                self.touched.store(true, Ordering::Relaxed);
+            }
+        }
+        kind
+    }
+
+    fn replace(&self, base: Base) -> Result<Attr, ErrorKind> {
+        let atomic = self.call.session.engine.capabilities().posix_rename;
+        let rungs: &Rungs = &self.call.inner.rungs;
+        match &self.how.temp_dir {
+            Some(dir) if atomic && rungs.temp_works() => match self.by_rename(base, dir) {
+                Err(Failed::Temp(kind)) => {
+                    log::info!("{dir}: cannot be used for temporary files ({kind}); files are overwritten in place");
+                    rungs.temp_failed();
+                    self.in_place(base)
+                }
+                Err(Failed::Store(kind)) => Err(kind),
+                Ok(attr) => Ok(attr),
+            },
+            _ => self.in_place(base),
+        }
+    }
+
+    /// What is there now, if it may be replaced.
+    fn check(&self, base: Base, found: Result<Attr, ErrorKind>) -> Result<Option<Attr>, ErrorKind> {
+        match (base, found) {
+            (_, Ok(attr)) if attr.is_dir() => Err(ErrorKind::IsADirectory),
+            (Base::Any | Base::Absent, Ok(attr)) => Ok(Some(attr)),
+            (Base::Any | Base::Absent, Err(ErrorKind::NotFound)) => Ok(None),
+            (Base::Version(version), Ok(attr)) if attr.version() == version && attr.is_file() => Ok(Some(attr)),
+            (Base::Version(_), Ok(attr)) => Err(ErrorKind::Conflict { found: Some(attr.version()) }),
+            (Base::Version(_), Err(ErrorKind::NotFound)) => Err(ErrorKind::Conflict { found: None }),
+            (_, Err(kind)) => Err(kind),
+        }
+    }
+
+    /// Temporary file, then `posix-rename`: whoever looks sees the old content or the new. 3 round trips.
+    fn by_rename(&self, base: Base, dir: &RemotePath) -> Result<Attr, Failed> {
+        let temp = dir.join(&temp_name().map_err(ErrorKind::Local)?);
+        self.permit.still_valid().map_err(ErrorKind::from)?;
+        let found = self.call.send_lstat(self.path);
+        let opened = self.send_open(&temp, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(0o600));
+        let found = self.check(base, self.call.attr(found));
+        let handle = match self.handle(opened) {
+            Ok(handle) => handle,
+            Err(kind) if kind.is_loss() => return Err(kind.into()),
+            Err(kind) => return Err(found.err().map_or(Failed::Temp(kind), Failed::Store)),
+        };
+        let remove_temp = || drop(self.send(Request::Remove { path: self.call.wire(&temp) }));
+        let result = found.and_then(|found| {
+            let perm = self.how.perm.or(found.map(|attr| attr.perm)).unwrap_or(DEFAULT_PERM);
+            self.write_all(&handle, Some(perm))
+        });
+        if let Err(kind) = result {
+            if !kind.is_loss() {
+                drop(self.close(&handle));
+                remove_temp();
+            }
+            return Err(kind.into());
+        }
+        self.move_into_place(base, &temp).inspect_err(|_| remove_temp())
+    }
+
+    fn move_into_place(&self, base: Base, temp: &RemotePath) -> Result<Attr, Failed> {
+        self.check(base, self.call.lstat(self.path))?;
+        self.permit.still_valid().map_err(ErrorKind::from)?;
+        let moved = self.call.send(Request::posix_rename(&self.call.wire(temp), &self.call.wire(self.path)));
+        let now = self.call.send_lstat(self.path);
+        match self.call.done(moved) {
+            Ok(()) => {
+                self.call.inner.rungs.temp_worked();
+                Ok(self.call.attr(now)?)
+            }
+            Err(kind) if kind.is_loss() => {
+                self.touched.store(true, Ordering::Relaxed);
+                Err(kind.into())
+            }
+            // Another disk, or a server that refuses moves: not the content's fault.
+            Err(kind @ (ErrorKind::Failure(_) | ErrorKind::Unsupported)) => Err(Failed::Temp(kind)),
+            Err(ErrorKind::PermissionDenied) if self.call.inner.rungs.temp_unproved() => {
+                Err(Failed::Temp(ErrorKind::PermissionDenied))
+            }
+            Err(kind) => Err(kind.into()),
+        }
+    }
+
+    /// Over the old bytes; the size follows them. 2 round trips.
+    fn in_place(&self, base: Base) -> Result<Attr, ErrorKind> {
+        self.permit.still_valid()?;
+        let found = self.call.send_lstat(self.path);
+        let create = if base == Base::Any { open::CREATE } else { 0 };
+        let opened = self.send_open(self.path, open::WRITE | create, self.how.perm.filter(|_| create != 0));
+        let found = self.check(base, self.call.attr(found));
+        let handle = match (self.handle(opened), found) {
+            (Ok(handle), Ok(_)) => handle,
+            (Ok(handle), Err(kind)) => {
+                drop(self.close(&handle));
+                return Err(kind);
+            }
+            (Err(kind), Ok(_)) | (Err(_), Err(kind)) => return Err(kind),
+        };
+        self.permit.still_valid()?;
+        self.touched.store(true, Ordering::Relaxed);
+        self.write_all(&handle, self.how.perm).inspect_err(|_| drop(self.close(&handle)))
+    }
+
+    /// All bytes, then size, permissions and time, then a look at what is there: it must be what was sent.
+    fn write_all(&self, handle: &[u8], perm: Option<u16>) -> Result<Attr, ErrorKind> {
+        let engine = &self.call.session.engine;
+        let piece = self.call.session.write_bytes();
+        let (mut at, mut under_way) = (0, 0);
+        let mut writes: VecDeque<(u64, Pending)> = VecDeque::new();
+        while at < self.source.len {
+            let len = (self.source.len - at).min(piece);
+            let mut data = vec![0; len as usize];
+            self.source.file.read_exact_at(&mut data, at)?;
+            writes.push_back((len, self.send(Request::Write { handle: handle.to_vec(), offset: at, data })));
+            at += len;
+            under_way += len;
+            while under_way > MAX_UNDER_WAY {
+                under_way -= self.finish_write(&mut writes)?;
+            }
+        }
+        let set = |attrs| engine.send(Request::FsetStat { handle: handle.to_vec(), attrs }, self.class());
+        let sized = set(RawAttrs { size: Some(self.source.len), ..RawAttrs::default() });
+        let perm = perm.map(|perm| set(RawAttrs { perm: Some(u32::from(perm)), ..RawAttrs::default() }));
+        let times = self.how.mtime.map(|t| set(RawAttrs { times: Some((t, t)), ..RawAttrs::default() }));
+        let stat = self.send(Request::Fstat { handle: handle.to_vec() });
+        let closed = self.close(handle);
+        while !writes.is_empty() {
+            self.finish_write(&mut writes)?;
+        }
+        let sized = self.call.done(sized);
+        for pending in [perm, times].into_iter().flatten() {
+            self.refusable(pending)?;
+        }
+        let attr = self.call.attr(stat)?;
+        self.call.done(closed)?;
+        if attr.size != self.source.len {
+            sized?;
+            let message = format!("the file has {} bytes there instead of {}", attr.size, self.source.len);
+            return Err(ErrorKind::Failure(message));
+        }
+        Ok(attr)
+    }
+
+    /// Every piece that arrives is progress: each has the whole time limit.
+    fn finish_write(&self, writes: &mut VecDeque<(u64, Pending)>) -> Result<u64, ErrorKind> {
+        let Some((len, pending)) = writes.pop_front() else { return Ok(0) };
+        let call = Call { deadline: Deadline::after(self.call.inner.config.timeout), ..*self.call };
+        call.done(pending).map(|()| len)
+    }
+
+    /// A refused chmod or utimens never fails a save.
+    fn refusable(&self, pending: Pending) -> Result<(), ErrorKind> {
+        match self.call.done(pending) {
+            Err(kind) if kind.is_loss() => Err(kind),
+            Err(kind) => {
+                log::debug!("{}: the server keeps its attributes: {kind}", self.path);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// Whose fault it was.
+enum Failed {
+    /// The way by a temporary file does not work here.
+    Temp(ErrorKind),
+    Store(ErrorKind),
+}
+
+impl From<ErrorKind> for Failed {
+    fn from(kind: ErrorKind) -> Self {
+        Self::Store(kind)
+    }
+}
+
+/// A name that nobody guesses and nobody has.
+pub(super) fn temp_name() -> Result<Name, std::io::Error> {
+    let mut random = [0; 12];
+    let mut at = 0;
+    while at < random.len() {
+        at += rustix::rand::getrandom(&mut random[at..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    let hex: String = random.iter().map(|b| format!("{b:02x}")).collect();
+    Name::new(format!(".pantheonfs-{hex}")).map_err(std::io::Error::other)
+}
