@@ -1,1 +1,155 @@
-//! Client of Pantheon's API: login, environments, mode, workflows, connection information.
+//! Client of the platform's API (the one that Terminus uses): log in, find a site, ask how an environment stands, start
+//! workflows. Knows nothing of files, mounts or SSH. Every wait has a limit, every answer a maximal size.
+
+mod error;
+mod http;
+mod login;
+mod model;
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+pub use error::ControlError;
+pub use model::{ConnectionMode, Diffstat, EnvKind, Environment, FileDiff, Outcome, Site, Workflow};
+
+use http::Http;
+use login::Login;
+
+/// Where the API is and how to log in.
+#[derive(Debug, Clone, Default)]
+pub struct ControlConfig {
+    /// `https`, or `http` for a simulator on this machine.
+    pub protocol: Option<String>,
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    /// A machine token given for this run.
+    pub token: Option<Zeroizing<String>>,
+    /// Terminus' directory with `session` and `tokens/`.
+    pub cache_dir: Option<PathBuf>,
+    /// Whose saved token to use where there are several.
+    pub user: Option<String>,
+}
+
+/// How long one call may take.
+const CALL_LIMIT: Duration = Duration::from_secs(20);
+/// Pauses between looks at a running workflow.
+const WORKFLOW_POLL: Duration = Duration::from_secs(1);
+/// How long a workflow may take before we stop waiting; the platform ends a commit after two minutes.
+const WORKFLOW_LIMIT: Duration = Duration::from_secs(300);
+
+/// See the module header.
+pub struct Control {
+    http: Http,
+    login: Mutex<Login>,
+}
+
+type Answer<T> = Result<T, ControlError>;
+
+impl Control {
+    pub fn new(config: ControlConfig) -> Answer<Self> {
+        let http = Http::new(&config, CALL_LIMIT)?;
+        Ok(Self { http, login: Mutex::new(Login::new(config)) })
+    }
+
+    /// Whether there is anything to log in with.
+    pub fn can_log_in(&self) -> bool {
+        self.login().has_credentials()
+    }
+
+    fn login(&self) -> std::sync::MutexGuard<'_, Login> {
+        self.login.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A call with a session; an expired one is renewed once.
+    fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Answer<Value> {
+        let known = self.login().current();
+        let session = match known {
+            Some(session) => session,
+            None => self.log_in()?,
+        };
+        match self.http.call(method, path, body, Some(&session)) {
+            Err(ControlError::Unauthorized { .. }) => {
+                log::info!("the API session has expired: logging in again");
+                let session = self.log_in()?;
+                self.http.call(method, path, body, Some(&session))
+            }
+            other => other,
+        }
+    }
+
+    fn log_in(&self) -> Answer<Zeroizing<String>> {
+        let token = self.login().token()?;
+        let answer = login::log_in(&self.http, &token)?;
+        self.login().keep(answer)
+    }
+
+    /// The id of a site that the account may see.
+    pub fn site_id(&self, name: &str) -> Answer<String> {
+        let answer = self.call("GET", &format!("site-names/{}", http::segment(name)), None);
+        match answer {
+            Ok(value) => model::text(&value, "id", "the site"),
+            Err(ControlError::NotFound { message, .. } | ControlError::Forbidden { message, .. }) => {
+                Err(ControlError::NoSuchSite { name: name.into(), message })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn site(&self, id: &str) -> Answer<Site> {
+        let answer = self.call("GET", &format!("sites/{}?site_state=true", http::segment(id)), None)?;
+        Site::from_json(&answer)
+    }
+
+    pub fn environment(&self, site: &str, env: &str) -> Answer<Environment> {
+        let path = format!("sites/{}/environments/{}", http::segment(site), http::segment(env));
+        match self.call("GET", &path, None) {
+            Ok(value) => Environment::from_json(&value),
+            Err(ControlError::NotFound { message, .. }) => {
+                Err(ControlError::NoSuchEnvironment { name: env.into(), message })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the platform believes to be uncommitted; it may be stale.
+    pub fn diffstat(&self, site: &str, env: &str) -> Answer<Diffstat> {
+        let (site, env) = (http::segment(site), http::segment(env));
+        let path = format!("sites/{site}/environments/{env}/on-server-development/diffstat");
+        Ok(Diffstat::from_json(&self.call("GET", &path, None)?))
+    }
+
+    /// Switches the connection mode and waits for the outcome. Going to Git mode discards what is uncommitted: callers
+    /// ask first.
+    pub fn set_mode(&self, site: &str, env: &str, mode: ConnectionMode) -> Answer<()> {
+        let kind = match mode {
+            ConnectionMode::Sftp => "enable_on_server_development",
+            ConnectionMode::Git => "enable_git_mode",
+        };
+        self.run_workflow(site, env, kind, &json!({}))
+    }
+
+    fn run_workflow(&self, site: &str, env: &str, kind: &str, params: &Value) -> Answer<()> {
+        let path = format!("sites/{}/environments/{}/workflows", http::segment(site), http::segment(env));
+        let started = self.call("POST", &path, Some(&json!({ "type": kind, "params": params })))?;
+        let mut workflow = Workflow::from_json(&started)?;
+        let until = std::time::Instant::now() + WORKFLOW_LIMIT;
+        loop {
+            match workflow.outcome {
+                Some(Outcome::Succeeded) => return Ok(()),
+                Some(Outcome::Failed(reason)) => {
+                    return Err(ControlError::WorkflowFailed { kind: kind.into(), reason });
+                }
+                None if std::time::Instant::now() > until => {
+                    return Err(ControlError::WorkflowSlow { kind: kind.into(), seconds: WORKFLOW_LIMIT.as_secs() });
+                }
+                None => std::thread::sleep(WORKFLOW_POLL),
+            }
+            let path = format!("sites/{}/workflows/{}", http::segment(site), http::segment(&workflow.id));
+            workflow = Workflow::from_json(&self.call("GET", &path, None)?)?;
+        }
+    }
+}

@@ -1,1 +1,222 @@
-//! The current belief about the environment; opens and closes the gate.
+//! What we believe about the environment, and the one place that opens and closes the gate.
+//!
+//! A watcher thread asks the API while the mount is in use; a write that the server refuses makes it ask at once. Without
+//! an API (any SFTP server, or nobody logged in) the belief is what the mount options say.
+
+mod belief;
+mod watcher;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+pub use belief::{Belief, Source};
+
+use crate::attr::Area;
+use crate::clock::Clock;
+use crate::control::{ConnectionMode, Control, ControlError, Diffstat, EnvKind};
+use crate::gate::{Gate, ReadOnlyReason, Verdict};
+
+/// Which environment, and where its state is learned.
+pub struct EnvConfig {
+    /// The environment's name; `None` for a plain SFTP server.
+    pub name: Option<String>,
+    /// The API and the site's id there.
+    pub api: Option<(Control, String)>,
+    /// What to go by until the API has spoken, or for ever without it.
+    pub mode: ConnectionMode,
+    /// `-o ro`.
+    pub read_only: bool,
+}
+
+/// See the module header. Cheap to clone.
+#[derive(Clone)]
+pub struct Env(Arc<Inner>);
+
+type OnChange = Box<dyn Fn(&Belief) + Send + Sync>;
+
+struct Inner {
+    config: EnvConfig,
+    gate: Gate,
+    clock: Clock,
+    belief: Mutex<Belief>,
+    listeners: Mutex<Vec<OnChange>>,
+    touched: Mutex<Instant>,
+    wake: mpsc::Sender<Wake>,
+}
+
+enum Wake {
+    /// Ask now.
+    Check,
+    Stop,
+}
+
+/// How often the API is asked while the mount is in use: a teammate's switch is followed within this.
+const POLL_IN_USE: Duration = Duration::from_secs(3);
+/// And while it is not.
+const POLL_IDLE: Duration = Duration::from_secs(30);
+/// In use: something was asked of the mount this short a time ago.
+const IN_USE: Duration = Duration::from_secs(60);
+/// How long a switch may hold writes.
+const SWITCH_LIMIT: Duration = Duration::from_secs(310);
+
+/// Why a switch of the mode did not happen.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SwitchError {
+    #[error("there is no API for this mount: the mode can only be changed in the dashboard")]
+    NoApi,
+    #[error("the mode of '{0}' cannot be switched: its code is always read-only")]
+    NotSwitchable(String),
+    #[error("{} uncommitted change(s) on the server would be deleted for good ({}); commit them first, or write 'git --discard'", .0.len(), names(.0))]
+    WouldDiscard(Diffstat),
+    #[error(transparent)]
+    Api(#[from] ControlError),
+}
+
+fn names(diffstat: &Diffstat) -> String {
+    let first: Vec<&str> = diffstat.0.iter().take(5).map(|file| file.path.as_str()).collect();
+    let more = if diffstat.len() > first.len() { ", …" } else { "" };
+    format!("{}{more}", first.join(", "))
+}
+
+impl Env {
+    /// Begins with what is known: the API is asked by the caller first where it matters (`initial`).
+    pub fn start(config: EnvConfig, gate: Gate, clock: Clock, initial: Option<crate::control::Environment>) -> Self {
+        let kind = config.name.as_deref().map(EnvKind::of);
+        let mut belief = Belief::new(config.name.clone(), kind, config.mode, clock.wall());
+        if let Some(environment) = initial {
+            belief.learn(environment, clock.wall());
+        }
+        let (wake, woken) = mpsc::channel();
+        let inner = Arc::new(Inner {
+            gate,
+            belief: Mutex::new(belief),
+            listeners: Mutex::default(),
+            touched: Mutex::new(Instant::now()),
+            clock,
+            wake,
+            config,
+        });
+        inner.apply_to_gate();
+        if inner.config.api.is_some() {
+            watcher::start(&inner, woken);
+        }
+        Self(inner)
+    }
+
+    pub fn belief(&self) -> Belief {
+        lock(&self.0.belief).clone()
+    }
+
+    /// The mount is being used.
+    pub fn touch(&self) {
+        let was_idle = {
+            let mut touched = lock(&self.0.touched);
+            let was_idle = touched.elapsed() > IN_USE;
+            *touched = Instant::now();
+            was_idle
+        };
+        if was_idle {
+            self.check();
+        }
+    }
+
+    /// Asks the API soon.
+    pub fn check(&self) {
+        // Without a watcher there is nothing to ask.
+        let _ = self.0.wake.send(Wake::Check);
+    }
+
+    /// The server refused a write in code: whatever we believed, it is asked again, and until the answer is there no
+    /// further write is tried.
+    pub fn refused(&self) {
+        if self.0.config.api.is_some() {
+            self.0.gate.set(Area::Code, Verdict::Closed(ReadOnlyReason::RefusedByServer));
+            self.check();
+        }
+    }
+
+    /// Called after the mode or the deployed commit changed.
+    pub fn on_change(&self, listener: impl Fn(&Belief) + Send + Sync + 'static) {
+        lock(&self.0.listeners).push(Box::new(listener));
+    }
+
+    /// Ends the watcher.
+    pub fn stop(&self) {
+        let _ = self.0.wake.send(Wake::Stop);
+    }
+
+    /// Switches the mode and waits for the outcome. To Git mode only when nothing would be lost, or `discard` says that
+    /// it may. `Ok(false)`: it was in that mode already.
+    pub fn switch(&self, mode: ConnectionMode, discard: bool) -> Result<bool, SwitchError> {
+        let inner = &self.0;
+        let (Some((control, site)), Some(name)) = (&inner.config.api, &inner.config.name) else {
+            return Err(SwitchError::NoApi);
+        };
+        if !EnvKind::of(name).takes_code() {
+            return Err(SwitchError::NotSwitchable(name.clone()));
+        }
+        let now = control.environment(site, name)?;
+        if now.mode == mode {
+            inner.learn(now);
+            return Ok(false);
+        }
+        if mode == ConnectionMode::Git && !discard {
+            let pending = control.diffstat(site, name)?;
+            if !pending.is_empty() {
+                return Err(SwitchError::WouldDiscard(pending));
+            }
+        }
+        let until = Instant::now() + SWITCH_LIMIT;
+        inner.gate.set(Area::Code, Verdict::Held { why: format!("the mode is being switched to {mode}"), until });
+        let done = control.set_mode(site, name, mode).and_then(|()| control.environment(site, name));
+        match done {
+            Ok(environment) => inner.learn(environment),
+            Err(error) => {
+                inner.apply_to_gate();
+                self.check();
+                return Err(error.into());
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Inner {
+    /// Takes over an answer of the API, turns the gate, tells whoever wants to know.
+    fn learn(&self, environment: crate::control::Environment) {
+        let changed = lock(&self.belief).learn(environment, self.clock.wall());
+        self.apply_to_gate();
+        if changed {
+            let belief = lock(&self.belief).clone();
+            log::info!("the environment changed: mode {}, commit {:?}", belief.mode, belief.target_commit);
+            lock(&self.listeners).iter().for_each(|listener| listener(&belief));
+        }
+    }
+
+    fn failed(&self, error: &ControlError) {
+        log::debug!("the API was asked in vain: {error}");
+        lock(&self.belief).error = Some(error.to_string());
+        // A refused write closed the gate until the answer; there is none, so the server decides again.
+        self.apply_to_gate();
+    }
+
+    fn apply_to_gate(&self) {
+        let verdict = match lock(&self.belief).read_only_reason() {
+            _ if self.config.read_only => Verdict::Closed(ReadOnlyReason::MountedReadOnly),
+            Some(reason) => Verdict::Closed(reason),
+            None => Verdict::Open,
+        };
+        self.gate.set(Area::Code, verdict);
+        if self.config.read_only {
+            self.gate.set(Area::Uploads, Verdict::Closed(ReadOnlyReason::MountedReadOnly));
+        }
+    }
+
+    fn is_in_use(&self) -> bool {
+        lock(&self.touched).elapsed() < IN_USE
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

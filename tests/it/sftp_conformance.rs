@@ -213,20 +213,15 @@ fn a_server_that_dies_is_started_again_and_the_call_repeated() {
     fs::write(home.path().join("f"), b"content").expect("written");
     let remote = server::start(home.path(), &[]);
     for round in 0..3 {
-        assert!(kill_children(), "round {round}: there is a server to kill");
+        assert!(kill_servers(home.path()), "round {round}: there is a server to kill");
         assert_eq!(fetch(&remote, "f", 0..7).expect("read on the next connection"), b"content");
         assert_eq!(list(&remote, "").expect("listed").len(), 1);
     }
 }
 
-/// Kills the servers that this very thread's process started for `a_server_that_dies…`: told by their working directory.
-fn kill_children() -> bool {
-    let me = std::process::id().to_string();
-    let is_ours = |pid: &str| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let parent = status.lines().find_map(|l| l.strip_prefix("PPid:")).map(str::trim) == Some(me.as_str());
-        parent && status.starts_with("Name:\tsftp-server")
-    };
+/// Kills the servers whose login directory is `home`: they work in it.
+fn kill_servers(home: &Path) -> bool {
+    let is_ours = |pid: &str| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|dir| dir == home);
     let pids: Vec<String> = fs::read_dir("/proc")
         .expect("proc")
         .filter_map(|e| e.ok()?.file_name().into_string().ok())

@@ -1,0 +1,146 @@
+//! One HTTP call: URL, headers, limits, and what a failure says.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::{Request, StatusCode, Uri};
+
+use super::{ControlConfig, ControlError};
+
+const DEFAULT_HOST: &str = "terminus.pantheon.io";
+const USER_AGENT: &str = concat!("pantheonfs/", env!("CARGO_PKG_VERSION"));
+/// Largest answer that is read (bytes): an environment with thousands of pending files is about 1 MB.
+const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
+/// Longest error text of the API that is passed on (characters).
+const MAX_MESSAGE_CHARS: usize = 300;
+
+pub(super) struct Http {
+    agent: Agent,
+    base: String,
+    host: String,
+}
+
+impl Http {
+    pub(super) fn new(config: &ControlConfig, limit: Duration) -> Result<Self, ControlError> {
+        let protocol = config.protocol.as_deref().unwrap_or("https");
+        let host = config.host.as_deref().unwrap_or(DEFAULT_HOST);
+        let port = config.port.unwrap_or(if protocol == "http" { 80 } else { 443 });
+        let base = format!("{protocol}://{host}:{port}/api/");
+        let uri: Uri = base.parse().map_err(|_| ControlError::Insecure { url: base.clone() })?;
+        let secure = uri.scheme_str() == Some("https");
+        if !secure && !is_loopback(uri.host().unwrap_or_default()) {
+            return Err(ControlError::Insecure { url: base });
+        }
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(limit))
+            // A redirect would carry the session elsewhere.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(USER_AGENT)
+            .build()
+            .into();
+        Ok(Self { agent, base, host: host.to_owned() })
+    }
+
+    pub(super) fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        session: Option<&str>,
+    ) -> Result<Value, ControlError> {
+        let malformed = |detail: String| ControlError::Malformed { what: path.to_owned(), detail };
+        let unreachable = |detail: String| ControlError::Unreachable { host: self.host.clone(), detail };
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        request = request.header("Accept", "application/json");
+        if let Some(session) = session {
+            request = request.header("Authorization", format!("Bearer {session}"));
+        }
+        let sent = match body {
+            Some(body) => {
+                let request = request.header("Content-Type", "application/json").body(body.to_string());
+                self.agent.run(request.map_err(|e| malformed(e.to_string()))?)
+            }
+            None => self.agent.run(request.body(()).map_err(|e| malformed(e.to_string()))?),
+        };
+        let mut response = sent.map_err(|e| unreachable(e.to_string()))?;
+        let status = response.status();
+        let bytes = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+        let bytes = bytes.map_err(|e| malformed(e.to_string()))?;
+        if status.is_success() {
+            return serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()));
+        }
+        Err(refusal(path, status, &message(&bytes)))
+    }
+}
+
+/// Bodies of errors are a JSON string, an object with a message, or plain text.
+fn message(body: &[u8]) -> String {
+    let text = match serde_json::from_slice::<Value>(body) {
+        Ok(Value::String(text)) => text,
+        Ok(value) => ["/message", "/errors/0/message", "/error"]
+            .iter()
+            .find_map(|at| value.pointer(at)?.as_str().map(str::to_owned))
+            .unwrap_or_else(|| value.to_string()),
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
+    };
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect::<String>().trim().into()
+}
+
+fn refusal(what: &str, status: StatusCode, message: &str) -> ControlError {
+    let (what, message) = (what.to_owned(), message.to_owned());
+    match status.as_u16() {
+        401 => ControlError::Unauthorized { what, message },
+        403 => ControlError::Forbidden { what, message },
+        404 => ControlError::NotFound { what, message },
+        status => ControlError::Status { what, status, message },
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// One path segment: whatever a user typed stays inside it.
+pub(super) fn segment(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(protocol: &str, host: &str) -> Result<Http, ControlError> {
+        let config =
+            ControlConfig { protocol: Some(protocol.into()), host: Some(host.into()), ..ControlConfig::default() };
+        Http::new(&config, Duration::from_secs(1))
+    }
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        assert!(with("http", "127.0.0.1").is_ok());
+        assert!(with("http", "localhost").is_ok());
+        assert!(matches!(with("http", "terminus.pantheon.io"), Err(ControlError::Insecure { .. })));
+        assert!(matches!(with("ftp", "example.org"), Err(ControlError::Insecure { .. })));
+        assert!(with("https", "terminus.pantheon.io").is_ok());
+    }
+
+    #[test]
+    fn every_shape_of_error_body_is_understood() {
+        assert_eq!(message(br#""No such site""#), "No such site");
+        assert_eq!(message(br#"{"message": "expired"}"#), "expired");
+        assert_eq!(message(br#"{"errors": [{"message": "bad"}]}"#), "bad");
+        assert_eq!(message(b"<html>\n502</html>"), "<html> 502</html>");
+        assert_eq!(message(&vec![b'x'; 10_000]).len(), MAX_MESSAGE_CHARS);
+    }
+
+    #[test]
+    fn names_cannot_leave_their_segment() {
+        assert_eq!(segment("my-site"), "my-site");
+        assert_eq!(segment("../users?x"), "..%2Fusers%3Fx");
+    }
+}

@@ -1,0 +1,256 @@
+//! What the API's answers mean. Decoding is tolerant where recordings differ and strict where a wrong guess would hurt.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::ControlError;
+
+/// How code may be changed on Dev and multidevs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionMode {
+    Sftp,
+    Git,
+}
+
+impl ConnectionMode {
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "sftp" => Some(Self::Sftp),
+            "git" => Some(Self::Git),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ConnectionMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sftp => "sftp",
+            Self::Git => "git",
+        })
+    }
+}
+
+/// What an environment is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EnvKind {
+    Dev,
+    Multidev,
+    Test,
+    Live,
+}
+
+impl EnvKind {
+    pub fn of(name: &str) -> Self {
+        match name {
+            "dev" => Self::Dev,
+            "test" => Self::Test,
+            "live" => Self::Live,
+            _ => Self::Multidev,
+        }
+    }
+
+    /// Whether code can be changed here in any mode.
+    pub fn takes_code(self) -> bool {
+        matches!(self, Self::Dev | Self::Multidev)
+    }
+}
+
+/// A site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    pub id: String,
+    pub name: String,
+    pub framework: String,
+    pub frozen: bool,
+}
+
+/// One environment, as the API sees it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment {
+    pub mode: ConnectionMode,
+    pub target_commit: Option<String>,
+    /// The list embedded in the answer, which can be stale.
+    pub diffstat: Diffstat,
+    /// `None`: not told.
+    pub initialized: Option<bool>,
+}
+
+/// What the platform says about one uncommitted path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileDiff {
+    pub path: String,
+    /// Git's letter: M, A, D, …
+    pub status: String,
+    /// Lines; text, because binary files have `-`.
+    pub additions: String,
+    pub deletions: String,
+}
+
+/// The uncommitted paths, in the API's order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diffstat(pub Vec<FileDiff>);
+
+/// A job of the platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workflow {
+    pub id: String,
+    pub description: String,
+    /// `None` while it runs.
+    pub outcome: Option<Outcome>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Succeeded,
+    /// The platform's own words.
+    Failed(String),
+}
+
+pub(super) fn text(value: &Value, field: &str, what: &str) -> Result<String, ControlError> {
+    match value.get(field).and_then(Value::as_str) {
+        Some(text) if !text.is_empty() => Ok(text.to_owned()),
+        _ => Err(ControlError::Malformed { what: what.into(), detail: format!("no '{field}'") }),
+    }
+}
+
+fn optional(value: &Value, field: &str) -> String {
+    value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// PHP and JSON disagree about what is true.
+fn truthy(value: Option<&Value>) -> Option<bool> {
+    match value? {
+        Value::Bool(b) => Some(*b),
+        Value::Number(n) => Some(n.as_f64() != Some(0.0)),
+        Value::String(s) => Some(!matches!(s.as_str(), "" | "0" | "false")),
+        Value::Null => None,
+        Value::Array(_) | Value::Object(_) => Some(true),
+    }
+}
+
+impl Site {
+    pub(super) fn from_json(value: &Value) -> Result<Self, ControlError> {
+        Ok(Self {
+            id: text(value, "id", "the site")?,
+            name: optional(value, "name"),
+            framework: optional(value, "framework"),
+            frozen: truthy(value.get("frozen")).unwrap_or(false),
+        })
+    }
+}
+
+impl Environment {
+    pub(super) fn from_json(value: &Value) -> Result<Self, ControlError> {
+        if !value.is_object() {
+            return Err(ControlError::Malformed { what: "the environment".into(), detail: "not an object".into() });
+        }
+        // Missing on Test and Live, which have no mode; they count as Git.
+        let sftp = truthy(value.get("on_server_development")).unwrap_or(false);
+        Ok(Self {
+            mode: if sftp { ConnectionMode::Sftp } else { ConnectionMode::Git },
+            target_commit: value.get("target_commit").and_then(Value::as_str).map(str::to_owned),
+            diffstat: value.get("diffstat").map(Diffstat::from_json).unwrap_or_default(),
+            initialized: truthy(value.get("is_initialized")),
+        })
+    }
+}
+
+impl Diffstat {
+    /// An object keyed by path; nothing pending may also come as an empty list or null.
+    pub(super) fn from_json(value: &Value) -> Self {
+        let Some(paths) = value.as_object() else { return Self::default() };
+        let count = |entry: &Value, field: &str| match entry.get(field) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(n)) => n.to_string(),
+            _ => "-".into(),
+        };
+        let files = paths.iter().map(|(path, entry)| FileDiff {
+            path: path.clone(),
+            status: Some(optional(entry, "status")).filter(|s| !s.is_empty()).unwrap_or_else(|| "M".into()),
+            additions: count(entry, "additions"),
+            deletions: count(entry, "deletions"),
+        });
+        Self(files.collect())
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Workflow {
+    pub(super) fn from_json(value: &Value) -> Result<Self, ControlError> {
+        let outcome = match value.get("result").and_then(Value::as_str) {
+            None => None,
+            Some("succeeded") => Some(Outcome::Succeeded),
+            Some(_) => Some(Outcome::Failed(failure(value))),
+        };
+        Ok(Self { id: text(value, "id", "the workflow")?, description: optional(value, "description"), outcome })
+    }
+}
+
+/// The last task's reason, else its last message, else the workflow's own reason. Each may be text or an object.
+fn failure(workflow: &Value) -> String {
+    let task = workflow.get("final_task").unwrap_or(&Value::Null);
+    let last_message = || {
+        let messages = task.get("messages")?.as_object()?;
+        messages.values().next_back()?.get("message").and_then(words)
+    };
+    let reason = task.get("reason").and_then(words).or_else(last_message);
+    reason.or_else(|| workflow.get("reason").and_then(words)).unwrap_or_else(|| "the workflow failed".into())
+}
+
+fn words(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Object(object) => match object.get("message").or_else(|| object.get("reason")) {
+            Some(inner) => return words(inner),
+            None => value.to_string(),
+        },
+        _ => return None,
+    };
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
+    Some(text).filter(|t| !t.trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn environments_of_every_vintage() {
+        let dev = json!({"on_server_development": true, "target_commit": "abc",
+            "diffstat": {"a.php": {"status": "D", "additions": "0", "deletions": "385"}, "b": {"additions": 3}}});
+        let dev = Environment::from_json(&dev).expect("decodes");
+        assert_eq!(dev.mode, ConnectionMode::Sftp);
+        assert_eq!((dev.diffstat.0[0].status.as_str(), dev.diffstat.0[0].deletions.as_str()), ("D", "385"));
+        assert_eq!((dev.diffstat.0[1].status.as_str(), dev.diffstat.0[1].additions.as_str()), ("M", "3"));
+        let test = Environment::from_json(&json!({"target_ref": "x", "diffstat": []})).expect("decodes");
+        assert_eq!((test.mode, test.diffstat.len(), test.initialized), (ConnectionMode::Git, 0, None));
+        assert!(Environment::from_json(&json!("a string")).is_err());
+    }
+
+    #[test]
+    fn a_workflow_fails_in_the_platforms_own_words() {
+        let of = |value| Workflow::from_json(&value).expect("decodes").outcome;
+        assert_eq!(of(json!({"id": "1", "result": null})), None);
+        assert_eq!(of(json!({"id": "1", "result": "succeeded"})), Some(Outcome::Succeeded));
+        let failed = |text: &str| Some(Outcome::Failed(text.into()));
+        let task = json!({"id": "1", "result": "failed", "final_task": {"reason": "build_status is building"}});
+        assert_eq!(of(task), failed("build_status is building"));
+        let object = json!({"id": "1", "result": "aborted", "reason": {"message": "another one runs"}});
+        assert_eq!(of(object), failed("another one runs"));
+        let messages = json!({"id": "1", "result": "failed", "final_task": {"reason": null,
+            "messages": {"t1": {"message": "first"}, "t2": {"message": "last"}}}});
+        assert_eq!(of(messages), failed("last"));
+        assert_eq!(of(json!({"id": "1", "result": "failed"})), failed("the workflow failed"));
+        assert!(Workflow::from_json(&json!({})).is_err());
+    }
+}

@@ -1,0 +1,120 @@
+//! The belief itself: what, since when, from where.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use crate::control::{ConnectionMode, Diffstat, EnvKind, Environment};
+use crate::gate::ReadOnlyReason;
+
+/// Where the mode comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Api,
+    /// The API has not been heard, or there is none: a mount option or the default.
+    Option,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Api => "api",
+            Self::Option => "option",
+        })
+    }
+}
+
+/// See the module header.
+#[derive(Debug, Clone)]
+pub struct Belief {
+    pub environment: Option<String>,
+    pub kind: Option<EnvKind>,
+    pub mode: ConnectionMode,
+    pub source: Source,
+    /// When it was last confirmed.
+    pub learned: SystemTime,
+    pub target_commit: Option<String>,
+    /// What the platform says is uncommitted; `None` when it has not been asked.
+    pub diffstat: Option<Diffstat>,
+    /// Why the last question to the API had no answer.
+    pub error: Option<String>,
+}
+
+impl Belief {
+    pub(super) fn new(
+        environment: Option<String>,
+        kind: Option<EnvKind>,
+        mode: ConnectionMode,
+        now: SystemTime,
+    ) -> Self {
+        Self {
+            environment,
+            kind,
+            mode,
+            source: Source::Option,
+            learned: now,
+            target_commit: None,
+            diffstat: None,
+            error: None,
+        }
+    }
+
+    /// Takes over the API's answer and says whether the code may be another one now.
+    pub(super) fn learn(&mut self, environment: Environment, now: SystemTime) -> bool {
+        let switched = self.mode != environment.mode;
+        let moved = self.target_commit.is_some() && self.target_commit != environment.target_commit;
+        self.mode = environment.mode;
+        self.target_commit = environment.target_commit;
+        self.diffstat = Some(environment.diffstat).filter(|_| self.kind.is_some_and(EnvKind::takes_code));
+        self.source = Source::Api;
+        self.learned = now;
+        self.error = None;
+        switched || moved
+    }
+
+    /// Why code cannot be written, if it cannot.
+    pub fn read_only_reason(&self) -> Option<ReadOnlyReason> {
+        match (&self.environment, self.kind) {
+            (Some(name), Some(kind)) if !kind.takes_code() => Some(ReadOnlyReason::Environment(name.clone())),
+            _ if self.mode == ConnectionMode::Git => Some(ReadOnlyReason::GitMode),
+            _ => None,
+        }
+    }
+
+    /// Nobody can change the code here, short of a push or a deploy, and those are noticed.
+    pub fn is_frozen(&self) -> bool {
+        self.source == Source::Api && self.read_only_reason().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(mode: ConnectionMode, commit: &str) -> Environment {
+        Environment { mode, target_commit: Some(commit.into()), diffstat: Diffstat::default(), initialized: None }
+    }
+
+    #[test]
+    fn test_and_live_never_take_code_and_git_mode_does_not_either() {
+        let now = SystemTime::UNIX_EPOCH;
+        let of = |name: &str, mode| Belief::new(Some(name.into()), Some(EnvKind::of(name)), mode, now);
+        assert_eq!(
+            of("live", ConnectionMode::Sftp).read_only_reason(),
+            Some(ReadOnlyReason::Environment("live".into()))
+        );
+        assert_eq!(of("dev", ConnectionMode::Git).read_only_reason(), Some(ReadOnlyReason::GitMode));
+        assert_eq!(of("feature-x", ConnectionMode::Sftp).read_only_reason(), None);
+    }
+
+    #[test]
+    fn a_switch_and_a_new_commit_are_changes_and_the_first_answer_is_not() {
+        let mut belief =
+            Belief::new(Some("dev".into()), Some(EnvKind::Dev), ConnectionMode::Sftp, SystemTime::UNIX_EPOCH);
+        assert!(!belief.is_frozen());
+        assert!(!belief.learn(environment(ConnectionMode::Sftp, "a"), SystemTime::now()));
+        assert!(belief.learn(environment(ConnectionMode::Git, "a"), SystemTime::now()));
+        assert!(belief.is_frozen());
+        assert!(belief.learn(environment(ConnectionMode::Git, "b"), SystemTime::now()));
+        assert!(!belief.learn(environment(ConnectionMode::Git, "b"), SystemTime::now()));
+    }
+}

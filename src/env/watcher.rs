@@ -1,0 +1,44 @@
+//! Asks the API while the mount is in use.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Weak};
+
+use super::{Inner, POLL_IDLE, POLL_IN_USE, Wake};
+
+/// Runs until told to stop or until nobody holds the environment any more.
+pub(super) fn start(inner: &Arc<Inner>, woken: Receiver<Wake>) {
+    let weak = Arc::downgrade(inner);
+    let started = std::thread::Builder::new().name("env-watcher".into()).spawn(move || watch(&weak, &woken));
+    if let Err(error) = started {
+        log::error!("the mode is not being followed: {error}");
+    }
+}
+
+fn watch(weak: &Weak<Inner>, woken: &Receiver<Wake>) {
+    loop {
+        let pause = {
+            let Some(inner) = weak.upgrade() else { return };
+            if inner.is_in_use() { POLL_IN_USE } else { POLL_IDLE }
+        };
+        match woken.recv_timeout(pause) {
+            Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Wake::Check) | Err(RecvTimeoutError::Timeout) => {}
+        }
+        // A burst of refusals is one question.
+        while let Ok(wake) = woken.try_recv() {
+            if matches!(wake, Wake::Stop) {
+                return;
+            }
+        }
+        let Some(inner) = weak.upgrade() else { return };
+        ask(&inner);
+    }
+}
+
+fn ask(inner: &Inner) {
+    let (Some((control, site)), Some(name)) = (&inner.config.api, &inner.config.name) else { return };
+    match control.environment(site, name) {
+        Ok(environment) => inner.learn(environment),
+        Err(error) => inner.failed(&error),
+    }
+}
