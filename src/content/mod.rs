@@ -1,1 +1,235 @@
-//! "These bytes of this version": from the cache, the mirror or the server.
+//! "These bytes of this version", wherever they are: in the cache, or on the server.
+//!
+//! A version that moved is an error of its own ([`ErrorKind::Changed`](crate::remote::ErrorKind)): bytes of two versions
+//! are never put together. Does not know inodes or handles; what has been written here and not sent is in `write`.
+
+mod readahead;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use readahead::ReadAhead;
+
+use crate::attr::{ContentId, Version};
+use crate::cache::{BLOCK_BYTES, BlockKey, Figures, InFlight, Memory, Role, Ticket, Waiter};
+use crate::clock::Deadline;
+use crate::path::RemotePath;
+use crate::remote::{Class, Remote, RemoteError};
+
+/// A failed fetch has many waiters.
+pub type SharedError = Arc<RemoteError>;
+type BlockResult = Result<Arc<[u8]>, SharedError>;
+
+/// Bytes asked for in one go: larger stretches are split, so that the first part can be used while the rest is coming.
+const MAX_FETCH_BYTES: u64 = 1024 * 1024;
+
+/// Why bytes could not be had.
+#[derive(Debug, Clone)]
+pub enum ReadError {
+    Remote(SharedError),
+    /// The deadline passed before the bytes came.
+    TimedOut,
+}
+
+/// See the module header. Cheap to clone.
+#[derive(Clone)]
+pub struct Content(Arc<Inner>);
+
+struct Inner {
+    remote: Remote,
+    memory: Memory,
+    flights: InFlight<BlockKey, BlockResult>,
+    fetched_bytes: AtomicU64,
+}
+
+impl Content {
+    pub fn new(remote: Remote, cache_bytes: u64) -> Self {
+        Self(Arc::new(Inner {
+            remote,
+            memory: Memory::new(cache_bytes),
+            flights: InFlight::default(),
+            fetched_bytes: AtomicU64::new(0),
+        }))
+    }
+
+    pub fn figures(&self) -> Figures {
+        self.0.memory.figures()
+    }
+
+    /// Bytes that came over the wire as file content.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.0.fetched_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The bytes if every one of them is in memory. Never waits.
+    pub fn read_cached(&self, path: &RemotePath, version: Version, range: Range<u64>) -> Option<Vec<u8>> {
+        let range = clamp(range, version);
+        let blocks: Option<Vec<_>> =
+            blocks_of(&range).map(|index| self.0.memory.get(&key(path, version, index))).collect();
+        Some(assemble(&range, &blocks?))
+    }
+
+    /// The bytes, fetched if need be. A range that reaches past the end of the file gives what there is.
+    pub fn read(
+        &self,
+        path: &RemotePath,
+        version: Version,
+        range: Range<u64>,
+        deadline: Deadline,
+    ) -> Result<Vec<u8>, ReadError> {
+        let range = clamp(range, version);
+        let indices = blocks_of(&range);
+        let waits = self.want(path, version, indices.clone(), Class::Interactive);
+        let mut blocks = Vec::with_capacity(waits.len());
+        for wait in waits {
+            blocks.push(match wait {
+                Wanted::Here(block) => block,
+                Wanted::Coming(waiter) => match waiter.wait(deadline.0) {
+                    Some(Ok(block)) => block,
+                    Some(Err(error)) => return Err(ReadError::Remote(error)),
+                    None => return Err(ReadError::TimedOut),
+                },
+            });
+        }
+        Ok(assemble(&range, &blocks))
+    }
+
+    /// Starts fetching what is not here yet, for a reader that will come. Returns the bytes that were asked for.
+    pub fn prefetch(&self, path: &RemotePath, version: Version, range: Range<u64>) -> u64 {
+        let range = clamp(range, version);
+        let missing: Vec<u64> =
+            blocks_of(&range).filter(|&index| !self.0.memory.contains(&key(path, version, index))).collect();
+        let bytes = missing.len() as u64 * BLOCK_BYTES;
+        for index in missing {
+            drop(self.want(path, version, index..index + 1, Class::Background));
+        }
+        bytes.min(range.end - range.start)
+    }
+
+    /// Puts bytes that are known to be this version into the cache: what was just written need not be fetched.
+    pub fn put(&self, path: &RemotePath, version: Version, index: u64, block: Arc<[u8]>) {
+        self.0.memory.insert(key(path, version, index), block);
+    }
+
+    /// The file moved: its blocks go with it.
+    pub fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
+        for index in blocks_of(&(0..version.size)).take(1024) {
+            match self.0.memory.remove(&key(from, version, index)) {
+                Some(block) => self.put(to, version, index, block),
+                None => break,
+            }
+        }
+    }
+
+    /// Every block of `indices`: here, or on its way (asked for now if nobody did before).
+    fn want(&self, path: &RemotePath, version: Version, indices: Range<u64>, class: Class) -> Vec<Wanted> {
+        let mut out = Vec::new();
+        let mut run: Vec<Ticket<BlockKey, BlockResult>> = Vec::new();
+        let mut run_start = 0;
+        for index in indices {
+            let key = key(path, version, index);
+            let wanted = match self.0.memory.get(&key) {
+                Some(block) => Wanted::Here(block),
+                None => match self.0.flights.join(key) {
+                    Role::Follower(waiter) => Wanted::Coming(waiter),
+                    Role::Leader(ticket) => {
+                        if run_start + run.len() as u64 != index || run.len() as u64 * BLOCK_BYTES >= MAX_FETCH_BYTES {
+                            self.fetch(path, version, run_start, std::mem::take(&mut run), class);
+                            run_start = index;
+                        }
+                        let waiter = ticket.waiter();
+                        run.push(ticket);
+                        Wanted::Coming(waiter)
+                    }
+                },
+            };
+            out.push(wanted);
+        }
+        self.fetch(path, version, run_start, run, class);
+        out
+    }
+
+    /// One request for a run of neighbouring blocks.
+    fn fetch(
+        &self,
+        path: &RemotePath,
+        version: Version,
+        first: u64,
+        tickets: Vec<Ticket<BlockKey, BlockResult>>,
+        class: Class,
+    ) {
+        if tickets.is_empty() {
+            return;
+        }
+        let end = (first + tickets.len() as u64) * BLOCK_BYTES;
+        let range = clamp(first * BLOCK_BYTES..end, version);
+        let (inner, at) = (self.0.clone(), path.clone());
+        self.0.remote.fetch_async(path.clone(), version, range, class, move |result| match result {
+            Ok(bytes) => {
+                inner.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                let chunks = bytes.chunks(BLOCK_BYTES as usize).map(Arc::<[u8]>::from);
+                for ((index, ticket), block) in (first..).zip(tickets).zip(chunks) {
+                    inner.memory.insert(key(&at, version, index), block.clone());
+                    ticket.complete(Ok(block));
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                tickets.into_iter().for_each(|ticket| ticket.complete(Err(error.clone())));
+            }
+        });
+    }
+}
+
+enum Wanted {
+    Here(Arc<[u8]>),
+    Coming(Waiter<BlockResult>),
+}
+
+fn key(path: &RemotePath, version: Version, index: u64) -> BlockKey {
+    BlockKey { content: ContentId::Remote(path.clone(), version), index }
+}
+
+fn clamp(range: Range<u64>, version: Version) -> Range<u64> {
+    let end = range.end.min(version.size);
+    range.start.min(end)..end
+}
+
+fn blocks_of(range: &Range<u64>) -> Range<u64> {
+    if range.is_empty() { 0..0 } else { range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) }
+}
+
+/// Cuts `range` out of the blocks that cover it.
+fn assemble(range: &Range<u64>, blocks: &[Arc<[u8]>]) -> Vec<u8> {
+    let mut out = Vec::with_capacity((range.end - range.start) as usize);
+    for (index, block) in blocks_of(range).zip(blocks) {
+        let start = index * BLOCK_BYTES;
+        let from = range.start.saturating_sub(start) as usize;
+        let to = (range.end - start).min(block.len() as u64) as usize;
+        out.extend_from_slice(block.get(from..to).unwrap_or_default());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_cut_out_of_blocks() {
+        let blocks: Vec<Arc<[u8]>> = vec![vec![1; BLOCK_BYTES as usize].into(), vec![2; 10].into()];
+        let range = BLOCK_BYTES - 2..BLOCK_BYTES + 3;
+        assert_eq!(blocks_of(&range), 0..2);
+        assert_eq!(assemble(&range, &blocks), [1, 1, 2, 2, 2]);
+        assert_eq!(blocks_of(&(5..5)), 0..0);
+        assert_eq!(blocks_of(&(0..BLOCK_BYTES)), 0..1);
+    }
+
+    #[test]
+    fn reading_past_the_end_gives_what_there_is() {
+        let version = Version { size: 10, mtime: 0 };
+        assert_eq!(clamp(5..100, version), 5..10);
+        assert_eq!(clamp(50..100, version), 10..10);
+    }
+}

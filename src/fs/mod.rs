@@ -1,1 +1,280 @@
-//! The filesystem operations on our own types; the one errno table.
+//! The filesystem: operations on inode numbers and handles, on our own types. `fuse` translates them for the kernel, the
+//! tests call them directly.
+//!
+//! Every operation that may need the network takes a [`Wait`]: the kernel's worker threads call with `Wait::No` first and
+//! hand the call to a thread that may wait only when the answer is not known yet.
+//!
+//! Locks, in order (none is held across a round trip or a disk sync): `handles`, `spools`, the table's, a handle's own,
+//! the cache's. `Busy` marks and in-flight tickets are not locks; they are taken before any lock.
+
+mod ahead;
+mod dir;
+mod error;
+mod handle;
+mod io;
+mod link;
+mod lookup;
+mod names;
+mod open;
+mod push;
+mod resend;
+mod setattr;
+mod statfs;
+mod status;
+mod virt;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
+
+pub use dir::DirEntry;
+pub use error::{Cause, FsError, FsResult, Wait};
+pub use handle::{HandleId, OpenMode};
+pub use io::Allocate;
+pub use lookup::Entry;
+pub use open::Opened;
+pub use setattr::{SetAttr, Time};
+pub use statfs::Space;
+
+use crate::attr::Area;
+use crate::cache::InFlight;
+use crate::clock::{Clock, Deadline};
+use crate::content::{Content, SharedError};
+use crate::env::Env;
+use crate::gate::{Gate, WritePermit};
+use crate::inode::{Change, Ino, LOGS, ROOT, Root, Table, UPLOADS};
+use crate::path::RemotePath;
+use crate::remote::Remote;
+use crate::vfiles::Connection;
+use crate::write::{Busy, Rescue, Spool};
+
+/// What a mount is made of and how it behaves.
+pub struct FsConfig {
+    /// For people: `mysite.dev` or the `sftp://` URL.
+    pub source: String,
+    /// Owner of everything shown.
+    pub uid: u32,
+    pub gid: u32,
+    /// Permission bits taken away from everything shown (`-o umask=`).
+    pub umask: u16,
+    /// How long names and attributes may be shown without asking again.
+    pub fresh: Duration,
+    /// How long an operation may wait for the network.
+    pub timeout: Duration,
+    /// Memory for file content, bytes.
+    pub cache_bytes: u64,
+    /// Holds what must survive: conflicts, stranded files. Private to the user.
+    pub state_dir: PathBuf,
+    /// Holds spools. Private to the user, on a disk with room.
+    pub spool_dir: PathBuf,
+    pub layout: Layout,
+    /// For people who want to connect another way.
+    pub connection: Connection,
+}
+
+/// Which directories of the server the mount shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// A Pantheon binding: `code` is the root; `files` and `logs` are under `.pantheon`.
+    Pantheon,
+    /// Any SFTP server: the path of the source is the root, and nothing else is shown.
+    Plain,
+}
+
+impl Layout {
+    fn roots(self) -> Vec<Root> {
+        let root = |ino, path: &str, area| Root {
+            ino,
+            path: RemotePath::parse(path).unwrap_or_else(|_| RemotePath::root()),
+            area,
+        };
+        match self {
+            Layout::Pantheon => vec![
+                root(ROOT, "code", Area::Code),
+                root(UPLOADS, "files", Area::Uploads),
+                root(LOGS, "logs", Area::Logs),
+            ],
+            Layout::Plain => vec![root(ROOT, "", Area::Code)],
+        }
+    }
+}
+
+/// How old an answer to `open` may be. Shorter than for names: here it is bytes that are shown.
+const OPEN_FRESH: Duration = Duration::from_secs(5);
+/// Validity where nobody can change the code (Git mode, Test, Live): only a new commit ends it, and that is noticed.
+const FROZEN_FRESH: Duration = Duration::from_secs(3600);
+
+/// A listing has many waiters.
+type ListResult = Result<(), SharedError>;
+
+/// The filesystem of one mount. Cheap to clone.
+#[derive(Clone)]
+pub struct Fs(Arc<Shared>);
+
+pub(crate) struct Shared {
+    config: FsConfig,
+    remote: Remote,
+    env: Env,
+    gate: Gate,
+    clock: Clock,
+    table: Table,
+    content: Content,
+    rescue: Rescue,
+    busy: Busy,
+    listings: InFlight<Ino, ListResult>,
+    fills: InFlight<Ino, Result<Arc<Spool>, Cause>>,
+    spools: Mutex<HashMap<Ino, Arc<Spool>>>,
+    /// Kept copies that were looked at: number to local path.
+    kept: Mutex<HashMap<Ino, PathBuf>>,
+    handles: Mutex<HashMap<u64, Arc<handle::Handle>>>,
+    next_handle: AtomicU64,
+    ahead: ahead::Ahead,
+    space: statfs::SpaceCache,
+    notes: status::Notes,
+    changes: Mutex<Option<mpsc::Sender<Change>>>,
+    closing: AtomicBool,
+}
+
+impl Fs {
+    pub fn new(config: FsConfig, remote: Remote, env: Env, gate: Gate, clock: Clock) -> Self {
+        let content = Content::new(remote.clone(), config.cache_bytes);
+        let fs = Self(Arc::new(Shared {
+            table: Table::new(config.layout.roots()),
+            rescue: Rescue::new(&config.state_dir),
+            config,
+            remote,
+            env,
+            gate,
+            clock,
+            content,
+            busy: Busy::default(),
+            listings: InFlight::default(),
+            fills: InFlight::default(),
+            spools: Mutex::default(),
+            kept: Mutex::default(),
+            handles: Mutex::default(),
+            next_handle: AtomicU64::new(1),
+            ahead: ahead::Ahead::default(),
+            space: statfs::SpaceCache::default(),
+            notes: status::Notes::default(),
+            changes: Mutex::default(),
+            closing: AtomicBool::new(false),
+        }));
+        fs.follow_environment();
+        resend::start(Arc::downgrade(&fs.0));
+        fs
+    }
+
+    pub fn uid(&self) -> u32 {
+        self.0.config.uid
+    }
+
+    pub fn gid(&self) -> u32 {
+        self.0.config.gid
+    }
+
+    /// Permission bits as shown: what the server says, less the mount's umask.
+    pub fn shown_perm(&self, perm: u16) -> u16 {
+        perm & !self.0.config.umask
+    }
+
+    /// The deadline of an operation that starts now.
+    pub fn deadline(&self) -> Deadline {
+        Deadline::after(self.0.config.timeout)
+    }
+
+    /// Where changes go that the kernel must forget. One receiver: the invalidator's thread.
+    pub fn subscribe(&self) -> mpsc::Receiver<Change> {
+        let (sender, receiver) = mpsc::channel();
+        *lock(&self.0.changes) = Some(sender);
+        receiver
+    }
+
+    fn announce(&self, changes: impl IntoIterator<Item = Change>) {
+        let sender = lock(&self.0.changes).clone();
+        if let Some(sender) = sender {
+            for change in changes {
+                // The receiver is gone only while unmounting.
+                drop(sender.send(change));
+            }
+        }
+    }
+
+    /// Drops what is believed about the code when the environment turned: its files may all be other ones.
+    fn follow_environment(&self) {
+        let weak = Arc::downgrade(&self.0);
+        self.0.env.on_change(move |_belief| {
+            if let Some(shared) = weak.upgrade() {
+                let fs = Fs(shared);
+                // Committed, or discarded by a switch: either way not ours any more.
+                fs.0.notes.forget_written();
+                fs.forget_everything();
+            }
+        });
+    }
+
+    fn forget_everything(&self) {
+        let known = self.0.table.walk();
+        self.0.table.expire(None);
+        self.announce(
+            known.into_iter().flat_map(|(parent, name, ino)| [Change::Entry { parent, name }, Change::Attr(ino)]),
+        );
+    }
+
+    fn permit(&self, op: &'static str, ino: Ino, object: &RemotePath, wait: Wait) -> FsResult<WritePermit> {
+        let area = self.0.table.area(ino).ok_or_else(|| FsError::new(op, object, Cause::NotFound))?;
+        let permit = match wait {
+            Wait::No => match self.0.gate.admit(area) {
+                Err(crate::gate::Refused::Held(_)) => return Err(FsError::new(op, object, Cause::WouldBlock)),
+                other => other,
+            },
+            Wait::Until(deadline) => self.0.gate.admit_waiting(area, deadline.0),
+        };
+        self.0.env.touch();
+        permit.map_err(|refused| self.noted(FsError::new(op, object, refused)))
+    }
+
+    /// A mutation's error: a late "permission denied" in code means that the mode was switched under us.
+    fn mutation_error(
+        &self,
+        op: &'static str,
+        area: Area,
+        object: &RemotePath,
+        error: crate::remote::RemoteError,
+    ) -> FsError {
+        let denied = matches!(error.kind, crate::remote::ErrorKind::PermissionDenied);
+        if denied && area == Area::Code && self.0.config.layout == Layout::Pantheon {
+            self.0.env.refused();
+            return self.noted(FsError::new(op, object, Cause::ReadOnly(crate::gate::ReadOnlyReason::RefusedByServer)));
+        }
+        self.noted(FsError::new(op, object, error))
+    }
+
+    /// Remembers an error for `.pantheon/status`, and logs it.
+    fn noted(&self, error: FsError) -> FsError {
+        if !error.would_block() {
+            self.0.notes.error(&error, self.0.clock.wall());
+        }
+        error
+    }
+
+    fn object(&self, ino: Ino) -> RemotePath {
+        self.0.table.path(ino).unwrap_or_else(RemotePath::root)
+    }
+
+    /// Begins the end: prefetching stops.
+    pub fn close(&self) {
+        self.0.closing.store(true, Ordering::Relaxed);
+    }
+
+    fn is_closing(&self) -> bool {
+        self.0.closing.load(Ordering::Relaxed)
+    }
+}
+
+/// A poisoned lock is taken over: its data is plain bookkeeping, and a mount must not die of one panicked request.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -198,7 +198,7 @@ impl Engine {
     }
 
     fn wake(&self) {
-        drop(rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes()));
+        let _ = rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes());
     }
 }
 
@@ -341,7 +341,7 @@ impl Worker {
                 .wait(want_write, self.shared.wake.as_fd(), TICK)
                 .map_err(|e| lost(self.transport.as_ref(), &e))?;
             let mut count = [0; 8];
-            drop(rustix::io::read(&self.shared.wake, &mut count));
+            let _ = rustix::io::read(&self.shared.wake, &mut count);
         }
         Ok(())
     }

@@ -84,12 +84,6 @@ impl Request {
         Self::Extended { name: "statvfs@openssh.com", payload: payload.into_bytes() }
     }
 
-    pub(crate) fn fsync(handle: &[u8]) -> Self {
-        let mut payload = Encoder::payload();
-        payload.string(handle);
-        Self::Extended { name: "fsync@openssh.com", payload: payload.into_bytes() }
-    }
-
     pub(crate) fn lsetstat(path: &[u8], attrs: &RawAttrs) -> Self {
         let mut payload = Encoder::payload();
         payload.string(path);

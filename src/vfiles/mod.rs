@@ -1,1 +1,102 @@
-//! The files under `.pantheon`: rendering a status, parsing a command. Pure functions.
+//! `.pantheon/*`: what the small files there say and which commands they take. Pure: a [`Status`] goes in, text comes
+//! out; bytes go in, a [`Command`] comes out. Who asks and what is done about a command is `fs`' business.
+
+mod render;
+mod status;
+
+pub use render::render;
+pub use status::{Connection, LinkStatus, Status, Write};
+
+use crate::control::ConnectionMode;
+
+/// The files of `.pantheon`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum File {
+    Readme,
+    Mode,
+    Status,
+    StatusJson,
+    Pending,
+    Connection,
+}
+
+/// In the order of a listing.
+pub const FILES: [File; 6] =
+    [File::Connection, File::Mode, File::Pending, File::Readme, File::Status, File::StatusJson];
+
+impl File {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Readme => "README",
+            Self::Mode => "mode",
+            Self::Status => "status",
+            Self::StatusJson => "status.json",
+            Self::Pending => "pending",
+            Self::Connection => "connection",
+        }
+    }
+
+    pub fn named(name: &[u8]) -> Option<Self> {
+        FILES.into_iter().find(|file| file.name().as_bytes() == name)
+    }
+
+    /// Whether something can be written to it.
+    pub fn takes_commands(self) -> bool {
+        self == Self::Mode
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    Switch { mode: ConnectionMode, discard: bool },
+}
+
+/// Longest command (bytes).
+pub const MAX_COMMAND_BYTES: usize = 64 * 1024;
+
+/// Reads a command; the error says what would have been one.
+pub fn parse(file: File, bytes: &[u8]) -> Result<Command, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "the command is not text".to_owned())?;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    match (file, words.as_slice()) {
+        (File::Mode, [mode]) => match ConnectionMode::parse(mode) {
+            Some(mode) => Ok(Command::Switch { mode, discard: false }),
+            None => Err(format!("'{}' is not a mode: write 'sftp' or 'git'", short(mode))),
+        },
+        (File::Mode, [mode, "--discard"]) if ConnectionMode::parse(mode) == Some(ConnectionMode::Git) => {
+            Ok(Command::Switch { mode: ConnectionMode::Git, discard: true })
+        }
+        (File::Mode, _) => Err("write 'sftp', 'git', or 'git --discard'".into()),
+        _ => Err(format!(".pantheon/{} takes no commands", file.name())),
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(40).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn commands_are_what_people_would_write() {
+        let switch = |mode, discard| Ok(Command::Switch { mode, discard });
+        assert_eq!(parse(File::Mode, b"sftp\n"), switch(ConnectionMode::Sftp, false));
+        assert_eq!(parse(File::Mode, b"  GIT "), switch(ConnectionMode::Git, false));
+        assert_eq!(parse(File::Mode, b"git --discard\n"), switch(ConnectionMode::Git, true));
+        for bad in [&b""[..], b"\n", b"ftp", b"sftp --discard", b"git --force", b"sftp git", b"\xff\xfe"] {
+            assert!(parse(File::Mode, bad).is_err(), "{bad:?}");
+        }
+        assert!(parse(File::Status, b"sftp").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_can_be_written(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(File::Mode, &bytes);
+        }
+    }
+}

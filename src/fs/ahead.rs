@@ -1,0 +1,78 @@
+//! Ahead of the reader: listing a directory queues its subdirectories, breadth first, behind whatever a caller waits for.
+//!
+//! Once a walk begins, the whole tree is asked for with many requests outstanding, so that the walk costs a few round
+//! trips per level instead of two per directory.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use super::{Fs, lock};
+use crate::inode::Ino;
+use crate::remote::Class;
+
+/// Directories being listed ahead at a time. Each is about four requests (open, two reads, close), so 256 fill the
+/// window of 1,024 requests that the engine allows at most.
+const MAX_LISTINGS: usize = 256;
+/// Directories that may wait in line; beyond, a walk asks for them itself.
+const MAX_QUEUED: usize = 100_000;
+
+#[derive(Default)]
+pub(super) struct Ahead(Mutex<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Ino>,
+    running: usize,
+}
+
+impl Fs {
+    /// A directory's listing was taken over: its subdirectories are next.
+    pub(super) fn listed(&self, dir: Ino) {
+        let subdirs: Vec<Ino> = self
+            .0
+            .table
+            .children(dir)
+            .into_iter()
+            .filter(|(_, view)| view.attr.is_dir() && self.0.table.listed(view.ino).is_none())
+            .map(|(_, view)| view.ino)
+            .collect();
+        // Uploads may hold 100,000 files that nobody asked for: only what is below the code root is walked ahead.
+        if self.0.table.area(dir) == Some(crate::attr::Area::Code) {
+            let mut queue = lock(&self.0.ahead.0);
+            let room = MAX_QUEUED.saturating_sub(queue.waiting.len());
+            queue.waiting.extend(subdirs.into_iter().take(room));
+        }
+        self.list_ahead();
+    }
+
+    fn list_ahead(&self) {
+        loop {
+            let dir = {
+                let mut queue = lock(&self.0.ahead.0);
+                if queue.running >= MAX_LISTINGS || self.is_closing() {
+                    return;
+                }
+                let Some(dir) = queue.waiting.pop_front() else { return };
+                queue.running += 1;
+                dir
+            };
+            let fs = self.clone();
+            let started = self.0.table.listed(dir).is_none()
+                && self.try_listing(dir, Class::Background, move |well| fs.listed_ahead(well));
+            if !started {
+                lock(&self.0.ahead.0).running -= 1;
+            }
+        }
+    }
+
+    fn listed_ahead(&self, well: bool) {
+        let mut queue = lock(&self.0.ahead.0);
+        queue.running -= 1;
+        if !well {
+            // The link is away or the server is in trouble: whoever needs a directory asks for it.
+            queue.waiting.clear();
+        }
+        drop(queue);
+        self.list_ahead();
+    }
+}

@@ -1,0 +1,106 @@
+//! opendir, readdirplus, releasedir.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::handle::{DirHandle, Handle};
+use super::virt;
+use super::{Cause, Entry, Fs, FsError, FsResult, HandleId, Wait, lock};
+use crate::inode::{Ino, ROOT};
+use crate::path::Name;
+
+/// One entry for the kernel. `offset` is what it passes to continue *after* this entry.
+#[derive(Debug, Clone)]
+pub struct DirEntry {
+    pub name: Vec<u8>,
+    pub entry: Entry,
+    pub offset: u64,
+    /// The kernel counts a reference for every entry but `.` and `..`.
+    pub counted: bool,
+}
+
+impl Fs {
+    pub fn opendir(&self, ino: Ino, wait: Wait) -> FsResult<HandleId> {
+        if !ino.is_virtual() {
+            self.ensure_listed("opendir", ino, self.freshness(ino), wait)?;
+        }
+        Ok(self.add_handle(Handle::Dir(DirHandle { ino, entries: Mutex::default() })))
+    }
+
+    /// Hands entries after `offset` to `take` until it says that it is full (`false`). Nothing here waits: the listing
+    /// was renewed when the directory was opened.
+    pub fn readdirplus(&self, id: HandleId, offset: u64, mut take: impl FnMut(&DirEntry) -> bool) -> FsResult<()> {
+        let handle = self.handle("readdir", id)?;
+        let Handle::Dir(dir) = &*handle else { return Err(FsError::new("readdir", "handle", Cause::BadHandle)) };
+        let names = self.snapshot(dir, offset);
+        for (index, entry) in self.dots(dir.ino).into_iter().enumerate().skip(offset as usize) {
+            if !take(&DirEntry { offset: index as u64 + 1, ..entry }) {
+                return Ok(());
+            }
+        }
+        let skip = (offset as usize).saturating_sub(DOTS);
+        for (index, (name, ino)) in names.iter().enumerate().skip(skip) {
+            let Some(entry) = self.entry_now(*ino) else { continue };
+            let offset = (index + DOTS + 1) as u64;
+            let entry = DirEntry { name: name.as_bytes().to_vec(), entry, offset, counted: true };
+            if !take(&entry) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The kernel took an entry of `readdirplus`: it counts as a lookup.
+    pub fn looked_up(&self, entry: &DirEntry) {
+        if entry.counted && !entry.entry.ino.is_virtual() {
+            self.0.table.add_lookup(entry.entry.ino);
+        }
+    }
+
+    pub fn releasedir(&self, id: HandleId) {
+        self.drop_handle(id);
+    }
+
+    /// The names that offsets count; read anew when the caller starts (again) from the beginning.
+    fn snapshot(&self, dir: &DirHandle, offset: u64) -> Arc<Vec<(Name, Ino)>> {
+        let mut entries = lock(&dir.entries);
+        if offset == 0 || entries.is_empty() {
+            *entries = Arc::new(self.names(dir.ino));
+        }
+        entries.clone()
+    }
+
+    fn names(&self, dir: Ino) -> Vec<(Name, Ino)> {
+        if dir.is_virtual() {
+            return self.virt_children(dir);
+        }
+        // A directory of that name on the server is hidden by ours.
+        let own = (dir == ROOT).then(virt::root_entry).flatten();
+        let known =
+            self.0.table.children(dir).into_iter().filter(|(name, _)| dir != ROOT || name.as_bytes() != virt::DIR_NAME);
+        let known = known.map(|(name, view)| (name, view.ino));
+        own.into_iter().chain(known).collect()
+    }
+
+    /// What is known of an object right now, for a listing: never waits.
+    fn entry_now(&self, ino: Ino) -> Option<Entry> {
+        if ino.is_virtual() {
+            return self.virt_getattr(ino).ok();
+        }
+        Some(self.entry(&self.0.table.view(ino)?))
+    }
+
+    fn dots(&self, ino: Ino) -> Vec<DirEntry> {
+        let dot = |name: &str, ino: Ino| {
+            let attr = self.entry_now(ino).map(|e| e.attr)?;
+            let entry = Entry { ino, attr, valid: Duration::ZERO };
+            Some(DirEntry { name: name.into(), entry, offset: 0, counted: false })
+        };
+        let parent =
+            if ino.is_virtual() { virt::parent(ino) } else { self.0.table.view(ino).map_or(ROOT, |v| v.parent) };
+        [dot(".", ino), dot("..", parent)].into_iter().flatten().collect()
+    }
+}
+
+/// `.` and `..` come first.
+const DOTS: usize = 2;

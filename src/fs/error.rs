@@ -1,0 +1,231 @@
+//! What can go wrong in an operation, and the one table that turns it into an errno.
+//!
+//! An error names the operation and the object; the cause keeps what the lower room said. Nothing else in the project
+//! chooses an errno.
+
+use std::fmt;
+use std::io;
+
+use crate::clock::Deadline;
+use crate::content::{ReadError, SharedError};
+use crate::gate::{ReadOnlyReason, Refused};
+use crate::path::InvalidPath;
+use crate::remote::{ErrorKind, RemoteError};
+
+/// May an operation wait for the network?
+#[derive(Debug, Clone, Copy)]
+pub enum Wait {
+    /// Answer from what is known, or say [`Cause::WouldBlock`] before anything was changed.
+    No,
+    Until(Deadline),
+}
+
+/// Why an operation failed.
+#[derive(Debug, Clone)]
+pub enum Cause {
+    /// Only with [`Wait::No`]: call again where waiting is allowed.
+    WouldBlock,
+    NotFound,
+    Exists,
+    NotEmpty,
+    NotADirectory,
+    IsADirectory,
+    ReadOnly(ReadOnlyReason),
+    /// Writes are held (a workflow runs) and the wait for it ended.
+    Held(String),
+    /// The content changed on the server under an open handle, or since we read it.
+    Stale,
+    /// A symlink that leads out of the mount, a device node, a hard link: never possible here.
+    NotPermitted(&'static str),
+    AccessDenied,
+    CrossesAreas,
+    Unsupported(&'static str),
+    Invalid(String),
+    Busy(String),
+    BadHandle,
+    NameTooLong,
+    TooBig,
+    TimedOut,
+    /// The platform refused, in its own words.
+    Platform(String),
+    Remote(SharedError),
+    /// A failure of the local disk.
+    Local(io::ErrorKind, Option<i32>, String),
+}
+
+/// A failed operation: what, on which object, why.
+#[derive(Debug, Clone)]
+pub struct FsError {
+    pub op: &'static str,
+    pub object: String,
+    pub cause: Cause,
+}
+
+pub type FsResult<T> = Result<T, FsError>;
+
+impl FsError {
+    pub fn new(op: &'static str, object: impl fmt::Display, cause: impl Into<Cause>) -> Self {
+        Self { op, object: object.to_string(), cause: cause.into() }
+    }
+
+    pub fn would_block(&self) -> bool {
+        matches!(self.cause, Cause::WouldBlock)
+    }
+
+    /// The link is away or too slow: what is already known may be shown instead.
+    pub fn is_link_trouble(&self) -> bool {
+        match &self.cause {
+            Cause::TimedOut => true,
+            Cause::Remote(error) => matches!(error.kind, ErrorKind::Down(_) | ErrorKind::Timeout),
+            _ => false,
+        }
+    }
+
+    /// The errno for the caller.
+    pub fn errno(&self) -> i32 {
+        match &self.cause {
+            Cause::WouldBlock => libc::EAGAIN,
+            Cause::NotFound => libc::ENOENT,
+            Cause::Exists => libc::EEXIST,
+            Cause::NotEmpty => libc::ENOTEMPTY,
+            Cause::NotADirectory => libc::ENOTDIR,
+            Cause::IsADirectory => libc::EISDIR,
+            Cause::ReadOnly(_) => libc::EROFS,
+            Cause::Held(_) | Cause::Busy(_) => libc::EBUSY,
+            Cause::Stale => libc::ESTALE,
+            Cause::NotPermitted(_) => libc::EPERM,
+            Cause::AccessDenied => libc::EACCES,
+            Cause::CrossesAreas => libc::EXDEV,
+            Cause::Unsupported(_) => libc::EOPNOTSUPP,
+            Cause::Invalid(_) => libc::EINVAL,
+            Cause::BadHandle => libc::EBADF,
+            Cause::NameTooLong => libc::ENAMETOOLONG,
+            Cause::TooBig => libc::EFBIG,
+            Cause::TimedOut => libc::ETIMEDOUT,
+            Cause::Platform(_) => libc::EIO,
+            Cause::Remote(error) => remote_errno(error),
+            // A full or broken local disk keeps its own number: ENOSPC must arrive as ENOSPC.
+            Cause::Local(_, errno, _) => errno.unwrap_or(libc::EIO),
+        }
+    }
+}
+
+fn remote_errno(error: &RemoteError) -> i32 {
+    match &error.kind {
+        ErrorKind::NotFound => libc::ENOENT,
+        // In `code` the caller turns this into `ReadOnly` and has the mode checked; elsewhere it is what it says.
+        ErrorKind::PermissionDenied => libc::EACCES,
+        ErrorKind::Exists => libc::EEXIST,
+        ErrorKind::NotEmpty => libc::ENOTEMPTY,
+        ErrorKind::NotADirectory => libc::ENOTDIR,
+        ErrorKind::IsADirectory => libc::EISDIR,
+        ErrorKind::Unsupported => libc::EOPNOTSUPP,
+        ErrorKind::Changed { .. } | ErrorKind::Conflict { .. } => libc::ESTALE,
+        ErrorKind::Refused(Refused::Closed(_)) => libc::EROFS,
+        ErrorKind::Refused(Refused::Held(_)) => libc::EBUSY,
+        ErrorKind::Timeout => libc::ETIMEDOUT,
+        // The link is down: the same as a deadline that passed, the caller cannot tell them apart either.
+        ErrorKind::Down(_) => libc::ETIMEDOUT,
+        ErrorKind::NoSpace => libc::ENOSPC,
+        ErrorKind::Local(io) => io.raw_os_error().unwrap_or(libc::EIO),
+        // FAILURE alone says nothing; the server's text is in the log and in `.pantheon/status`.
+        ErrorKind::Failure(_) | ErrorKind::Protocol(_) => libc::EIO,
+    }
+}
+
+impl fmt::Display for FsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.op, self.object, self.cause)
+    }
+}
+
+impl std::error::Error for FsError {}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WouldBlock => f.write_str("would have to wait"),
+            Self::NotFound => f.write_str("no such file or directory"),
+            Self::Exists => f.write_str("exists already"),
+            Self::NotEmpty => f.write_str("the directory is not empty"),
+            Self::NotADirectory => f.write_str("not a directory"),
+            Self::IsADirectory => f.write_str("is a directory"),
+            Self::ReadOnly(reason) => write!(f, "read-only: {reason}"),
+            Self::Held(why) => write!(f, "writes are held: {why}"),
+            Self::Stale => f.write_str("changed on the server meanwhile; open it again"),
+            Self::NotPermitted(what) | Self::Unsupported(what) => f.write_str(what),
+            Self::AccessDenied => f.write_str("permission denied"),
+            Self::CrossesAreas => f.write_str("code and uploads are separate; copy instead of moving"),
+            Self::Invalid(what) | Self::Busy(what) | Self::Platform(what) => f.write_str(what),
+            Self::BadHandle => f.write_str("the handle is not open for that"),
+            Self::NameTooLong => f.write_str("the name is too long"),
+            Self::TooBig => f.write_str("the file would become too large"),
+            Self::TimedOut => f.write_str("the server did not answer in time"),
+            Self::Remote(error) => write!(f, "{error}"),
+            Self::Local(_, _, text) => write!(f, "local disk: {text}"),
+        }
+    }
+}
+
+impl From<RemoteError> for Cause {
+    fn from(error: RemoteError) -> Self {
+        Cause::Remote(SharedError::new(error))
+    }
+}
+
+impl From<ReadError> for Cause {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Remote(error) => Cause::Remote(error),
+            ReadError::TimedOut => Cause::TimedOut,
+        }
+    }
+}
+
+impl From<Refused> for Cause {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Closed(reason) => Cause::ReadOnly(reason),
+            Refused::Held(why) => Cause::Held(why),
+        }
+    }
+}
+
+impl From<io::Error> for Cause {
+    fn from(error: io::Error) -> Self {
+        Cause::Local(error.kind(), error.raw_os_error(), error.to_string())
+    }
+}
+
+impl From<InvalidPath> for Cause {
+    fn from(error: InvalidPath) -> Self {
+        match error {
+            InvalidPath::NameTooLong | InvalidPath::PathTooLong => Cause::NameTooLong,
+            InvalidPath::Empty | InvalidPath::ForbiddenByte | InvalidPath::Dots => Cause::Invalid(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_errno_table_of_the_design() {
+        let cases: [(Cause, i32); 8] = [
+            (Cause::ReadOnly(ReadOnlyReason::GitMode), libc::EROFS),
+            (Cause::NotFound, libc::ENOENT),
+            (Cause::Stale, libc::ESTALE),
+            (Cause::NotPermitted("a symlink out of the mount"), libc::EPERM),
+            (Cause::TimedOut, libc::ETIMEDOUT),
+            (Cause::Busy("switching".into()), libc::EBUSY),
+            (Cause::Invalid("nonsense".into()), libc::EINVAL),
+            (io::Error::from_raw_os_error(libc::ENOSPC).into(), libc::ENOSPC),
+        ];
+        for (cause, errno) in cases {
+            let error = FsError::new("write", "wp-config.php", cause);
+            assert_eq!(error.errno(), errno, "{error}");
+            assert!(error.to_string().starts_with("write wp-config.php: "));
+        }
+    }
+}

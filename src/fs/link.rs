@@ -1,0 +1,87 @@
+//! readlink, and where links may lead: inside the mount, by a relative path. The uploads link of the platform leads out
+//! of the code directory and is shown as a link to `.pantheon/files`.
+
+use super::{Cause, Fs, FsError, FsResult, Layout, Wait, virt};
+use crate::attr::FileKind;
+use crate::inode::Ino;
+use crate::path::{LinkTarget, RemotePath, resolve_link};
+use crate::remote::Link;
+
+/// The directory of the binding that holds the uploads.
+const UPLOADS_DIR: &[u8] = b"files";
+
+impl Fs {
+    pub fn readlink(&self, ino: Ino, wait: Wait) -> FsResult<Vec<u8>> {
+        let path = self.object(ino);
+        let view = self.fresh_view("readlink", ino, self.freshness(ino), wait)?;
+        if view.attr.kind != FileKind::Symlink {
+            return Err(FsError::new("readlink", path, Cause::Invalid("not a symlink".into())));
+        }
+        let Wait::Until(_) = wait else { return Err(FsError::new("readlink", path, Cause::WouldBlock)) };
+        let text = self.0.remote.readlink(&path).map_err(|e| self.noted(FsError::new("readlink", &path, e)))?;
+        self.shown_link(&path, &text)
+            .ok_or_else(|| FsError::new("readlink", path, Cause::NotPermitted("the symlink leads out of the mount")))
+    }
+
+    /// The text to show for a link of the server, or `None` when it leads out.
+    fn shown_link(&self, link: &RemotePath, text: &[u8]) -> Option<Vec<u8>> {
+        let root = self.0.table.roots().iter().find(|root| link.starts_with(&root.path))?;
+        let inside = link.strip_prefix(&root.path)?;
+        if let LinkTarget::Inside(_) = resolve_link(&inside, text) {
+            return Some(text.to_vec());
+        }
+        let target = self.server_target(link, text)?;
+        let here = self.shown_path(link);
+        let there = if let Some(rest) = target.strip_prefix(&root.path) {
+            self.shown_path(&root.path.join_path(&rest))
+        } else if self.0.config.layout == Layout::Pantheon {
+            let uploads = RemotePath::parse(UPLOADS_DIR).ok()?;
+            let rest = target.strip_prefix(&uploads)?;
+            RemotePath::parse(virt::UPLOADS_PATH).ok()?.join_path(&rest)
+        } else {
+            return None;
+        };
+        Some(relative(&here, &there))
+    }
+
+    /// Where on the server, below the login directory, the text leads.
+    fn server_target(&self, link: &RemotePath, text: &[u8]) -> Option<RemotePath> {
+        match resolve_link(link, text) {
+            LinkTarget::Inside(path) => Some(path),
+            LinkTarget::Escapes => None,
+            LinkTarget::Absolute => {
+                let Link::Up { home, .. } = self.0.remote.link() else { return None };
+                let rest = text.strip_prefix(home.as_slice())?;
+                rest.starts_with(b"/").then(|| RemotePath::parse(rest).ok()).flatten()
+            }
+        }
+    }
+
+    /// The path of an object as the mount shows it, from the mount's root.
+    pub(super) fn shown_path(&self, path: &RemotePath) -> RemotePath {
+        let root = self.0.table.roots().iter().filter(|root| path.starts_with(&root.path));
+        let Some(root) = root.max_by_key(|root| root.path.depth()) else { return path.clone() };
+        let rest = path.strip_prefix(&root.path).unwrap_or_else(RemotePath::root);
+        virt::mount_path(root.ino).join_path(&rest)
+    }
+}
+
+/// A relative text that leads from the link `from` to `to`, both from the same root.
+fn relative(from: &RemotePath, to: &RemotePath) -> Vec<u8> {
+    let up = from.depth().saturating_sub(1);
+    let mut text = b"../".repeat(up);
+    text.extend_from_slice(to.as_bytes());
+    if text.is_empty() { b".".to_vec() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_texts_climb_to_the_root_of_the_mount() {
+        let path = |text: &str| RemotePath::parse(text).expect("valid");
+        assert_eq!(relative(&path("wp-content/uploads"), &path(".pantheon/files")), b"../.pantheon/files");
+        assert_eq!(relative(&path("link"), &path("a/b")), b"a/b");
+    }
+}

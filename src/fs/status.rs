@@ -1,0 +1,123 @@
+//! What happened lately, and the one value from which `.pantheon` is rendered.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use super::{Fs, FsError, Layout, lock};
+use crate::attr::Area;
+use crate::gate::Verdict;
+use crate::path::RemotePath;
+use crate::remote::Link;
+use crate::vfiles::{LinkStatus, Status, Write};
+use crate::write::Shelf;
+
+/// Written paths that are remembered; more are counted by the platform only.
+const MAX_WRITTEN: usize = 10_000;
+
+/// Remembered for people who look after something went wrong.
+#[derive(Default)]
+pub(super) struct Notes(Mutex<Inner>);
+
+#[derive(Default, Clone)]
+struct Inner {
+    last_error: Option<(SystemTime, String)>,
+    sent_files: u64,
+    sent_bytes: u64,
+    written: BTreeSet<RemotePath>,
+}
+
+impl Notes {
+    pub(super) fn error(&self, error: &FsError, at: SystemTime) {
+        log::info!("{error}");
+        lock(&self.0).last_error = Some((at, error.to_string()));
+    }
+
+    pub(super) fn sent(&self, bytes: u64) {
+        let mut inner = lock(&self.0);
+        inner.sent_files += 1;
+        inner.sent_bytes += bytes;
+    }
+
+    /// A path in code was changed on the server by us.
+    pub(super) fn written(&self, path: &RemotePath) {
+        let mut inner = lock(&self.0);
+        if inner.written.len() < MAX_WRITTEN {
+            inner.written.insert(path.clone());
+        }
+    }
+
+    /// What was written is committed or discarded.
+    pub(super) fn forget_written(&self) {
+        lock(&self.0).written.clear();
+    }
+}
+
+impl Fs {
+    /// A change of a name or a content in code reached the server.
+    pub(super) fn note_written(&self, area: Area, path: &RemotePath) {
+        if area == Area::Code {
+            self.0.notes.written(&self.shown_path(path));
+        }
+    }
+
+    /// How things stand, from what is known here: no round trip.
+    pub fn status(&self) -> Status {
+        let shared = &self.0;
+        let notes = lock(&shared.notes.0).clone();
+        let kept = |shelf| shared.rescue.list(shelf).iter().map(|path| path.display().to_string()).collect();
+        let pantheon = shared.config.layout == Layout::Pantheon;
+        Status {
+            now: shared.clock.wall(),
+            source: shared.config.source.clone(),
+            belief: shared.env.belief(),
+            code: write(shared.gate.verdict(Area::Code)),
+            uploads: pantheon.then(|| write(shared.gate.verdict(Area::Uploads))),
+            link: self.link_status(),
+            connection: shared.config.connection.clone(),
+            dirty: self.dirty_files().iter().map(|path| self.shown_path(path).to_string()).collect(),
+            conflicts: kept(Shelf::Conflicts),
+            stranded: kept(Shelf::Stranded),
+            written: notes.written.iter().map(RemotePath::to_string).collect(),
+            sent_files: notes.sent_files,
+            sent_bytes: notes.sent_bytes,
+            fetched_bytes: shared.content.fetched_bytes(),
+            cached_bytes: shared.content.figures().bytes,
+            inodes: shared.table.len(),
+            last_error: notes.last_error,
+        }
+    }
+
+    fn link_status(&self) -> LinkStatus {
+        let (down, lasting) = match self.0.remote.link() {
+            Link::Up { since, .. } => (None, since.elapsed()),
+            Link::Down { since, why } => (Some(why), since.elapsed()),
+        };
+        let mut status = LinkStatus {
+            down,
+            lasting,
+            round_trip: None,
+            transport: "none".into(),
+            peer: format!("{}:{}", self.0.config.connection.host, self.0.config.connection.port),
+            host_key: String::new(),
+            extensions: Vec::new(),
+            requests: 0,
+        };
+        if let Some(info) = self.0.remote.session_info() {
+            status.round_trip = info.round_trip.filter(|rtt| *rtt < Duration::from_secs(3600));
+            status.transport = info.transport.kind.into();
+            status.host_key = info.transport.host_key;
+            status.extensions = info.capabilities.names();
+            status.requests = info.requests;
+        }
+        status
+    }
+}
+
+fn write(verdict: Verdict) -> Write {
+    match verdict {
+        Verdict::Open => Write::Yes,
+        Verdict::Held { why, .. } => Write::Held(why),
+        Verdict::Closed(reason) => Write::No(reason.to_string()),
+    }
+}

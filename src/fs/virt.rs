@@ -1,0 +1,286 @@
+//! `.pantheon`: virtual files, rendered when they are opened, and the read-only view of kept copies.
+//!
+//! The number of a virtual object carries [`VIRTUAL_BIT`]. `files` and `logs` under `.pantheon` are real directories of
+//! the server: reachable by name, never listed, so that no walk strays into 100,000 uploads.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs::File;
+use std::hash::{Hash, Hasher};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::handle::Handle;
+use super::{Cause, Entry, Fs, FsError, FsResult, Layout, OpenMode, Opened, Wait, lock};
+use crate::attr::{Attr, FileKind, secs_from_time};
+use crate::control::ConnectionMode;
+use crate::env::SwitchError;
+use crate::inode::{Ino, LOGS, ROOT, UPLOADS, VIRTUAL_BIT};
+use crate::path::{Name, RemotePath};
+use crate::vfiles::{self, Command, MAX_COMMAND_BYTES};
+use crate::write::Shelf;
+
+pub(super) const DIR_NAME: &[u8] = b".pantheon";
+pub(super) const UPLOADS_PATH: &str = ".pantheon/files";
+const LOGS_PATH: &str = ".pantheon/logs";
+
+const DIR: Ino = Ino(VIRTUAL_BIT | 1);
+const FIRST_FILE: u64 = 16;
+const SHELVES: [(Ino, Shelf); 2] = [(Ino(VIRTUAL_BIT | 2), Shelf::Conflicts), (Ino(VIRTUAL_BIT | 3), Shelf::Stranded)];
+/// Numbers of kept copies have this bit too.
+const KEPT_BIT: u64 = 1 << 62;
+
+/// How long the kernel may believe that `.pantheon` exists.
+const DIR_VALID: Duration = Duration::from_secs(60);
+
+/// What a virtual number stands for.
+enum Object {
+    Dir,
+    File(vfiles::File),
+    /// A shelf, or something on it: the path on the local disk.
+    Kept(PathBuf),
+}
+
+/// An open virtual file.
+pub(super) enum VirtualHandle {
+    Rendered { file: vfiles::File, text: Vec<u8>, input: Mutex<Vec<u8>> },
+    Kept(File),
+}
+
+pub(super) fn root_entry() -> Option<(Name, Ino)> {
+    Some((Name::new(DIR_NAME).ok()?, DIR))
+}
+
+/// For `..` in listings.
+pub(super) fn parent(ino: Ino) -> Ino {
+    if ino == DIR { ROOT } else { DIR }
+}
+
+/// Where the mount shows a root of the server.
+pub(super) fn mount_path(root: Ino) -> RemotePath {
+    let path = match root {
+        UPLOADS => UPLOADS_PATH,
+        LOGS => LOGS_PATH,
+        _ => "",
+    };
+    RemotePath::parse(path).unwrap_or_else(|_| RemotePath::root())
+}
+
+fn file_ino(file: vfiles::File) -> Ino {
+    let index = vfiles::FILES.iter().position(|f| *f == file).unwrap_or_default();
+    Ino(VIRTUAL_BIT | (FIRST_FILE + index as u64))
+}
+
+fn kept_ino(path: &Path) -> Ino {
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    Ino(VIRTUAL_BIT | KEPT_BIT | (hasher.finish() >> 2))
+}
+
+fn gone(op: &'static str) -> FsError {
+    FsError::new(op, ".pantheon", Cause::NotFound)
+}
+
+impl Fs {
+    fn object_of(&self, ino: Ino) -> Option<Object> {
+        if ino == DIR {
+            return Some(Object::Dir);
+        }
+        if let Some((_, shelf)) = SHELVES.iter().find(|(number, _)| *number == ino) {
+            return Some(Object::Kept(self.0.rescue.dir(*shelf)));
+        }
+        if ino.0 & KEPT_BIT != 0 {
+            return lock(&self.0.kept).get(&ino).cloned().map(Object::Kept);
+        }
+        vfiles::FILES.into_iter().find(|file| file_ino(*file) == ino).map(Object::File)
+    }
+
+    pub(super) fn virt_lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<(Option<Entry>, Duration)> {
+        if parent == ROOT {
+            let entry = self.virt_getattr(DIR)?;
+            return Ok((Some(entry), entry.valid));
+        }
+        let ino = match self.object_of(parent) {
+            Some(Object::Dir) => match self.named_in_dir(name) {
+                Some(ino) if !ino.is_virtual() => {
+                    let entry = self.getattr(ino, wait)?;
+                    self.0.table.add_lookup(ino);
+                    return Ok((Some(entry), entry.valid));
+                }
+                other => other,
+            },
+            Some(Object::Kept(dir)) => self.kept_child(&dir, name),
+            Some(Object::File(_)) | None => None,
+        };
+        let entry = ino.and_then(|ino| self.virt_getattr(ino).ok());
+        Ok((entry, entry.map_or(Duration::ZERO, |entry| entry.valid)))
+    }
+
+    fn named_in_dir(&self, name: &[u8]) -> Option<Ino> {
+        let shelf = SHELVES.iter().find(|(_, shelf)| shelf.dir_name().as_bytes() == name);
+        let real = match name {
+            b"files" => Some(UPLOADS),
+            b"logs" => Some(LOGS),
+            _ => None,
+        };
+        let real = real.filter(|_| self.0.config.layout == Layout::Pantheon);
+        real.or(shelf.map(|(ino, _)| *ino)).or_else(|| vfiles::File::named(name).map(file_ino))
+    }
+
+    fn kept_child(&self, dir: &Path, name: &[u8]) -> Option<Ino> {
+        let name = Name::new(name).ok()?;
+        let path = dir.join(name.as_os_str());
+        path.symlink_metadata().is_ok().then(|| self.remember_kept(path))
+    }
+
+    fn remember_kept(&self, path: PathBuf) -> Ino {
+        let ino = kept_ino(&path);
+        lock(&self.0.kept).insert(ino, path);
+        ino
+    }
+
+    pub(super) fn virt_getattr(&self, ino: Ino) -> FsResult<Entry> {
+        let now = secs_from_time(self.0.clock.wall());
+        let attr = |kind, size, perm, mtime| Attr { kind, size, perm, mtime, atime: mtime };
+        let (attr, valid) = match self.object_of(ino).ok_or_else(|| gone("getattr"))? {
+            Object::Dir => (attr(FileKind::Directory, 0, 0o755, now), DIR_VALID),
+            Object::File(file) => {
+                let size = vfiles::render(file, &self.status()).len() as u64;
+                let perm = if file.takes_commands() { 0o644 } else { 0o444 };
+                (attr(FileKind::File, size, perm, now), Duration::ZERO)
+            }
+            Object::Kept(path) => match path.symlink_metadata() {
+                Ok(meta) if meta.is_dir() => (attr(FileKind::Directory, 0, 0o555, now), Duration::ZERO),
+                Ok(meta) => {
+                    let mtime = u32::try_from(meta.mtime()).unwrap_or(now);
+                    (attr(FileKind::File, meta.len(), 0o444, mtime), Duration::ZERO)
+                }
+                // A shelf that nothing was ever put on.
+                Err(_) if SHELVES.iter().any(|(number, _)| *number == ino) => {
+                    (attr(FileKind::Directory, 0, 0o555, now), Duration::ZERO)
+                }
+                Err(_) => return Err(gone("getattr")),
+            },
+        };
+        Ok(Entry { ino, attr, valid })
+    }
+
+    pub(super) fn virt_children(&self, ino: Ino) -> Vec<(Name, Ino)> {
+        match self.object_of(ino) {
+            Some(Object::Dir) => {
+                let files = vfiles::FILES.iter().map(|file| (file.name(), file_ino(*file)));
+                let shelves = SHELVES.iter().map(|(ino, shelf)| (shelf.dir_name(), *ino));
+                files.chain(shelves).filter_map(|(name, ino)| Some((Name::new(name).ok()?, ino))).collect()
+            }
+            Some(Object::Kept(dir)) => {
+                let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+                let named = entries.filter_map(|e| Some((Name::new(e.file_name().as_bytes()).ok()?, e.path())));
+                named.map(|(name, path)| (name, self.remember_kept(path))).collect()
+            }
+            Some(Object::File(_)) | None => Vec::new(),
+        }
+    }
+
+    pub(super) fn virt_open(&self, ino: Ino, mode: OpenMode) -> FsResult<Opened> {
+        let writes = mode.write || mode.truncate;
+        let handle = match self.object_of(ino).ok_or_else(|| gone("open"))? {
+            Object::Dir => return Err(FsError::new("open", ".pantheon", Cause::IsADirectory)),
+            Object::File(file) if writes && !file.takes_commands() => {
+                return Err(FsError::new("open", format!(".pantheon/{}", file.name()), Cause::AccessDenied));
+            }
+            Object::File(file) => {
+                let text = vfiles::render(file, &self.status());
+                VirtualHandle::Rendered { file, text, input: Mutex::default() }
+            }
+            Object::Kept(path) if writes => {
+                return Err(FsError::new("open", path.display(), Cause::AccessDenied));
+            }
+            Object::Kept(path) => match path.symlink_metadata() {
+                Ok(meta) if meta.is_dir() => return Err(FsError::new("open", path.display(), Cause::IsADirectory)),
+                _ => VirtualHandle::Kept(File::open(&path).map_err(|e| FsError::new("open", path.display(), e))?),
+            },
+        };
+        let handle = self.add_handle(Handle::Virtual(handle));
+        Ok(Opened { handle, keep_pages: false, no_flush: !writes, direct: true })
+    }
+
+    pub(super) fn virt_read(&self, handle: &VirtualHandle, offset: u64, size: u32, _: Wait) -> FsResult<Vec<u8>> {
+        match handle {
+            VirtualHandle::Rendered { text, .. } => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+                let end = start.saturating_add(size as usize).min(text.len());
+                Ok(text[start..end].to_vec())
+            }
+            VirtualHandle::Kept(file) => {
+                let mut bytes = vec![0; size as usize];
+                let n = file.read_at(&mut bytes, offset).map_err(|e| FsError::new("read", ".pantheon", e))?;
+                bytes.truncate(n);
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// A command that ends with a newline is carried out at once, so that the writer gets the outcome from `write`:
+    /// shells do not look at what `close` says.
+    pub(super) fn virt_write(&self, handle: &VirtualHandle, _: u64, bytes: &[u8], wait: Wait) -> FsResult<u32> {
+        let VirtualHandle::Rendered { file, input, .. } = handle else {
+            return Err(FsError::new("write", ".pantheon", Cause::BadHandle));
+        };
+        let complete = bytes.ends_with(b"\n");
+        if complete && matches!(wait, Wait::No) {
+            return Err(FsError::new("write", file.name(), Cause::WouldBlock));
+        }
+        {
+            let mut input = lock(input);
+            if input.len() + bytes.len() > MAX_COMMAND_BYTES {
+                return Err(FsError::new("write", file.name(), Cause::Invalid("the command is too long".into())));
+            }
+            input.extend_from_slice(bytes);
+        }
+        if complete {
+            self.command(*file, input, wait)?;
+        }
+        Ok(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn virt_flush(&self, handle: &VirtualHandle, wait: Wait) -> FsResult<()> {
+        match handle {
+            VirtualHandle::Rendered { file, input, .. } if !lock(input).is_empty() => match wait {
+                Wait::No => Err(FsError::new("close", file.name(), Cause::WouldBlock)),
+                Wait::Until(_) => self.command(*file, input, wait),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn command(&self, file: vfiles::File, input: &Mutex<Vec<u8>>, wait: Wait) -> FsResult<()> {
+        let bytes = std::mem::take(&mut *lock(input));
+        let object = format!(".pantheon/{}", file.name());
+        let result = match vfiles::parse(file, &bytes) {
+            Err(what) => Err(Cause::Invalid(what)),
+            Ok(Command::Switch { mode, discard }) => self.switch_mode(mode, discard, wait),
+        };
+        result.map_err(|cause| self.noted(FsError::new("write", object, cause)))
+    }
+
+    fn switch_mode(&self, mode: ConnectionMode, discard: bool, wait: Wait) -> Result<(), Cause> {
+        if mode == ConnectionMode::Git {
+            // What is not on the server yet would be stranded by the switch.
+            if let Err(error) = self.sync(wait) {
+                log::warn!("before the switch: {error}");
+            }
+            let dirty = self.dirty_files();
+            if !dirty.is_empty() && !discard {
+                return Err(Cause::Busy(format!("{} file(s) are not on the server yet", dirty.len())));
+            }
+        }
+        self.0.env.switch(mode, discard).map(drop).map_err(|error| match error {
+            SwitchError::NoApi => Cause::Unsupported("there is no API for this mount; the mode cannot be changed here"),
+            SwitchError::NotSwitchable(name) => Cause::ReadOnly(crate::gate::ReadOnlyReason::Environment(name)),
+            error @ SwitchError::WouldDiscard(_) => Cause::Busy(error.to_string()),
+            SwitchError::Api(error) => Cause::Platform(error.to_string()),
+        })
+    }
+}

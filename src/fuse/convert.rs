@@ -1,0 +1,95 @@
+//! Between our types and fuser's: no decisions, only spelling.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use fuser::{Errno, FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags, TimeOrNow};
+
+use crate::attr::{Attr, FileKind, time_from_secs};
+use crate::fs::{Entry, Fs, FsError, OpenMode, Time};
+use crate::inode::Ino;
+
+/// Size that `st_blksize` suggests for reads: one request of the kernel's read-ahead.
+const IO_BYTES: u32 = 128 * 1024;
+
+pub(super) fn ino(number: INodeNo) -> Ino {
+    Ino(number.0)
+}
+
+pub(super) fn errno(error: &FsError) -> Errno {
+    Errno::from_i32(error.errno())
+}
+
+pub(super) fn kind(kind: FileKind) -> FileType {
+    match kind {
+        FileKind::File => FileType::RegularFile,
+        FileKind::Directory => FileType::Directory,
+        FileKind::Symlink => FileType::Symlink,
+        // A socket can be neither opened nor mistaken for content.
+        FileKind::Other => FileType::Socket,
+    }
+}
+
+pub(super) fn attr(fs: &Fs, entry: &Entry) -> FileAttr {
+    let Attr { kind: of, size, perm, mtime, atime } = entry.attr;
+    let mtime = time_from_secs(mtime);
+    FileAttr {
+        ino: INodeNo(entry.ino.0),
+        size,
+        blocks: size.div_ceil(512),
+        atime: time_from_secs(atime),
+        mtime,
+        // The server has none. The mtime is what makes `git` and `make` see a change, and it is stable.
+        ctime: mtime,
+        crtime: UNIX_EPOCH,
+        kind: kind(of),
+        perm: fs.shown_perm(perm),
+        nlink: if of == FileKind::Directory { 2 } else { 1 },
+        uid: fs.uid(),
+        gid: fs.gid(),
+        rdev: 0,
+        blksize: IO_BYTES,
+        flags: 0,
+    }
+}
+
+pub(super) fn open_mode(flags: OpenFlags) -> OpenMode {
+    let (read, write) = match flags.acc_mode() {
+        OpenAccMode::O_RDONLY => (true, false),
+        OpenAccMode::O_WRONLY => (false, true),
+        OpenAccMode::O_RDWR => (true, true),
+    };
+    OpenMode { read, write, truncate: flags.0 & libc::O_TRUNC != 0 }
+}
+
+pub(super) fn time(time: TimeOrNow) -> Time {
+    match time {
+        TimeOrNow::Now => Time::Now,
+        TimeOrNow::SpecificTime(at) => Time::At(at),
+    }
+}
+
+/// The kernel's clock for a validity has no use for more than this.
+pub(super) fn valid(valid: Duration) -> Duration {
+    valid.min(Duration::from_secs(24 * 3600))
+}
+
+/// Attributes for the answer "there is no such name": only the number 0 counts.
+pub(super) fn no_attr() -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}

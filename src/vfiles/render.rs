@@ -1,0 +1,312 @@
+//! The text of each file. `status` is `key: value` lines: pleasant to read, easy to cut; `status.json` has the same facts.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use humantime::format_rfc3339_seconds;
+use serde_json::json;
+
+use super::{File, Status, Write};
+use crate::env::Source;
+
+/// The content of a file.
+pub fn render(file: File, status: &Status) -> Vec<u8> {
+    match file {
+        File::Readme => readme(status),
+        File::Mode => format!("{}\n", status.belief.mode),
+        File::Status => status_text(status),
+        File::StatusJson => format!("{:#}\n", status_json(status)),
+        File::Pending => pending(status),
+        File::Connection => connection(status),
+    }
+    .into_bytes()
+}
+
+/// Whole units, the largest that says enough: `12 s`, `3 min`, `2 h`, `5 d`.
+fn span(duration: Duration) -> String {
+    match duration.as_secs() {
+        s @ 0..120 => format!("{s} s"),
+        s @ 120..7200 => format!("{} min", s / 60),
+        s @ 7200..172_800 => format!("{} h", s / 3600),
+        s => format!("{} d", s / 86_400),
+    }
+}
+
+fn ago(then: SystemTime, now: SystemTime) -> String {
+    format!("{} ago", span(now.duration_since(then).unwrap_or_default()))
+}
+
+fn bytes(n: u64) -> String {
+    match n {
+        0..10_000 => format!("{n} B"),
+        10_000..10_000_000 => format!("{} kB", n / 1000),
+        _ => format!("{} MB", n / 1_000_000),
+    }
+}
+
+/// Server and API texts go into lines of their own making: one line each.
+fn line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn write_lines(out: &mut String, key: &str, write: &Write) {
+    let text = match write {
+        Write::Yes => "writable".to_owned(),
+        Write::Held(why) => format!("waiting\n{key}-reason: {}", line(why)),
+        Write::No(why) => format!("read-only\n{key}-reason: {}", line(why)),
+    };
+    let _ = writeln!(out, "{key}: {text}");
+}
+
+fn mode_source(status: &Status) -> String {
+    match status.belief.source {
+        Source::Api => format!("api, checked {}", ago(status.belief.learned, status.now)),
+        Source::Option => "mount option or default; the platform has not been asked".into(),
+    }
+}
+
+fn link_text(status: &Status) -> String {
+    let link = &status.link;
+    match &link.down {
+        Some(why) => format!("down for {} ({})", span(link.lasting), line(why)),
+        None => {
+            let rtt = link.round_trip.map(|rtt| format!(", round trip {} ms", rtt.as_millis())).unwrap_or_default();
+            format!("up for {}{rtt}", span(link.lasting))
+        }
+    }
+}
+
+fn pending_text(status: &Status) -> String {
+    match &status.belief.diffstat {
+        Some(diffstat) => format!("{} (api, checked {})", diffstat.len(), ago(status.belief.learned, status.now)),
+        None => format!("unknown to us; {} path(s) written through this mount", status.written.len()),
+    }
+}
+
+fn status_text(status: &Status) -> String {
+    let mut out = String::new();
+    let mut put = |key: &str, value: &str| {
+        let _ = writeln!(out, "{key}: {value}");
+    };
+    put("source", &line(&status.source));
+    if let Some(environment) = &status.belief.environment {
+        put("environment", environment);
+    }
+    put("mode", &status.belief.mode.to_string());
+    put("mode-source", &mode_source(status));
+    if let Some(error) = &status.belief.error {
+        put("mode-error", &line(error));
+    }
+    write_lines(&mut out, "code", &status.code);
+    if let Some(uploads) = &status.uploads {
+        write_lines(&mut out, "uploads", uploads);
+    }
+    let mut put = |key: &str, value: &str| {
+        let _ = writeln!(out, "{key}: {value}");
+    };
+    put("link", &link_text(status));
+    put("transport", &format!("{} to {}", status.link.transport, status.link.peer));
+    put("pending", &pending_text(status));
+    put("dirty", &status.dirty.len().to_string());
+    put("conflicts", &status.conflicts.len().to_string());
+    put("stranded", &status.stranded.len().to_string());
+    for (key, paths) in
+        [("dirty-path", &status.dirty), ("conflict-path", &status.conflicts), ("stranded-path", &status.stranded)]
+    {
+        paths.iter().for_each(|path| put(key, &line(path)));
+    }
+    put("sent", &format!("{} file(s), {}", status.sent_files, bytes(status.sent_bytes)));
+    put("fetched", &bytes(status.fetched_bytes));
+    put("cached", &format!("{}, {} names", bytes(status.cached_bytes), status.inodes));
+    if let Some((at, error)) = &status.last_error {
+        put("last-error", &format!("{} {}", format_rfc3339_seconds(*at), line(error)));
+    }
+    out
+}
+
+fn status_json(status: &Status) -> serde_json::Value {
+    let write = |write: &Write| match write {
+        Write::Yes => json!({ "writable": true }),
+        Write::Held(why) => json!({ "writable": false, "held": why }),
+        Write::No(why) => json!({ "writable": false, "reason": why }),
+    };
+    let belief = &status.belief;
+    let link = &status.link;
+    json!({
+        "source": status.source,
+        "environment": belief.environment,
+        "mode": belief.mode.to_string(),
+        "mode_source": belief.source.to_string(),
+        "mode_checked": format_rfc3339_seconds(belief.learned).to_string(),
+        "mode_error": belief.error,
+        "target_commit": belief.target_commit,
+        "code": write(&status.code),
+        "uploads": status.uploads.as_ref().map(write),
+        "link": {
+            "up": link.down.is_none(),
+            "why": link.down,
+            "seconds": link.lasting.as_secs(),
+            "round_trip_ms": link.round_trip.map(|rtt| rtt.as_secs_f64() * 1000.0),
+            "transport": link.transport,
+            "peer": link.peer,
+            "host_key": link.host_key,
+            "extensions": link.extensions,
+            "requests": link.requests,
+        },
+        "pending": belief.diffstat.as_ref().map(|diffstat| diffstat.0.iter().map(|file| json!({
+            "path": file.path, "status": file.status, "additions": file.additions, "deletions": file.deletions,
+        })).collect::<Vec<_>>()),
+        "written": status.written,
+        "dirty": status.dirty,
+        "conflicts": status.conflicts,
+        "stranded": status.stranded,
+        "sent_files": status.sent_files,
+        "sent_bytes": status.sent_bytes,
+        "fetched_bytes": status.fetched_bytes,
+        "cached_bytes": status.cached_bytes,
+        "inodes": status.inodes,
+        "last_error": status.last_error.as_ref().map(|(at, error)| json!({
+            "time": format_rfc3339_seconds(*at).to_string(), "message": error,
+        })),
+    })
+}
+
+/// Lines as `git status --porcelain` has them, each with its source above it.
+fn pending(status: &Status) -> String {
+    let mut out = String::new();
+    let mut listed = std::collections::HashSet::new();
+    match &status.belief.diffstat {
+        Some(diffstat) => {
+            let _ = writeln!(out, "# from the platform's API, checked {}", ago(status.belief.learned, status.now));
+            for file in &diffstat.0 {
+                listed.insert(file.path.as_str());
+                let _ = writeln!(out, "{} {}\t+{} -{}", file.status, line(&file.path), file.additions, file.deletions);
+            }
+        }
+        None => out.push_str("# the platform has not said what is uncommitted\n"),
+    }
+    let own: Vec<&String> = status.written.iter().filter(|path| !listed.contains(path.as_str())).collect();
+    if !own.is_empty() {
+        out.push_str("# written through this mount and not in that list (yet)\n");
+        own.iter().for_each(|path| {
+            let _ = writeln!(out, "? {}", line(path));
+        });
+    }
+    out
+}
+
+fn connection(status: &Status) -> String {
+    let c = &status.connection;
+    let mut out = String::new();
+    let _ = writeln!(out, "host: {}\nport: {}\nuser: {}\npath: {}", c.host, c.port, c.user, c.path);
+    let _ = writeln!(out, "sftp-command: sftp -o Port={} {}@{}", c.port, c.user, c.host);
+    let slash = if c.path.starts_with('/') { "" } else { "/" };
+    let _ = writeln!(out, "sftp-url: sftp://{}@{}:{}{slash}{}", c.user, c.host, c.port, c.path);
+    if let Some(id) = &c.site_id {
+        let host = format!("codeserver.dev.{id}");
+        let _ = writeln!(out, "git-command: git clone ssh://{host}@{host}.drush.in:2222/~/repository.git");
+    }
+    if !status.link.host_key.is_empty() {
+        let _ = writeln!(out, "host-key: {}", status.link.host_key);
+    }
+    out
+}
+
+fn readme(status: &Status) -> String {
+    let mut out = format!(
+        "This is {}, mounted by pantheonfs.\n\n\
+         Files here are not on the server. Read them with cat; what can be written says so.\n\n\
+         mode         sftp: code is edited here; git: code changes by git push only and is read-only here.\n\
+         \x20            Write 'sftp' or 'git' to switch. Going to git deletes what is uncommitted, so it is refused\n\
+         \x20            while there is something; 'git --discard' goes ahead.\n\
+         status       how things stand: mode, writability and why not, link, what waits to be sent\n\
+         status.json  the same for programs\n\
+         pending      what is uncommitted, as the platform says and as this mount knows\n\
+         connection   host, user and port for other clients\n\
+         conflicts/   your versions of files that someone else had changed when you saved\n\
+         stranded/    your versions of files that could not be sent because the mode was switched\n",
+        line(&status.source)
+    );
+    if status.uploads.is_some() {
+        out.push_str(
+            "\nNot listed, but there by name:\n\
+             files/       the site's uploads, writable in every mode and environment\n\
+             logs/        the container's logs, read-only\n",
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{ConnectionMode, Diffstat, FileDiff};
+    use crate::env::Belief;
+    use crate::vfiles::{Connection, LinkStatus};
+
+    fn status() -> Status {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let file = FileDiff { path: "a.php".into(), status: "M".into(), additions: "2".into(), deletions: "0".into() };
+        Status {
+            now,
+            source: "mysite.dev".into(),
+            belief: Belief {
+                environment: Some("dev".into()),
+                kind: None,
+                mode: ConnectionMode::Git,
+                source: Source::Api,
+                learned: now - Duration::from_secs(2),
+                target_commit: Some("abc".into()),
+                diffstat: Some(Diffstat(vec![file])),
+                error: Some("two\nlines".into()),
+            },
+            code: Write::No("the environment is in Git mode".into()),
+            uploads: Some(Write::Yes),
+            link: LinkStatus {
+                down: None,
+                lasting: Duration::from_secs(200),
+                round_trip: Some(Duration::from_millis(52)),
+                transport: "libssh2".into(),
+                peer: "127.0.0.1:2222".into(),
+                host_key: "SHA256:x".into(),
+                extensions: vec!["posix-rename"],
+                requests: 7,
+            },
+            connection: Connection {
+                host: "h".into(),
+                port: 2222,
+                user: "dev.u".into(),
+                path: "code".into(),
+                site_id: Some("u".into()),
+            },
+            dirty: vec![],
+            conflicts: vec!["code/x".into()],
+            stranded: vec![],
+            written: vec!["a.php".into(), "b.php".into()],
+            sent_files: 1,
+            sent_bytes: 12_345,
+            fetched_bytes: 0,
+            cached_bytes: 0,
+            inodes: 3,
+            last_error: None,
+        }
+    }
+
+    #[test]
+    fn the_files_read_well() {
+        let all: String = super::super::FILES
+            .iter()
+            .map(|file| format!("== {}\n{}", file.name(), String::from_utf8_lossy(&render(*file, &status()))))
+            .collect();
+        insta::assert_snapshot!(all);
+    }
+
+    #[test]
+    fn every_line_of_status_is_key_and_value() {
+        let text = render(File::Status, &status());
+        for line in String::from_utf8_lossy(&text).lines() {
+            let (key, value) = line.split_once(": ").expect("key: value");
+            assert!(!value.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{line}");
+        }
+    }
+}

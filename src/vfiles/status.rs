@@ -1,0 +1,72 @@
+//! Everything that is shown, in one value.
+
+use std::time::{Duration, SystemTime};
+
+use crate::env::Belief;
+
+/// May something be written, and if not, why?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    Yes,
+    /// Not now: something runs.
+    Held(String),
+    No(String),
+}
+
+/// The link to the server.
+#[derive(Debug, Clone)]
+pub struct LinkStatus {
+    /// `None`: up. Otherwise why it is down.
+    pub down: Option<String>,
+    /// How long it has been so.
+    pub lasting: Duration,
+    pub round_trip: Option<Duration>,
+    /// `libssh2`, `ssh` or `exec`.
+    pub transport: String,
+    pub peer: String,
+    pub host_key: String,
+    /// Extensions that the server offers.
+    pub extensions: Vec<&'static str>,
+    /// Requests sent over this connection.
+    pub requests: u64,
+}
+
+/// What another client would need to know to connect.
+#[derive(Debug, Clone, Default)]
+pub struct Connection {
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    /// Relative to the login directory, or absolute.
+    pub path: String,
+    /// The site's id, where there is one: it leads to the git repository.
+    pub site_id: Option<String>,
+}
+
+/// See the module header.
+#[derive(Debug, Clone)]
+pub struct Status {
+    pub now: SystemTime,
+    /// What was mounted.
+    pub source: String,
+    pub belief: Belief,
+    pub code: Write,
+    /// `None`: the mount shows no uploads.
+    pub uploads: Option<Write>,
+    pub link: LinkStatus,
+    pub connection: Connection,
+    /// Paths whose content is not on the server yet.
+    pub dirty: Vec<String>,
+    /// Kept because someone else changed the file.
+    pub conflicts: Vec<String>,
+    /// Kept because the environment took no writes any more.
+    pub stranded: Vec<String>,
+    /// Paths in code that were changed through this mount, in order; not more than can be shown.
+    pub written: Vec<String>,
+    pub sent_files: u64,
+    pub sent_bytes: u64,
+    pub fetched_bytes: u64,
+    pub cached_bytes: u64,
+    pub inodes: usize,
+    pub last_error: Option<(SystemTime, String)>,
+}
