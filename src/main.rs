@@ -1,3 +1,5 @@
-//! The binary: hands over to `cli`.
+//! The program: everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    pantheonfs::cli::main()
+}

@@ -1,1 +1,69 @@
-//! Arguments, mounting and daemonising, exit codes: everything that touches the terminal or the environment.
+//! The command line: arguments in, exit code out. The only room that reads environment variables, prints, and knows how
+//! the others are put together.
+
+mod args;
+mod daemon;
+#[cfg(feature = "sim")]
+mod demo;
+mod exit;
+mod logging;
+mod mount;
+mod mountpoint;
+mod options;
+mod plan;
+mod prompt;
+mod report;
+#[cfg(feature = "sim")]
+mod simulate;
+mod source;
+mod surroundings;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Args, Command};
+use exit::{CliResult, Exit, Failure};
+
+/// What `mount -t pantheonfs` looks for in the path.
+const HELPER_NAME: &str = "mount.pantheonfs";
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let called = words.first().map(std::path::Path::new).and_then(|path| path.file_name());
+    if called.is_some_and(|name| name == HELPER_NAME) {
+        return exit::finish_helper(args::helper(&words[1..]).and_then(|m| m.map_or(Ok(()), |m| mount::run(&m))));
+    }
+    let args = match Args::try_parse_from(&words) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are no failures.
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            let _ = error.print();
+            return code.into();
+        }
+    };
+    exit::finish(dispatch(args.command))
+}
+
+fn dispatch(command: Command) -> CliResult<()> {
+    match command {
+        Command::Mount(mount) => mount::run(&mount),
+        Command::Umount(umount) => mountpoint::umount(&umount.mountpoint, umount.force),
+        Command::Status(status) => report::status(status.path.as_deref(), status.json),
+        #[cfg(feature = "sim")]
+        Command::Sim(sim) => simulate::run(&sim),
+        #[cfg(feature = "sim")]
+        Command::Demo(demo) => demo::run(&demo),
+        Command::Completions { shell } => {
+            let mut command = Args::command();
+            clap_complete::generate(shell, &mut command, "pantheonfs", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man => clap_mangen::Man::new(Args::command())
+            .render(&mut std::io::stdout())
+            .map_err(|e| Failure::new(Exit::Failed, format!("the manual page could not be printed: {e}"))),
+    }
+}

@@ -167,6 +167,11 @@ impl Fs {
         fs
     }
 
+    /// What the server says about the root, learned when the connection was made.
+    pub fn set_root_attr(&self, attr: crate::attr::Attr) {
+        self.0.table.apply_attr(ROOT, attr, self.0.clock.now());
+    }
+
     pub fn uid(&self) -> u32 {
         self.0.config.uid
     }

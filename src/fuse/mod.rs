@@ -5,6 +5,7 @@
 //! a directory's lock for would wait for that very lock.
 
 mod adapter;
+mod attach;
 mod convert;
 mod deferred;
 mod invalidator;
@@ -55,7 +56,7 @@ pub fn mount(fs: Fs, mountpoint: &Path, config: &MountConfig) -> io::Result<Moun
     let (alive, ended) = mpsc::channel();
     let changes = fs.subscribe();
     let adapter = adapter::Adapter::new(fs.clone(), config.allow_other, alive);
-    let session = fuser::spawn_mount(adapter, mountpoint, &options)?;
+    let session = attach::attach(adapter, mountpoint, config, options)?;
     invalidator::start(session.notifier(), changes)?;
     Ok(Mounted { session: Some(session), mountpoint: mountpoint.to_owned(), ended, fs })
 }

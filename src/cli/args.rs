@@ -1,0 +1,160 @@
+//! What can be said on the command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use super::exit::{CliResult, Exit, Failure};
+
+/// Mount the code directory of a Pantheon environment over SFTP.
+#[derive(Parser)]
+#[command(name = "pantheonfs", version, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "Exit codes: docs/EXIT-CODES.md. Promises: docs/SEMANTICS.md.")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Mount SITE.ENV, UUID.ENV or an sftp:// URL
+    Mount(Mount),
+    /// Unmount; waits until everything is on the server
+    #[command(visible_alias = "unmount")]
+    Umount(Umount),
+    /// Say how a mount stands: mode, writability, link, what waits
+    Status(Status),
+    /// Run a small Pantheon on this machine
+    #[cfg(feature = "sim")]
+    Sim(Sim),
+    /// Start the simulator with a small site, mount it, and say what to try
+    #[cfg(feature = "sim")]
+    Demo(Demo),
+    /// Print a completion script
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Mount {
+    /// mysite.dev, <uuid>.dev, or sftp://[user@]host[:port]/path
+    pub(super) source: OsString,
+    /// An empty directory
+    pub(super) mountpoint: PathBuf,
+    /// Options, separated by commas (README, "Options")
+    #[arg(short = 'o', value_name = "OPT[,OPT…]")]
+    pub(super) options: Vec<OsString>,
+    /// Stay in the foreground
+    #[arg(short = 'f', long)]
+    pub(super) foreground: bool,
+    /// Say more on standard error (twice: everything)
+    #[arg(short = 'v', long, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// We are the child that becomes the daemon: standard output is the pipe to the parent
+    #[arg(long, hide = true)]
+    pub(super) report: bool,
+    /// Say nothing on success
+    #[arg(long, hide = true)]
+    pub(super) quiet: bool,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Umount {
+    pub(super) mountpoint: PathBuf,
+    /// Take it away even while programs use it
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Status {
+    /// Any path in the mount (default: the current directory)
+    pub(super) path: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[cfg(feature = "sim")]
+#[derive(ClapArgs)]
+pub(super) struct Sim {
+    /// The site's code, copied (default: a small WordPress-like site)
+    #[arg(long, value_name = "DIR")]
+    pub(super) code: Option<PathBuf>,
+    /// Round trip to simulate, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub(super) rtt: u64,
+    /// A habit to begin with (GET {control} lists them); may be repeated
+    #[arg(long = "habit", value_name = "NAME[=VALUE]")]
+    pub(super) habits: Vec<String>,
+    /// Port of the SSH server (default: any free one)
+    #[arg(long, default_value_t = 0)]
+    pub(super) port: u16,
+    /// Print one line of JSON when ready
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[cfg(feature = "sim")]
+#[derive(ClapArgs)]
+pub(super) struct Demo {
+    /// Where to mount (default: ./pantheon-demo, made if missing)
+    pub(super) mountpoint: Option<PathBuf>,
+    /// Round trip to simulate, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub(super) rtt: u64,
+}
+
+/// The conventions of mount(8) for helpers: `SPEC DIR [-sfnv] [-N NS] [-o OPTS] [-t TYPE]`. `None`: a dry run.
+pub(super) fn helper(words: &[OsString]) -> CliResult<Option<Mount>> {
+    let usage = |text: String| Failure::new(Exit::Usage, format!("mount.pantheonfs: {text}"));
+    let (mut places, mut options, mut fake, mut verbose) = (Vec::new(), Vec::new(), false, 0);
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut value = |flag: &str| words.next().cloned().ok_or_else(|| usage(format!("{flag} needs a value")));
+        match word.to_str() {
+            Some("-o") => options.push(value("-o")?),
+            Some("-t" | "-N") => drop(value("-t")?),
+            Some(flags) if flags.len() > 1 && flags.starts_with('-') => {
+                for flag in flags[1..].chars() {
+                    match flag {
+                        'f' => fake = true,
+                        'v' => verbose += 1,
+                        's' | 'n' | 'r' | 'w' => {}
+                        other => return Err(usage(format!("unknown flag -{other}"))),
+                    }
+                }
+            }
+            _ => places.push(word.clone()),
+        }
+    }
+    let [source, mountpoint] = <[OsString; 2]>::try_from(places)
+        .map_err(|_| usage("usage: mount.pantheonfs SOURCE MOUNTPOINT [-o OPTIONS]".into()))?;
+    let mountpoint = PathBuf::from(mountpoint);
+    let mount = Mount { source, mountpoint, options, foreground: false, verbose, report: false, quiet: true };
+    Ok((!fake).then_some(mount))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn mount_calls_us_its_own_way() {
+        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let mount = helper(&words("s.dev /mnt -sv -o rw,noatime -t pantheonfs")).expect("fine").expect("no dry run");
+        assert_eq!((mount.source.to_str(), mount.options.len(), mount.verbose), (Some("s.dev"), 1, 1));
+        assert!(helper(&words("s.dev /mnt -f")).expect("fine").is_none());
+        assert!(helper(&words("s.dev")).is_err());
+        assert!(helper(&words("s.dev /mnt -x")).is_err());
+        assert!(helper(&words("s.dev /mnt -o")).is_err());
+    }
+}

@@ -1,0 +1,65 @@
+//! The log: standard error in the foreground, a file in the state directory behind it.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+/// A log that has grown beyond this is begun anew at the next mount (bytes).
+const MAX_LOG_BYTES: u64 = 1024 * 1024;
+
+struct Logger(Mutex<Option<File>>);
+
+static LOGGER: Logger = Logger(Mutex::new(None));
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level() && metadata.target().starts_with("pantheonfs")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing can be done about a log that cannot be written.
+        let _ = match file.as_mut() {
+            Some(file) => {
+                let now = humantime::format_rfc3339_seconds(SystemTime::now());
+                writeln!(file, "{now} {} {}", record.level(), record.args())
+            }
+            None => writeln!(std::io::stderr(), "pantheonfs: {}", record.args()),
+        };
+    }
+
+    fn flush(&self) {}
+}
+
+/// Starts logging to standard error: warnings, with `-v` what happens, with `-vv` everything.
+pub(super) fn start(verbose: u8) {
+    let level = match verbose {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        _ => LevelFilter::Trace,
+    };
+    // A second call in one process (demo) keeps the first logger.
+    let _ = log::set_logger(&LOGGER);
+    log::set_max_level(level);
+}
+
+/// Goes on in the file.
+pub(super) fn go_on_in(path: &Path) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let large = path.metadata().is_ok_and(|meta| meta.len() > MAX_LOG_BYTES);
+    let file = File::options().create(true).write(true).append(!large).truncate(large).mode(0o600).open(path);
+    match file {
+        Ok(file) => {
+            *LOGGER.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+            log::set_max_level(log::max_level().max(LevelFilter::Info));
+        }
+        Err(error) => log::warn!("{}: no log: {error}", path.display()),
+    }
+}

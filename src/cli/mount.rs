@@ -1,0 +1,244 @@
+//! `pantheonfs mount`: checks, connects, mounts, serves until the mount is gone.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::args::Mount;
+use super::exit::{self, CliResult, Exit, Failure};
+use super::options::Options;
+use super::plan::{self, Plan};
+use super::prompt::Terminal;
+use super::source::Source;
+use super::surroundings::Surroundings;
+use super::{daemon, logging, mountpoint};
+use crate::attr::{Area, Attr, FileKind};
+use crate::clock::{Clock, Deadline};
+use crate::env::Env;
+use crate::fs::{Fs, FsConfig, Layout, Wait};
+use crate::fuse::{self, MountConfig, Mounted};
+use crate::gate::{Gate, Verdict};
+use crate::path::RemotePath;
+use crate::remote::{ErrorKind, Remote, RemoteConfig};
+use crate::transport;
+
+/// How often the wait for the end looks at signals.
+const TICK: Duration = Duration::from_millis(200);
+/// How long a previous mount of the same environment may take to finish.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How long the first connection may take, questions on the terminal aside.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+
+pub(super) fn run(args: &Mount) -> CliResult<()> {
+    if args.foreground || args.report {
+        return serve(args);
+    }
+    daemon::start(args)
+}
+
+fn serve(args: &Mount) -> CliResult<()> {
+    logging::start(args.verbose);
+    let around = Surroundings::look()?;
+    let source = Source::parse(&args.source)?;
+    let options = Options::parse(&args.options, &around.here, around.home.as_deref())?;
+    let mountpoint = mountpoint::prepare(&args.mountpoint, options.nonempty)?;
+    fuse_is_there()?;
+    let plan = plan::make(&source, &options, &around)?;
+    let state_dir = around.state_dir(&plan.key)?;
+    let _lock = lock(&state_dir, &plan.source)?;
+    let terminal = Arc::new(Terminal::new());
+    let stop = stop_signals()?;
+    let served = Served::start(plan, &options, &around, &terminal, &mountpoint, &state_dir)?;
+    let ready = served.describe(&mountpoint);
+    if args.report {
+        terminal.leave();
+        logging::go_on_in(&state_dir.join("log"));
+        daemon::let_go(&ready);
+    } else if !args.quiet {
+        println!("{ready}");
+    }
+    served.until(&stop, &mountpoint);
+    Ok(())
+}
+
+/// Says what is missing before anything is connected.
+fn fuse_is_there() -> CliResult<()> {
+    if !Path::new("/dev/fuse").exists() {
+        let text = "/dev/fuse is missing; load the module (modprobe fuse), or in a container pass --device /dev/fuse";
+        return Err(Failure::new(Exit::NoFuse, text));
+    }
+    Ok(())
+}
+
+/// One mount per environment: two would not know of each other's unsent files.
+fn lock(state_dir: &Path, source: &str) -> CliResult<File> {
+    let path = state_dir.join("lock");
+    let failed = |e: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("{}: {e}", path.display()));
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| failed(&e))?;
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(TICK / 4),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let text = format!(
+                    "{source} is mounted already by you; use that mount, or unmount it first (`mount -t fuse.pantheonfs` lists it)"
+                );
+                return Err(Failure::new(Exit::MountPoint, text));
+            }
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+}
+
+pub(super) fn stop_signals() -> CliResult<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        signal_hook::flag::register(signal, stop.clone())
+            .map_err(|e| Failure::new(Exit::Failed, format!("signals cannot be handled: {e}")))?;
+    }
+    Ok(stop)
+}
+
+/// A mount being served.
+struct Served {
+    mounted: Mounted,
+    fs: Fs,
+    env: Env,
+    gate: Gate,
+    remote: Remote,
+}
+
+impl Served {
+    fn start(
+        plan: Plan,
+        options: &Options,
+        around: &Surroundings,
+        terminal: &Arc<Terminal>,
+        mountpoint: &Path,
+        state_dir: &Path,
+    ) -> CliResult<Self> {
+        let (remote, root) = connect(&plan, options, terminal)?;
+        let (gate, clock) = (Gate::new(), Clock::system());
+        let env = Env::start(plan.env, gate.clone(), clock.clone(), plan.initial);
+        let me = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let config = FsConfig {
+            source: plan.source.clone(),
+            uid: options.uid.unwrap_or(me.0),
+            gid: options.gid.unwrap_or(me.1),
+            umask: options.umask,
+            fresh: options.fresh,
+            timeout: options.timeout,
+            cache_bytes: options.cache_bytes,
+            state_dir: state_dir.to_owned(),
+            spool_dir: around.spool_dir()?,
+            layout: plan.layout,
+            connection: plan.connection,
+        };
+        let fs = Fs::new(config, remote.clone(), env.clone(), gate.clone(), clock);
+        fs.set_root_attr(root);
+        let how = MountConfig {
+            fs_name: plan.source,
+            allow_other: options.allow_other,
+            default_permissions: options.default_permissions,
+            // The gate answers EROFS with its reason in status; the kernel's own flag could not be lifted for uploads.
+            read_only: options.read_only,
+            noexec: options.noexec,
+            noatime: options.noatime,
+        };
+        let mounted = fuse::mount(fs.clone(), mountpoint, &how).map_err(|e| not_mounted(mountpoint, options, &e))?;
+        Ok(Self { mounted, fs, env, gate, remote })
+    }
+
+    fn describe(&self, mountpoint: &Path) -> String {
+        let status = self.fs.status();
+        let code = match self.gate.verdict(Area::Code) {
+            Verdict::Open => "writable".to_owned(),
+            Verdict::Held { why, .. } => format!("waiting: {why}"),
+            Verdict::Closed(reason) => format!("read-only: {reason}"),
+        };
+        format!("{} is mounted on {} (code {code})", status.source, mountpoint.display())
+    }
+
+    /// Serves until the mount is gone or a signal asks for the end.
+    fn until(self, stop: &AtomicBool, mountpoint: &Path) {
+        while !self.mounted.wait(TICK) {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        // The barrier: everything to the server while the link is still there.
+        if let Err(error) = self.fs.sync(Wait::Until(self.fs.deadline())) {
+            log::warn!("at the end: {error}");
+        }
+        if let Err((mounted, error)) = self.mounted.unmount() {
+            log::info!("{}: {error}; taking it away all the same", mountpoint.display());
+            if let Err(error) = mountpoint::detach(mountpoint, true) {
+                log::error!("{}: {error}", mountpoint.display());
+            }
+            drop(mounted);
+        }
+        for path in self.fs.strand_unsent() {
+            log::warn!("{path}: not sent; kept under .pantheon/stranded");
+        }
+        self.env.stop();
+        self.remote.close();
+    }
+}
+
+/// Connects with the person at hand, and makes sure that what is to be mounted is there.
+fn connect(plan: &Plan, options: &Options, terminal: &Arc<Terminal>) -> CliResult<(Remote, Attr)> {
+    let first = transport::connect(&plan.endpoint, terminal.as_ref(), Deadline::after(CONNECT_LIMIT))?;
+    let (endpoint, asked) = (plan.endpoint.clone(), terminal.clone());
+    let dial = move |deadline| transport::connect(&endpoint, asked.as_ref(), deadline);
+    let config = RemoteConfig { dial: Box::new(dial), base: plan.base.clone(), timeout: options.timeout };
+    let host = &plan.endpoint.host;
+    let remote = Remote::start(config, first).map_err(|error| match &error.kind {
+        ErrorKind::NotFound => no_directory(plan),
+        _ => exit::first_contact(host, &error),
+    })?;
+    let root = match plan.layout {
+        Layout::Pantheon => RemotePath::parse("code").unwrap_or_else(|_| RemotePath::root()),
+        Layout::Plain => RemotePath::root(),
+    };
+    match remote.lstat(&root) {
+        Ok(attr) if attr.is_dir() => Ok((remote, attr)),
+        // The path of a URL may be a link on the server; the listing decides.
+        Ok(attr) if attr.kind == FileKind::Symlink && plan.layout == Layout::Plain => {
+            Ok((remote, Attr { kind: FileKind::Directory, perm: 0o755, ..attr }))
+        }
+        Ok(_) => Err(no_directory(plan)),
+        Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+            Err(no_directory(plan))
+        }
+        Err(error) => Err(exit::first_contact(host, &error)),
+    }
+}
+
+fn no_directory(plan: &Plan) -> Failure {
+    let text = match plan.layout {
+        Layout::Pantheon => format!(
+            "{}: there is no directory 'code' on {}; is this a Pantheon environment? For another server use \
+             sftp://user@host/path",
+            plan.source, plan.endpoint.host
+        ),
+        Layout::Plain => format!(
+            "{}: no such directory on {}; check the path (sftp://host/path is absolute, sftp://host/~/path is not)",
+            plan.source, plan.endpoint.host
+        ),
+    };
+    Failure::new(Exit::NoDirectory, text)
+}
+
+fn not_mounted(mountpoint: &Path, options: &Options, error: &std::io::Error) -> Failure {
+    let place: PathBuf = mountpoint.to_owned();
+    let hint = match error.kind() {
+        std::io::ErrorKind::NotFound => "; install fuse3 (fusermount3 is missing)",
+        std::io::ErrorKind::PermissionDenied => "; may you use /dev/fuse?",
+        _ if options.allow_other => "; as an ordinary user allow_other needs 'user_allow_other' in /etc/fuse.conf",
+        _ => "; is FUSE available here?",
+    };
+    Failure::new(Exit::NoFuse, format!("{}: the kernel did not mount it: {error}{hint}", place.display()))
+}

@@ -1,0 +1,194 @@
+//! Mount points: fit to be mounted on, stale, ours; and taking mounts away.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::mount::{UnmountFlags, unmount};
+
+use super::exit::{CliResult, Exit, Failure};
+
+/// The type under which the kernel lists our mounts.
+const TYPE: &[u8] = b"fuse.pantheonfs";
+
+/// One of our mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OurMount {
+    pub(super) mountpoint: PathBuf,
+    pub(super) source: OsString,
+}
+
+/// All mounts of pantheonfs in this mount namespace.
+pub(super) fn ours() -> Vec<OurMount> {
+    parse_mountinfo(&fs::read("/proc/self/mountinfo").unwrap_or_default())
+}
+
+fn parse_mountinfo(text: &[u8]) -> Vec<OurMount> {
+    let mut out = Vec::new();
+    for line in text.split(|&b| b == b'\n') {
+        let fields: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
+        let Some(dash) = fields.iter().position(|field| *field == b"-") else { continue };
+        let (Some(place), Some(kind), Some(source)) = (fields.get(4), fields.get(dash + 1), fields.get(dash + 2))
+        else {
+            continue;
+        };
+        if *kind == TYPE {
+            out.push(OurMount {
+                mountpoint: OsString::from_vec(unescape(place)).into(),
+                source: OsString::from_vec(unescape(source)),
+            });
+        }
+    }
+    out
+}
+
+/// The kernel writes blanks and backslashes as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = (first == b'\\').then(|| tail.get(..3)).flatten();
+        let byte = octal.and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
+        out.push(byte.unwrap_or(first));
+        rest = if byte.is_some() { &tail[3..] } else { tail };
+    }
+    out
+}
+
+/// The absolute path without symlinks; the last name is left alone, because a dead mount cannot be looked at.
+fn settle(path: &Path) -> io::Result<PathBuf> {
+    if let Ok(path) = fs::canonicalize(path) {
+        return Ok(path);
+    }
+    let path = std::path::absolute(path)?;
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
+        _ => Ok(path),
+    }
+}
+
+fn failure(path: &Path, text: &str) -> Failure {
+    Failure::new(Exit::MountPoint, format!("{}: {text}", path.display()))
+}
+
+/// Makes sure that the directory can be mounted on, and clears away what a dead mount left.
+pub(super) fn prepare(path: &Path, nonempty: bool) -> CliResult<PathBuf> {
+    let mut found = fs::metadata(path);
+    if matches!(&found, Err(error) if error.raw_os_error() == Some(libc::ENOTCONN)) {
+        log::warn!("{}: clearing away a mount whose process is gone", path.display());
+        let place = settle(path).map_err(|e| failure(path, &e.to_string()))?;
+        detach(&place, true).map_err(|e| failure(path, &format!("a dead mount is in the way: {e}")))?;
+        found = fs::metadata(path);
+    }
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(failure(path, &format!("no such directory; make it: mkdir -p '{}'", path.display())));
+        }
+        Err(error) => return Err(failure(path, &error.to_string())),
+        Ok(meta) if !meta.is_dir() => return Err(failure(path, "not a directory; mount on an empty directory")),
+        Ok(_) => {}
+    }
+    let place = settle(path).map_err(|e| failure(path, &e.to_string()))?;
+    if let Some(mount) = ours().iter().find(|mount| mount.mountpoint == place) {
+        let text = format!("{} is mounted here already; unmount it first", mount.source.to_string_lossy());
+        return Err(failure(path, &text));
+    }
+    let empty = fs::read_dir(&place).map(|mut entries| entries.next().is_none());
+    match empty {
+        Ok(true) => Ok(place),
+        Ok(false) if nonempty => Ok(place),
+        Ok(false) => Err(failure(path, "not empty; use another directory, or -o nonempty to hide what is there")),
+        Err(error) => Err(failure(path, &error.to_string())),
+    }
+}
+
+/// `pantheonfs umount`.
+pub(super) fn umount(path: &Path, force: bool) -> CliResult<()> {
+    let place = settle(path).map_err(|e| failure(path, &format!("{e}; nothing is mounted there")))?;
+    if !ours().iter().any(|mount| mount.mountpoint == place) {
+        return Err(failure(path, "no mount of pantheonfs; `pantheonfs status` works inside one"));
+    }
+    tell_what_waits(&place);
+    detach(&place, force).map_err(|error| match error.raw_os_error() {
+        Some(libc::EBUSY) => {
+            let text = format!(
+                "{}: in use; close the programs that use it (`fuser -vm '{0}'` names them), or use --force",
+                path.display()
+            );
+            Failure::new(Exit::Busy, text)
+        }
+        _ => failure(path, &error.to_string()),
+    })
+}
+
+/// Files that only this machine has, with where they will be found.
+fn tell_what_waits(place: &Path) {
+    let Ok(text) = fs::read_to_string(place.join(".pantheon/status.json")) else { return };
+    let Ok(status) = serde_json::from_str::<serde_json::Value>(&text) else { return };
+    let dirty = status["dirty"].as_array().map_or(0, Vec::len);
+    if dirty > 0 {
+        eprintln!(
+            "pantheonfs: {dirty} file(s) are not on the server yet; what cannot be sent now is kept and shown under \
+             .pantheon/stranded at the next mount"
+        );
+    }
+}
+
+/// Takes a mount away: by umount2(2) as root, by fusermount3 otherwise. `lazy`: even if it is in use.
+pub(super) fn detach(place: &Path, lazy: bool) -> io::Result<()> {
+    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    match unmount(place, flags) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::PERM) => fusermount(place, lazy),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn fusermount(place: &Path, lazy: bool) -> io::Result<()> {
+    let mut command = Command::new("fusermount3");
+    command.arg("-u").args(lazy.then_some("-z")).arg("--").arg(place).current_dir("/");
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if said.contains("busy") { Err(io::Error::from_raw_os_error(libc::EBUSY)) } else { Err(io::Error::other(said)) }
+}
+
+/// Our mount that holds `path`.
+pub(super) fn around(path: &Path) -> CliResult<OurMount> {
+    let place = settle(path).map_err(|e| failure(path, &e.to_string()))?;
+    let holding = ours().into_iter().filter(|mount| place.starts_with(&mount.mountpoint));
+    holding
+        .max_by_key(|mount| mount.mountpoint.as_os_str().as_bytes().len())
+        .ok_or_else(|| failure(path, "not in a mount of pantheonfs; go into one, or name a path in it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_mounts_are_found_with_odd_names() {
+        let text = b"36 35 0:48 / /mnt/my\\040site rw,nosuid shared:1 - fuse.pantheonfs mysite.dev rw,user_id=0\n\
+                     37 35 8:1 / / rw - ext4 /dev/sda1 rw\nnonsense\n";
+        let mounts = parse_mountinfo(text);
+        assert_eq!(mounts.len(), 1);
+        assert_eq!(mounts[0].mountpoint, Path::new("/mnt/my site"));
+        assert_eq!(unescape(b"a\\134b\\9"), b"a\\b\\9");
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_mounted_on_says_why() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let message = |path: &Path| prepare(path, false).expect_err("unfit").message;
+        assert!(message(&dir.path().join("none")).contains("mkdir"));
+        fs::write(dir.path().join("file"), "x").expect("written");
+        assert!(message(&dir.path().join("file")).contains("not a directory"));
+        assert!(message(dir.path()).contains("not empty"));
+        assert!(prepare(dir.path(), true).is_ok());
+    }
+}

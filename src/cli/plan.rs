@@ -1,0 +1,174 @@
+//! From a source and options to everything a mount needs: endpoint, API, directories.
+
+use super::exit::{CliResult, Exit, Failure};
+use super::options::Options;
+use super::source::{SftpUrl, Source, is_uuid};
+use super::surroundings::Surroundings;
+use crate::control::{ConnectionMode, Control, ControlError, Environment};
+use crate::env::EnvConfig;
+use crate::fs::Layout;
+use crate::transport::{Endpoint, Secret, SshOverrides};
+use crate::vfiles::Connection;
+
+/// See the module header.
+pub(super) struct Plan {
+    pub(super) source: String,
+    pub(super) endpoint: Endpoint,
+    /// What paths on the server are relative to: empty for the login directory.
+    pub(super) base: Vec<u8>,
+    pub(super) layout: Layout,
+    pub(super) env: EnvConfig,
+    /// What the API said while we prepared.
+    pub(super) initial: Option<Environment>,
+    pub(super) connection: Connection,
+    /// Name of the state directory.
+    pub(super) key: String,
+}
+
+/// Port of the platform's SFTP.
+const PANTHEON_PORT: u16 = 2222;
+
+pub(super) fn make(source: &Source, options: &Options, around: &Surroundings) -> CliResult<Plan> {
+    let given = overrides(options, around)?;
+    match source {
+        Source::Pantheon { site, env } => pantheon(source, (site, env), options, around, &given),
+        Source::Url(url) => plain(source, url, options, &given),
+    }
+}
+
+fn overrides(options: &Options, around: &Surroundings) -> CliResult<SshOverrides> {
+    let password = match &options.password_file {
+        None => None,
+        Some(file) => {
+            let read = std::fs::read_to_string(file).map_err(|e| {
+                Failure::new(Exit::LoginRefused, format!("{}: the password cannot be read: {e}", file.display()))
+            })?;
+            Some(Secret::new(read.lines().next().unwrap_or_default().to_owned()))
+        }
+    };
+    Ok(SshOverrides {
+        host_name: options.host_name.clone(),
+        port: options.port,
+        user: options.user.clone(),
+        identity_files: options.identity_files.clone(),
+        user_known_hosts_files: options.known_hosts_files.clone(),
+        strict: options.strict,
+        ssh_command: options.ssh_command.clone(),
+        ssh_config: options.ssh_config.clone(),
+        home: around.home.clone(),
+        agent: around.agent.clone(),
+        password,
+    })
+}
+
+fn plain(source: &Source, url: &SftpUrl, options: &Options, given: &SshOverrides) -> CliResult<Plan> {
+    let endpoint = Endpoint::resolve(&url.host, url.port, url.user.as_deref(), given)?;
+    let connection = connection(&endpoint, String::from_utf8_lossy(&url.path).into_owned(), None);
+    let env = EnvConfig {
+        name: None,
+        api: None,
+        mode: options.mode.unwrap_or(ConnectionMode::Sftp),
+        read_only: options.read_only,
+    };
+    let source = source.to_string();
+    Ok(Plan {
+        key: key(&source),
+        source,
+        endpoint,
+        base: url.path.clone(),
+        layout: Layout::Plain,
+        env,
+        initial: None,
+        connection,
+    })
+}
+
+fn pantheon(
+    source: &Source,
+    (site, env): (&str, &str),
+    options: &Options,
+    around: &Surroundings,
+    given: &SshOverrides,
+) -> CliResult<Plan> {
+    let control = Control::new(around.control.clone())?;
+    let known = if is_uuid(site) {
+        // Host and user follow from the UUID: without a login only the mode stays unknown.
+        let asked = if control.can_log_in() { ask(&control, site, env).map(Some) } else { Ok(None) };
+        match asked {
+            Err(error) if error.is_passing() => {
+                log::warn!("{error}; mounting without it");
+                (site.to_owned(), None)
+            }
+            asked => (site.to_owned(), asked?),
+        }
+    } else {
+        let id = control.site_id(site)?;
+        let environment = ask(&control, &id, env)?;
+        (id, Some(environment))
+    };
+    let (id, initial) = known;
+    if let Some(environment) = &initial
+        && environment.initialized == Some(false)
+    {
+        let text = format!("{source}: this environment has not been created yet; deploy to it first");
+        return Err(Failure::new(Exit::NoSuchSite, text));
+    }
+    let (host, user) = match &around.ssh_host {
+        Some(host) => (host.clone(), format!("appserver.{env}.{id}")),
+        None => (format!("appserver.{env}.{id}.drush.in"), format!("{env}.{id}")),
+    };
+    let endpoint = Endpoint::resolve(&host, Some(PANTHEON_PORT), Some(&user), given)?;
+    let connection = connection(&endpoint, "code".into(), Some(id.clone()));
+    let mode = options.mode.unwrap_or(ConnectionMode::Sftp);
+    let api = (initial.is_some() || control.can_log_in()).then_some((control, id));
+    let env = EnvConfig { name: Some(env.to_owned()), api, mode, read_only: options.read_only };
+    let source = source.to_string();
+    Ok(Plan {
+        key: key(&source),
+        source,
+        endpoint,
+        base: Vec::new(),
+        layout: Layout::Pantheon,
+        env,
+        initial,
+        connection,
+    })
+}
+
+/// The site must be in a state to be mounted.
+fn ask(control: &Control, id: &str, env: &str) -> Result<Environment, ControlError> {
+    if control.site(id)?.frozen {
+        return Err(ControlError::Forbidden {
+            what: id.to_owned(),
+            message: "the site is frozen; unfreeze it in the dashboard".into(),
+        });
+    }
+    control.environment(id, env)
+}
+
+fn connection(endpoint: &Endpoint, path: String, site_id: Option<String>) -> Connection {
+    Connection { host: endpoint.address.clone(), port: endpoint.port, user: endpoint.user.clone(), path, site_id }
+}
+
+/// A directory name for a source: what is not plain becomes `_`, and a checksum keeps different sources apart.
+fn key(source: &str) -> String {
+    let plain: String = source
+        .trim_start_matches("sftp://")
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' })
+        .take(80)
+        .collect();
+    if plain == source { plain } else { format!("{plain}-{:08x}", crc32fast::hash(source.as_bytes())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_directories_have_plain_and_distinct_names() {
+        assert_eq!(key("mysite.dev"), "mysite.dev");
+        assert_ne!(key("sftp://u@h/a b"), key("sftp://u@h/a_b"));
+        assert!(!key("sftp://u@h/../../x").contains('/'));
+    }
+}

@@ -1,0 +1,62 @@
+//! Questions on the terminal. Answers are remembered for reconnecting, when nobody is there any more.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::transport::{Prompt, Secret};
+
+/// The person at the terminal, as long as there is one.
+pub(super) struct Terminal {
+    attended: AtomicBool,
+    answers: Mutex<HashMap<String, Secret>>,
+}
+
+impl Terminal {
+    pub(super) fn new() -> Self {
+        Self { attended: AtomicBool::new(true), answers: Mutex::default() }
+    }
+
+    /// From now on nobody is asked.
+    pub(super) fn leave(&self) {
+        self.attended.store(false, Ordering::Relaxed);
+    }
+
+    fn attended(&self) -> bool {
+        self.attended.load(Ordering::Relaxed)
+    }
+}
+
+impl Prompt for Terminal {
+    fn secret(&self, question: &str) -> Option<Secret> {
+        let known = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(question).cloned();
+        if known.is_some() || !self.attended() {
+            return known;
+        }
+        // Fails where there is no terminal: then there is nobody to ask.
+        let secret = Secret::new(rpassword::prompt_password(format!("{question}: ")).ok()?);
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(question.to_owned(), secret.clone());
+        Some(secret)
+    }
+
+    fn confirm(&self, question: &str) -> Option<bool> {
+        if !self.attended() {
+            return None;
+        }
+        let mut terminal = File::options().read(true).write(true).open("/dev/tty").ok()?;
+        write!(terminal, "{question} (yes/no) ").ok()?;
+        let mut answer = String::new();
+        BufReader::new(terminal).read_line(&mut answer).ok()?;
+        Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "yes" | "y"))
+    }
+
+    fn tell(&self, message: &str) {
+        if self.attended() {
+            eprintln!("pantheonfs: {message}");
+        } else {
+            log::warn!("{message}");
+        }
+    }
+}

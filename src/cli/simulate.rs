@@ -1,0 +1,60 @@
+//! `pantheonfs sim`: the simulator as a program.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::args;
+use super::exit::{CliResult, Exit, Failure};
+use super::{logging, mount};
+use crate::sim::{Sim, SimConfig};
+
+/// How often the wait for the end looks at signals.
+const TICK: Duration = Duration::from_millis(100);
+
+pub(super) fn run(args: &args::Sim) -> CliResult<()> {
+    logging::start(0);
+    let stop = mount::stop_signals()?;
+    let sim = start(args)?;
+    if args.json {
+        println!("{}", sim.describe());
+    } else {
+        describe(&sim);
+    }
+    wait(&stop);
+    Ok(())
+}
+
+fn start(args: &args::Sim) -> CliResult<Sim> {
+    let mut habits = Vec::new();
+    for habit in &args.habits {
+        let (name, value) = habit.split_once('=').ok_or_else(|| {
+            Failure::new(Exit::Usage, format!("--habit {habit}: say NAME=VALUE, for example rename=refuse"))
+        })?;
+        habits.push((name.to_owned(), value.to_owned()));
+    }
+    if let Some(code) = &args.code
+        && !code.is_dir()
+    {
+        return Err(Failure::new(Exit::Usage, format!("--code {}: not a directory", code.display())));
+    }
+    let config = SimConfig { code: args.code.clone(), rtt: Duration::from_millis(args.rtt), habits, port: args.port };
+    Sim::start(&config).map_err(|e| Failure::new(Exit::Failed, format!("the simulator does not start: {e}")))
+}
+
+fn describe(sim: &Sim) {
+    println!("A simulated Pantheon site, '{}', runs until you press Ctrl-C.\n", sim.site());
+    println!("In another shell:\n");
+    for (name, value) in sim.env() {
+        println!("  export {name}={value}");
+    }
+    println!("  pantheonfs mount {}.dev DIR -o {}\n", sim.site(), sim.options());
+    println!("Its files: {} (dev; the others beside it)", sim.home("dev").display());
+    println!("Events and habits: curl {}", sim.control());
+}
+
+fn wait(stop: &Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(TICK);
+    }
+}

@@ -1,0 +1,222 @@
+//! The API that Terminus uses, as far as a client of an environment needs it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Map, Value, json};
+
+use super::state::{EMAIL, Shared, random_hex};
+use super::{ENVIRONMENTS, site, workflows};
+use crate::control::{ConnectionMode, EnvKind};
+
+type App = State<Arc<Shared>>;
+type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
+
+pub(super) fn routes(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/api/authorize/machine-token", post(log_in))
+        .route("/api/users/{user}", get(user))
+        .route("/api/users/{user}/memberships/sites", get(memberships))
+        .route("/api/site-names/{name}", get(site_name))
+        .route("/api/sites/{site}", get(site_info))
+        .route("/api/sites/{site}/environments", get(environments))
+        .route("/api/sites/{site}/environments/{env}", get(environment))
+        .route("/api/sites/{site}/environments/{env}/settings", get(settings))
+        .route("/api/sites/{site}/environments/{env}/variables", get(variables))
+        .route("/api/sites/{site}/environments/{env}/on-server-development/diffstat", get(diffstat))
+        .route("/api/sites/{site}/environments/{env}/code-log", get(code_log))
+        .route("/api/sites/{site}/environments/{env}/workflows", post(start_workflow))
+        .route("/api/sites/{site}/workflows", get(list_workflows))
+        .route("/api/sites/{site}/workflows/{id}", get(show_workflow))
+        .route("/api/track", post(|| async { Json(json!({})) }))
+        .layer(middleware::from_fn_with_state(shared.clone(), moods))
+        .with_state(shared)
+}
+
+fn error(status: StatusCode, text: &str) -> (StatusCode, Json<Value>) {
+    (status, Json(Value::String(text.to_owned())))
+}
+
+/// What the habit `api` makes of every answer; then whether the session is accepted.
+async fn moods(State(shared): App, headers: HeaderMap, request: Request, next: Next) -> Response {
+    tokio::time::sleep(shared.link.rtt()).await;
+    let mood = shared.lock().habits.get("api");
+    match mood {
+        "error" => return error(StatusCode::SERVICE_UNAVAILABLE, "the platform is having a bad day").into_response(),
+        "malformed" => return "{\"id\": \"cut off in the mid".into_response(),
+        "html" => return ([(header::CONTENT_TYPE, "text/html")], "<html>please log in</html>").into_response(),
+        "slow" => tokio::time::sleep(Duration::from_secs(60)).await,
+        _ => {}
+    }
+    let open = request.uri().path().ends_with("machine-token") || request.uri().path().ends_with("track");
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let known = bearer.is_some_and(|session| shared.lock().sessions.iter().any(|s| s == session));
+    if !open && !known {
+        return error(StatusCode::UNAUTHORIZED, "Unauthorized: the session has expired.").into_response();
+    }
+    next.run(request).await
+}
+
+async fn log_in(State(shared): App, Json(body): Json<Value>) -> Answer {
+    if body.get("machine_token").and_then(Value::as_str) != Some(shared.token.as_str()) {
+        let text = "Authorization failed. Please check that your machine token is valid.";
+        return Err(error(StatusCode::INTERNAL_SERVER_ERROR, text));
+    }
+    let random = random_hex(16).map_err(|e| error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()))?;
+    let session = format!("{}:{}", shared.user_id, random);
+    shared.lock().sessions.push(session.clone());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    Ok(Json(json!({ "session": session, "expires_at": now + 2_419_200, "user_id": shared.user_id })))
+}
+
+async fn user(State(shared): App) -> Answer {
+    Ok(Json(json!({
+        "id": shared.user_id,
+        "email": EMAIL,
+        "profile": { "firstname": "Dev", "lastname": "Sim", "full_name": "Dev Sim" },
+    })))
+}
+
+async fn memberships(State(shared): App) -> Answer {
+    let site = json!({ "id": shared.site_id, "name": shared.site_name, "framework": "wordpress" });
+    Ok(Json(json!([{ "id": shared.site_id, "site_id": shared.site_id, "role": "developer", "site": site }])))
+}
+
+async fn site_name(State(shared): App, Path(name): Path<String>) -> Answer {
+    if name != shared.site_name {
+        return Err(error(StatusCode::NOT_FOUND, "Not found."));
+    }
+    Ok(Json(json!({ "id": shared.site_id, "name": shared.site_name })))
+}
+
+fn check_site(shared: &Shared, id: &str) -> Result<(), (StatusCode, Json<Value>)> {
+    if id == shared.site_id { Ok(()) } else { Err(error(StatusCode::NOT_FOUND, "Not found.")) }
+}
+
+async fn site_info(State(shared): App, Path(id): Path<String>) -> Answer {
+    check_site(&shared, &id)?;
+    Ok(Json(json!({
+        "id": shared.site_id,
+        "name": shared.site_name,
+        "label": shared.site_name,
+        "framework": "wordpress",
+        "php_version": "82",
+        "frozen": false,
+        "created": 1_700_000_000,
+        "owner": shared.user_id,
+        "service_level": "free",
+        "settings": { "max_num_cdes": 10 },
+        "upstream": { "url": "https://sim.example/wordpress", "product_id": "sim", "branch": "master" },
+    })))
+}
+
+fn failed(e: std::io::Error) -> (StatusCode, Json<Value>) {
+    error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string())
+}
+
+/// The list embedded in an environment: with the habit `stale` it is the one of the last close look.
+fn embedded_diffstat(shared: &Shared, env: &str) -> std::io::Result<Value> {
+    if shared.habit_is("diffstat", "stale") {
+        let state = shared.lock();
+        let stale = state.environments.get(env).and_then(|e| e.stale_diffstat.clone());
+        return Ok(stale.unwrap_or_else(|| json!([])));
+    }
+    site::diffstat(shared, env)
+}
+
+fn environment_json(shared: &Shared, env: &str) -> std::io::Result<Value> {
+    let mode = shared.lock().environments.get(env).map(|e| e.mode);
+    let mut out = json!({
+        "watchers": 0,
+        "environment_created": 1_700_000_000,
+        "dns_zone": "pantheonsite.io",
+        "target_ref": site::target_ref(env),
+        "target_commit": site::head(shared, env)?,
+        "lock": { "locked": false, "username": null, "password": null },
+        "is_initialized": true,
+        "php_version": "82",
+        "randseed": "sim",
+        "styx_cluster": "sim",
+    });
+    if EnvKind::of(env).takes_code() {
+        out["on_server_development"] = json!(mode == Some(ConnectionMode::Sftp));
+        out["diffstat"] = embedded_diffstat(shared, env)?;
+    }
+    Ok(out)
+}
+
+async fn environments(State(shared): App, Path(id): Path<String>) -> Answer {
+    check_site(&shared, &id)?;
+    let all: std::io::Result<Map<String, Value>> =
+        ENVIRONMENTS.iter().map(|env| Ok(((*env).to_owned(), environment_json(&shared, env)?))).collect();
+    all.map(|all| Json(Value::Object(all))).map_err(failed)
+}
+
+fn check_env(shared: &Shared, (id, env): &(String, String)) -> Result<(), (StatusCode, Json<Value>)> {
+    check_site(shared, id)?;
+    if ENVIRONMENTS.contains(&env.as_str()) { Ok(()) } else { Err(error(StatusCode::NOT_FOUND, "Not found.")) }
+}
+
+async fn environment(State(shared): App, Path(at): Path<(String, String)>) -> Answer {
+    check_env(&shared, &at)?;
+    environment_json(&shared, &at.1).map(Json).map_err(failed)
+}
+
+async fn settings(State(shared): App, Path(at): Path<(String, String)>) -> Answer {
+    check_env(&shared, &at)?;
+    Ok(Json(json!({ "is_initialized": true, "ssl_enabled": false, "drush_version": 10 })))
+}
+
+async fn variables(State(shared): App, Path(at): Path<(String, String)>) -> Answer {
+    check_env(&shared, &at)?;
+    Ok(Json(json!({ "DB_PORT": "3306", "DB_USER": "pantheon", "DB_PASSWORD": "sim", "DB_NAME": "pantheon" })))
+}
+
+/// The close look: always fresh, and remembered.
+async fn diffstat(State(shared): App, Path(at): Path<(String, String)>) -> Answer {
+    check_env(&shared, &at)?;
+    let fresh = site::diffstat(&shared, &at.1).map_err(failed)?;
+    if let Some(env) = shared.lock().environments.get_mut(&at.1) {
+        env.stale_diffstat = Some(fresh.clone());
+    }
+    Ok(Json(fresh))
+}
+
+async fn code_log(State(shared): App, Path(at): Path<(String, String)>) -> Answer {
+    check_env(&shared, &at)?;
+    site::log(&shared, &at.1).map(Json).map_err(failed)
+}
+
+async fn start_workflow(
+    State(shared): App,
+    Path(at): Path<(String, String)>,
+    Json(body): Json<Value>,
+) -> Result<(StatusCode, Json<Value>), (StatusCode, Json<Value>)> {
+    check_env(&shared, &at)?;
+    let kind = body.get("type").and_then(Value::as_str).unwrap_or_default();
+    let params = body.get("params").cloned().unwrap_or_default();
+    if !params.is_object() {
+        return Err(error(StatusCode::BAD_REQUEST, "params must be an object"));
+    }
+    if !EnvKind::of(&at.1).takes_code() {
+        return Err(error(StatusCode::FORBIDDEN, "This environment takes no code changes."));
+    }
+    let started = workflows::start(&shared, &at.1, kind, params).map_err(failed)?;
+    Ok((StatusCode::ACCEPTED, Json(started)))
+}
+
+async fn list_workflows(State(shared): App, Path(id): Path<String>) -> Answer {
+    check_site(&shared, &id)?;
+    Ok(Json(workflows::list(&shared)))
+}
+
+async fn show_workflow(State(shared): App, Path((site, id)): Path<(String, String)>) -> Answer {
+    check_site(&shared, &site)?;
+    workflows::find(&shared, &id).map(Json).ok_or_else(|| error(StatusCode::NOT_FOUND, "Not found."))
+}

@@ -1,0 +1,147 @@
+//! The control URL: what teammates, other programs and bad luck do to the site, one route each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::state::{Shared, random_hex};
+use super::{site, workflows};
+use crate::control::ConnectionMode;
+
+type App = State<Arc<Shared>>;
+type Answer = Result<Json<Value>, (StatusCode, String)>;
+
+/// Route and what it is for.
+const ROUTES: [(&str, &str); 11] = [
+    (
+        "POST /control/mode",
+        r#"{"environment": "dev", "mode": "git"}: a teammate switches; git deletes what is uncommitted"#,
+    ),
+    ("POST /control/commit", r#"{"environment": "dev", "message": "…"}: a teammate commits everything"#),
+    ("POST /control/habit", r#"{"name": "rename", "value": "refuse"}: the server behaves so from now on"#),
+    ("POST /control/rtt", r#"{"ms": 50}: the latency of the link"#),
+    ("POST /control/cut", "{}: every SSH connection ends"),
+    ("POST /control/stall", r#"{"stalled": true}: nothing passes, nobody is told"#),
+    ("POST /control/migrate", r#"{"environment": "dev"}: the container moves; the home path changes, connections end"#),
+    ("POST /control/expire", "{}: every API session ends"),
+    ("POST /control/key", r#"{"key": "ssh-rsa AAAA…"}: another key may log in"#),
+    ("POST /control/reset", "{}: the counters begin anew"),
+    ("GET /control/counters", "SFTP requests, rounds (with a latency) and connections"),
+];
+
+pub(super) fn routes(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/control", get(index))
+        .route("/control/mode", post(mode))
+        .route("/control/commit", post(commit))
+        .route("/control/habit", post(habit))
+        .route("/control/rtt", post(rtt))
+        .route("/control/cut", post(cut))
+        .route("/control/stall", post(stall))
+        .route("/control/migrate", post(migrate))
+        .route("/control/expire", post(expire))
+        .route("/control/key", post(key))
+        .route("/control/reset", post(reset))
+        .route("/control/counters", get(counters))
+        .route("/control/diff", get(diff))
+        .with_state(shared)
+}
+
+fn bad(text: impl Into<String>) -> (StatusCode, String) {
+    (StatusCode::BAD_REQUEST, format!("{}\n", text.into()))
+}
+
+fn text<'a>(body: &'a Value, field: &str) -> Result<&'a str, (StatusCode, String)> {
+    body.get(field).and_then(Value::as_str).ok_or_else(|| bad(format!("\"{field}\" is missing")))
+}
+
+fn environment<'a>(shared: &Shared, body: &'a Value) -> Result<&'a str, (StatusCode, String)> {
+    let name = text(body, "environment")?;
+    let known = shared.lock().environments.contains_key(name);
+    if known { Ok(name) } else { Err(bad(format!("no environment '{name}'"))) }
+}
+
+async fn index(State(shared): App) -> Json<Value> {
+    let routes: serde_json::Map<String, Value> =
+        ROUTES.iter().map(|(route, what)| ((*route).to_owned(), json!(what))).collect();
+    Json(json!({ "routes": routes, "habits": shared.lock().habits.describe() }))
+}
+
+async fn mode(State(shared): App, Json(body): Json<Value>) -> Answer {
+    let env = environment(&shared, &body)?;
+    let mode = ConnectionMode::parse(text(&body, "mode")?).ok_or_else(|| bad("a mode is sftp or git"))?;
+    workflows::set_mode(&shared, env, mode).map_err(bad)?;
+    Ok(Json(json!({ "environment": env, "mode": mode.to_string() })))
+}
+
+async fn commit(State(shared): App, Json(body): Json<Value>) -> Answer {
+    let env = environment(&shared, &body)?;
+    let id = site::commit(&shared, env, text(&body, "message")?, "Team Mate", "mate@sim.example");
+    Ok(Json(json!({ "commit": id.map_err(|e| bad(e.to_string()))? })))
+}
+
+async fn habit(State(shared): App, Json(body): Json<Value>) -> Answer {
+    let (name, value) = (text(&body, "name")?, text(&body, "value")?);
+    shared.lock().habits.set(name, value).map_err(bad)?;
+    Ok(Json(json!({ "name": name, "value": value })))
+}
+
+async fn rtt(State(shared): App, Json(body): Json<Value>) -> Answer {
+    let ms =
+        body.get("ms").and_then(Value::as_u64).filter(|ms| *ms <= 60_000).ok_or_else(|| bad("\"ms\": 0 to 60000"))?;
+    shared.link.set_rtt(Duration::from_millis(ms));
+    Ok(Json(json!({ "ms": ms })))
+}
+
+async fn cut(State(shared): App) -> Answer {
+    shared.link.cut();
+    Ok(Json(json!({})))
+}
+
+async fn stall(State(shared): App, Json(body): Json<Value>) -> Answer {
+    let stalled = body.get("stalled").and_then(Value::as_bool).ok_or_else(|| bad("\"stalled\": true or false"))?;
+    shared.link.set_silent(stalled);
+    Ok(Json(json!({ "stalled": stalled })))
+}
+
+async fn migrate(State(shared): App, Json(body): Json<Value>) -> Answer {
+    let env = environment(&shared, &body)?;
+    let binding = random_hex(16).map_err(|e| bad(e.to_string()))?;
+    if let Some(environment) = shared.lock().environments.get_mut(env) {
+        environment.binding = binding.clone();
+    }
+    shared.link.cut();
+    Ok(Json(json!({ "environment": env, "binding": binding })))
+}
+
+async fn expire(State(shared): App) -> Answer {
+    shared.lock().sessions.clear();
+    Ok(Json(json!({})))
+}
+
+async fn key(State(shared): App, Json(body): Json<Value>) -> Answer {
+    let key = russh::keys::PublicKey::from_openssh(text(&body, "key")?).map_err(|e| bad(e.to_string()))?;
+    shared.lock().authorized.push(key);
+    Ok(Json(json!({})))
+}
+
+async fn reset(State(shared): App) -> Answer {
+    shared.rounds().reset();
+    shared.lock().ssh_connections = 0;
+    Ok(Json(json!({})))
+}
+
+async fn counters(State(shared): App) -> Answer {
+    let connections = shared.lock().ssh_connections;
+    let rounds = shared.rounds();
+    Ok(Json(json!({ "requests": rounds.requests(), "rounds": rounds.deepest(), "connections": connections })))
+}
+
+async fn diff(State(shared): App) -> Result<String, (StatusCode, String)> {
+    site::diff(&shared, "dev").map_err(|e| bad(e.to_string()))
+}

@@ -1,0 +1,70 @@
+//! The platform's bad habits, each a switch by name.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+/// Name, what it may be (the first is the default), what it does.
+const TABLE: [(&str, &[&str], &str); 9] = [
+    ("rename", &["allow", "refuse", "refuse-directories", "refuse-replace"], "what SFTP renames are answered with"),
+    ("extensions", &["on", "off"], "posix-rename, statvfs and limits, for connections made from now on"),
+    ("second-connection", &["allow", "refuse"], "a second SFTP session beside a running one"),
+    ("chmod", &["obey", "ignore"], "permissions set by the client"),
+    ("ed25519-keys", &["refuse", "accept"], "user keys of that type"),
+    ("diffstat", &["fresh", "stale"], "stale: frozen until somebody asks for the fresh one"),
+    ("api", &["ok", "error", "malformed", "html", "slow"], "what the API answers"),
+    ("workflow", &["succeed", "fail"], "how mode switches and commits end"),
+    ("host-key", &["ed25519", "rsa-sha1"], "only at the start: rsa-sha1 offers nothing but ssh-rsa"),
+];
+
+/// How the simulator behaves.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Habits(BTreeMap<&'static str, &'static str>);
+
+impl Habits {
+    pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let names = || TABLE.iter().map(|(name, _, _)| *name).collect::<Vec<_>>().join(", ");
+        let (name, values, _) = TABLE
+            .iter()
+            .find(|(known, _, _)| *known == name)
+            .ok_or_else(|| format!("no habit '{name}'; there are {}", names()))?;
+        let value = values
+            .iter()
+            .find(|known| **known == value)
+            .ok_or_else(|| format!("habit {name}: one of {}", values.join(", ")))?;
+        self.0.insert(name, value);
+        Ok(())
+    }
+
+    pub(super) fn get(&self, name: &str) -> &'static str {
+        let default = TABLE.iter().find(|(known, _, _)| *known == name).map_or("", |(_, values, _)| values[0]);
+        self.0.get(name).copied().unwrap_or(default)
+    }
+
+    /// Whether a habit has this value.
+    pub(super) fn is(&self, name: &str, value: &str) -> bool {
+        self.get(name) == value
+    }
+
+    pub(super) fn describe(&self) -> Value {
+        let all = TABLE.iter().map(|(name, values, text)| {
+            ((*name).to_owned(), json!({ "now": self.get(name), "one_of": values, "what": text }))
+        });
+        Value::Object(all.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn habits_have_defaults_and_refuse_nonsense() {
+        let mut habits = Habits::default();
+        assert!(habits.is("rename", "allow"));
+        habits.set("rename", "refuse").expect("known");
+        assert!(habits.is("rename", "refuse"));
+        assert!(habits.set("rename", "perhaps").is_err());
+        assert!(habits.set("nonsense", "on").expect_err("unknown").contains("rename"));
+    }
+}

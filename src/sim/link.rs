@@ -1,0 +1,133 @@
+//! A link with a latency and a bandwidth: a delay line per direction, so that much can be under way at once, as on a real
+//! one. It can be cut, and it can go silent without a word.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+
+/// How a link behaves. Cheap to clone; changes reach what is connected.
+#[derive(Clone)]
+pub struct LinkConfig(Arc<Inner>);
+
+struct Inner {
+    rtt_micros: AtomicU64,
+    /// Per direction; 0: unlimited.
+    bytes_per_second: AtomicU64,
+    silent: AtomicBool,
+    cuts: watch::Sender<u64>,
+}
+
+/// Bytes taken from the sender at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Chunks on the line: enough for 1 Gbit/s at 300 ms.
+const MAX_CHUNKS: usize = 1024;
+/// How often a silent link looks whether it may speak again.
+const SILENT_TICK: Duration = Duration::from_millis(20);
+
+impl LinkConfig {
+    pub fn new(rtt: Duration, bytes_per_second: u64) -> Self {
+        let (cuts, _) = watch::channel(0);
+        let inner = Inner {
+            rtt_micros: AtomicU64::new(0),
+            bytes_per_second: AtomicU64::new(bytes_per_second),
+            silent: AtomicBool::new(false),
+            cuts,
+        };
+        let link = Self(Arc::new(inner));
+        link.set_rtt(rtt);
+        link
+    }
+
+    pub fn set_rtt(&self, rtt: Duration) {
+        self.0.rtt_micros.store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub fn rtt(&self) -> Duration {
+        Duration::from_micros(self.0.rtt_micros.load(Ordering::Relaxed))
+    }
+
+    /// Nothing passes any more, and nobody is told.
+    pub fn set_silent(&self, silent: bool) {
+        self.0.silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// Ends every connection.
+    pub fn cut(&self) {
+        self.0.cuts.send_modify(|n| *n += 1);
+    }
+
+    fn silent(&self) -> bool {
+        self.0.silent.load(Ordering::Relaxed)
+    }
+
+    /// Carries bytes both ways until one side ends or the link is cut.
+    pub(super) async fn join<A, B>(&self, a: A, b: B)
+    where
+        A: AsyncRead + AsyncWrite + Send + 'static,
+        B: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let mut cuts = self.0.cuts.subscribe();
+        let (a_in, a_out) = tokio::io::split(a);
+        let (b_in, b_out) = tokio::io::split(b);
+        tokio::select! {
+            () = self.pump(a_in, b_out) => {}
+            () = self.pump(b_in, a_out) => {}
+            _ = cuts.changed() => {}
+        }
+    }
+
+    async fn pump(&self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+        let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(MAX_CHUNKS);
+        let take = async move {
+            let mut free_at = Instant::now();
+            loop {
+                let mut chunk = vec![0; CHUNK_BYTES];
+                match from.read(&mut chunk).await {
+                    Ok(n) if n > 0 => chunk.truncate(n),
+                    _ => return,
+                }
+                free_at = free_at.max(Instant::now()) + self.sending_time(chunk.len());
+                if sender.send((free_at + self.rtt() / 2, chunk)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let give = async {
+            while let Some((due, chunk)) = receiver.recv().await {
+                tokio::time::sleep_until(due.into()).await;
+                while self.silent() {
+                    tokio::time::sleep(SILENT_TICK).await;
+                }
+                if to.write_all(&chunk).await.is_err() || to.flush().await.is_err() {
+                    return;
+                }
+            }
+            // What was under way has arrived: now the other side may know that there is no more.
+            let _ = to.shutdown().await;
+        };
+        tokio::join!(take, give);
+    }
+
+    fn sending_time(&self, bytes: usize) -> Duration {
+        match self.0.bytes_per_second.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs_f64(bytes as f64 / rate as f64),
+        }
+    }
+}
+
+/// Puts the link in front of a server: what connects to `listener` is carried to `target`. Runs until it is dropped.
+pub async fn serve_link(listener: TcpListener, target: String, link: LinkConfig) {
+    while let Ok((client, _)) = listener.accept().await {
+        let (target, link) = (target.clone(), link.clone());
+        tokio::spawn(async move {
+            let Ok(server) = TcpStream::connect(&target).await else { return };
+            let _ = (client.set_nodelay(true), server.set_nodelay(true));
+            link.join(client, server).await;
+        });
+    }
+}

@@ -1,0 +1,67 @@
+//! Counting round trips, not requests: how many times somebody had to wait for an answer before asking the next thing.
+//!
+//! A request belongs to a later round than an answer that the client had when it asked. With a simulated round trip of
+//! R, an answer given at S is with the client at S + R/2, and what it asks then is here at S + R: whatever comes earlier
+//! was on its way already.
+
+use std::time::{Duration, Instant};
+
+/// See the module header. Meaningful only while a latency is simulated.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    /// Answers: when, and the deepest round answered until then.
+    answered: Vec<(Instant, u32)>,
+    deepest: u32,
+    requests: u64,
+}
+
+impl Rounds {
+    /// A request came in; says which round it belongs to.
+    pub(super) fn asked(&mut self, rtt: Duration) -> u32 {
+        self.requests += 1;
+        // A tenth less: the delay line may be early by a tick of its clock.
+        let with_client = Instant::now().checked_sub(rtt * 9 / 10);
+        let before = self.answered.partition_point(|(at, _)| Some(*at) <= with_client);
+        let round = 1 + before.checked_sub(1).map_or(0, |i| self.answered[i].1);
+        self.deepest = self.deepest.max(round);
+        round
+    }
+
+    /// An answer to a request of `round` goes out.
+    pub(super) fn answered(&mut self, round: u32) {
+        let deepest = self.answered.last().map_or(0, |(_, round)| *round).max(round);
+        self.answered.push((Instant::now(), deepest));
+    }
+
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn deepest(&self) -> u32 {
+        self.deepest
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.requests
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_together_is_one_round() {
+        let rtt = Duration::from_millis(40);
+        let mut rounds = Rounds::default();
+        for _ in 0..10 {
+            let round = rounds.asked(rtt);
+            rounds.answered(round);
+        }
+        assert_eq!((rounds.deepest(), rounds.requests()), (1, 10));
+        std::thread::sleep(rtt);
+        let round = rounds.asked(rtt);
+        rounds.answered(round);
+        assert_eq!(rounds.deepest(), 2);
+    }
+}

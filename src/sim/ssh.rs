@@ -1,0 +1,135 @@
+//! The SSH server: who may log in, and the one subsystem.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::keys::Algorithm;
+use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, VerifiedPublicKey};
+use russh::{Channel, ChannelId, Preferred};
+use tokio::net::TcpListener;
+
+use super::sftp::Sftp;
+use super::state::Shared;
+
+/// Bytes between our end of the link and the SSH server.
+const PIPE_BYTES: usize = 1024 * 1024;
+/// The platform's own limit on silence.
+const IDLE_LIMIT: Duration = Duration::from_secs(600);
+
+pub(super) fn server_config(shared: &Shared) -> io::Result<Config> {
+    let key = russh::keys::load_secret_key(shared.host_key(), None).map_err(io::Error::other)?;
+    let mut preferred = Preferred::default();
+    if shared.habit_is("host-key", "rsa-sha1") {
+        preferred.key = Cow::Owned(vec![Algorithm::Rsa { hash: None }]);
+    }
+    Ok(Config {
+        keys: vec![key],
+        preferred,
+        // Nobody guesses passwords here, and tests should not wait.
+        auth_rejection_time: Duration::from_millis(10),
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        inactivity_timeout: Some(IDLE_LIMIT),
+        window_size: 16 * 1024 * 1024,
+        nodelay: true,
+        ..Config::default()
+    })
+}
+
+pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, config: Arc<Config>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let (shared, config) = (shared.clone(), config.clone());
+        let _ = client.set_nodelay(true);
+        shared.lock().ssh_connections += 1;
+        tokio::spawn(async move {
+            let (near, far) = tokio::io::duplex(PIPE_BYTES);
+            let login = Login { shared: shared.clone(), environment: None, channels: HashMap::new() };
+            let session = tokio::spawn(async move {
+                match russh::server::run_stream(config, far, login).await {
+                    Ok(session) => session.await,
+                    Err(error) => Err(error),
+                }
+            });
+            shared.link.join(client, near).await;
+            if let Ok(Err(error)) = session.await {
+                log::debug!("a simulated SSH session ended: {error}");
+            }
+        });
+    }
+}
+
+struct Login {
+    shared: Arc<Shared>,
+    environment: Option<String>,
+    channels: HashMap<ChannelId, Channel<Msg>>,
+}
+
+impl Login {
+    /// `dev.UUID`, or `appserver.dev.UUID` as Terminus says it to a single host.
+    fn environment_of(&self, user: &str) -> Option<String> {
+        let user = user.strip_prefix("appserver.").unwrap_or(user);
+        let (env, id) = user.split_once('.')?;
+        let known = id == self.shared.site_id && self.shared.lock().environments.contains_key(env);
+        known.then(|| env.to_owned())
+    }
+
+    fn decide(&mut self, user: &str, proved: bool) -> Auth {
+        match self.environment_of(user).filter(|_| proved) {
+            Some(env) => {
+                self.environment = Some(env);
+                Auth::Accept
+            }
+            None => Auth::reject(),
+        }
+    }
+}
+
+impl Handler for Login {
+    type Error = russh::Error;
+
+    async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
+        let right = password == self.shared.password;
+        Ok(self.decide(user, right))
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        let known = {
+            let state = self.shared.lock();
+            let taken = key.public_key.algorithm() != Algorithm::Ed25519 || state.habits.is("ed25519-keys", "accept");
+            taken && state.authorized.iter().any(|known| known.key_data() == key.public_key.key_data())
+        };
+        Ok(self.decide(user, known))
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.channels.insert(channel.id(), channel);
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
+        session.close(channel)
+    }
+
+    async fn subsystem_request(&mut self, id: ChannelId, name: &str, session: &mut Session) -> Result<(), Self::Error> {
+        let (Some(env), Some(channel), "sftp") = (self.environment.clone(), self.channels.remove(&id), name) else {
+            return session.channel_failure(id);
+        };
+        match Sftp::start(self.shared.clone(), &env) {
+            Some(sftp) => {
+                session.channel_success(id)?;
+                let limits = russh_sftp::server::Config { max_client_packet_len: 512 * 1024 };
+                russh_sftp::server::run_with_config(channel.into_stream(), sftp, limits).await;
+                Ok(())
+            }
+            None => session.channel_failure(id),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What the simulator knows: the site, its environments, who may log in, what runs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use russh::keys::{PublicKey, PublicKeyBase64};
+use tempfile::TempDir;
+
+use super::habits::Habits;
+use super::link::LinkConfig;
+use super::rounds::Rounds;
+use super::workflows::Workflow;
+use super::{ENVIRONMENTS, SimConfig, demo_site, site};
+use crate::control::{ConnectionMode, EnvKind};
+
+/// Shared by the SSH server, the API and the control URL.
+pub(super) struct Shared {
+    dir: TempDir,
+    pub(super) site_name: String,
+    pub(super) site_id: String,
+    pub(super) user_id: String,
+    pub(super) token: String,
+    pub(super) password: String,
+    pub(super) link: LinkConfig,
+    state: Mutex<State>,
+    pub(super) rounds: Mutex<Rounds>,
+}
+
+pub(super) struct State {
+    pub(super) environments: BTreeMap<String, Environment>,
+    pub(super) habits: Habits,
+    pub(super) authorized: Vec<PublicKey>,
+    /// API sessions that are accepted.
+    pub(super) sessions: Vec<String>,
+    pub(super) workflows: Vec<Workflow>,
+    pub(super) ssh_connections: u64,
+}
+
+pub(super) struct Environment {
+    pub(super) mode: ConnectionMode,
+    /// What `pwd` says after login: changes with each migration.
+    pub(super) binding: String,
+    /// SFTP sessions that run.
+    pub(super) sessions: u32,
+    /// The pending list as it was when it was last looked at closely.
+    pub(super) stale_diffstat: Option<serde_json::Value>,
+}
+
+pub(super) const EMAIL: &str = "dev@sim.example";
+
+/// `n` random bytes as hexadecimal text.
+pub(super) fn random_hex(n: usize) -> io::Result<String> {
+    let mut bytes = vec![0; n];
+    let mut at = 0;
+    while at < n {
+        at += rustix::rand::getrandom(&mut bytes[at..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+pub(super) fn random_uuid() -> io::Result<String> {
+    let hex = random_hex(16)?;
+    Ok(format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32]))
+}
+
+/// Keys are made by OpenSSH itself: its formats are what clients must read.
+fn ssh_keygen(kind: &str, file: &Path) -> io::Result<()> {
+    let bits: &[&str] = if kind == "rsa" { &["-b", "2048"] } else { &[] };
+    let mut command = Command::new("ssh-keygen");
+    command.args(["-q", "-t", kind, "-N", "", "-C", "sim", "-f"]).arg(file).args(bits);
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(io::Error::other(format!("ssh-keygen ended with {status}"))),
+        Err(error) => Err(io::Error::other(format!("ssh-keygen (package openssh-client): {error}"))),
+    }
+}
+
+impl Shared {
+    pub(super) fn create(config: &SimConfig) -> io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("pantheonfs-sim-").tempdir()?;
+        let mut habits = Habits::default();
+        for (name, value) in &config.habits {
+            habits.set(name, value).map_err(io::Error::other)?;
+        }
+        fs::create_dir(dir.path().join("home"))?;
+        fs::create_dir(dir.path().join("terminus"))?;
+        ssh_keygen("ecdsa", &dir.path().join("identity"))?;
+        let host_key = if habits.is("host-key", "rsa-sha1") { "rsa" } else { "ed25519" };
+        ssh_keygen(host_key, &dir.path().join("host_key"))?;
+        let authorized = russh::keys::load_public_key(dir.path().join("identity.pub")).map_err(io::Error::other)?;
+        let environments = ENVIRONMENTS.iter().map(|name| {
+            let mode = if EnvKind::of(name).takes_code() { ConnectionMode::Sftp } else { ConnectionMode::Git };
+            let environment = Environment { mode, binding: random_hex(16)?, sessions: 0, stale_diffstat: None };
+            io::Result::Ok(((*name).to_owned(), environment))
+        });
+        let shared = Self {
+            site_name: "sim-wordpress".into(),
+            site_id: random_uuid()?,
+            user_id: random_uuid()?,
+            token: random_hex(20)?,
+            password: random_hex(8)?,
+            link: LinkConfig::new(config.rtt, 0),
+            state: Mutex::new(State {
+                environments: environments.collect::<io::Result<_>>()?,
+                habits,
+                authorized: vec![authorized],
+                sessions: Vec::new(),
+                workflows: Vec::new(),
+                ssh_connections: 0,
+            }),
+            rounds: Mutex::default(),
+            dir,
+        };
+        let code = shared.home("dev").join("code");
+        match &config.code {
+            Some(from) => site::copy_tree(from, &code)?,
+            None => demo_site::write(&code)?,
+        }
+        site::build(&shared)?;
+        Ok(shared)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(super) fn home(&self, environment: &str) -> PathBuf {
+        self.root().join("home").join(environment)
+    }
+
+    pub(super) fn repository(&self) -> PathBuf {
+        self.root().join("repository.git")
+    }
+
+    /// The private git directory of an environment's work tree; outside of `code`, where it is not seen.
+    pub(super) fn git_dir(&self, environment: &str) -> PathBuf {
+        self.root().join("git").join(environment)
+    }
+
+    pub(super) fn identity(&self) -> PathBuf {
+        self.root().join("identity")
+    }
+
+    pub(super) fn known_hosts(&self) -> PathBuf {
+        self.root().join("known_hosts")
+    }
+
+    pub(super) fn host_key(&self) -> PathBuf {
+        self.root().join("host_key")
+    }
+
+    pub(super) fn write_known_hosts(&self, port: u16) -> io::Result<()> {
+        let key = russh::keys::load_public_key(self.root().join("host_key.pub")).map_err(io::Error::other)?;
+        let line = format!("[127.0.0.1]:{port} {} {}\n", key.algorithm().as_str(), key.public_key_base64());
+        fs::write(self.known_hosts(), line)?;
+        fs::set_permissions(self.known_hosts(), fs::Permissions::from_mode(0o600))
+    }
+
+    /// Whether code may be changed over SFTP now.
+    pub(super) fn code_writable(&self, environment: &str) -> bool {
+        let writable = |env: &Environment| env.mode == ConnectionMode::Sftp;
+        EnvKind::of(environment).takes_code() && self.lock().environments.get(environment).is_some_and(writable)
+    }
+
+    pub(super) fn habit_is(&self, name: &str, value: &str) -> bool {
+        self.lock().habits.is(name, value)
+    }
+
+    pub(super) fn rounds(&self) -> MutexGuard<'_, Rounds> {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
