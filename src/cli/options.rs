@@ -139,7 +139,8 @@ impl Options {
             return Ok(());
         }
         // ssh_config keywords are known in any case.
-        let known = VALUES.iter().copied().find(|known| known.eq_ignore_ascii_case(name));
+        let is_flag = value.is_none() && FLAGS.contains(&name);
+        let known = VALUES.iter().copied().find(|known| known.eq_ignore_ascii_case(name) && !is_flag);
         match (known, value) {
             (Some(known), Some(value)) if !value.is_empty() => self.set(known, value, word, place),
             (Some(known), _) => Err(usage(format!("option '{known}' needs a value ({known}=…)"))),

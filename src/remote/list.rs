@@ -1,5 +1,6 @@
 //! Listing a directory: OPENDIR, then several READDIRs under way at a time, and a CLOSE that nobody waits for.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::handles::Slot;
@@ -55,8 +56,9 @@ fn open(session: Arc<Session>, slot: Slot, wire: Vec<u8>, class: Class, finished
             let progress = Progress {
                 entries: Vec::new(),
                 pages: 0,
-                under_way: 0,
-                ended: false,
+                asked: 0,
+                under_way: BTreeSet::new(),
+                end: None,
                 failure: None,
                 finished: Some(finished),
                 slot: Some(slot),
@@ -84,8 +86,12 @@ struct Listing {
 struct Progress {
     entries: Vec<NameEntry>,
     pages: usize,
-    under_way: usize,
-    ended: bool,
+    /// READDIRs sent, and the numbers of those that have no answer yet.
+    asked: usize,
+    under_way: BTreeSet<usize>,
+    /// The first READDIR that was answered with the end. Those sent after it have nothing to add; waiting for them would
+    /// cost a round trip per directory.
+    end: Option<usize>,
     failure: Option<ErrorKind>,
     finished: Option<Finished>,
     slot: Option<Slot>,
@@ -97,17 +103,23 @@ impl Listing {
     }
 
     fn read(self: &Arc<Self>, count: usize) {
-        self.lock().under_way += count;
         for _ in 0..count {
+            let number = {
+                let mut progress = self.lock();
+                let number = progress.asked;
+                progress.asked += 1;
+                progress.under_way.insert(number);
+                number
+            };
             let this = self.clone();
             let request = Request::ReadDir { handle: self.handle.clone() };
-            self.session.engine.submit(request, self.class, move |reply| this.answered(reply));
+            self.session.engine.submit(request, self.class, move |reply| this.answered(number, reply));
         }
     }
 
-    fn answered(self: &Arc<Self>, reply: Result<Reply, crate::sftp::SftpError>) {
+    fn answered(self: &Arc<Self>, number: usize, reply: Result<Reply, crate::sftp::SftpError>) {
         let mut progress = self.lock();
-        progress.under_way -= 1;
+        progress.under_way.remove(&number);
         match reply {
             Ok(Reply::Names(names)) => {
                 progress.pages += 1;
@@ -117,23 +129,26 @@ impl Listing {
                         Some(ErrorKind::Protocol(format!("a directory of more than {MAX_ENTRIES} entries")));
                 }
             }
-            Ok(Reply::Status { code: StatusCode::Eof, .. }) => progress.ended = true,
+            Ok(Reply::Status { code: StatusCode::Eof, .. }) => {
+                progress.end = Some(progress.end.map_or(number, |end| end.min(number)));
+            }
             Ok(Reply::Status { code, message }) => progress.failure = Some(ErrorKind::from_status(code, message)),
             Ok(_) => progress.failure = Some(ErrorKind::unexpected()),
             Err(error) => progress.failure = Some(error.into()),
         }
-        if !progress.ended && progress.failure.is_none() {
-            let more = (MAX_READS - progress.under_way.min(MAX_READS)).min(2);
-            drop(progress);
-            return self.read(more);
-        }
-        if progress.under_way == 0 {
-            self.finish(progress);
+        match (progress.end, &progress.failure) {
+            (None, None) => {
+                let more = (MAX_READS - progress.under_way.len().min(MAX_READS)).min(2);
+                drop(progress);
+                self.read(more);
+            }
+            (Some(end), None) if progress.under_way.first().is_some_and(|first| *first < end) => {}
+            _ => self.finish(progress),
         }
     }
 
     fn finish(&self, mut progress: std::sync::MutexGuard<'_, Progress>) {
-        let (finished, slot) = (progress.finished.take(), progress.slot.take());
+        let (Some(finished), slot) = (progress.finished.take(), progress.slot.take()) else { return };
         let result = match progress.failure.take() {
             Some(kind) => Err(kind),
             None => Ok(std::mem::take(&mut progress.entries)),
@@ -142,9 +157,7 @@ impl Listing {
         // Sent before the slot is free, so that the server closes before it opens the next.
         self.session.engine.submit(Request::Close { handle: self.handle.clone() }, self.class, |_| {});
         drop(slot);
-        if let Some(finished) = finished {
-            finished(result);
-        }
+        finished(result);
     }
 }
 

@@ -195,7 +195,11 @@ impl Storing<'_> {
         let remove_temp = || drop(self.send(Request::Remove { path: self.call.wire(&temp) }));
         let result = found.and_then(|found| {
             let perm = self.how.perm.or(found.map(|attr| attr.perm)).unwrap_or(DEFAULT_PERM);
-            self.write_all(&handle, Some(perm))
+            let sent = self.send_all(&handle, Some(perm))?;
+            // The base once more, behind the last byte: what happened meanwhile is seen without a round trip of its own.
+            let again = self.send(Request::Lstat { path: self.call.wire(self.path) });
+            self.finish(sent)?;
+            self.check(base, self.call.attr(again))
         });
         if let Err(kind) = result {
             if !kind.is_loss() {
@@ -204,11 +208,10 @@ impl Storing<'_> {
             }
             return Err(kind.into());
         }
-        self.move_into_place(base, &temp).inspect_err(|_| remove_temp())
+        self.move_into_place(&temp).inspect_err(|_| remove_temp())
     }
 
-    fn move_into_place(&self, base: Base, temp: &RemotePath) -> Result<Attr, Failed> {
-        self.check(base, self.call.lstat(self.path))?;
+    fn move_into_place(&self, temp: &RemotePath) -> Result<Attr, Failed> {
         self.permit.still_valid().map_err(ErrorKind::from)?;
         let moved = self.call.send(Request::posix_rename(&self.call.wire(temp), &self.call.wire(self.path)));
         let now = self.call.send_lstat(self.path);
@@ -252,7 +255,12 @@ impl Storing<'_> {
 
     /// All bytes, then size, permissions and time, then a look at what is there: it must be what was sent.
     fn write_all(&self, handle: &[u8], perm: Option<u16>) -> Result<Attr, ErrorKind> {
-        let engine = &self.call.session.engine;
+        let sent = self.send_all(handle, perm)?;
+        self.finish(sent)
+    }
+
+    /// Sends everything; waits only when more is under way than is good.
+    fn send_all(&self, handle: &[u8], perm: Option<u16>) -> Result<Sent, ErrorKind> {
         let piece = self.call.session.write_bytes();
         let (mut at, mut under_way) = (0, 0);
         let mut writes: VecDeque<(u64, Pending)> = VecDeque::new();
@@ -267,21 +275,24 @@ impl Storing<'_> {
                 under_way -= self.finish_write(&mut writes)?;
             }
         }
-        let set = |attrs| engine.send(Request::FsetStat { handle: handle.to_vec(), attrs }, self.class());
+        let set = |attrs| self.send(Request::FsetStat { handle: handle.to_vec(), attrs });
         let sized = set(RawAttrs { size: Some(self.source.len), ..RawAttrs::default() });
         let perm = perm.map(|perm| set(RawAttrs { perm: Some(u32::from(perm)), ..RawAttrs::default() }));
         let times = self.how.mtime.map(|t| set(RawAttrs { times: Some((t, t)), ..RawAttrs::default() }));
         let stat = self.send(Request::Fstat { handle: handle.to_vec() });
-        let closed = self.close(handle);
-        while !writes.is_empty() {
-            self.finish_write(&mut writes)?;
+        Ok(Sent { writes, sized, wishes: [perm, times], stat, closed: self.close(handle) })
+    }
+
+    fn finish(&self, mut sent: Sent) -> Result<Attr, ErrorKind> {
+        while !sent.writes.is_empty() {
+            self.finish_write(&mut sent.writes)?;
         }
-        let sized = self.call.done(sized);
-        for pending in [perm, times].into_iter().flatten() {
+        let sized = self.call.done(sent.sized);
+        for pending in sent.wishes.into_iter().flatten() {
             self.refusable(pending)?;
         }
-        let attr = self.call.attr(stat)?;
-        self.call.done(closed)?;
+        let attr = self.call.attr(sent.stat)?;
+        self.call.done(sent.closed)?;
         if attr.size != self.source.len {
             sized?;
             let message = format!("the file has {} bytes there instead of {}", attr.size, self.source.len);
@@ -308,6 +319,16 @@ impl Storing<'_> {
             Ok(()) => Ok(()),
         }
     }
+}
+
+/// What was sent and has no answer yet.
+struct Sent {
+    writes: VecDeque<(u64, Pending)>,
+    sized: Pending,
+    /// Permissions and times: a server may refuse them.
+    wishes: [Option<Pending>; 2],
+    stat: Pending,
+    closed: Pending,
 }
 
 /// Whose fault it was.

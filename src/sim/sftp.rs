@@ -100,7 +100,7 @@ impl Sftp {
     }
 
     /// The path on disk. Absolute paths exist below the binding only, and `/code` is known too.
-    fn path(&self, path: &str) -> Reply<PathBuf> {
+    fn place(&self, path: &str) -> Reply<PathBuf> {
         let relative = match path.strip_prefix(&self.binding) {
             Some(rest) if rest.is_empty() || rest.starts_with('/') => rest.trim_start_matches('/'),
             _ if path == "/code" || path.starts_with("/code/") => &path[1..],
@@ -122,8 +122,23 @@ impl Sftp {
                 Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
             }
         }
-        self.contained(&out)?;
         Ok(out)
+    }
+
+    /// For requests that follow a link at the end of the path.
+    fn followed(&self, path: &str) -> Reply<PathBuf> {
+        let path = self.place(path)?;
+        self.contained(&path)?;
+        Ok(path)
+    }
+
+    /// For requests that are about the object itself, even if it is a link that leads out.
+    fn path(&self, path: &str) -> Reply<PathBuf> {
+        let path = self.place(path)?;
+        if path != self.home {
+            path.parent().map_or(Ok(()), |parent| self.contained(parent))?;
+        }
+        Ok(path)
     }
 
     /// Links may lead about in the binding, but not out of it.
@@ -307,7 +322,7 @@ impl Handler for Sftp {
 
     async fn open(&mut self, id: u32, filename: String, flags: OpenFlags, attrs: FileAttributes) -> Reply<Handle> {
         self.answer(|sftp| {
-            let path = sftp.path(&filename)?;
+            let path = sftp.followed(&filename)?;
             let writable =
                 flags.intersects(OpenFlags::WRITE | OpenFlags::APPEND | OpenFlags::CREATE | OpenFlags::TRUNCATE);
             if writable {
@@ -364,7 +379,7 @@ impl Handler for Sftp {
 
     async fn stat(&mut self, id: u32, path: String) -> Reply<Attrs> {
         self.answer(|sftp| {
-            let meta = sftp.path(&path)?.metadata().map_err(|e| status(&e))?;
+            let meta = sftp.followed(&path)?.metadata().map_err(|e| status(&e))?;
             Ok(Attrs { id, attrs: attributes(&meta) })
         })
     }
@@ -378,7 +393,7 @@ impl Handler for Sftp {
 
     async fn setstat(&mut self, id: u32, path: String, attrs: FileAttributes) -> Reply<Status> {
         self.answer(|sftp| {
-            let path = sftp.path(&path)?;
+            let path = sftp.followed(&path)?;
             sftp.check_write(&path)?;
             sftp.set(&Target::Path(&path), &attrs).map(|()| done(id))
         })
@@ -390,7 +405,7 @@ impl Handler for Sftp {
 
     async fn opendir(&mut self, id: u32, path: String) -> Reply<Handle> {
         self.answer(|sftp| {
-            let entries = sftp.listing(&sftp.path(&path)?).map_err(|e| status(&e))?;
+            let entries = sftp.listing(&sftp.followed(&path)?).map_err(|e| status(&e))?;
             Ok(Handle { id, handle: sftp.keep(Open::Dir(entries))? })
         })
     }
@@ -436,7 +451,7 @@ impl Handler for Sftp {
 
     async fn realpath(&mut self, id: u32, path: String) -> Reply<Name> {
         self.answer(|sftp| {
-            let path = sftp.path(&path)?;
+            let path = sftp.followed(&path)?;
             let real = fs::canonicalize(&path).unwrap_or(path);
             let below = real.strip_prefix(&sftp.home).map_err(|_| code(StatusCode::NoSuchFile))?;
             let shown = Path::new(&sftp.binding).join(below);

@@ -152,9 +152,9 @@ fn open(shared: &Shared, environment: &str) -> io::Result<Repository> {
 
 /// The commit that the environment runs.
 pub(super) fn head(shared: &Shared, environment: &str) -> io::Result<String> {
-    let repo = open(shared, environment)?;
-    let id = repo.head().and_then(|head| head.peel_to_commit()).map_err(other)?.id();
-    Ok(id.to_string())
+    let repo = Repository::open(shared.repository()).map_err(other)?;
+    let tip = repo.find_reference(&target_ref(environment)).and_then(|found| found.peel_to_commit());
+    Ok(tip.map_err(other)?.id().to_string())
 }
 
 /// What is uncommitted, as the platform tells it: an object keyed by path, counts as text.

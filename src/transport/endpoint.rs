@@ -26,7 +26,7 @@ pub struct SshOverrides {
 /// Everything that a connection needs.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// As it was named: what known hosts are looked up by, unless an alias says otherwise.
+    /// As it was named.
     pub host: String,
     /// What to connect to.
     pub address: String,
@@ -79,8 +79,10 @@ impl Endpoint {
             None | Some("SSH_AUTH_SOCK") => given.agent.clone(),
             Some(path) => expand_home(path, home),
         };
+        let port = port.or(config.port).unwrap_or(SSH_PORT);
         let host_keys = HostKeyPolicy {
-            name: config.host_key_alias.clone().unwrap_or_else(|| host.to_owned()),
+            name: config.host_key_alias.clone().unwrap_or_else(|| address.clone()),
+            port: if config.host_key_alias.is_some() { SSH_PORT } else { port },
             strict: strictness(host, given.strict, config.strict),
             files: known_hosts,
             global_files: files(&config.global_known_hosts_files),
@@ -88,7 +90,7 @@ impl Endpoint {
         Ok(Self {
             host: host.to_owned(),
             address,
-            port: port.or(config.port).unwrap_or(SSH_PORT),
+            port,
             user: user.map(str::to_owned).or(config.user).unwrap_or_default(),
             identity_files,
             identities_only: config.identities_only || !given.identity_files.is_empty(),

@@ -23,7 +23,10 @@ const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
 /// How host keys are to be judged.
 #[derive(Debug, Clone)]
 pub struct HostKeyPolicy {
+    /// What the host is looked up by, and the port beside it: as the `ssh` program does it, the name after `HostName`
+    /// took effect, or the alias, which has no port of its own.
     pub name: String,
+    pub port: u16,
     pub strict: Strict,
     /// The user's files; a new key goes into the first.
     pub files: Vec<PathBuf>,
@@ -288,7 +291,8 @@ mod tests {
         remember(&file, "h", 2222, &key(1)).expect("written");
         fs::OpenOptions::new().append(true).open(&file).expect("there").write_all(b"x ssh-rsa").expect("written");
         remember(&file, "i", 22, &key(2)).expect("written");
-        let policy = HostKeyPolicy { name: "h".into(), strict: Strict::Yes, files: vec![file], global_files: vec![] };
+        let policy =
+            HostKeyPolicy { name: "h".into(), port: 22, strict: Strict::Yes, files: vec![file], global_files: vec![] };
         let lines = KnownHosts::read(&policy);
         assert_eq!(lines.verdict("h", 2222, &key(1)), Verdict::Known);
         assert_eq!(lines.verdict("i", 22, &key(2)), Verdict::Known);

@@ -134,7 +134,7 @@ fn expect_ssh(endpoint: &Endpoint, stream: &TcpStream, deadline: Deadline) -> Re
 
 /// Asks for the key types that are known first. Certificates are left out: libssh2 cannot check their authority.
 fn prefer_known_types(session: &Session, endpoint: &Endpoint, known: &KnownHosts) {
-    let types = known.key_types(&endpoint.host_keys.name, endpoint.port);
+    let types = known.key_types(&endpoint.host_keys.name, endpoint.host_keys.port);
     let mut wanted: Vec<&str> = Vec::new();
     for kind in &types {
         match kind.as_str() {
@@ -179,11 +179,11 @@ fn check_host_key(
     };
     debug_assert!(session.host_key_hash(HashType::Sha256).is_some());
     let fingerprint = known_hosts::fingerprint(key);
-    match known.verdict(&policy.name, port, key) {
+    match known.verdict(&policy.name, policy.port, key) {
         Verdict::Known => {}
         Verdict::Revoked(file) => return Err(TransportError::HostKeyRevoked { host, fingerprint, file }),
         Verdict::Changed(file) if policy.strict != Strict::No => {
-            let entry = known_hosts::lookup_name(&policy.name, port);
+            let entry = known_hosts::lookup_name(&policy.name, policy.port);
             return Err(TransportError::HostKeyChanged { host, fingerprint, entry, file });
         }
         Verdict::Changed(_) => prompt.tell(&format!("{host}: the host key changed; accepted, since checking is off")),
@@ -208,7 +208,7 @@ fn accept_new(endpoint: &Endpoint, fingerprint: &str, prompt: &dyn Prompt) -> bo
 
 fn remember(endpoint: &Endpoint, key: &[u8], fingerprint: &str, prompt: &dyn Prompt) {
     let Some(file) = endpoint.host_keys.files.first() else { return };
-    match known_hosts::remember(file, &endpoint.host_keys.name, endpoint.port, key) {
+    match known_hosts::remember(file, &endpoint.host_keys.name, endpoint.host_keys.port, key) {
         Ok(()) => log::info!("{}: host key {fingerprint} added to {}", endpoint.host, file.display()),
         Err(error) => prompt.tell(&format!("{}: the host key could not be remembered: {error}", file.display())),
     }

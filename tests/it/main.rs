@@ -4,4 +4,10 @@
 
 mod common;
 
+mod cli;
+mod editors;
+mod modes;
+mod mount;
+mod round_trips;
 mod sftp_conformance;
+mod wordpress;

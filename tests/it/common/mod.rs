@@ -1,11 +1,17 @@
 //! What the tests share: servers to talk to, mounts that go away, waits that end.
 
+pub mod mounted;
+pub mod program;
 pub mod server;
+pub mod sshd;
 
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything that should happen soon.
 pub const SOON: Duration = Duration::from_secs(30);
+/// Longest life of a test that mounts.
+const WATCHDOG: Duration = Duration::from_secs(240);
 
 /// Waits until `what` holds; a test that waits in vain says for what.
 #[track_caller]
@@ -15,4 +21,44 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < until, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Ends the whole run if the test that holds it does not end: a hanging mount would hang everything, `kill` included.
+pub struct Watch(#[allow(dead_code)] mpsc::Sender<()>);
+
+pub fn watch() -> Watch {
+    let (sender, receiver) = mpsc::channel();
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    std::thread::spawn(move || {
+        if receiver.recv_timeout(WATCHDOG) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("watchdog: {name} did not end within {WATCHDOG:?}");
+            std::process::exit(101);
+        }
+    });
+    Watch(sender)
+}
+
+/// Says loudly what is not being tested, and why.
+pub fn skip(what: &str) {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    eprintln!("SKIPPED: {name}: {what}");
+}
+
+/// Whether mounting can be tested here.
+pub fn has_fuse() -> bool {
+    if !std::path::Path::new("/dev/fuse").exists() {
+        skip("/dev/fuse is missing: the kernel tests do not run here");
+        return false;
+    }
+    true
+}
+
+/// Whether a program is in the path.
+pub fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
+    if !found {
+        skip(&format!("{name} is not installed (scripts/setup installs it)"));
+    }
+    found
 }

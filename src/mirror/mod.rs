@@ -1,1 +1,0 @@
-//! A local bare repository: trees, blobs and ignore rules of the site's code.

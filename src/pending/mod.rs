@@ -1,1 +1,0 @@
-//! What is uncommitted, from which source, and how old that knowledge is.

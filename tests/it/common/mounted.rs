@@ -1,0 +1,126 @@
+//! Mounts made by the program itself, as a user would, and taken away whatever happens.
+
+use std::path::{Path, PathBuf};
+
+use pantheonfs::sim::{Sim, SimConfig};
+
+use super::program::{Ran, Surroundings, is_mounted};
+use super::sshd::Sshd;
+use super::{Watch, has_fuse, watch};
+
+/// A mount, and the server behind it.
+pub struct Mounted {
+    surroundings: Surroundings,
+    dir: PathBuf,
+    /// Where the mounted directory is on disk.
+    pub server: PathBuf,
+    pub sim: Option<Sim>,
+    pub sshd: Option<Sshd>,
+    _watch: Watch,
+}
+
+impl Mounted {
+    /// Dev of a fresh simulated site.
+    pub fn sim() -> Option<Self> {
+        Self::sim_with(&SimConfig::default(), "dev", "")
+    }
+
+    pub fn sim_with(config: &SimConfig, environment: &str, options: &str) -> Option<Self> {
+        if !has_fuse() {
+            return None;
+        }
+        let sim = Sim::start(config).expect("the simulator starts");
+        let surroundings = Surroundings::new().with(sim.env());
+        let source = format!("{}.{environment}", sim.site());
+        let all = format!("{},{options}", sim.options());
+        let server = sim.home(environment).join("code");
+        let mut mounted = Self::make(surroundings, &source, &all, server);
+        mounted.sim = Some(sim);
+        Some(mounted)
+    }
+
+    /// An empty directory of a real OpenSSH server.
+    pub fn openssh(options: &str) -> Option<Self> {
+        if !has_fuse() {
+            return None;
+        }
+        let sshd = Sshd::start()?;
+        let tree = sshd.tree();
+        let all = format!("{},{options}", sshd.options());
+        let mut mounted = Self::make(Surroundings::new(), &sshd.url(&tree), &all, tree);
+        mounted.sshd = Some(sshd);
+        Some(mounted)
+    }
+
+    fn make(surroundings: Surroundings, source: &str, options: &str, server: PathBuf) -> Self {
+        let dir = surroundings.path("mnt");
+        std::fs::create_dir(&dir).expect("made");
+        let mounted = Self { surroundings, dir, server, sim: None, sshd: None, _watch: watch() };
+        mounted.mount(source, options).ok();
+        assert!(is_mounted(&mounted.dir), "the program said that it has mounted");
+        mounted
+    }
+
+    pub fn mount(&self, source: &str, options: &str) -> Ran {
+        self.surroundings.run(&["mount", source, &self.dir.to_string_lossy(), "-o", options])
+    }
+
+    /// A path in the mount.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The same object on the server's disk.
+    pub fn on_server(&self, name: &str) -> PathBuf {
+        self.server.join(name)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+
+    pub fn sim_ref(&self) -> &Sim {
+        self.sim.as_ref().expect("a simulated site")
+    }
+
+    pub fn umount(&self) -> Ran {
+        self.surroundings.run(&["umount", &self.dir.to_string_lossy()])
+    }
+
+    /// One value of `.pantheon/status.json`.
+    pub fn status(&self) -> serde_json::Value {
+        let text = std::fs::read_to_string(self.path(".pantheon/status.json")).expect("status can be read");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Tells the simulator's control URL.
+    pub fn control(&self, route: &str, body: &str) -> serde_json::Value {
+        post(&format!("{}/{route}", self.sim_ref().control()), body)
+    }
+}
+
+/// Sends JSON and returns JSON.
+pub fn post(url: &str, body: &str) -> serde_json::Value {
+    let mut answer = ureq::post(url).header("Content-Type", "application/json").send(body).expect("an answer");
+    serde_json::from_str(&answer.body_mut().read_to_string().expect("text")).expect("JSON")
+}
+
+pub fn get(url: &str) -> serde_json::Value {
+    let mut answer = ureq::get(url).call().expect("an answer");
+    serde_json::from_str(&answer.body_mut().read_to_string().expect("text")).expect("JSON")
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if is_mounted(&self.dir) {
+            let gone = self.surroundings.run(&["umount", "--force", &self.dir.to_string_lossy()]);
+            if !std::thread::panicking() {
+                assert_eq!(gone.code(), 0, "{}", gone.err());
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! How many round trips things cost. They do not depend on the machine: the simulator counts, over a link with a latency,
+//! how often somebody had to wait for an answer before asking the next thing.
+
+use std::fs;
+use std::io::Read;
+use std::time::Duration;
+
+use pantheonfs::sim::SimConfig;
+
+use crate::common::mounted::{Mounted, get};
+
+/// Long enough that a busy machine does not make one round look like two.
+const RTT: Duration = Duration::from_millis(200);
+
+fn far_away(habits: &[(&str, &str)]) -> Option<Mounted> {
+    let habits = habits.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let config = SimConfig { rtt: RTT, habits, ..SimConfig::default() };
+    Mounted::sim_with(&config, "dev", "")
+}
+
+/// Rounds and requests that `work` takes.
+fn cost(m: &Mounted, work: impl FnOnce()) -> (u64, u64) {
+    // What was started before is over.
+    std::thread::sleep(RTT * 4);
+    m.control("reset", "{}");
+    work();
+    let counters = get(&format!("{}/counters", m.sim_ref().control()));
+    let number = |name: &str| counters[name].as_u64().expect("a number");
+    (number("rounds"), number("requests"))
+}
+
+#[test]
+fn looking_around_costs_two_rounds_per_directory_and_then_nothing() {
+    let Some(m) = far_away(&[]) else { return };
+    let (rounds, _) = cost(&m, || assert!(fs::read_dir(m.dir()).expect("listed").count() > 5));
+    assert!(rounds <= 2, "a directory: {rounds}");
+    let (_, requests) = cost(&m, || {
+        for name in ["index.php", "wp-load.php", "wp-config.php"] {
+            fs::metadata(m.path(name)).expect("stat");
+        }
+        for n in 0..100 {
+            assert!(!m.path(&format!("missing{n}")).exists());
+        }
+    });
+    assert_eq!(requests, 0, "names that were listed, and names that were not, are known");
+}
+
+#[test]
+fn a_walk_costs_rounds_per_level_and_not_per_directory() {
+    let Some(m) = far_away(&[]) else { return };
+    for n in 0..40 {
+        fs::create_dir_all(m.on_server(&format!("wide/dir{n}/sub"))).expect("made");
+    }
+    let (rounds, _) = cost(&m, || {
+        let count = walk(m.dir());
+        assert!(count > 150, "{count}");
+    });
+    // Five levels (code, wp-includes, js, dist; code, wide, dir, sub), each open and read.
+    assert!(rounds <= 10, "{rounds}");
+}
+
+fn walk(dir: &std::path::Path) -> usize {
+    let mut count = 0;
+    for entry in fs::read_dir(dir).expect("listed") {
+        let entry = entry.expect("an entry");
+        count += 1;
+        if entry.file_type().expect("a kind").is_dir() && entry.file_name() != ".pantheon" {
+            count += walk(&entry.path());
+        }
+    }
+    count
+}
+
+#[test]
+fn a_file_costs_two_rounds_and_then_nothing() {
+    let Some(m) = far_away(&[]) else { return };
+    fs::write(m.on_server("large.bin"), vec![7; 300_000]).expect("written");
+    fs::read_dir(m.dir()).expect("listed").count();
+    let (rounds, _) = cost(&m, || drop(fs::read(m.path("wp-load.php")).expect("read")));
+    assert!(rounds <= 2, "a small file: {rounds}");
+    let (rounds, _) = cost(&m, || {
+        let mut bytes = Vec::new();
+        fs::File::open(m.path("large.bin")).expect("opened").read_to_end(&mut bytes).expect("read");
+        assert_eq!(bytes.len(), 300_000);
+    });
+    assert!(rounds <= 2, "300 kB: {rounds}");
+    let (_, requests) = cost(&m, || drop(fs::read(m.path("large.bin")).expect("read again")));
+    assert_eq!(requests, 0, "again: from memory");
+}
+
+#[test]
+fn a_save_costs_three_rounds_at_most() {
+    let Some(m) = far_away(&[]) else { return };
+    fs::read_dir(m.dir()).expect("listed").count();
+    let (rounds, _) = cost(&m, || fs::write(m.path("new.php"), "new").expect("created"));
+    assert!(rounds <= 2, "a new file: {rounds}");
+    let (rounds, _) = cost(&m, || fs::write(m.path("new.php"), "changed").expect("saved"));
+    assert!(rounds <= 3, "content by a temporary file and posix-rename: {rounds}");
+    let Some(m) = far_away(&[("extensions", "off")]) else { return };
+    fs::read_dir(m.dir()).expect("listed").count();
+    let (rounds, _) = cost(&m, || fs::write(m.path("index.php"), "changed").expect("saved"));
+    assert!(rounds <= 2, "content in place: {rounds}");
+}
+
+#[test]
+fn callers_do_not_wait_for_each_others_rounds() {
+    let Some(m) = far_away(&[]) else { return };
+    fs::read_dir(m.path("wp-includes/blocks")).expect("listed").count();
+    let (rounds, _) = cost(&m, || {
+        std::thread::scope(|scope| {
+            for n in 0..20 {
+                let path = m.path(&format!("wp-includes/blocks/part-{n:02}.php"));
+                scope.spawn(move || drop(fs::read(path).expect("read")));
+            }
+        });
+    });
+    assert!(rounds <= 4, "twenty readers at once: {rounds}");
+}
+
+#[test]
+fn status_costs_nothing() {
+    let Some(m) = far_away(&[]) else { return };
+    let (_, requests) = cost(&m, || {
+        for name in ["status", "status.json", "mode", "pending", "connection", "README"] {
+            fs::read(m.path(".pantheon").join(name)).expect("read");
+        }
+    });
+    assert_eq!(requests, 0);
+}
+
+#[test]
+fn one_connection_serves_everything() {
+    let Some(m) = far_away(&[("second-connection", "refuse")]) else { return };
+    assert_eq!(walk(m.dir()), walk(m.dir()));
+    fs::write(m.path("x.php"), "x").expect("written");
+    let counters = get(&format!("{}/counters", m.sim_ref().control()));
+    assert_eq!(counters["connections"], 1);
+}
