@@ -31,6 +31,9 @@ pub(super) enum Command {
     /// Start the simulator with a small site, mount it, and say what to try
     #[cfg(feature = "sim")]
     Demo(Demo),
+    /// Put a latency and a bandwidth in front of a server (for measuring)
+    #[cfg(feature = "sim")]
+    Link(Link),
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
     /// Print the manual page
@@ -105,6 +108,22 @@ pub(super) struct Demo {
     /// Round trip to simulate, milliseconds
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub(super) rtt: u64,
+}
+
+#[cfg(feature = "sim")]
+#[derive(ClapArgs)]
+pub(super) struct Link {
+    /// Where it leads: HOST:PORT
+    pub(super) to: String,
+    /// Port on 127.0.0.1 (default: any free one; printed)
+    #[arg(long, default_value_t = 0)]
+    pub(super) listen: u16,
+    /// Round trip, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub(super) rtt: u64,
+    /// Bandwidth per direction, Mbit/s (default: unlimited)
+    #[arg(long, value_name = "MBIT", default_value_t = 0)]
+    pub(super) mbit: u64,
 }
 
 /// The conventions of mount(8) for helpers: `SPEC DIR [-sfnv] [-N NS] [-o OPTS] [-t TYPE]`. `None`: a dry run.

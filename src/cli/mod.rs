@@ -6,6 +6,8 @@ mod daemon;
 #[cfg(feature = "sim")]
 mod demo;
 mod exit;
+#[cfg(feature = "sim")]
+mod link;
 mod logging;
 mod mount;
 mod mountpoint;
@@ -57,6 +59,8 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Sim(sim) => simulate::run(&sim),
         #[cfg(feature = "sim")]
         Command::Demo(demo) => demo::run(&demo),
+        #[cfg(feature = "sim")]
+        Command::Link(link) => link::run(&link),
         Command::Completions { shell } => {
             let mut command = Args::command();
             clap_complete::generate(shell, &mut command, "pantheonfs", &mut std::io::stdout());

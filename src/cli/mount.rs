@@ -163,7 +163,7 @@ impl Served {
     }
 
     /// Serves until the mount is gone or a signal asks for the end.
-    fn until(self, stop: &AtomicBool, mountpoint: &Path) {
+    fn until(mut self, stop: &AtomicBool, mountpoint: &Path) {
         while !self.mounted.wait(TICK) {
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -173,12 +173,11 @@ impl Served {
         if let Err(error) = self.fs.sync(Wait::Until(self.fs.deadline())) {
             log::warn!("at the end: {error}");
         }
-        if let Err((mounted, error)) = self.mounted.unmount() {
+        if let Err(error) = self.mounted.unmount() {
             log::info!("{}: {error}; taking it away all the same", mountpoint.display());
             if let Err(error) = mountpoint::detach(mountpoint, true) {
                 log::error!("{}: {error}", mountpoint.display());
             }
-            drop(mounted);
         }
         for path in self.fs.strand_unsent() {
             log::warn!("{path}: not sent; kept under .pantheon/stranded");

@@ -18,7 +18,7 @@ const TYPE: &str = "fuse.pantheonfs";
 
 /// Mounts and starts to serve.
 pub(super) fn attach(
-    filesystem: impl Filesystem + Send + 'static,
+    filesystem: impl Filesystem,
     mountpoint: &Path,
     config: &MountConfig,
     options: Config,

@@ -93,12 +93,12 @@ impl Mounted {
     }
 
     /// Takes the mount away. An error (busy, most often) leaves it as it was.
-    pub fn unmount(mut self) -> Result<(), (Self, io::Error)> {
+    pub fn unmount(&mut self) -> io::Result<()> {
         let Some(session) = self.session.take() else { return Ok(()) };
         self.fs.close();
         if let Err(error) = detach(&self.mountpoint) {
             self.session = Some(session);
-            return Err((self, error));
+            return Err(error);
         }
         end(session);
         Ok(())

@@ -75,10 +75,10 @@ impl Table {
     pub fn apply_attr(&self, ino: Ino, attr: Attr, now: Instant) -> Vec<Change> {
         let mut out = Vec::new();
         let mut state = self.lock();
-        if state.refresh(ino, attr, &mut out) {
-            if let Some(node) = state.nodes.get_mut(&ino) {
-                node.seen = Some(now);
-            }
+        if state.refresh(ino, attr, &mut out)
+            && let Some(node) = state.nodes.get_mut(&ino)
+        {
+            node.seen = Some(now);
         }
         out
     }

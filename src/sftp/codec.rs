@@ -359,8 +359,11 @@ impl<'a> Decoder<'a> {
     }
 }
 
+/// Name and data of an extension that the server offers.
+pub(super) type Extension = (Vec<u8>, Vec<u8>);
+
 /// The answer to INIT: version and extensions with their data.
-pub(super) fn decode_version(packet: &[u8]) -> Result<(u32, Vec<(Vec<u8>, Vec<u8>)>), SftpError> {
+pub(super) fn decode_version(packet: &[u8]) -> Result<(u32, Vec<Extension>), SftpError> {
     let mut input = Decoder(packet);
     match input.take(1, "a packet")? {
         [VERSION_REPLY] => {}

@@ -1,6 +1,8 @@
 //! A link with a latency and a bandwidth: a delay line per direction, so that much can be under way at once, as on a real
 //! one. It can be cut, and it can go silent without a word.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -120,14 +122,21 @@ impl LinkConfig {
     }
 }
 
-/// Puts the link in front of a server: what connects to `listener` is carried to `target`. Runs until it is dropped.
-pub async fn serve_link(listener: TcpListener, target: String, link: LinkConfig) {
-    while let Ok((client, _)) = listener.accept().await {
-        let (target, link) = (target.clone(), link.clone());
-        tokio::spawn(async move {
-            let Ok(server) = TcpStream::connect(&target).await else { return };
-            let _ = (client.set_nodelay(true), server.set_nodelay(true));
-            link.join(client, server).await;
-        });
-    }
+/// Puts the link in front of a server: what connects to `port` on 127.0.0.1 is carried to `target`. Says through `ready`
+/// where it listens, and runs until the process ends.
+pub fn run_link(target: &str, port: u16, link: &LinkConfig, ready: impl FnOnce(SocketAddr)) -> io::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+        ready(listener.local_addr()?);
+        loop {
+            let (client, _) = listener.accept().await?;
+            let (target, link) = (target.to_owned(), link.clone());
+            tokio::spawn(async move {
+                let Ok(server) = TcpStream::connect(&target).await else { return };
+                let _ = (client.set_nodelay(true), server.set_nodelay(true));
+                link.join(client, server).await;
+            });
+        }
+    })
 }

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-pub use link::{LinkConfig, serve_link};
+pub use link::{LinkConfig, run_link};
 
 use state::Shared;
 

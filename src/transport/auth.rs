@@ -29,6 +29,9 @@ impl Tried {
     }
 }
 
+/// One way to log in; says whether it did.
+type Attempt = fn(&Session, &Endpoint, &dyn Prompt, &mut Tried) -> Result<bool, TransportError>;
+
 pub(super) fn login(session: &Session, endpoint: &Endpoint, prompt: &dyn Prompt) -> Result<(), TransportError> {
     let user = endpoint.user.as_str();
     let mut tried = Tried::default();
@@ -39,7 +42,7 @@ pub(super) fn login(session: &Session, endpoint: &Endpoint, prompt: &dyn Prompt)
     }
     let offers = |method: &str| methods.is_empty() || methods.split(',').any(|m| m == method);
     if offers("publickey") {
-        let in_order: [fn(&Session, &Endpoint, &dyn Prompt, &mut Tried) -> Result<bool, TransportError>; 2] =
+        let in_order: [Attempt; 2] =
             if endpoint.explicit.identity_files.is_empty() { [agent, files] } else { [files, agent] };
         for attempt in in_order {
             if attempt(session, endpoint, prompt, &mut tried)? {

@@ -6,8 +6,10 @@ mod common;
 
 mod cli;
 mod editors;
+mod faults;
 mod modes;
 mod mount;
 mod round_trips;
+mod semantics;
 mod sftp_conformance;
 mod wordpress;

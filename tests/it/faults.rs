@@ -1,0 +1,174 @@
+//! Links that break, at the worst moments.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pantheonfs::sim::SimConfig;
+
+use crate::common::eventually;
+use crate::common::mounted::Mounted;
+
+/// Time limits of the mounts here are short, and nothing may take much longer.
+const LIMIT: Duration = Duration::from_secs(2);
+const MUCH_LONGER: Duration = Duration::from_secs(15);
+
+fn site(options: &str) -> Option<Mounted> {
+    Mounted::sim_with(&SimConfig::default(), "dev", &format!("timeout={},{options}", LIMIT.as_secs()))
+}
+
+#[test]
+fn a_reader_notices_at_most_a_pause() {
+    let Some(m) = site("") else { return };
+    let bytes: Vec<u8> = (0..6_000_000_u32).map(|n| (n / 3) as u8).collect();
+    fs::write(m.on_server("big.bin"), &bytes).expect("written");
+    let mut file = File::open(m.path("big.bin")).expect("opened");
+    let (mut read, mut piece) = (Vec::new(), vec![0; 500_000]);
+    loop {
+        let n = file.read(&mut piece).expect("read across the cuts");
+        if n == 0 {
+            break;
+        }
+        read.extend_from_slice(&piece[..n]);
+        m.control("cut", "{}");
+    }
+    assert!(read == bytes);
+    for n in 0..5 {
+        m.control("cut", "{}");
+        fs::create_dir(m.path(&format!("dir{n}"))).expect("made on the next connection");
+        fs::write(m.path(&format!("dir{n}/f")), "x").expect("written on the next connection");
+        assert_eq!(fs::read(m.on_server(&format!("dir{n}/f"))).expect("there"), b"x");
+    }
+}
+
+#[test]
+fn a_new_home_path_after_a_migration_is_found() {
+    let Some(m) = site("") else { return };
+    for n in 0..3 {
+        m.control("migrate", r#"{"environment": "dev"}"#);
+        fs::write(m.path("index.php"), n.to_string()).expect("written");
+        assert_eq!(fs::read(m.on_server("index.php")).expect("there"), n.to_string().as_bytes());
+    }
+}
+
+#[test]
+fn nothing_waits_longer_than_the_time_limit() {
+    let Some(m) = site("") else { return };
+    m.control("stall", r#"{"stalled": true}"#);
+    let began = Instant::now();
+    let error = fs::read_dir(m.path("wp-content/themes")).expect_err("not known, and nobody answers");
+    assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT), "{error}");
+    assert!(began.elapsed() < MUCH_LONGER, "{:?}", began.elapsed());
+    let began = Instant::now();
+    rustix::fs::statvfs(m.dir()).expect("df does not ask anybody");
+    assert!(began.elapsed() < LIMIT);
+    m.control("stall", r#"{"stalled": false}"#);
+    eventually("the link is back", || fs::read_dir(m.path("wp-content/themes")).is_ok());
+}
+
+#[test]
+fn a_waiting_program_can_be_killed() {
+    let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=60") else { return };
+    m.control("stall", r#"{"stalled": true}"#);
+    for signal in ["-INT", "-TERM", "-KILL"] {
+        let mut ls = Command::new("ls")
+            .arg(m.path("wp-includes"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("ls");
+        std::thread::sleep(Duration::from_millis(400));
+        assert!(ls.try_wait().expect("waits").is_none(), "it waits for the link");
+        let sent = Instant::now();
+        assert!(Command::new("kill").args([signal, &ls.id().to_string()]).status().expect("kill runs").success());
+        ls.wait().expect("it ends");
+        assert!(sent.elapsed() < Duration::from_secs(5), "{signal}: {:?}", sent.elapsed());
+    }
+    m.control("stall", r#"{"stalled": false}"#);
+}
+
+#[test]
+fn a_save_while_the_link_is_down_arrives_when_it_is_back() {
+    let Some(m) = site("") else { return };
+    fs::read(m.path("index.php")).expect("known");
+    m.control("stall", r#"{"stalled": true}"#);
+    let mut file = File::options().write(true).truncate(true).open(m.path("index.php")).expect("known, so it opens");
+    file.write_all(b"written on a train").expect("written here");
+    let error = file.sync_all().expect_err("the server has not got it");
+    assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT), "{error}");
+    drop(file);
+    assert_eq!(m.status()["dirty"], serde_json::json!(["index.php"]));
+    assert_eq!(fs::read(m.path("index.php")).expect("shown here"), b"written on a train");
+    m.control("stall", r#"{"stalled": false}"#);
+    eventually("it arrives by itself", || {
+        fs::read(m.on_server("index.php")).is_ok_and(|bytes| bytes == b"written on a train")
+    });
+    eventually("nothing waits any more", || m.status()["dirty"] == serde_json::json!([]));
+}
+
+#[test]
+fn a_cut_in_the_middle_of_a_save_leaves_old_or_new_content() {
+    for extensions in ["on", "off"] {
+        let habits = vec![("extensions".into(), extensions.into())];
+        let config = SimConfig { habits, rtt: Duration::from_millis(10), ..SimConfig::default() };
+        let Some(m) = Mounted::sim_with(&config, "dev", "timeout=5") else { return };
+        let content = |n: u8| vec![b'a' + n; 400_000 + usize::from(n)];
+        fs::write(m.path("live.php"), content(0)).expect("written");
+        let url = format!("{}/cut", m.sim_ref().control());
+        for n in 1..12_u8 {
+            let cutter = {
+                let url = url.clone();
+                std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(u64::from(n) * 7));
+                    crate::common::mounted::post(&url, "{}");
+                })
+            };
+            let saved = fs::write(m.path("live.php"), content(n));
+            cutter.join().expect("cut");
+            if saved.is_err() {
+                eventually("it arrives by itself", || fs::read(m.on_server("live.php")).is_ok_and(|b| b == content(n)));
+            }
+            let there = fs::read(m.on_server("live.php")).expect("there");
+            assert!(
+                there == content(n),
+                "extensions {extensions}, save {n}: {} bytes of {:?}",
+                there.len(),
+                there.first()
+            );
+        }
+        assert_eq!(m.status()["conflicts"], serde_json::json!([]), "our own half-done save is no conflict");
+        let left: Vec<_> = fs::read_dir(m.sim_ref().home("dev").join("tmp")).expect("listed").collect();
+        assert!(left.len() <= 12, "at most one temporary file per cut: {left:?}");
+    }
+}
+
+#[test]
+fn what_others_change_is_seen_within_the_freshness() {
+    let Some(m) = site("fresh=1") else { return };
+    assert!(fs::read(m.path("index.php")).expect("read").starts_with(b"<?php"));
+    fs::write(m.on_server("index.php"), "by a teammate").expect("changed");
+    fs::write(m.on_server("appeared.php"), "new").expect("made");
+    fs::remove_file(m.on_server("wp-load.php")).expect("removed");
+    eventually("the change is seen", || fs::read(m.path("index.php")).is_ok_and(|b| b == b"by a teammate"));
+    eventually("the new file is seen", || fs::read(m.path("appeared.php")).is_ok_and(|b| b == b"new"));
+    eventually("the removed file is gone", || !m.path("wp-load.php").exists());
+}
+
+#[test]
+fn unmounting_keeps_what_could_not_be_sent() {
+    let Some(m) = site("") else { return };
+    fs::read(m.path("index.php")).expect("known");
+    m.control("stall", r#"{"stalled": true}"#);
+    let written = fs::write(m.path("index.php"), "last words");
+    assert!(written.is_ok() || written.is_err(), "std ignores what close says");
+    let ran = m.umount();
+    assert_eq!(ran.code(), 0, "{}", ran.err());
+    assert!(ran.err().contains("1 file(s) are not on the server yet"), "{}", ran.err());
+    let kept = m.surroundings().state().join(format!("{}.dev/stranded/code/index.php", m.sim_ref().site()));
+    eventually("it is kept", || fs::read(&kept).is_ok_and(|bytes| bytes == b"last words"));
+    m.control("stall", r#"{"stalled": false}"#);
+    m.mount(&format!("{}.dev", m.sim_ref().site()), &m.sim_ref().options()).ok();
+    assert_eq!(m.status()["stranded"], serde_json::json!(["code/index.php"]));
+    assert_eq!(fs::read(m.path(".pantheon/stranded/code/index.php")).expect("readable"), b"last words");
+}
