@@ -27,6 +27,8 @@ struct Inner {
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Chunks on the line: enough for 1 Gbit/s at 300 ms.
 const MAX_CHUNKS: usize = 1024;
+/// Waits shorter than this are not worth a timer.
+const TIMER_GRAIN: Duration = Duration::from_micros(500);
 /// How often a silent link looks whether it may speak again.
 const SILENT_TICK: Duration = Duration::from_millis(20);
 
@@ -100,7 +102,10 @@ impl LinkConfig {
         };
         let give = async {
             while let Some((due, chunk)) = receiver.recv().await {
-                tokio::time::sleep_until(due.into()).await;
+                // The timer's grain is a millisecond: rounding every packet up to it would make a link of 0 ms slow.
+                if due > Instant::now() + TIMER_GRAIN {
+                    tokio::time::sleep_until(due.into()).await;
+                }
                 while self.silent() {
                     tokio::time::sleep(SILENT_TICK).await;
                 }
