@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | 0 | [`path`], [`attr`], [`clock`], [`transport`] |
 //! | 1 | [`gate`], [`sftp`], [`control`], [`inode`], [`cache`] |
-//! | 2 | [`remote`], [`env`], [`sim`] |
+//! | 2 | [`remote`], [`env`](mod@env), [`sim`] |
 //! | 3 | [`content`], [`write`](mod@write), [`vfiles`] |
 //! | 4 | [`fs`] |
 //! | 5 | [`fuse`] |

@@ -1,6 +1,6 @@
 //! Blocks by content identity under an LRU byte budget, and one fetch per missing block.
 //!
-//! A key says what the bytes *are* ([`ContentId`]), so an entry is never wrong, only unused: nothing here expires.
+//! A key says what the bytes *are* ([`ContentId`](crate::attr::ContentId)), so an entry is never wrong, only unused: nothing here expires.
 //! Does not know where bytes come from; see `content`.
 
 mod flight;

@@ -148,7 +148,9 @@ impl From<ControlError> for Failure {
             | ControlError::Malformed { .. }
             | ControlError::Unreachable { .. } => Exit::Api,
             ControlError::Insecure { .. } => Exit::Usage,
-            ControlError::WorkflowFailed { .. } | ControlError::WorkflowSlow { .. } => Exit::Failed,
+            ControlError::NotSaved { .. } | ControlError::WorkflowFailed { .. } | ControlError::WorkflowSlow { .. } => {
+                Exit::Failed
+            }
         };
         Self::new(exit, error.to_string())
     }

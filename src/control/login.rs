@@ -74,6 +74,22 @@ impl Login {
         Ok(secret)
     }
 
+    /// Whose session it is.
+    pub(super) fn user_id(&mut self) -> Option<String> {
+        self.current()?;
+        self.session.as_ref().map(|session| session.user_id.clone()).filter(|id| !id.is_empty())
+    }
+
+    /// Keeps a machine token as Terminus does.
+    pub(super) fn save_token(&self, token: &str, email: &str) -> Result<(), ControlError> {
+        let Some(dir) = &self.config.cache_dir else { return Ok(()) };
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "-_@.".contains(c) { c } else { '-' };
+        let name: String = email.chars().map(plain).collect();
+        let text = Zeroizing::new(json!({ "token": token, "email": email, "date": now() }).to_string());
+        write_private(&dir.join("tokens"), &name, text.as_bytes())
+            .map_err(|e| ControlError::NotSaved { detail: e.to_string() })
+    }
+
     fn saved_session(&self) -> Option<Session> {
         let text = Zeroizing::new(fs::read(self.config.cache_dir.as_ref()?.join("session")).ok()?);
         let session: Session = serde_json::from_slice(&text).ok()?;

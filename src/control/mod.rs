@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 pub use error::ControlError;
-pub use model::{ConnectionMode, Diffstat, EnvKind, Environment, FileDiff, Outcome, Site, Workflow};
+pub use model::{Commit, ConnectionMode, Diffstat, EnvKind, Environment, FileDiff, Outcome, Profile, Site, Workflow};
 
 use http::Http;
 use login::Login;
@@ -34,6 +34,9 @@ pub struct ControlConfig {
     pub user: Option<String>,
 }
 
+/// Sites asked for at a time, and pages at most.
+const PAGE: usize = 100;
+const MAX_PAGES: usize = 100;
 /// How long one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(20);
 /// Pauses between looks at a running workflow.
@@ -130,6 +133,81 @@ impl Control {
             ConnectionMode::Git => "enable_git_mode",
         };
         self.run_workflow(site, env, kind, &json!({}))
+    }
+
+    /// Commits everything that is uncommitted and waits for the outcome.
+    pub fn commit(&self, site: &str, env: &str, message: &str, name: &str, email: &str) -> Answer<()> {
+        let params = json!({ "message": message, "committer_name": name.trim(), "committer_email": email.trim() });
+        self.run_workflow(site, env, "commit_and_push_on_server_changes", &params)
+    }
+
+    /// The history, newest first.
+    pub fn log(&self, site: &str, env: &str) -> Answer<Vec<Commit>> {
+        let path = format!("sites/{}/environments/{}/code-log", http::segment(site), http::segment(env));
+        Commit::list(&self.call("GET", &path, None)?)
+    }
+
+    /// Jobs of this environment that run now.
+    pub fn running(&self, site: &str, env: &str) -> Answer<Vec<Workflow>> {
+        let all = Workflow::list(&self.call("GET", &format!("sites/{}/workflows", http::segment(site)), None)?);
+        Ok(all.into_iter().filter(|w| w.outcome.is_none() && w.environment.as_deref() == Some(env)).collect())
+    }
+
+    /// Who is logged in.
+    pub fn profile(&self) -> Answer<Profile> {
+        let user = self.user_id()?;
+        Profile::from_json(&self.call("GET", &format!("users/{}", http::segment(&user)), None)?)
+    }
+
+    /// The sites of the account, by name.
+    pub fn sites(&self) -> Answer<Vec<Site>> {
+        let user = self.user_id()?;
+        let (mut out, mut start) = (Vec::new(), String::new());
+        // Page by page, until a page is short or brings nothing new.
+        for _ in 0..MAX_PAGES {
+            let path = format!("users/{}/memberships/sites?limit={PAGE}{start}", http::segment(&user));
+            let page = self.call("GET", &path, None)?;
+            let (sites, last) = Site::memberships(&page);
+            let full = page.as_array().is_some_and(|page| page.len() >= PAGE);
+            let known = sites.iter().all(|site: &Site| out.contains(site));
+            out.extend(sites);
+            match last {
+                Some(last) if full && !known => start = format!("&start={}", http::segment(&last)),
+                _ => break,
+            }
+        }
+        out.sort_by(|a: &Site, b: &Site| a.name.cmp(&b.name));
+        out.dedup();
+        Ok(out)
+    }
+
+    /// Names of a site's environments with what the API says about each.
+    pub fn environments(&self, site: &str) -> Answer<Vec<(String, Environment)>> {
+        let all = self.call("GET", &format!("sites/{}/environments", http::segment(site)), None)?;
+        let Some(all) = all.as_object() else {
+            return Err(ControlError::Malformed { what: "the environments".into(), detail: "not an object".into() });
+        };
+        all.iter().map(|(name, value)| Ok((name.clone(), Environment::from_json(value)?))).collect()
+    }
+
+    /// Exchanges a machine token for a session and keeps both where Terminus keeps them; says who logged in.
+    pub fn log_in_with(&self, token: &str) -> Answer<Profile> {
+        let answer = login::log_in(&self.http, token)?;
+        self.login().keep(answer)?;
+        let profile = self.profile()?;
+        self.login().save_token(token, &profile.email)?;
+        Ok(profile)
+    }
+
+    fn user_id(&self) -> Answer<String> {
+        let known = self.login().user_id();
+        match known {
+            Some(id) => Ok(id),
+            None => {
+                self.log_in()?;
+                self.login().user_id().ok_or(ControlError::NotLoggedIn)
+            }
+        }
     }
 
     fn run_workflow(&self, site: &str, env: &str, kind: &str, params: &Value) -> Answer<()> {

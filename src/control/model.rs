@@ -92,10 +92,32 @@ pub struct FileDiff {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diffstat(pub Vec<FileDiff>);
 
+/// A commit of the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    pub hash: String,
+    pub author: String,
+    pub email: String,
+    /// As the API says it: `2016-08-18T23:31:15`, presumably UTC.
+    pub time: String,
+    pub message: String,
+    /// Environments that have it.
+    pub labels: Vec<String>,
+}
+
+/// An account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    pub id: String,
+    pub email: String,
+    pub full_name: String,
+}
+
 /// A job of the platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workflow {
     pub id: String,
+    pub environment: Option<String>,
     pub description: String,
     /// `None` while it runs.
     pub outcome: Option<Outcome>,
@@ -138,6 +160,23 @@ impl Site {
             framework: optional(value, "framework"),
             frozen: truthy(value.get("frozen")).unwrap_or(false),
         })
+    }
+}
+
+impl Site {
+    /// The sites of a page of memberships, and the id that the next page starts after.
+    pub(super) fn memberships(page: &Value) -> (Vec<Self>, Option<String>) {
+        let members = || page.as_array().into_iter().flatten();
+        let site = |member: &Value| {
+            let site = member.get("site")?;
+            let id = optional(member, "site_id");
+            let id = if id.is_empty() { optional(site, "id") } else { id };
+            let frozen = truthy(site.get("frozen")).unwrap_or(false);
+            let archived = truthy(member.get("archived")).unwrap_or(false);
+            let (name, framework) = (optional(site, "name"), optional(site, "framework"));
+            (!archived && !id.is_empty()).then_some(Self { id, name, framework, frozen })
+        };
+        (members().filter_map(site).collect(), members().last().map(|member| optional(member, "id")))
     }
 }
 
@@ -191,7 +230,53 @@ impl Workflow {
             Some("succeeded") => Some(Outcome::Succeeded),
             Some(_) => Some(Outcome::Failed(failure(value))),
         };
-        Ok(Self { id: text(value, "id", "the workflow")?, description: optional(value, "description"), outcome })
+        let environment = ["environment", "environment_id"].iter().find_map(|field| value.get(field)?.as_str());
+        let running = ["active_description", "description", "type"].iter().find_map(|field| value.get(field)?.as_str());
+        Ok(Self {
+            id: text(value, "id", "the workflow")?,
+            environment: environment.map(str::to_owned),
+            description: words(&Value::from(running.unwrap_or("a workflow"))).unwrap_or_default(),
+            outcome,
+        })
+    }
+
+    pub(super) fn list(value: &Value) -> Vec<Self> {
+        value.as_array().into_iter().flatten().filter_map(|one| Self::from_json(one).ok()).collect()
+    }
+}
+
+impl Commit {
+    pub(super) fn list(value: &Value) -> Result<Vec<Self>, ControlError> {
+        let Some(all) = value.as_array() else {
+            return Err(ControlError::Malformed { what: "the log".into(), detail: "not a list".into() });
+        };
+        let commit = |one: &Value| {
+            let labels = one.get("labels").and_then(Value::as_array);
+            Ok(Self {
+                hash: text(one, "hash", "a commit")?,
+                author: optional(one, "author"),
+                email: optional(one, "email"),
+                time: optional(one, "datetime"),
+                message: optional(one, "message").trim_end().to_owned(),
+                labels: labels.into_iter().flatten().filter_map(|l| l.as_str().map(str::to_owned)).collect(),
+            })
+        };
+        all.iter().map(commit).collect()
+    }
+}
+
+impl Profile {
+    pub(super) fn from_json(value: &Value) -> Result<Self, ControlError> {
+        Ok(Self {
+            id: text(value, "id", "the account")?,
+            email: optional(value, "email"),
+            full_name: value
+                .pointer("/profile/full_name")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+        })
     }
 }
 

@@ -18,6 +18,7 @@ mod names;
 mod open;
 mod push;
 mod resend;
+mod scan;
 mod setattr;
 mod statfs;
 mod status;
@@ -131,6 +132,7 @@ pub(crate) struct Shared {
     handles: Mutex<HashMap<u64, Arc<handle::Handle>>>,
     next_handle: AtomicU64,
     ahead: ahead::Ahead,
+    scans: scan::Scans,
     space: statfs::SpaceCache,
     notes: status::Notes,
     changes: Mutex<Option<mpsc::Sender<Change>>>,
@@ -157,6 +159,7 @@ impl Fs {
             handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
             ahead: ahead::Ahead::default(),
+            scans: scan::Scans::default(),
             space: statfs::SpaceCache::default(),
             notes: status::Notes::default(),
             changes: Mutex::default(),

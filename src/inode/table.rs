@@ -1,6 +1,7 @@
 //! The table itself: numbers, lookups, local changes to names. Taking over listings is in `listing`.
 
 use std::collections::HashMap;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -109,6 +110,14 @@ impl Table {
         let state = self.lock();
         let Some(dir) = state.dir(dir) else { return Vec::new() };
         dir.children.iter().filter_map(|(name, &ino)| Some((name.clone(), view_of(&state, ino)?))).collect()
+    }
+
+    /// The first name of a directory after `after`, in name order.
+    pub fn next_child(&self, dir: Ino, after: Option<&Name>) -> Option<(Name, NodeView)> {
+        let state = self.lock();
+        let from = after.map_or(Bound::Unbounded, |name| Bound::Excluded(name.clone()));
+        let (name, &ino) = state.dir(dir)?.children.range((from, Bound::Unbounded)).next()?;
+        Some((name.clone(), view_of(&state, ino)?))
     }
 
     /// Every name in the table: parent, name, number.

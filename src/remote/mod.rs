@@ -2,7 +2,7 @@
 //!
 //! Calls that change nothing are repeated on the next connection. Calls that change something are repeated only where
 //! a second execution can be told from a first (a name that exists already, one that is gone already); every one of
-//! them takes a [`WritePermit`](crate::gate::WritePermit). No absolute path of the server outlives a connection: all
+//! them takes a [`WritePermit`]. No absolute path of the server outlives a connection: all
 //! are relative to the login directory or to the path of the source. Knows nothing of inodes, caches or modes.
 
 mod copy;

@@ -136,3 +136,22 @@ fn one_connection_serves_everything() {
     let counters = get(&format!("{}/counters", m.sim_ref().control()));
     assert_eq!(counters["connections"], 1);
 }
+
+#[test]
+fn a_reader_of_many_files_pays_for_bursts_and_not_per_file() {
+    let Some(m) = far_away(&[]) else { return };
+    walk(m.dir());
+    let (rounds, _) = cost(&m, || {
+        let mut read = 0;
+        for part in ["blocks", "css/dist", "fonts", "js/dist", "rest-api"] {
+            for n in 0..20 {
+                let path = m.path(&format!("wp-includes/{part}/part-{n:02}.php"));
+                assert!(fs::read(path).expect("read").starts_with(b"<?php"));
+                read += 1;
+            }
+        }
+        assert_eq!(read, 100);
+    });
+    // Two files to recognise the scan (two rounds each), then bursts; one by one it would be 200.
+    assert!(rounds <= 24, "{rounds}");
+}

@@ -1,0 +1,189 @@
+//! Content ahead of a reader of many files (`grep -r`, an IDE that indexes): the files that come next in the order of the
+//! tree are fetched before they are asked for, across directories.
+//!
+//! A scan is recognised by two files read in the order of the tree, depth first and by name, which is the order of our
+//! listings. Who reads at random costs nothing. Without this every file costs two round trips, one file after the other:
+//! minutes for a tree that the link could carry in seconds.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use super::{FROZEN_FRESH, Fs, OPEN_FRESH, lock};
+use crate::attr::{FileKind, Version};
+use crate::inode::Ino;
+use crate::path::{Name, RemotePath};
+use crate::remote::Class;
+
+/// Readers that are followed at a time.
+const MAX_SCANS: usize = 4;
+/// Files that are looked at to recognise the next one: a reader may skip what it has, or what it does not want.
+const LOOK_AHEAD: usize = 64;
+/// Files fetched ahead at most.
+const MAX_FILES: usize = 512;
+/// Bytes fetched ahead at most; they must fit into the cache beside what is being read.
+const MAX_BYTES: u64 = 24 * 1024 * 1024;
+/// Of a large file only the beginning is fetched ahead: its own reader's read-ahead does the rest.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+#[derive(Default)]
+pub(super) struct Scans(Mutex<VecDeque<Scan>>);
+
+/// One reader on its way through the tree.
+struct Scan {
+    last: Ino,
+    /// Files after `last`, in order, as far as they were looked up.
+    upcoming: VecDeque<Upcoming>,
+    /// How many of them have been asked for.
+    asked: usize,
+    asked_bytes: u64,
+    walk: Walk,
+    hits: usize,
+}
+
+#[derive(Clone)]
+struct Upcoming {
+    ino: Ino,
+    dir: Ino,
+    path: RemotePath,
+    version: Version,
+}
+
+/// A position in the tree: directories from the root down, and the name last seen in each.
+struct Walk(Vec<(Ino, Option<Name>)>);
+
+impl Fs {
+    /// A file is being read from its beginning.
+    pub(super) fn read_begins(&self, ino: Ino) {
+        let wanted = {
+            let mut scans = lock(&self.0.scans.0);
+            if scans.iter().any(|scan| scan.last == ino) {
+                return;
+            }
+            let known = scans.iter().position(|scan| scan.upcoming.iter().take(MAX_FILES).any(|next| next.ino == ino));
+            let mut scan = match known.and_then(|at| scans.remove(at)) {
+                Some(mut scan) => {
+                    scan.advance(ino);
+                    scan
+                }
+                None => {
+                    scans.truncate(MAX_SCANS - 1);
+                    Scan::begin(self, ino)
+                }
+            };
+            let wanted = scan.fill(self);
+            scans.push_front(scan);
+            wanted
+        };
+        // Submitted without the lock.
+        let mut dir = None;
+        for next in wanted {
+            if dir != Some(next.dir) {
+                dir = Some(next.dir);
+                self.confirm_ahead(next.dir);
+            }
+            self.0.content.prefetch(&next.path, next.version, 0..next.bytes());
+        }
+    }
+
+    /// `open` wants a listing that is at most so old: it is renewed on the way, or every directory would cost the reader
+    /// two round trips.
+    fn confirm_ahead(&self, dir: Ino) {
+        let old = |at: Instant| self.0.clock.now().saturating_duration_since(at) > OPEN_FRESH / 2;
+        if self.freshness(dir) != FROZEN_FRESH && self.0.table.listed(dir).is_some_and(old) {
+            self.try_listing(dir, Class::Background, |_| {});
+        }
+    }
+
+    /// The next file of a walk; `None` at the end, or where the tree is not known yet.
+    fn next_file(&self, walk: &mut Walk) -> Option<Upcoming> {
+        loop {
+            let (dir, after) = walk.0.last_mut()?;
+            let Some((name, view)) = self.0.table.next_child(*dir, after.as_ref()) else {
+                if walk.0.len() == 1 {
+                    return None;
+                }
+                walk.0.pop();
+                continue;
+            };
+            if view.attr.is_dir() && self.0.table.listed(view.ino).is_none() {
+                // It is being listed ahead; the walk goes on when it is known.
+                return None;
+            }
+            *after = Some(name);
+            match view.attr.kind {
+                FileKind::Directory => walk.0.push((view.ino, None)),
+                FileKind::File if view.attr.size > 0 && !view.pinned => {
+                    let version = view.server.unwrap_or(view.attr.version());
+                    return Some(Upcoming {
+                        ino: view.ino,
+                        dir: view.parent,
+                        path: self.0.table.path(view.ino)?,
+                        version,
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Scan {
+    fn begin(fs: &Fs, ino: Ino) -> Self {
+        let mut stack = Vec::new();
+        let mut at = ino;
+        while let Some(view) = fs.0.table.view(at) {
+            let name = fs.0.table.path(at).and_then(|path| path.file_name());
+            if view.parent == at || stack.len() > 256 {
+                break;
+            }
+            stack.push((view.parent, name));
+            at = view.parent;
+        }
+        stack.reverse();
+        Self { last: ino, upcoming: VecDeque::new(), asked: 0, asked_bytes: 0, walk: Walk(stack), hits: 0 }
+    }
+
+    /// The reader is at `ino` now: what comes before it is behind.
+    fn advance(&mut self, ino: Ino) {
+        while let Some(next) = self.upcoming.pop_front() {
+            if self.asked > 0 {
+                self.asked -= 1;
+                self.asked_bytes = self.asked_bytes.saturating_sub(next.bytes());
+            }
+            if next.ino == ino {
+                break;
+            }
+        }
+        self.last = ino;
+        self.hits += 1;
+    }
+
+    /// Looks up what comes next and says what to fetch.
+    fn fill(&mut self, fs: &Fs) -> Vec<Upcoming> {
+        // The first hit may be chance, a few are a scan.
+        let files = if self.hits == 0 { 0 } else { (8 << self.hits.min(16)).min(MAX_FILES) };
+        // Refilled in halves: a burst is worth more than a trickle.
+        if self.asked > files / 2 {
+            return Vec::new();
+        }
+        while self.upcoming.len() < files.max(LOOK_AHEAD) {
+            let Some(next) = fs.next_file(&mut self.walk) else { break };
+            self.upcoming.push_back(next);
+        }
+        let mut wanted = Vec::new();
+        while self.asked < files && self.asked_bytes < MAX_BYTES {
+            let Some(next) = self.upcoming.get(self.asked) else { break };
+            self.asked += 1;
+            self.asked_bytes += next.bytes();
+            wanted.push(next.clone());
+        }
+        wanted
+    }
+}
+
+impl Upcoming {
+    fn bytes(&self) -> u64 {
+        self.version.size.min(MAX_FILE_BYTES)
+    }
+}
