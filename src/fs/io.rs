@@ -55,9 +55,6 @@ impl Fs {
     fn read_version(&self, file: &FileHandle, range: Range<u64>, wait: Wait) -> FsResult<Vec<u8>> {
         let path = self.object(file.ino);
         let version = self.version_of(file).ok_or_else(|| FsError::new("read", &path, Cause::Stale))?;
-        if range.start == 0 && !lock(&file.reading).started {
-            self.read_begins(file.ino);
-        }
         let bytes = match self.0.content.read_cached(&path, version, range.clone()) {
             Some(bytes) => bytes,
             None => {

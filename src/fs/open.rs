@@ -30,6 +30,9 @@ impl Fs {
         if mode.write || mode.truncate {
             self.permit("open", ino, &self.object(ino), wait)?;
         }
+        if !mode.write && !mode.truncate {
+            self.read_begins(ino);
+        }
         let bound = self.freshness(ino).min(OPEN_FRESH).max(self.frozen_bound(ino));
         let view = self.fresh_view("open", ino, bound, wait)?;
         match view.attr.kind {

@@ -53,7 +53,8 @@ struct Upcoming {
 struct Walk(Vec<(Ino, Option<Name>)>);
 
 impl Fs {
-    /// A file is being read from its beginning.
+    /// A file is being opened for reading. At `open`, not at the first read: what the kernel still has is never read here,
+    /// and the listings ahead must be renewed all the same.
     pub(super) fn read_begins(&self, ino: Ino) {
         let wanted = {
             let mut scans = lock(&self.0.scans.0);
