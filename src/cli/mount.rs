@@ -69,7 +69,14 @@ fn fuse_is_there() -> CliResult<()> {
         let text = "/dev/fuse is missing; load the module (modprobe fuse), or in a container pass --device /dev/fuse";
         return Err(Failure::new(Exit::NoFuse, text));
     }
-    Ok(())
+    match File::options().read(true).write(true).open("/dev/fuse") {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            let text = "/dev/fuse: you may not open it; as root: chmod 666 /dev/fuse (what udev makes of it elsewhere)";
+            Err(Failure::new(Exit::NoFuse, text))
+        }
+        // Whatever else is wrong with it, mounting says it better.
+        _ => Ok(()),
+    }
 }
 
 /// One mount per environment: two would not know of each other's unsent files.
