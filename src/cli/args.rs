@@ -25,6 +25,28 @@ pub(super) enum Command {
     Umount(Umount),
     /// Say how a mount stands: mode, writability, link, what waits
     Status(Status),
+    /// Read or switch the connection mode of a mount
+    Mode(Mode),
+    /// List what is uncommitted
+    Pending(Look),
+    /// Commit everything that is uncommitted on the server
+    Commit(Commit),
+    /// Show the history of the environment
+    Log(Look),
+    /// Say how other clients connect
+    Connection(Look),
+    /// Log in to the platform with a machine token (read from the terminal or standard input)
+    Login,
+    /// List the sites of your account and their environments
+    Sites {
+        /// Only this one
+        site: Option<String>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check step by step why SITE.ENV or an sftp:// URL can be mounted or cannot
+    Doctor(Doctor),
     /// Run a small Pantheon on this machine
     #[cfg(feature = "sim")]
     Sim(Sim),
@@ -78,6 +100,57 @@ pub(super) struct Status {
     /// For programs
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Mode {
+    /// `sftp` or `git`; without it the mode is printed
+    pub(super) mode: Option<String>,
+    /// Any path in the mount
+    #[arg(long, value_name = "PATH", default_value = ".")]
+    pub(super) at: PathBuf,
+    /// Going to Git mode: delete what is uncommitted
+    #[arg(long)]
+    pub(super) discard: bool,
+    /// For programs
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Looking at something of a mount.
+#[derive(ClapArgs)]
+pub(super) struct Look {
+    /// Any path in the mount
+    #[arg(default_value = ".")]
+    pub(super) path: PathBuf,
+    /// For programs
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Commit {
+    /// The message; an editor asks for it if neither -m nor -F is given
+    #[arg(short = 'm', long)]
+    pub(super) message: Option<String>,
+    /// Take the message from a file (`-`: standard input)
+    #[arg(short = 'F', long, value_name = "FILE", conflicts_with = "message")]
+    pub(super) file: Option<PathBuf>,
+    /// Any path in the mount
+    #[arg(long, value_name = "PATH", default_value = ".")]
+    pub(super) at: PathBuf,
+    /// For programs
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Doctor {
+    /// As for mount
+    pub(super) source: OsString,
+    /// As for mount
+    #[arg(short = 'o', value_name = "OPT[,OPT…]")]
+    pub(super) options: Vec<OsString>,
 }
 
 #[cfg(feature = "sim")]

@@ -1,10 +1,13 @@
 //! The command line: arguments in, exit code out. The only room that reads environment variables, prints, and knows how
 //! the others are put together.
 
+mod account;
 mod args;
+mod commands;
 mod daemon;
 #[cfg(feature = "sim")]
 mod demo;
+mod doctor;
 mod exit;
 #[cfg(feature = "sim")]
 mod link;
@@ -55,6 +58,14 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Mount(mount) => mount::run(&mount),
         Command::Umount(umount) => mountpoint::umount(&umount.mountpoint, umount.force),
         Command::Status(status) => report::status(status.path.as_deref(), status.json),
+        Command::Mode(mode) => commands::mode(&mode),
+        Command::Pending(look) => report::look(&look, "pending", "pending"),
+        Command::Commit(commit) => commands::commit(&commit),
+        Command::Log(look) => report::look(&look, "log", "log"),
+        Command::Connection(look) => report::look(&look, "connection", "connection"),
+        Command::Login => account::login(),
+        Command::Sites { site, json } => account::sites(site.as_deref(), json),
+        Command::Doctor(doctor) => doctor::run(&doctor),
         #[cfg(feature = "sim")]
         Command::Sim(sim) => simulate::run(&sim),
         #[cfg(feature = "sim")]

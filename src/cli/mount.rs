@@ -64,7 +64,7 @@ fn serve(args: &Mount) -> CliResult<()> {
 }
 
 /// Says what is missing before anything is connected.
-fn fuse_is_there() -> CliResult<()> {
+pub(super) fn fuse_is_there() -> CliResult<()> {
     if !Path::new("/dev/fuse").exists() {
         let text = "/dev/fuse is missing; load the module (modprobe fuse), or in a container pass --device /dev/fuse";
         return Err(Failure::new(Exit::NoFuse, text));
@@ -195,7 +195,7 @@ impl Served {
 }
 
 /// Connects with the person at hand, and makes sure that what is to be mounted is there.
-fn connect(plan: &Plan, options: &Options, terminal: &Arc<Terminal>) -> CliResult<(Remote, Attr)> {
+pub(super) fn connect(plan: &Plan, options: &Options, terminal: &Arc<Terminal>) -> CliResult<(Remote, Attr)> {
     let first = transport::connect(&plan.endpoint, terminal.as_ref(), Deadline::after(CONNECT_LIMIT))?;
     let (endpoint, asked) = (plan.endpoint.clone(), terminal.clone());
     let dial = move |deadline| transport::connect(&endpoint, asked.as_ref(), deadline);

@@ -69,6 +69,7 @@ fn plain(source: &Source, url: &SftpUrl, options: &Options, given: &SshOverrides
         api: None,
         mode: options.mode.unwrap_or(ConnectionMode::Sftp),
         read_only: options.read_only,
+        author: None,
     };
     let source = source.to_string();
     Ok(Plan {
@@ -121,7 +122,7 @@ fn pantheon(
     let connection = connection(&endpoint, "code".into(), Some(id.clone()));
     let mode = options.mode.unwrap_or(ConnectionMode::Sftp);
     let api = (initial.is_some() || control.can_log_in()).then_some((control, id));
-    let env = EnvConfig { name: Some(env.to_owned()), api, mode, read_only: options.read_only };
+    let env = EnvConfig { name: Some(env.to_owned()), api, mode, read_only: options.read_only, author: git_author() };
     let source = source.to_string();
     Ok(Plan {
         key: key(&source),
@@ -133,6 +134,16 @@ fn pantheon(
         initial,
         connection,
     })
+}
+
+/// Who commits, as git knows it; `None` where it does not.
+fn git_author() -> Option<(String, String)> {
+    let ask = |key: &str| {
+        let output = std::process::Command::new("git").args(["config", "--get", key]).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        (!text.is_empty()).then_some(text)
+    };
+    Some((ask("user.name")?, ask("user.email")?))
 }
 
 /// The site must be in a state to be mounted.

@@ -1,9 +1,10 @@
 //! The belief itself: what, since when, from where.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::control::{ConnectionMode, Diffstat, EnvKind, Environment};
+use crate::control::{Commit, ConnectionMode, Diffstat, EnvKind, Environment};
 use crate::gate::ReadOnlyReason;
 
 /// Where the mode comes from.
@@ -23,6 +24,14 @@ impl fmt::Display for Source {
     }
 }
 
+/// A job that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    pub id: String,
+    pub description: String,
+    pub seen: SystemTime,
+}
+
 /// See the module header.
 #[derive(Debug, Clone)]
 pub struct Belief {
@@ -35,6 +44,10 @@ pub struct Belief {
     pub target_commit: Option<String>,
     /// What the platform says is uncommitted; `None` when it has not been asked.
     pub diffstat: Option<Diffstat>,
+    /// The history as it was when the commit that runs was first seen, newest first.
+    pub log: Arc<Vec<Commit>>,
+    /// Jobs of the platform that run on this environment, and since when we know.
+    pub running: Vec<Running>,
     /// Why the last question to the API had no answer.
     pub error: Option<String>,
 }
@@ -54,6 +67,8 @@ impl Belief {
             learned: now,
             target_commit: None,
             diffstat: None,
+            log: Arc::default(),
+            running: Vec::new(),
             error: None,
         }
     }
@@ -69,6 +84,14 @@ impl Belief {
         self.learned = now;
         self.error = None;
         switched || moved
+    }
+
+    /// Takes over the jobs that run now; a job keeps the time at which it was first seen.
+    pub(super) fn learn_running(&mut self, running: Vec<(String, String)>, now: SystemTime) {
+        let known = std::mem::take(&mut self.running);
+        let seen = |id: &str| known.iter().find(|job| job.id == id).map_or(now, |job| job.seen);
+        let jobs = running.into_iter().map(|(id, description)| Running { seen: seen(&id), id, description });
+        self.running = jobs.collect();
     }
 
     /// Why code cannot be written, if it cannot.

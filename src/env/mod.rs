@@ -9,7 +9,7 @@ mod watcher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-pub use belief::{Belief, Source};
+pub use belief::{Belief, Running, Source};
 
 use crate::attr::Area;
 use crate::clock::Clock;
@@ -26,6 +26,8 @@ pub struct EnvConfig {
     pub mode: ConnectionMode,
     /// `-o ro`.
     pub read_only: bool,
+    /// Name and email for commits, as git has them; the account's where not given.
+    pub author: Option<(String, String)>,
 }
 
 /// See the module header. Cheap to clone.
@@ -41,6 +43,8 @@ struct Inner {
     belief: Mutex<Belief>,
     listeners: Mutex<Vec<OnChange>>,
     touched: Mutex<Instant>,
+    /// A switch or commit asked for through this mount, and until when it holds writes.
+    own_job: Mutex<Option<(String, Instant)>>,
     wake: mpsc::Sender<Wake>,
 }
 
@@ -56,6 +60,8 @@ const POLL_IN_USE: Duration = Duration::from_secs(3);
 const POLL_IDLE: Duration = Duration::from_secs(30);
 /// In use: something was asked of the mount this short a time ago.
 const IN_USE: Duration = Duration::from_secs(60);
+/// How long somebody else's job may hold writes.
+const OTHERS_LIMIT: Duration = Duration::from_secs(60);
 /// How long a switch may hold writes.
 const SWITCH_LIMIT: Duration = Duration::from_secs(310);
 
@@ -70,6 +76,31 @@ pub enum SwitchError {
     WouldDiscard(Diffstat),
     #[error(transparent)]
     Api(#[from] ControlError),
+}
+
+/// Why a commit did not happen.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    #[error("there is no API for this mount: commit in the dashboard, or with git")]
+    NoApi,
+    #[error("the message is empty")]
+    EmptyMessage,
+    #[error("there is nothing to commit (as the platform sees it)")]
+    Nothing,
+    #[error("{0}")]
+    ReadOnly(ReadOnlyReason),
+    #[error("the platform says that it has committed, but the environment still runs {0}; look at the dashboard")]
+    NotThere(String),
+    #[error(transparent)]
+    Api(#[from] ControlError),
+}
+
+/// What a commit made.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    pub hash: String,
+    pub message: String,
+    pub files: Diffstat,
 }
 
 fn names(diffstat: &Diffstat) -> String {
@@ -92,6 +123,7 @@ impl Env {
             belief: Mutex::new(belief),
             listeners: Mutex::default(),
             touched: Mutex::new(Instant::now()),
+            own_job: Mutex::default(),
             clock,
             wake,
             config,
@@ -167,17 +199,64 @@ impl Env {
             }
         }
         let until = Instant::now() + SWITCH_LIMIT;
-        inner.gate.set(Area::Code, Verdict::Held { why: format!("the mode is being switched to {mode}"), until });
+        inner.hold(Some((format!("the mode is being switched to {mode}"), until)));
         let done = control.set_mode(site, name, mode).and_then(|()| control.environment(site, name));
+        inner.hold(None);
         match done {
             Ok(environment) => inner.learn(environment),
             Err(error) => {
-                inner.apply_to_gate();
                 self.check();
                 return Err(error.into());
             }
         }
         Ok(true)
+    }
+
+    /// Commits everything that is uncommitted on the server; writes wait meanwhile. The caller has sent what was dirty.
+    pub fn commit(&self, message: &str) -> Result<Committed, CommitError> {
+        let inner = &self.0;
+        let message = message.trim();
+        if message.is_empty() {
+            return Err(CommitError::EmptyMessage);
+        }
+        let (Some((control, site)), Some(name)) = (&inner.config.api, &inner.config.name) else {
+            return Err(CommitError::NoApi);
+        };
+        let before = control.environment(site, name)?;
+        inner.learn(before.clone());
+        if let Some(reason) = lock(&inner.belief).read_only_reason() {
+            return Err(CommitError::ReadOnly(reason));
+        }
+        // The close look: the embedded list may be stale.
+        let files = control.diffstat(site, name)?;
+        if files.is_empty() {
+            return Err(CommitError::Nothing);
+        }
+        let (author, email) = match &inner.config.author {
+            Some(author) => author.clone(),
+            None => {
+                let profile = control.profile()?;
+                (profile.full_name, profile.email)
+            }
+        };
+        let until = Instant::now() + SWITCH_LIMIT;
+        inner.hold(Some(("a commit runs".into(), until)));
+        let done = control.commit(site, name, message, &author, &email).and_then(|()| control.environment(site, name));
+        inner.hold(None);
+        let after = match done {
+            Ok(after) => after,
+            Err(error) => {
+                self.check();
+                return Err(error.into());
+            }
+        };
+        let (old, new) = (before.target_commit.unwrap_or_default(), after.target_commit.clone().unwrap_or_default());
+        inner.learn(after);
+        self.check();
+        if new == old {
+            return Err(CommitError::NotThere(old));
+        }
+        Ok(Committed { hash: new, message: message.to_owned(), files })
     }
 }
 
@@ -193,6 +272,42 @@ impl Inner {
         }
     }
 
+    fn learn_running(&self, running: Vec<(String, String)>) {
+        let changed = {
+            let mut belief = lock(&self.belief);
+            let before = belief.running.clone();
+            belief.learn_running(running, self.clock.wall());
+            before != belief.running
+        };
+        if changed {
+            self.apply_to_gate();
+        }
+    }
+
+    fn log_is_old(&self) -> bool {
+        let belief = lock(&self.belief);
+        belief.log.first().map(|commit| &commit.hash) != belief.target_commit.as_ref()
+    }
+
+    fn learn_log(&self, log: Vec<crate::control::Commit>) {
+        lock(&self.belief).log = Arc::new(log);
+    }
+
+    /// A job of our own runs, or has ended.
+    fn hold(&self, job: Option<(String, Instant)>) {
+        *lock(&self.own_job) = job;
+        self.apply_to_gate();
+    }
+
+    /// A teammate's commit, deploy or switch: writes wait for its end, but not for ever.
+    fn held_by_others(&self) -> Option<Verdict> {
+        let belief = lock(&self.belief);
+        let job = belief.running.first()?;
+        let age = self.clock.wall().duration_since(job.seen).unwrap_or_default();
+        let left = OTHERS_LIMIT.checked_sub(age)?;
+        Some(Verdict::Held { why: format!("on the platform: {}", job.description), until: Instant::now() + left })
+    }
+
     fn failed(&self, error: &ControlError) {
         log::debug!("the API was asked in vain: {error}");
         lock(&self.belief).error = Some(error.to_string());
@@ -201,10 +316,14 @@ impl Inner {
     }
 
     fn apply_to_gate(&self) {
-        let verdict = match lock(&self.belief).read_only_reason() {
+        let reason = lock(&self.belief).read_only_reason();
+        let verdict = match reason {
             _ if self.config.read_only => Verdict::Closed(ReadOnlyReason::MountedReadOnly),
             Some(reason) => Verdict::Closed(reason),
-            None => Verdict::Open,
+            None => match lock(&self.own_job).clone() {
+                Some((why, until)) => Verdict::Held { why, until },
+                None => self.held_by_others().unwrap_or(Verdict::Open),
+            },
         };
         self.gate.set(Area::Code, verdict);
         if self.config.read_only {

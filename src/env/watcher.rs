@@ -15,6 +15,9 @@ pub(super) fn start(inner: &Arc<Inner>, woken: Receiver<Wake>) {
 }
 
 fn watch(weak: &Weak<Inner>, woken: &Receiver<Wake>) {
+    if let Some(inner) = weak.upgrade() {
+        ask(&inner);
+    }
     loop {
         let pause = {
             let Some(inner) = weak.upgrade() else { return };
@@ -39,6 +42,14 @@ fn ask(inner: &Inner) {
     let (Some((control, site)), Some(name)) = (&inner.config.api, &inner.config.name) else { return };
     match control.environment(site, name) {
         Ok(environment) => inner.learn(environment),
-        Err(error) => inner.failed(&error),
+        Err(error) => return inner.failed(&error),
+    }
+    if let Ok(running) = control.running(site, name) {
+        inner.learn_running(running.into_iter().map(|job| (job.id, job.description)).collect());
+    }
+    if inner.log_is_old()
+        && let Ok(log) = control.log(site, name)
+    {
+        inner.learn_log(log);
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Fs, FsError, Layout, lock};
 use crate::attr::Area;
+use crate::env::Committed;
 use crate::gate::Verdict;
 use crate::path::RemotePath;
 use crate::remote::Link;
@@ -25,6 +26,7 @@ struct Inner {
     sent_files: u64,
     sent_bytes: u64,
     written: BTreeSet<RemotePath>,
+    committed: Option<Committed>,
 }
 
 impl Notes {
@@ -45,6 +47,10 @@ impl Notes {
         if inner.written.len() < MAX_WRITTEN {
             inner.written.insert(path.clone());
         }
+    }
+
+    pub(super) fn committed(&self, committed: Committed) {
+        lock(&self.0).committed = Some(committed);
     }
 
     /// What was written is committed or discarded.
@@ -84,6 +90,7 @@ impl Fs {
             fetched_bytes: shared.content.fetched_bytes(),
             cached_bytes: shared.content.figures().bytes,
             inodes: shared.table.len(),
+            committed: notes.committed,
             last_error: notes.last_error,
         }
     }

@@ -16,7 +16,7 @@ use super::handle::Handle;
 use super::{Cause, Entry, Fs, FsError, FsResult, Layout, OpenMode, Opened, Wait, lock};
 use crate::attr::{Attr, FileKind, secs_from_time};
 use crate::control::ConnectionMode;
-use crate::env::SwitchError;
+use crate::env::{CommitError, SwitchError};
 use crate::inode::{Ino, LOGS, ROOT, UPLOADS, VIRTUAL_BIT};
 use crate::path::{Name, RemotePath};
 use crate::vfiles::{self, Command, MAX_COMMAND_BYTES};
@@ -261,8 +261,24 @@ impl Fs {
         let result = match vfiles::parse(file, &bytes) {
             Err(what) => Err(Cause::Invalid(what)),
             Ok(Command::Switch { mode, discard }) => self.switch_mode(mode, discard, wait),
+            Ok(Command::Commit(message)) => self.commit(&message, wait),
         };
         result.map_err(|cause| self.noted(FsError::new("write", object, cause)))
+    }
+
+    /// Everything to the server first: what is not there would not be in the commit.
+    fn commit(&self, message: &str, wait: Wait) -> Result<(), Cause> {
+        self.sync(wait).map_err(|error| Cause::Busy(format!("not everything is on the server: {error}")))?;
+        let done = self.0.env.commit(message).map_err(|error| match error {
+            CommitError::NoApi => {
+                Cause::Unsupported("there is no API for this mount; commit in the dashboard or with git")
+            }
+            CommitError::ReadOnly(reason) => Cause::ReadOnly(reason),
+            error @ (CommitError::EmptyMessage | CommitError::Nothing) => Cause::Invalid(error.to_string()),
+            error @ (CommitError::NotThere(_) | CommitError::Api(_)) => Cause::Platform(error.to_string()),
+        })?;
+        self.0.notes.committed(done);
+        Ok(())
     }
 
     fn switch_mode(&self, mode: ConnectionMode, discard: bool, wait: Wait) -> Result<(), Cause> {

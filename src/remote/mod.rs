@@ -26,7 +26,7 @@ pub use store::{Base, Store};
 
 pub use crate::sftp::{Capabilities, Class, StatVfs};
 
-use crate::attr::{Attr, Version};
+use crate::attr::{Area, Attr, Version};
 use crate::gate::WritePermit;
 use crate::path::{Name, RemotePath};
 use crate::transport::{Transport, TransportInfo};
@@ -150,6 +150,11 @@ impl Remote {
     /// Moves a file, link or directory. With `replace` it takes the place of a file that is there.
     pub fn rename(&self, permit: &WritePermit, from: &RemotePath, to: &RemotePath, replace: bool) -> RemoteResult<()> {
         rename::rename(&self.0, permit, from, to, replace)
+    }
+
+    /// Whether the server was seen to refuse moving files in this area.
+    pub fn refuses_rename(&self, area: Area) -> bool {
+        self.0.rungs.refuses_rename(area, false)
     }
 
     /// Makes the content of the file equal to the first `len` bytes of `source`, all or nothing as far as the server

@@ -22,7 +22,7 @@ pub(super) struct Rungs {
 }
 
 impl Rungs {
-    fn refuses_rename(&self, area: Area, is_dir: bool) -> bool {
+    pub(super) fn refuses_rename(&self, area: Area, is_dir: bool) -> bool {
         self.refuses.lock().unwrap_or_else(PoisonError::into_inner).contains(&(area, is_dir))
     }
 

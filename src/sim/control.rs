@@ -17,12 +17,14 @@ type App = State<Arc<Shared>>;
 type Answer = Result<Json<Value>, (StatusCode, String)>;
 
 /// Route and what it is for.
-const ROUTES: [(&str, &str); 11] = [
+const ROUTES: [(&str, &str); 13] = [
     (
         "POST /control/mode",
         r#"{"environment": "dev", "mode": "git"}: a teammate switches; git deletes what is uncommitted"#,
     ),
     ("POST /control/commit", r#"{"environment": "dev", "message": "…"}: a teammate commits everything"#),
+    ("POST /control/job", r#"{"environment": "dev", "kind": "sync_code", "ms": 5000}: a job of a teammate runs"#),
+    ("GET /control/diff", "what is uncommitted on dev, as git prints it"),
     ("POST /control/habit", r#"{"name": "rename", "value": "refuse"}: the server behaves so from now on"#),
     ("POST /control/rtt", r#"{"ms": 50}: the latency of the link"#),
     ("POST /control/cut", "{}: every SSH connection ends"),
@@ -39,6 +41,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/control", get(index))
         .route("/control/mode", post(mode))
         .route("/control/commit", post(commit))
+        .route("/control/job", post(job))
         .route("/control/habit", post(habit))
         .route("/control/rtt", post(rtt))
         .route("/control/cut", post(cut))
@@ -83,6 +86,14 @@ async fn commit(State(shared): App, Json(body): Json<Value>) -> Answer {
     let env = environment(&shared, &body)?;
     let id = site::commit(&shared, env, text(&body, "message")?, "Team Mate", "mate@sim.example");
     Ok(Json(json!({ "commit": id.map_err(|e| bad(e.to_string()))? })))
+}
+
+async fn job(State(shared): App, Json(body): Json<Value>) -> Answer {
+    let env = environment(&shared, &body)?;
+    let ms = body.get("ms").and_then(Value::as_u64).unwrap_or(1000);
+    workflows::pretend(&shared, env, text(&body, "kind")?, Duration::from_millis(ms))
+        .map(Json)
+        .map_err(|e| bad(e.to_string()))
 }
 
 async fn habit(State(shared): App, Json(body): Json<Value>) -> Answer {

@@ -23,6 +23,27 @@ pub(super) struct Workflow {
 
 /// Starts a job and returns what the platform answers.
 pub(super) fn start(shared: &Arc<Shared>, environment: &str, kind: &str, params: Value) -> std::io::Result<Value> {
+    let (at, of) = (environment.to_owned(), kind.to_owned());
+    run(shared, environment, kind, DURATION, move |shared| carry_out(shared, &at, &of, &params))
+}
+
+/// A job that takes its time and does nothing.
+pub(super) fn pretend(
+    shared: &Arc<Shared>,
+    environment: &str,
+    kind: &str,
+    lasting: Duration,
+) -> std::io::Result<Value> {
+    run(shared, environment, kind, lasting, |_| Ok(()))
+}
+
+fn run(
+    shared: &Arc<Shared>,
+    environment: &str,
+    kind: &str,
+    lasting: Duration,
+    work: impl FnOnce(&Shared) -> Result<(), String> + Send + 'static,
+) -> std::io::Result<Value> {
     let workflow = Workflow {
         id: random_uuid()?,
         kind: kind.to_owned(),
@@ -32,10 +53,10 @@ pub(super) fn start(shared: &Arc<Shared>, environment: &str, kind: &str, params:
     };
     let (answer, id) = (describe(shared, &workflow), workflow.id.clone());
     shared.lock().workflows.push(workflow);
-    let (shared, environment, kind) = (shared.clone(), environment.to_owned(), kind.to_owned());
+    let shared = shared.clone();
     std::thread::Builder::new().name("sim-workflow".into()).spawn(move || {
-        std::thread::sleep(DURATION);
-        let result = carry_out(&shared, &environment, &kind, &params);
+        std::thread::sleep(lasting);
+        let result = work(&shared);
         let mut state = shared.lock();
         if let Some(workflow) = state.workflows.iter_mut().find(|workflow| workflow.id == id) {
             workflow.result = Some(result);

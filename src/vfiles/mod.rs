@@ -18,11 +18,23 @@ pub enum File {
     StatusJson,
     Pending,
     Connection,
+    Commit,
+    Log,
+    Activity,
 }
 
 /// In the order of a listing.
-pub const FILES: [File; 6] =
-    [File::Connection, File::Mode, File::Pending, File::Readme, File::Status, File::StatusJson];
+pub const FILES: [File; 9] = [
+    File::Readme,
+    File::Activity,
+    File::Commit,
+    File::Connection,
+    File::Log,
+    File::Mode,
+    File::Pending,
+    File::Status,
+    File::StatusJson,
+];
 
 impl File {
     pub fn name(self) -> &'static str {
@@ -33,6 +45,9 @@ impl File {
             Self::StatusJson => "status.json",
             Self::Pending => "pending",
             Self::Connection => "connection",
+            Self::Commit => "commit",
+            Self::Log => "log",
+            Self::Activity => "activity",
         }
     }
 
@@ -42,14 +57,19 @@ impl File {
 
     /// Whether something can be written to it.
     pub fn takes_commands(self) -> bool {
-        self == Self::Mode
+        matches!(self, Self::Mode | Self::Commit)
     }
 }
 
 /// What was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    Switch { mode: ConnectionMode, discard: bool },
+    Switch {
+        mode: ConnectionMode,
+        discard: bool,
+    },
+    /// With this message.
+    Commit(String),
 }
 
 /// Longest command (bytes).
@@ -58,6 +78,14 @@ pub const MAX_COMMAND_BYTES: usize = 64 * 1024;
 /// Reads a command; the error says what would have been one.
 pub fn parse(file: File, bytes: &[u8]) -> Result<Command, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "the command is not text".to_owned())?;
+    if file == File::Commit {
+        let message = text.trim();
+        return if message.is_empty() {
+            Err("write the message of the commit".into())
+        } else {
+            Ok(Command::Commit(message.into()))
+        };
+    }
     let words: Vec<&str> = text.split_whitespace().collect();
     match (file, words.as_slice()) {
         (File::Mode, [mode]) => match ConnectionMode::parse(mode) {
@@ -91,6 +119,8 @@ mod tests {
             assert!(parse(File::Mode, bad).is_err(), "{bad:?}");
         }
         assert!(parse(File::Status, b"sftp").is_err());
+        assert_eq!(parse(File::Commit, b" Fix it\n\nBecause.\n"), Ok(Command::Commit("Fix it\n\nBecause.".into())));
+        assert!(parse(File::Commit, b" \n").is_err());
     }
 
     proptest! {

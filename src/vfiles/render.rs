@@ -18,6 +18,9 @@ pub fn render(file: File, status: &Status) -> Vec<u8> {
         File::StatusJson => format!("{:#}\n", status_json(status)),
         File::Pending => pending(status),
         File::Connection => connection(status),
+        File::Commit => commit(status),
+        File::Log => log(status),
+        File::Activity => activity(status),
     }
     .into_bytes()
 }
@@ -104,6 +107,9 @@ fn status_text(status: &Status) -> String {
     let mut put = |key: &str, value: &str| {
         let _ = writeln!(out, "{key}: {value}");
     };
+    for job in &status.belief.running {
+        put("running", &line(&job.description));
+    }
     put("link", &link_text(status));
     put("transport", &format!("{} to {}", status.link.transport, status.link.peer));
     put("pending", &pending_text(status));
@@ -160,6 +166,23 @@ fn status_json(status: &Status) -> serde_json::Value {
         "dirty": status.dirty,
         "conflicts": status.conflicts,
         "stranded": status.stranded,
+        "log": belief.log.iter().map(|commit| json!({
+            "commit": commit.hash, "author": commit.author, "email": commit.email, "time": commit.time,
+            "message": commit.message, "environments": commit.labels,
+        })).collect::<Vec<_>>(),
+        "connection": {
+            "host": status.connection.host,
+            "port": status.connection.port,
+            "user": status.connection.user,
+            "path": status.connection.path,
+            "site_id": status.connection.site_id,
+        },
+        "running": belief.running.iter().map(|job| &job.description).collect::<Vec<_>>(),
+        "committed": status.committed.as_ref().map(|committed| json!({
+            "commit": committed.hash,
+            "message": committed.message,
+            "files": committed.files.0.iter().map(|file| &file.path).collect::<Vec<_>>(),
+        })),
         "sent_files": status.sent_files,
         "sent_bytes": status.sent_bytes,
         "fetched_bytes": status.fetched_bytes,
@@ -195,6 +218,51 @@ fn pending(status: &Status) -> String {
     out
 }
 
+fn commit(status: &Status) -> String {
+    let Some(committed) = &status.committed else {
+        return "# nothing has been committed through this mount; write a message here to commit what is pending\n"
+            .into();
+    };
+    let mut out = format!("commit: {}\nmessage: {}\n", committed.hash, line(&committed.message));
+    for file in &committed.files.0 {
+        let _ = writeln!(out, "{} {}", file.status, line(&file.path));
+    }
+    out
+}
+
+/// The shape of `git log`, so that eyes and tools know it.
+fn log(status: &Status) -> String {
+    let mut out = String::new();
+    if status.belief.log.is_empty() {
+        out.push_str("# the platform has not told its history\n");
+    }
+    for commit in status.belief.log.iter() {
+        let labels: Vec<String> = commit.labels.iter().map(|label| line(label)).collect();
+        let on = if labels.is_empty() { String::new() } else { format!(" ({})", labels.join(", ")) };
+        let _ = writeln!(
+            out,
+            "commit {}{on}\nAuthor: {} <{}>\nDate:   {}\n",
+            line(&commit.hash),
+            line(&commit.author),
+            line(&commit.email),
+            line(&commit.time)
+        );
+        for text in commit.message.lines() {
+            let _ = writeln!(out, "    {}", line(text));
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn activity(status: &Status) -> String {
+    let mut out = String::new();
+    for job in &status.belief.running {
+        let _ = writeln!(out, "{} (seen {})", line(&job.description), ago(job.seen, status.now));
+    }
+    if out.is_empty() { "# nothing runs on this environment\n".into() } else { out }
+}
+
 fn connection(status: &Status) -> String {
     let c = &status.connection;
     let mut out = String::new();
@@ -222,6 +290,9 @@ fn readme(status: &Status) -> String {
          status       how things stand: mode, writability and why not, link, what waits to be sent\n\
          status.json  the same for programs\n\
          pending      what is uncommitted, as the platform says and as this mount knows\n\
+         commit       write a message to commit everything that is pending; reads the last commit made here\n\
+         log          the history\n\
+         activity     jobs of the platform that run now\n\
          connection   host, user and port for other clients\n\
          conflicts/   your versions of files that someone else had changed when you saved\n\
          stranded/    your versions of files that could not be sent because the mode was switched\n",
@@ -258,6 +329,15 @@ mod tests {
                 learned: now - Duration::from_secs(2),
                 target_commit: Some("abc".into()),
                 diffstat: Some(Diffstat(vec![file])),
+                log: std::sync::Arc::new(vec![crate::control::Commit {
+                    hash: "abc".into(),
+                    author: "A. Uthor".into(),
+                    email: "a@x".into(),
+                    time: "2026-01-02T03:04:05".into(),
+                    message: "Subject\n\nBody".into(),
+                    labels: vec!["dev".into()],
+                }]),
+                running: vec![],
                 error: Some("two\nlines".into()),
             },
             code: Write::No("the environment is in Git mode".into()),
@@ -288,6 +368,7 @@ mod tests {
             fetched_bytes: 0,
             cached_bytes: 0,
             inodes: 3,
+            committed: None,
             last_error: None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::env::Belief;
+use crate::env::{Belief, Committed};
 
 /// May something be written, and if not, why?
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,5 +68,7 @@ pub struct Status {
     pub fetched_bytes: u64,
     pub cached_bytes: u64,
     pub inodes: usize,
+    /// The last commit made through this mount.
+    pub committed: Option<Committed>,
     pub last_error: Option<(SystemTime, String)>,
 }

@@ -175,7 +175,19 @@ fn the_virtual_directory_is_what_the_readme_says() {
         names.sort();
         names
     };
-    let listed = ["README", "conflicts", "connection", "mode", "pending", "status", "status.json", "stranded"];
+    let listed = [
+        "README",
+        "activity",
+        "commit",
+        "conflicts",
+        "connection",
+        "log",
+        "mode",
+        "pending",
+        "status",
+        "status.json",
+        "stranded",
+    ];
     assert_eq!(names(".pantheon"), listed);
     assert!(names("").contains(&".pantheon".to_owned()));
     assert!(m.path(".pantheon/files").is_dir() && m.path(".pantheon/logs/php").is_dir(), "there by name");

@@ -1,0 +1,128 @@
+//! `pantheonfs mode` and `pantheonfs commit`: they write to the files of `.pantheon`, as anybody could, and say what came
+//! of it in full sentences.
+
+use std::fs;
+use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::args;
+use super::exit::{CliResult, Exit, Failure};
+use super::{mountpoint, report};
+
+pub(super) fn mode(args: &args::Mode) -> CliResult<()> {
+    let Some(wanted) = &args.mode else {
+        if args.json {
+            let status = report::status_json(&args.at)?;
+            let answer = json!({ "mode": status["mode"], "source": status["mode_source"], "code": status["code"] });
+            return report::print(format!("{answer:#}\n").as_bytes());
+        }
+        return report::print(&report::read(&args.at, "mode")?);
+    };
+    let before = report::status_json(&args.at)?["mode"].clone();
+    let words = if args.discard { format!("{wanted} --discard\n") } else { format!("{wanted}\n") };
+    write(&args.at, "mode", &words, "switching")?;
+    let after = report::status_json(&args.at)?["mode"].clone();
+    if args.json {
+        return report::print(format!("{:#}\n", json!({ "before": before, "mode": after })).as_bytes());
+    }
+    let text = after.as_str().unwrap_or_default();
+    report::print(if before == after { format!("{text} (already)\n") } else { format!("{text}\n") }.as_bytes())
+}
+
+pub(super) fn commit(args: &args::Commit) -> CliResult<()> {
+    let pending = report::read(&args.at, "pending")?;
+    let message = match (&args.message, &args.file) {
+        (Some(message), _) => message.clone(),
+        (None, Some(file)) => read_message(file)?,
+        (None, None) => ask_editor(&String::from_utf8_lossy(&pending))?,
+    };
+    if message.trim().is_empty() {
+        return Err(Failure::new(Exit::Usage, "the message is empty; nothing was committed"));
+    }
+    write(&args.at, "commit", &format!("{}\n", message.trim()), "committing")?;
+    if args.json {
+        let committed = report::status_json(&args.at)?["committed"].take();
+        return report::print(format!("{committed:#}\n").as_bytes());
+    }
+    report::print(&report::read(&args.at, "commit")?)
+}
+
+fn read_message(file: &Path) -> CliResult<String> {
+    let failed = |e: std::io::Error| Failure::new(Exit::Usage, format!("{}: {e}", file.display()));
+    if file == Path::new("-") {
+        let mut text = String::new();
+        return std::io::stdin().read_to_string(&mut text).map(|_| text).map_err(failed);
+    }
+    fs::read_to_string(file).map_err(failed)
+}
+
+/// As git does it: a file with comments, the editor of the user, lines that begin with `#` left out.
+fn ask_editor(pending: &str) -> CliResult<String> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::new(Exit::Usage, "no message; give one with -m or -F"));
+    }
+    let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("the editor: {e}"));
+    let mut file = tempfile::Builder::new().prefix("COMMIT_EDITMSG-").tempfile().map_err(failed)?;
+    let comments: String = pending.lines().map(|line| format!("# {line}\n")).collect();
+    write!(file, "\n# The message of the commit. Lines that begin with '#' are left out.\n#\n{comments}")
+        .map_err(failed)?;
+    let editor = ["GIT_EDITOR", "VISUAL", "EDITOR"].iter().find_map(|name| std::env::var_os(name));
+    let editor = editor.unwrap_or_else(|| "vi".into());
+    // The variable may hold arguments; nothing else is made of it.
+    let words: Vec<String> = editor.to_string_lossy().split_whitespace().map(str::to_owned).collect();
+    let (program, rest) = words.split_first().ok_or_else(|| Failure::new(Exit::Usage, "EDITOR is empty"))?;
+    let status = Command::new(program).args(rest).arg(file.path()).status().map_err(failed)?;
+    if !status.success() {
+        return Err(Failure::new(Exit::Failed, format!("{program} ended with {status}; nothing was committed")));
+    }
+    let text = fs::read_to_string(file.path()).map_err(failed)?;
+    Ok(text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n"))
+}
+
+/// Writes a command and waits for its outcome; the reason for a failure is in the status.
+fn write(at: &Path, name: &str, words: &str, doing: &str) -> CliResult<()> {
+    let file = mountpoint::around(at)?.mountpoint.join(".pantheon").join(name);
+    let progress = Progress::start(doing);
+    let written = fs::OpenOptions::new().write(true).open(&file).and_then(|mut file| file.write_all(words.as_bytes()));
+    drop(progress);
+    written.map_err(|error| {
+        let why = report::status_json(at).ok().and_then(|s| Some(s["last_error"]["message"].as_str()?.to_owned()));
+        let text = why.unwrap_or_else(|| format!("{}: {error}", file.display()));
+        let exit = match error.raw_os_error() {
+            Some(libc::EBUSY) => Exit::Busy,
+            Some(libc::EINVAL) => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        Failure::new(exit, text)
+    })
+}
+
+/// Something that moves, on a terminal only.
+struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    fn start(doing: &str) -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let bar = ProgressBar::new_spinner().with_message(doing.to_owned());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Self(Some(bar))
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = self.0.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

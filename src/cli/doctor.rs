@@ -1,0 +1,153 @@
+//! `pantheonfs doctor`: every step from the name to a listing of `code`, each with "ok" or what to do. Changes nothing on
+//! the site; how the server renames is tried in `tmp`.
+
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::args;
+use super::exit::{CliResult, Exit, Failure};
+use super::mount;
+use super::options::Options;
+use super::plan::{self, Plan};
+use super::prompt::Terminal;
+use super::source::Source;
+use super::surroundings::Surroundings;
+use crate::attr::Area;
+use crate::fs::Layout;
+use crate::gate::Gate;
+use crate::path::RemotePath;
+use crate::remote::{Base, Remote, Store};
+
+/// How long a connection may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+pub(super) fn run(args: &args::Doctor) -> CliResult<()> {
+    super::logging::start(0);
+    let around = Surroundings::look()?;
+    let source = Source::parse(&args.source)?;
+    let options = Options::parse(&args.options, &around.here, around.home.as_deref())?;
+    step("fuse", mount::fuse_is_there().map(|()| "/dev/fuse can be opened".into()))?;
+    if let Source::Pantheon { .. } = source {
+        let from = if around.control.token.is_some() { "token variable" } else { "Terminus' files" };
+        note("login", &format!("credentials from: {from}"));
+    }
+    let plan = step_value("platform", plan::make(&source, &options, &around), describe_platform)?;
+    let addresses =
+        step_value("dns", resolve(&plan), |found| format!("{} is {}", plan.endpoint.address, found[0].ip()))?;
+    step("port", reach(&plan, &addresses))?;
+    let terminal = Arc::new(Terminal::new());
+    let (remote, _) = step_value("ssh and sftp", mount::connect(&plan, &options, &terminal), |_| {
+        "connected, host key accepted, logged in, the directory is there".into()
+    })?;
+    describe_session(&remote);
+    step("rename", renames(&remote, &plan))?;
+    println!("all well: pantheonfs mount {} DIR", args.source.to_string_lossy());
+    remote.close();
+    Ok(())
+}
+
+fn note(what: &str, text: &str) {
+    println!("{what:>12}: {text}");
+}
+
+fn step(what: &str, result: CliResult<String>) -> CliResult<()> {
+    step_value(what, result, String::clone).map(drop)
+}
+
+fn step_value<T>(what: &str, result: CliResult<T>, say: impl Fn(&T) -> String) -> CliResult<T> {
+    match result {
+        Ok(value) => {
+            note(what, &format!("ok: {}", say(&value)));
+            Ok(value)
+        }
+        Err(failure) => {
+            note(what, &format!("FAILED: {}", failure.message));
+            Err(Failure::silent(failure.exit))
+        }
+    }
+}
+
+fn describe_platform(plan: &Plan) -> String {
+    match (&plan.initial, &plan.env.name) {
+        (Some(environment), Some(name)) => format!(
+            "environment {name}, mode {}, commit {}, {} uncommitted (as the platform sees it)",
+            environment.mode,
+            environment.target_commit.as_deref().unwrap_or("unknown"),
+            environment.diffstat.len()
+        ),
+        (None, Some(name)) => format!("environment {name}; the API was not asked, so the mode is not known"),
+        (_, None) => "a plain SFTP server: no platform to ask".into(),
+    }
+}
+
+fn resolve(plan: &Plan) -> CliResult<Vec<std::net::SocketAddr>> {
+    let (host, port) = (&plan.endpoint.address, plan.endpoint.port);
+    let failed = |detail: String| {
+        let text =
+            format!("{host}: the name cannot be resolved ({detail}); check the spelling, or try another DNS server");
+        Failure::new(Exit::Unreachable, text)
+    };
+    let found: Vec<_> = (host.as_str(), port).to_socket_addrs().map_err(|e| failed(e.to_string()))?.collect();
+    if found.is_empty() {
+        return Err(failed("no address".into()));
+    }
+    Ok(found)
+}
+
+fn reach(plan: &Plan, addresses: &[std::net::SocketAddr]) -> CliResult<String> {
+    let mut last = String::new();
+    for address in addresses {
+        match TcpStream::connect_timeout(address, CONNECT_LIMIT) {
+            Ok(_) => return Ok(format!("{address} answers")),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    let text = format!(
+        "port {} of {} does not answer ({last}); networks in offices and hotels block it often: try another network or a jump host",
+        plan.endpoint.port, plan.endpoint.address
+    );
+    Err(Failure::new(Exit::Unreachable, text))
+}
+
+fn describe_session(remote: &Remote) {
+    let Some(info) = remote.session_info() else { return };
+    let key = if info.transport.host_key.is_empty() { "checked by ssh" } else { &info.transport.host_key };
+    note("transport", &format!("{} to {}, host key {key}", info.transport.kind, info.transport.peer));
+    let names = info.capabilities.names();
+    note("extensions", &if names.is_empty() { "none".to_owned() } else { names.join(", ") });
+    if let Some(rtt) = info.round_trip {
+        note("round trip", &format!("{:.1} ms", rtt.as_secs_f64() * 1000.0));
+    }
+}
+
+/// Moves a small file about in `tmp`, where it harms nobody.
+fn renames(remote: &Remote, plan: &Plan) -> CliResult<String> {
+    if plan.layout != Layout::Pantheon {
+        return Ok("not tried: this server has no directory for temporary files".into());
+    }
+    let failed = |e: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("tmp cannot be written: {e}"));
+    // A gate of its own: what happens in tmp has nothing to do with the mode.
+    let permit = Gate::new().admit(Area::Code).map_err(|e| failed(&e))?;
+    let path = |tail: &str| {
+        let name = format!("tmp/.pantheonfs-doctor-{}{tail}", std::process::id());
+        RemotePath::parse(name).unwrap_or_else(|_| RemotePath::root())
+    };
+    let file = tempfile::tempfile().map_err(|e| failed(&e))?;
+    let how = Store { base: Base::Any, perm: None, mtime: None, temp_dir: None };
+    remote.store(&permit, &path("-a"), &file, 0, &how).map_err(|e| failed(&e))?;
+    remote.store(&permit, &path("-b"), &file, 0, &how).map_err(|e| failed(&e))?;
+    let moved = remote.rename(&permit, &path("-a"), &path("-b"), true);
+    let refused = remote.refuses_rename(Area::Code);
+    for tail in ["-a", "-b"] {
+        // Whichever is still there.
+        let _ = remote.unlink(&permit, &path(tail));
+    }
+    moved.map_err(|e| failed(&e))?;
+    let atomic = remote.session_info().is_some_and(|info| info.capabilities.posix_rename);
+    Ok(match (refused, atomic) {
+        (true, _) => "refused by the server; files are moved by copy, verify, delete".into(),
+        (false, true) => "posix-rename: a save replaces a file in one step".into(),
+        (false, false) => "plain rename: a save writes over the old content".into(),
+    })
+}

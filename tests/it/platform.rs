@@ -1,0 +1,156 @@
+//! What a person does with the platform without ever opening the dashboard: commit, history, login, sites, doctor.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use pantheonfs::sim::{Sim, SimConfig};
+
+use crate::common::mounted::Mounted;
+use crate::common::program::{Ran, Surroundings};
+use crate::common::{eventually, has_fuse};
+
+fn head(m: &Mounted) -> String {
+    let log = Command::new("git")
+        .arg("--git-dir")
+        .arg(m.sim_ref().repository())
+        .args(["log", "-1", "--format=%H %s", "master"])
+        .output()
+        .expect("git runs");
+    String::from_utf8_lossy(&log.stdout).trim().to_owned()
+}
+
+#[test]
+fn a_message_written_to_commit_commits_what_is_pending() {
+    let Some(m) = Mounted::sim() else { return };
+    fs::write(m.path("index.php"), "<?php // changed\n").expect("written");
+    fs::write(m.path("new.php"), "<?php // new\n").expect("written");
+    let before = head(&m);
+    fs::write(m.path(".pantheon/commit"), "Change the front page\n").expect("committed");
+    let after = head(&m);
+    assert_ne!(before, after);
+    assert!(after.ends_with(" Change the front page"), "{after}");
+    let hash = after.split(' ').next().expect("a hash").to_owned();
+    let said = fs::read_to_string(m.path(".pantheon/commit")).expect("readable");
+    assert!(said.starts_with(&format!("commit: {hash}\nmessage: Change the front page\n")), "{said}");
+    assert!(said.contains("M index.php\n") && said.contains("A new.php\n"), "{said}");
+    let pending = fs::read_to_string(m.path(".pantheon/pending")).expect("readable");
+    assert!(!pending.contains("index.php"), "nothing is pending any more: {pending}");
+    eventually("the log has it", || {
+        fs::read_to_string(m.path(".pantheon/log")).is_ok_and(|log| log.starts_with(&format!("commit {hash}")))
+    });
+    let error = fs::write(m.path(".pantheon/commit"), "Again\n").expect_err("nothing to commit");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    fs::write(m.path("index.php"), "<?php // goes on\n").expect("writes go on");
+    assert!(fs::write(m.path(".pantheon/commit"), "  \n").is_err(), "an empty message");
+}
+
+#[test]
+fn a_commit_that_the_platform_refuses_loses_nothing() {
+    let Some(m) = Mounted::sim() else { return };
+    fs::write(m.path("index.php"), "precious").expect("written");
+    m.control("habit", r#"{"name": "workflow", "value": "fail"}"#);
+    let error = fs::write(m.path(".pantheon/commit"), "Try\n").expect_err("refused");
+    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    assert!(fs::read_to_string(m.path(".pantheon/status")).expect("readable").contains("build_status is building"));
+    assert_eq!(fs::read(m.on_server("index.php")).expect("there"), b"precious");
+    m.control("habit", r#"{"name": "workflow", "value": "succeed"}"#);
+    fs::write(m.path("index.php"), "precious, still").expect("writes go on");
+    fs::write(m.path(".pantheon/commit"), "Try again\n").expect("committed");
+    assert!(head(&m).ends_with("Try again"));
+}
+
+#[test]
+fn the_commands_say_what_the_files_say() {
+    let Some(m) = Mounted::sim() else { return };
+    let place = m.dir().to_string_lossy().into_owned();
+    let run = |args: &[&str]| m.surroundings().run(args);
+    assert_eq!(run(&["mode", "--at", &place]).ok().out(), "sftp\n");
+    assert_eq!(run(&["mode", "sftp", "--at", &place]).ok().out(), "sftp (already)\n");
+    fs::write(m.path("index.php"), "changed").expect("written");
+    run(&["mode", "git", "--at", &place]).fails(13, &["index.php", "deleted for good", "--discard"]);
+    eventually("it is pending", || run(&["pending", &place]).ok().out().contains("M index.php"));
+    let json = run(&["pending", "--json", &place]).ok().out();
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json[0]["path"], "index.php");
+    run(&["commit", "-m", " ", "--at", &place]).fails(2, &["message is empty"]);
+    run(&["commit", "--at", &place]).fails(2, &["-m or -F"]);
+    let said = run(&["commit", "-m", "From the command line", "--at", &place]).ok().out();
+    assert!(said.starts_with("commit: ") && said.contains("M index.php"), "{said}");
+    run(&["commit", "-m", "Once more", "--at", &place]).fails(2, &["nothing to commit"]);
+    eventually("the log has it", || run(&["log", &place]).ok().out().contains("    From the command line"));
+    assert!(run(&["connection", &place]).ok().out().contains("sftp-command: sftp "));
+    assert_eq!(run(&["mode", "git", "--at", &place]).ok().out(), "git\n");
+    run(&["mode", "nonsense", "--at", &place]).fails(2, &["not a mode"]);
+}
+
+#[test]
+fn a_teammates_job_is_shown_and_holds_writes() {
+    let Some(m) = Mounted::sim() else { return };
+    m.control("job", r#"{"environment": "dev", "kind": "sync_code", "ms": 6000}"#);
+    eventually("it is seen", || {
+        fs::read_to_string(m.path(".pantheon/activity")).is_ok_and(|text| text.contains("sync_code"))
+    });
+    let status = fs::read_to_string(m.path(".pantheon/status")).expect("readable");
+    assert!(status.contains("code: waiting\n") && status.contains("sync_code"), "{status}");
+    fs::write(m.path("index.php"), "after the job").expect("waits, and then goes on");
+    assert_eq!(fs::read(m.on_server("index.php")).expect("there"), b"after the job");
+    eventually("it is over", || {
+        fs::read_to_string(m.path(".pantheon/activity")).is_ok_and(|text| text.contains("nothing runs"))
+    });
+}
+
+#[test]
+fn logging_in_keeps_the_session_and_the_token_private() {
+    let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
+    let env = sim.env();
+    let token = env["TERMINUS_MACHINE_TOKEN"].clone();
+    let around = Surroundings::new().with(env.into_iter().filter(|(name, _)| name != "TERMINUS_MACHINE_TOKEN"));
+    around.run(&["sites"]).fails(4, &["not logged in"]);
+    let mut command = around.command();
+    let mut child = command
+        .arg("login")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    child.stdin.take().expect("piped").write_all(format!("{token}\n").as_bytes()).expect("told");
+    let ran = Ran(child.wait_with_output().expect("ends")).ok();
+    assert!(ran.out().contains("logged in as dev@sim.example"), "{}", ran.out());
+    assert!(!ran.out().contains(&token) && !ran.err().contains(&token));
+    let sites = around.run(&["sites"]).ok().out();
+    assert!(sites.contains("sim-wordpress (wordpress)") && sites.contains("sim-wordpress.dev\tsftp mode"), "{sites}");
+    assert!(sites.contains("sim-wordpress.live\tcode is read-only"), "{sites}");
+    let json: serde_json::Value = serde_json::from_str(&around.run(&["sites", "--json"]).ok().out()).expect("JSON");
+    assert_eq!(json[0]["name"], "sim-wordpress");
+    around.run(&["sites", "nosuch"]).fails(3, &["no such site"]);
+    let bad = around.command().arg("login").stdin(Stdio::null()).output().expect("runs");
+    Ran(bad).fails(2, &["no machine token"]);
+}
+
+#[test]
+fn the_doctor_walks_every_step_and_changes_nothing() {
+    if !has_fuse() {
+        return;
+    }
+    let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
+    let around = Surroundings::new().with(sim.env());
+    let site = format!("{}.dev", sim.site());
+    let ran = around.run(&["doctor", &site, "-o", &sim.options()]).ok();
+    for word in
+        ["fuse: ok", "platform: ok", "mode sftp", "dns: ok", "port: ok", "ssh and sftp: ok", "posix-rename", "all well"]
+    {
+        assert!(ran.out().contains(word), "{word}: {}", ran.out());
+    }
+    assert_eq!(fs::read_dir(sim.home("dev").join("tmp")).expect("listed").count(), 0, "nothing is left in tmp");
+    crate::common::mounted::post(&format!("{}/habit", sim.control()), r#"{"name": "rename", "value": "refuse"}"#);
+    let ran = around.run(&["doctor", &site, "-o", &sim.options()]).ok();
+    assert!(ran.out().contains("copy, verify, delete"), "{}", ran.out());
+    let ran = around.run(&["doctor", "sim-nosuch.dev", "-o", &sim.options()]);
+    assert_eq!(ran.code(), 3);
+    assert!(ran.out().contains("platform: FAILED: sim-nosuch: no such site"), "{}", ran.out());
+    let ran = around.run(&["doctor", &site, "-o", &sim.options().replacen("Port=", "Port=1,comment=", 1)]);
+    assert_eq!(ran.code(), 6);
+    assert!(ran.out().contains("port: FAILED: port 1 of"), "{}", ran.out());
+}
