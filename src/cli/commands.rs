@@ -71,7 +71,7 @@ fn ask_editor(pending: &str) -> CliResult<String> {
     let comments: String = pending.lines().map(|line| format!("# {line}\n")).collect();
     write!(file, "\n# The message of the commit. Lines that begin with '#' are left out.\n#\n{comments}")
         .map_err(failed)?;
-    let editor = ["GIT_EDITOR", "VISUAL", "EDITOR"].iter().find_map(|name| std::env::var_os(name));
+    let editor = ["GIT_EDITOR", "VISUAL", "EDITOR"].iter().find_map(std::env::var_os);
     let editor = editor.unwrap_or_else(|| "vi".into());
     // The variable may hold arguments; nothing else is made of it.
     let words: Vec<String> = editor.to_string_lossy().split_whitespace().map(str::to_owned).collect();
