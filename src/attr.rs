@@ -60,6 +60,17 @@ pub struct Version {
     pub mtime: u32,
 }
 
+/// Times on the wire have a grain of one second: a version this young (seconds) may get another content and stay the same
+/// version. What is remembered about it must not outlive the moment, as in git's index.
+const RACY_SECS: u32 = 2;
+
+impl Version {
+    /// Whether the content may still change without the version moving.
+    pub fn is_racy(self, now: SystemTime) -> bool {
+        secs_from_time(now) <= self.mtime.saturating_add(RACY_SECS)
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes, mtime {}", self.size, self.mtime)

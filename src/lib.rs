@@ -5,12 +5,13 @@
 //! | layer | rooms |
 //! | --- | --- |
 //! | 0 | [`path`], [`attr`], [`clock`], [`transport`] |
-//! | 1 | [`gate`], [`sftp`], [`control`], [`inode`], [`cache`] |
+//! | 1 | [`gate`], [`sftp`], [`mirror`], [`control`], [`inode`], [`cache`] |
 //! | 2 | [`remote`], [`env`](mod@env), [`sim`] |
 //! | 3 | [`content`], [`write`](mod@write), [`vfiles`] |
-//! | 4 | [`fs`] |
-//! | 5 | [`fuse`] |
-//! | 6 | [`cli`] |
+//! | 4 | [`pending`] |
+//! | 5 | [`fs`] |
+//! | 6 | [`fuse`] |
+//! | 7 | [`cli`] |
 
 pub mod attr;
 pub mod cache;
@@ -23,7 +24,9 @@ pub mod fs;
 pub mod fuse;
 pub mod gate;
 pub mod inode;
+pub mod mirror;
 pub mod path;
+pub mod pending;
 pub mod remote;
 pub mod sftp;
 #[cfg(feature = "sim")]

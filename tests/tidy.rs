@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 19] = [
+const ROOMS: [(&str, &[&str]); 21] = [
     ("path", &[]),
     ("attr", &["path"]),
     ("clock", &[]),
     ("transport", &["clock"]),
     ("gate", &["attr"]),
     ("sftp", &["path", "attr", "clock", "transport"]),
+    ("mirror", &["path", "attr"]),
     ("control", &["clock"]),
     ("inode", &["path", "attr", "clock"]),
     ("cache", &["path", "attr"]),
@@ -20,13 +21,34 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("sim", &["control", "path", "attr"]),
     ("content", &["cache", "remote", "env", "path", "attr", "clock"]),
     ("write", &["remote", "gate", "cache", "path", "attr", "clock"]),
-    ("vfiles", &["env", "control"]),
+    ("pending", &["mirror", "path", "attr"]),
+    ("vfiles", &["env", "control", "pending", "path"]),
     (
         "fs",
-        &["path", "attr", "clock", "gate", "control", "inode", "cache", "remote", "env", "content", "write", "vfiles"],
+        &[
+            "path", "attr", "clock", "gate", "control", "inode", "cache", "remote", "env", "content", "write",
+            "vfiles", "mirror", "pending",
+        ],
     ),
     ("fuse", &["fs", "attr", "path", "inode"]),
-    ("cli", &["attr", "clock", "control", "env", "fs", "fuse", "gate", "path", "remote", "sim", "transport", "vfiles"]),
+    (
+        "cli",
+        &[
+            "attr",
+            "clock",
+            "control",
+            "env",
+            "fs",
+            "fuse",
+            "mirror",
+            "gate",
+            "path",
+            "remote",
+            "sim",
+            "transport",
+            "vfiles",
+        ],
+    ),
     ("main", &["cli"]),
 ];
 
@@ -34,7 +56,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
 const CRATES: [(&str, &[&str]); 8] = [
     ("fuser", &["fuse"]),
     ("ssh2", &["transport"]),
-    ("git2", &["sim"]),
+    ("git2", &["sim", "mirror"]),
     ("clap", &["cli"]),
     ("ureq", &["control"]),
     ("axum", &["sim"]),

@@ -62,6 +62,12 @@ impl<K: Eq + Hash + Clone, T: Clone> InFlight<K, T> {
         Role::Leader(Ticket { key, slots: self.slots.clone(), slot })
     }
 
+    /// A fetch that is on its way already.
+    pub fn peek(&self, key: &K) -> Option<Waiter<T>> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.get(key).map(|slot| Waiter(slot.clone()))
+    }
+
     /// Fetches on the way, for status.
     pub fn len(&self) -> usize {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).len()

@@ -29,6 +29,10 @@ pub(super) enum Command {
     Mode(Mode),
     /// List what is uncommitted
     Pending(Look),
+    /// Show the difference to what is committed, as git prints it
+    Diff(Look),
+    /// Put files back as they are committed; what they were is kept
+    Revert(Revert),
     /// Commit everything that is uncommitted on the server
     Commit(Commit),
     /// Show the history of the environment
@@ -126,6 +130,13 @@ pub(super) struct Look {
     /// For programs
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Revert {
+    /// Files in the mount
+    #[arg(required = true)]
+    pub(super) paths: Vec<PathBuf>,
 }
 
 #[derive(ClapArgs)]

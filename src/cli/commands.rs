@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{IsTerminal, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::args;
 use super::exit::{CliResult, Exit, Failure};
+use super::surroundings::Surroundings;
 use super::{mountpoint, report};
 
 pub(super) fn mode(args: &args::Mode) -> CliResult<()> {
@@ -50,6 +51,56 @@ pub(super) fn commit(args: &args::Commit) -> CliResult<()> {
         return report::print(format!("{committed:#}\n").as_bytes());
     }
     report::print(&report::read(&args.at, "commit")?)
+}
+
+/// Writes the committed version over each file. What was there is copied beside the state of the mount first.
+pub(super) fn revert(paths: &[PathBuf]) -> CliResult<()> {
+    for path in paths {
+        revert_one(path)?;
+    }
+    Ok(())
+}
+
+fn revert_one(path: &Path) -> CliResult<()> {
+    let failed = |what: &str, e: std::io::Error| Failure::new(Exit::Failed, format!("{}: {what}: {e}", path.display()));
+    let mount = mountpoint::around(path)?;
+    let place = mountpoint::settle(path).map_err(|e| failed("cannot be found", e))?;
+    let inside = place.strip_prefix(&mount.mountpoint).unwrap_or(&place).to_owned();
+    let committed = match fs::read(mount.mountpoint.join(".pantheon/head").join(&inside)) {
+        Ok(content) => Some(content),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed("the committed version cannot be read", error)),
+    };
+    let now = match fs::read(&place) {
+        Ok(content) => Some(content),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed("cannot be read", error)),
+    };
+    if now == committed {
+        println!("{}: is as it is committed", path.display());
+        return Ok(());
+    }
+    if let Some(content) = &now {
+        let kept = Surroundings::look()?.keep_reverted(&mount.source, &inside, content)?;
+        println!("{}: what it was is kept in {}", path.display(), kept.display());
+    }
+    match &committed {
+        Some(content) => {
+            if let Some(dir) = place.parent() {
+                fs::create_dir_all(dir).map_err(|e| failed("its directory cannot be made", e))?;
+            }
+            fs::write(&place, content).map_err(|e| failed("cannot be written", e))?;
+            // What close says is lost in std: whether the server has it, the status knows.
+            let file = fs::File::open(&place).map_err(|e| failed("cannot be read back", e))?;
+            file.sync_all().map_err(|e| failed("is not on the server", e))?;
+            println!("{}: back to the committed version", path.display());
+        }
+        None => {
+            fs::remove_file(&place).map_err(|e| failed("cannot be removed", e))?;
+            println!("{}: removed; it is not in the commit", path.display());
+        }
+    }
+    Ok(())
 }
 
 fn read_message(file: &Path) -> CliResult<String> {

@@ -60,6 +60,8 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Status(status) => report::status(status.path.as_deref(), status.json),
         Command::Mode(mode) => commands::mode(&mode),
         Command::Pending(look) => report::look(&look, "pending", "pending"),
+        Command::Diff(look) => report::print(&report::read(&look.path, "diff")?),
+        Command::Revert(revert) => commands::revert(&revert.paths),
         Command::Commit(commit) => commands::commit(&commit),
         Command::Log(look) => report::look(&look, "log", "log"),
         Command::Connection(look) => report::look(&look, "connection", "connection"),

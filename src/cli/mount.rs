@@ -20,6 +20,7 @@ use crate::env::Env;
 use crate::fs::{Fs, FsConfig, Layout, Wait};
 use crate::fuse::{self, MountConfig, Mounted};
 use crate::gate::{Gate, Verdict};
+use crate::mirror::Mirror;
 use crate::path::RemotePath;
 use crate::remote::{ErrorKind, Remote, RemoteConfig};
 use crate::transport;
@@ -142,6 +143,7 @@ impl Served {
             state_dir: state_dir.to_owned(),
             spool_dir: around.spool_dir()?,
             layout: plan.layout,
+            mirror: plan.mirror.map(|config| Arc::new(Mirror::new(config))),
             connection: plan.connection,
         };
         let fs = Fs::new(config, remote.clone(), env.clone(), gate.clone(), clock);

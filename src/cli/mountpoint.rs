@@ -59,7 +59,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 }
 
 /// The absolute path without symlinks; the last name is left alone, because a dead mount cannot be looked at.
-fn settle(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn settle(path: &Path) -> io::Result<PathBuf> {
     if let Ok(path) = fs::canonicalize(path) {
         return Ok(path);
     }

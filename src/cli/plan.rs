@@ -7,7 +7,8 @@ use super::surroundings::Surroundings;
 use crate::control::{ConnectionMode, Control, ControlError, Environment};
 use crate::env::EnvConfig;
 use crate::fs::Layout;
-use crate::transport::{Endpoint, Secret, SshOverrides};
+use crate::mirror::MirrorConfig;
+use crate::transport::{self, Endpoint, Secret, SshOverrides};
 use crate::vfiles::Connection;
 
 /// See the module header.
@@ -23,6 +24,7 @@ pub(super) struct Plan {
     pub(super) connection: Connection,
     /// Name of the state directory.
     pub(super) key: String,
+    pub(super) mirror: Option<MirrorConfig>,
 }
 
 /// Port of the platform's SFTP.
@@ -81,6 +83,7 @@ fn plain(source: &Source, url: &SftpUrl, options: &Options, given: &SshOverrides
         env,
         initial: None,
         connection,
+        mirror: None,
     })
 }
 
@@ -119,7 +122,19 @@ fn pantheon(
         None => (format!("appserver.{env}.{id}.drush.in"), format!("{env}.{id}")),
     };
     let endpoint = Endpoint::resolve(&host, Some(PANTHEON_PORT), Some(&user), given)?;
-    let connection = connection(&endpoint, "code".into(), Some(id.clone()));
+    // One host for all sites: the port is the same, too.
+    let git = format!("codeserver.dev.{id}");
+    let (git_host, git_port) = match &around.ssh_host {
+        Some(host) => (host.clone(), endpoint.port),
+        None => (format!("{git}.drush.in"), PANTHEON_PORT),
+    };
+    let url = format!("ssh://{git}@{git_host}:{git_port}/~/repository.git");
+    let mirror = MirrorConfig {
+        dir: around.mirror_dir(&id)?,
+        url: url.clone(),
+        ssh_command: transport::git_ssh_command(&endpoint),
+    };
+    let connection = connection(&endpoint, "code".into(), Some(url));
     let mode = options.mode.unwrap_or(ConnectionMode::Sftp);
     let api = (initial.is_some() || control.can_log_in()).then_some((control, id));
     let env = EnvConfig { name: Some(env.to_owned()), api, mode, read_only: options.read_only, author: git_author() };
@@ -133,6 +148,7 @@ fn pantheon(
         env,
         initial,
         connection,
+        mirror: Some(mirror),
     })
 }
 
@@ -157,12 +173,12 @@ fn ask(control: &Control, id: &str, env: &str) -> Result<Environment, ControlErr
     control.environment(id, env)
 }
 
-fn connection(endpoint: &Endpoint, path: String, site_id: Option<String>) -> Connection {
-    Connection { host: endpoint.address.clone(), port: endpoint.port, user: endpoint.user.clone(), path, site_id }
+fn connection(endpoint: &Endpoint, path: String, git_url: Option<String>) -> Connection {
+    Connection { host: endpoint.address.clone(), port: endpoint.port, user: endpoint.user.clone(), path, git_url }
 }
 
 /// A directory name for a source: what is not plain becomes `_`, and a checksum keeps different sources apart.
-fn key(source: &str) -> String {
+pub(super) fn key(source: &str) -> String {
     let plain: String = source
         .trim_start_matches("sftp://")
         .chars()

@@ -74,6 +74,32 @@ impl Surroundings {
         private_dir(&self.state_root.join(key))
     }
 
+    /// Where a site's repository is kept. Free to delete.
+    pub(super) fn mirror_dir(&self, site: &str) -> CliResult<PathBuf> {
+        private_dir(&self.cache_root.join("mirror").join(format!("{site}.git")))
+    }
+
+    /// A copy of what a revert takes away, under a name that is free.
+    pub(super) fn keep_reverted(&self, source: &std::ffi::OsStr, inside: &Path, content: &[u8]) -> CliResult<PathBuf> {
+        let key = super::plan::key(&source.to_string_lossy());
+        let wanted = self.state_dir(&key)?.join("reverted").join(inside);
+        private_dir(wanted.parent().unwrap_or(&wanted))?;
+        for n in 0..10_000 {
+            let mut name = wanted.clone().into_os_string();
+            name.push(if n == 0 { String::new() } else { format!(".{n}") });
+            match std::fs::File::create_new(&name) {
+                Ok(mut file) => {
+                    let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("{}: {e}", wanted.display()));
+                    std::io::Write::write_all(&mut file, content).and_then(|()| file.sync_all()).map_err(failed)?;
+                    return Ok(name.into());
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Failure::new(Exit::Failed, format!("{}: {error}", wanted.display()))),
+            }
+        }
+        Err(Failure::new(Exit::Failed, format!("{}: too many copies", wanted.display())))
+    }
+
     /// Where content is gathered before it is sent. Free to delete while nothing is mounted.
     pub(super) fn spool_dir(&self) -> CliResult<PathBuf> {
         private_dir(&self.cache_root.join("spool"))

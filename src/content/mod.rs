@@ -13,7 +13,7 @@ pub use readahead::ReadAhead;
 
 use crate::attr::{ContentId, Version};
 use crate::cache::{BLOCK_BYTES, BlockKey, Figures, InFlight, Memory, Role, Ticket, Waiter};
-use crate::clock::Deadline;
+use crate::clock::{Clock, Deadline};
 use crate::path::RemotePath;
 use crate::remote::{Class, Remote, RemoteError};
 
@@ -38,15 +38,17 @@ pub struct Content(Arc<Inner>);
 
 struct Inner {
     remote: Remote,
+    clock: Clock,
     memory: Memory,
     flights: InFlight<BlockKey, BlockResult>,
     fetched_bytes: AtomicU64,
 }
 
 impl Content {
-    pub fn new(remote: Remote, cache_bytes: u64) -> Self {
+    pub fn new(remote: Remote, cache_bytes: u64, clock: Clock) -> Self {
         Self(Arc::new(Inner {
             remote,
+            clock,
             memory: Memory::new(cache_bytes),
             flights: InFlight::default(),
             fetched_bytes: AtomicU64::new(0),
@@ -97,6 +99,9 @@ impl Content {
 
     /// Starts fetching what is not here yet, for a reader that will come. Returns the bytes that were asked for.
     pub fn prefetch(&self, path: &RemotePath, version: Version, range: Range<u64>) -> u64 {
+        if version.is_racy(self.0.clock.wall()) {
+            return 0;
+        }
         let range = clamp(range, version);
         let missing: Vec<u64> =
             blocks_of(&range).filter(|&index| !self.0.memory.contains(&key(path, version, index))).collect();
@@ -105,6 +110,17 @@ impl Content {
             drop(self.want(path, version, index..index + 1, Class::Background));
         }
         bytes.min(range.end - range.start)
+    }
+
+    /// The bytes as the server has them now, whatever is in memory.
+    pub fn read_anew(&self, path: &RemotePath, version: Version, deadline: Deadline) -> Result<Vec<u8>, ReadError> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let done = move |result| drop(sender.send(result));
+        self.0.remote.fetch_async(path.clone(), version, 0..version.size, Class::Interactive, done);
+        match receiver.recv_timeout(deadline.remaining()) {
+            Ok(result) => result.map_err(|error| ReadError::Remote(Arc::new(error))),
+            Err(_) => Err(ReadError::TimedOut),
+        }
     }
 
     /// Puts bytes that are known to be this version into the cache: what was just written need not be fetched.
@@ -168,9 +184,13 @@ impl Content {
         self.0.remote.fetch_async(path.clone(), version, range, class, move |result| match result {
             Ok(bytes) => {
                 inner.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                let racy = version.is_racy(inner.clock.wall());
                 let chunks = bytes.chunks(BLOCK_BYTES as usize).map(Arc::<[u8]>::from);
                 for ((index, ticket), block) in (first..).zip(tickets).zip(chunks) {
-                    inner.memory.insert(key(&at, version, index), block.clone());
+                    // Bytes of a version that may still change under its name are good for whoever asked, no longer.
+                    if !racy {
+                        inner.memory.insert(key(&at, version, index), block.clone());
+                    }
                     ticket.complete(Ok(block));
                 }
             }

@@ -158,6 +158,11 @@ impl Env {
         let _ = self.0.wake.send(Wake::Check);
     }
 
+    /// Asks the API now and waits for the answer; without one the belief stays.
+    pub fn refresh(&self) {
+        watcher::ask(&self.0);
+    }
+
     /// The server refused a write in code: whatever we believed, it is asked again, and until the answer is there no
     /// further write is tried.
     pub fn refused(&self) {

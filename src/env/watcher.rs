@@ -38,7 +38,8 @@ fn watch(weak: &Weak<Inner>, woken: &Receiver<Wake>) {
     }
 }
 
-fn ask(inner: &Inner) {
+/// One round of questions.
+pub(super) fn ask(inner: &Inner) {
     let (Some((control, site)), Some(name)) = (&inner.config.api, &inner.config.name) else { return };
     match control.environment(site, name) {
         Ok(environment) => inner.learn(environment),

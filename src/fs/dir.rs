@@ -21,7 +21,9 @@ pub struct DirEntry {
 
 impl Fs {
     pub fn opendir(&self, ino: Ino, wait: Wait) -> FsResult<HandleId> {
-        if !ino.is_virtual() {
+        if ino.is_virtual() {
+            self.virt_opendir(ino, wait)?;
+        } else {
             self.ensure_listed("opendir", ino, self.freshness(ino), wait)?;
         }
         Ok(self.add_handle(Handle::Dir(DirHandle { ino, entries: Mutex::default() })))

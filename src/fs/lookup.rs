@@ -122,6 +122,11 @@ impl Fs {
         }
     }
 
+    /// Somebody's listing of the directory that has not ended yet.
+    pub(super) fn listing_under_way(&self, dir: Ino) -> Option<Waiter<ListResult>> {
+        self.0.listings.peek(&dir)
+    }
+
     /// Starts listing a directory, or joins whoever does already.
     pub(super) fn start_listing(&self, dir: Ino, class: Class) -> Waiter<ListResult> {
         match self.0.listings.join(dir) {

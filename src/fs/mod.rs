@@ -16,6 +16,7 @@ mod link;
 mod lookup;
 mod names;
 mod open;
+mod pending;
 mod push;
 mod resend;
 mod scan;
@@ -46,6 +47,7 @@ use crate::content::{Content, SharedError};
 use crate::env::Env;
 use crate::gate::{Gate, WritePermit};
 use crate::inode::{Change, Ino, LOGS, ROOT, Root, Table, UPLOADS};
+use crate::mirror::Mirror;
 use crate::path::RemotePath;
 use crate::remote::Remote;
 use crate::vfiles::Connection;
@@ -71,6 +73,8 @@ pub struct FsConfig {
     /// Holds spools. Private to the user, on a disk with room.
     pub spool_dir: PathBuf,
     pub layout: Layout,
+    /// The site's repository, where it can be had.
+    pub mirror: Option<Arc<Mirror>>,
     /// For people who want to connect another way.
     pub connection: Connection,
 }
@@ -129,10 +133,13 @@ pub(crate) struct Shared {
     spools: Mutex<HashMap<Ino, Arc<Spool>>>,
     /// Kept copies that were looked at: number to local path.
     kept: Mutex<HashMap<Ino, PathBuf>>,
+    /// Committed paths that were looked at: number to path below the code directory.
+    heads: Mutex<HashMap<Ino, RemotePath>>,
     handles: Mutex<HashMap<u64, Arc<handle::Handle>>>,
     next_handle: AtomicU64,
     ahead: ahead::Ahead,
     scans: scan::Scans,
+    looks: pending::Looks,
     space: statfs::SpaceCache,
     notes: status::Notes,
     changes: Mutex<Option<mpsc::Sender<Change>>>,
@@ -141,7 +148,7 @@ pub(crate) struct Shared {
 
 impl Fs {
     pub fn new(config: FsConfig, remote: Remote, env: Env, gate: Gate, clock: Clock) -> Self {
-        let content = Content::new(remote.clone(), config.cache_bytes);
+        let content = Content::new(remote.clone(), config.cache_bytes, clock.clone());
         let fs = Self(Arc::new(Shared {
             table: Table::new(config.layout.roots()),
             rescue: Rescue::new(&config.state_dir),
@@ -156,10 +163,12 @@ impl Fs {
             fills: InFlight::default(),
             spools: Mutex::default(),
             kept: Mutex::default(),
+            heads: Mutex::default(),
             handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
             ahead: ahead::Ahead::default(),
             scans: scan::Scans::default(),
+            looks: pending::Looks::default(),
             space: statfs::SpaceCache::default(),
             notes: status::Notes::default(),
             changes: Mutex::default(),

@@ -25,7 +25,7 @@ pub struct Opened {
 impl Fs {
     pub fn open(&self, ino: Ino, mode: OpenMode, wait: Wait) -> FsResult<Opened> {
         if ino.is_virtual() {
-            return self.virt_open(ino, mode);
+            return self.virt_open(ino, mode, wait);
         }
         if mode.write || mode.truncate {
             self.permit("open", ino, &self.object(ino), wait)?;
@@ -53,7 +53,8 @@ impl Fs {
         let reading =
             Reading { version, foreign_changes: view.foreign_changes, started: false, ahead: ReadAhead::default() };
         self.0.table.opened(view.ino);
-        let keep_pages = !mode.truncate && (view.pinned || self.0.table.keep_pages(view.ino, version));
+        let settled = !version.is_racy(self.0.clock.wall()) || view.pinned;
+        let keep_pages = !mode.truncate && (view.pinned || self.0.table.keep_pages(view.ino, version, settled));
         let handle = self.add_handle(Handle::File(FileHandle { ino: view.ino, mode, reading: Mutex::new(reading) }));
         Opened { handle, keep_pages, no_flush: !mode.write, direct: false }
     }

@@ -90,6 +90,7 @@ impl Fs {
             fetched_bytes: shared.content.fetched_bytes(),
             cached_bytes: shared.content.figures().bytes,
             inodes: shared.table.len(),
+            looked: self.last_look(),
             committed: notes.committed,
             last_error: notes.last_error,
         }

@@ -27,10 +27,13 @@ pub(super) const UPLOADS_PATH: &str = ".pantheon/files";
 const LOGS_PATH: &str = ".pantheon/logs";
 
 const DIR: Ino = Ino(VIRTUAL_BIT | 1);
+const HEAD: Ino = Ino(VIRTUAL_BIT | 4);
 const FIRST_FILE: u64 = 16;
 const SHELVES: [(Ino, Shelf); 2] = [(Ino(VIRTUAL_BIT | 2), Shelf::Conflicts), (Ino(VIRTUAL_BIT | 3), Shelf::Stranded)];
 /// Numbers of kept copies have this bit too.
 const KEPT_BIT: u64 = 1 << 62;
+/// And those of committed objects this one.
+const HEAD_BIT: u64 = 1 << 61;
 
 /// How long the kernel may believe that `.pantheon` exists.
 const DIR_VALID: Duration = Duration::from_secs(60);
@@ -41,12 +44,15 @@ enum Object {
     File(vfiles::File),
     /// A shelf, or something on it: the path on the local disk.
     Kept(PathBuf),
+    /// `head`, or something committed: the path below the code directory.
+    Head(RemotePath),
 }
 
 /// An open virtual file.
 pub(super) enum VirtualHandle {
     Rendered { file: vfiles::File, text: Vec<u8>, input: Mutex<Vec<u8>> },
     Kept(File),
+    Committed(Vec<u8>),
 }
 
 pub(super) fn root_entry() -> Option<(Name, Ino)> {
@@ -73,10 +79,11 @@ fn file_ino(file: vfiles::File) -> Ino {
     Ino(VIRTUAL_BIT | (FIRST_FILE + index as u64))
 }
 
-fn kept_ino(path: &Path) -> Ino {
+/// A number with one of the two bits, derived from what it stands for.
+fn hashed_ino(bit: u64, of: impl Hash) -> Ino {
     let mut hasher = DefaultHasher::new();
-    path.hash(&mut hasher);
-    Ino(VIRTUAL_BIT | KEPT_BIT | (hasher.finish() >> 2))
+    of.hash(&mut hasher);
+    Ino(VIRTUAL_BIT | bit | (hasher.finish() >> 3))
 }
 
 fn gone(op: &'static str) -> FsError {
@@ -90,6 +97,12 @@ impl Fs {
         }
         if let Some((_, shelf)) = SHELVES.iter().find(|(number, _)| *number == ino) {
             return Some(Object::Kept(self.0.rescue.dir(*shelf)));
+        }
+        if ino == HEAD {
+            return self.has_head().then(|| Object::Head(RemotePath::root()));
+        }
+        if ino.0 & HEAD_BIT != 0 {
+            return lock(&self.0.heads).get(&ino).cloned().map(Object::Head);
         }
         if ino.0 & KEPT_BIT != 0 {
             return lock(&self.0.kept).get(&ino).cloned().map(Object::Kept);
@@ -112,6 +125,11 @@ impl Fs {
                 other => other,
             },
             Some(Object::Kept(dir)) => self.kept_child(&dir, name),
+            Some(Object::Head(dir)) => {
+                self.may_fetch(wait)?;
+                let path = Name::new(name).ok().map(|name| dir.join(&name));
+                path.filter(|path| self.head_object(path).is_some()).map(|path| self.remember_head(path))
+            }
             Some(Object::File(_)) | None => None,
         };
         let entry = ino.and_then(|ino| self.virt_getattr(ino).ok());
@@ -120,6 +138,9 @@ impl Fs {
 
     fn named_in_dir(&self, name: &[u8]) -> Option<Ino> {
         let shelf = SHELVES.iter().find(|(_, shelf)| shelf.dir_name().as_bytes() == name);
+        if name == b"head" && self.has_head() {
+            return Some(HEAD);
+        }
         let real = match name {
             b"files" => Some(UPLOADS),
             b"logs" => Some(LOGS),
@@ -136,8 +157,14 @@ impl Fs {
     }
 
     fn remember_kept(&self, path: PathBuf) -> Ino {
-        let ino = kept_ino(&path);
+        let ino = hashed_ino(KEPT_BIT, &path);
         lock(&self.0.kept).insert(ino, path);
+        ino
+    }
+
+    fn remember_head(&self, path: RemotePath) -> Ino {
+        let ino = hashed_ino(HEAD_BIT, &path);
+        lock(&self.0.heads).insert(ino, path);
         ino
     }
 
@@ -151,6 +178,15 @@ impl Fs {
                 let perm = if file.takes_commands() { 0o644 } else { 0o444 };
                 (attr(FileKind::File, size, perm, now), Duration::ZERO)
             }
+            Object::Head(path) => match self.head_object(&path) {
+                Some(Some(file)) => (
+                    attr(FileKind::File, file.size, if file.mode & 0o111 != 0 { 0o555 } else { 0o444 }, now),
+                    DIR_VALID,
+                ),
+                Some(None) => (attr(FileKind::Directory, 0, 0o555, now), DIR_VALID),
+                None if path.is_root() => (attr(FileKind::Directory, 0, 0o555, now), Duration::ZERO),
+                None => return Err(gone("getattr")),
+            },
             Object::Kept(path) => match path.symlink_metadata() {
                 Ok(meta) if meta.is_dir() => (attr(FileKind::Directory, 0, 0o555, now), Duration::ZERO),
                 Ok(meta) => {
@@ -179,11 +215,33 @@ impl Fs {
                 let named = entries.filter_map(|e| Some((Name::new(e.file_name().as_bytes()).ok()?, e.path())));
                 named.map(|(name, path)| (name, self.remember_kept(path))).collect()
             }
+            Some(Object::Head(dir)) => {
+                let children = self.head_children(&dir).into_iter();
+                children.filter_map(|(path, _)| Some((path.file_name()?, self.remember_head(path)))).collect()
+            }
             Some(Object::File(_)) | None => Vec::new(),
         }
     }
 
-    pub(super) fn virt_open(&self, ino: Ino, mode: OpenMode) -> FsResult<Opened> {
+    /// The repository may have to be fetched first.
+    pub(super) fn may_fetch(&self, wait: Wait) -> FsResult<()> {
+        match wait {
+            Wait::No if !self.head_is_known() => Err(FsError::new("lookup", ".pantheon/head", Cause::WouldBlock)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn virt_opendir(&self, ino: Ino, wait: Wait) -> FsResult<()> {
+        match self.object_of(ino) {
+            Some(Object::Head(_)) => {
+                self.may_fetch(wait)?;
+                self.head_tree().map(drop).ok_or_else(|| gone("opendir"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn virt_open(&self, ino: Ino, mode: OpenMode, wait: Wait) -> FsResult<Opened> {
         let writes = mode.write || mode.truncate;
         let handle = match self.object_of(ino).ok_or_else(|| gone("open"))? {
             Object::Dir => return Err(FsError::new("open", ".pantheon", Cause::IsADirectory)),
@@ -191,9 +249,22 @@ impl Fs {
                 return Err(FsError::new("open", format!(".pantheon/{}", file.name()), Cause::AccessDenied));
             }
             Object::File(file) => {
+                if file.needs_a_look() && self.has_head() {
+                    let Wait::Until(_) = wait else { return Err(FsError::new("open", file.name(), Cause::WouldBlock)) };
+                    self.look(wait);
+                }
                 let text = vfiles::render(file, &self.status());
                 VirtualHandle::Rendered { file, text, input: Mutex::default() }
             }
+            Object::Head(path) => match self.head_object(&path) {
+                Some(Some(_)) if writes => return Err(FsError::new("open", path, Cause::AccessDenied)),
+                Some(Some(file)) => {
+                    let content = self.head_blob(&file);
+                    VirtualHandle::Committed(content.map_err(|e| FsError::new("open", &path, Cause::Platform(e)))?)
+                }
+                Some(None) => return Err(FsError::new("open", path, Cause::IsADirectory)),
+                None => return Err(gone("open")),
+            },
             Object::Kept(path) if writes => {
                 return Err(FsError::new("open", path.display(), Cause::AccessDenied));
             }
@@ -208,7 +279,7 @@ impl Fs {
 
     pub(super) fn virt_read(&self, handle: &VirtualHandle, offset: u64, size: u32, _: Wait) -> FsResult<Vec<u8>> {
         match handle {
-            VirtualHandle::Rendered { text, .. } => {
+            VirtualHandle::Rendered { text, .. } | VirtualHandle::Committed(text) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
                 let end = start.saturating_add(size as usize).min(text.len());
                 Ok(text[start..end].to_vec())

@@ -174,10 +174,11 @@ impl Table {
     }
 
     /// Notes that the kernel may keep pages of `version`, and says whether it had pages of the same version before.
-    pub fn keep_pages(&self, ino: Ino, version: Version) -> bool {
+    /// Pages of a version that may still change under its name (`settled` is false) are not kept.
+    pub fn keep_pages(&self, ino: Ino, version: Version, settled: bool) -> bool {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return false };
-        node.kernel_pages.replace(version) == Some(version)
+        std::mem::replace(&mut node.kernel_pages, settled.then_some(version)) == Some(version) && settled
     }
 
     // --- local changes

@@ -4,6 +4,7 @@
 //! A simulated site is unmistakable: its name starts with `sim-`, and everything listens on 127.0.0.1 only.
 
 mod api;
+mod codeserver;
 mod control;
 mod demo_site;
 mod habits;

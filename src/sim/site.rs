@@ -200,6 +200,20 @@ pub(super) fn discard(shared: &Shared, environment: &str) -> io::Result<()> {
     repo.checkout_head(Some(&mut checkout)).map_err(other)
 }
 
+/// After a push: the work tree becomes what the branch is now.
+pub(super) fn follow(shared: &Shared, environment: &str) -> io::Result<()> {
+    let repo = open(shared, environment)?;
+    let mut remote = repo.remote_anonymous(&shared.repository().to_string_lossy()).map_err(other)?;
+    let refspec = format!("+{}:refs/heads/pushed", target_ref(environment));
+    remote.fetch(&[refspec], None, None).map_err(other)?;
+    let pushed = repo.find_reference("refs/heads/pushed").and_then(|r| r.peel_to_commit()).map_err(other)?;
+    let here = repo.head().and_then(|head| head.peel_to_commit()).map_err(other)?;
+    if pushed.id() == here.id() {
+        return Ok(());
+    }
+    repo.reset(pushed.as_object(), git2::ResetType::Hard, Some(CheckoutBuilder::new().force())).map_err(other)
+}
+
 /// The history, newest first.
 pub(super) fn log(shared: &Shared, environment: &str) -> io::Result<Value> {
     let repo = open(shared, environment)?;

@@ -11,6 +11,7 @@ use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, Veri
 use russh::{Channel, ChannelId, Preferred};
 use tokio::net::TcpListener;
 
+use super::codeserver;
 use super::sftp::Sftp;
 use super::state::Shared;
 
@@ -45,7 +46,8 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, config: Ar
         shared.lock().ssh_connections += 1;
         tokio::spawn(async move {
             let (near, far) = tokio::io::duplex(PIPE_BYTES);
-            let login = Login { shared: shared.clone(), environment: None, channels: HashMap::new() };
+            let login =
+                Login { shared: shared.clone(), environment: None, code_server: false, channels: HashMap::new() };
             let session = tokio::spawn(async move {
                 match russh::server::run_stream(config, far, login).await {
                     Ok(session) => session.await,
@@ -63,6 +65,8 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, config: Ar
 struct Login {
     shared: Arc<Shared>,
     environment: Option<String>,
+    /// Logged in to the code server, which speaks git and nothing else.
+    code_server: bool,
     channels: HashMap<ChannelId, Channel<Msg>>,
 }
 
@@ -76,6 +80,10 @@ impl Login {
     }
 
     fn decide(&mut self, user: &str, proved: bool) -> Auth {
+        if proved && user == format!("codeserver.dev.{}", self.shared.site_id) {
+            self.code_server = true;
+            return Auth::Accept;
+        }
         match self.environment_of(user).filter(|_| proved) {
             Some(env) => {
                 self.environment = Some(env);
@@ -115,7 +123,21 @@ impl Handler for Login {
     }
 
     async fn channel_eof(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
-        session.close(channel)
+        // Git says that it has sent everything and waits for the rest of the answer.
+        if self.code_server { Ok(()) } else { session.close(channel) }
+    }
+
+    /// `git-upload-pack '~/repository.git'` and its counterpart: the code server.
+    async fn exec_request(&mut self, id: ChannelId, data: &[u8], session: &mut Session) -> Result<(), Self::Error> {
+        let line = String::from_utf8_lossy(data).into_owned();
+        let service = line.split_whitespace().next().unwrap_or_default().to_owned();
+        let known = matches!(service.as_str(), "git-upload-pack" | "git-receive-pack");
+        let (true, true, Some(channel)) = (self.code_server, known, self.channels.remove(&id)) else {
+            return session.channel_failure(id);
+        };
+        session.channel_success(id)?;
+        codeserver::serve(self.shared.clone(), channel, &service);
+        Ok(())
     }
 
     async fn subsystem_request(&mut self, id: ChannelId, name: &str, session: &mut Session) -> Result<(), Self::Error> {

@@ -67,6 +67,21 @@ pub(super) fn connect(
     start(command, TransportInfo { kind: "ssh", host_key: String::new(), peer })
 }
 
+/// What git is to run for SSH with these settings, quoted for the shell that it uses. Not the host name: git's own.
+pub fn git_ssh_command(endpoint: &Endpoint) -> String {
+    let mut command = Command::new(endpoint.ssh_command.as_deref().unwrap_or("ssh"));
+    option(&mut command, "BatchMode=yes");
+    option(&mut command, "ConnectTimeout=15");
+    option(&mut command, "HostKeyAlgorithms=+ssh-rsa");
+    option(&mut command, "PubkeyAcceptedAlgorithms=+ssh-rsa");
+    let mut other_host = endpoint.clone();
+    other_host.explicit.host_name = None;
+    explicit_options(&mut command, &other_host);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let quoted = words.map(|word| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''")));
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
 /// What was given after `-o`; the rest the program reads from its own configuration.
 fn explicit_options(command: &mut Command, endpoint: &Endpoint) {
     let given = &endpoint.explicit;

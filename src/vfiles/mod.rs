@@ -21,14 +21,18 @@ pub enum File {
     Commit,
     Log,
     Activity,
+    Diff,
+    Ignored,
 }
 
 /// In the order of a listing.
-pub const FILES: [File; 9] = [
+pub const FILES: [File; 11] = [
     File::Readme,
     File::Activity,
     File::Commit,
     File::Connection,
+    File::Diff,
+    File::Ignored,
     File::Log,
     File::Mode,
     File::Pending,
@@ -48,11 +52,18 @@ impl File {
             Self::Commit => "commit",
             Self::Log => "log",
             Self::Activity => "activity",
+            Self::Diff => "diff",
+            Self::Ignored => "ignored",
         }
     }
 
     pub fn named(name: &[u8]) -> Option<Self> {
         FILES.into_iter().find(|file| file.name().as_bytes() == name)
+    }
+
+    /// Whether it says what comparing the server with the repository shows.
+    pub fn needs_a_look(self) -> bool {
+        matches!(self, Self::Pending | Self::Diff | Self::Ignored)
     }
 
     /// Whether something can be written to it.

@@ -1,5 +1,6 @@
 //! The text of each file. `status` is `key: value` lines: pleasant to read, easy to cut; `status.json` has the same facts.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +22,8 @@ pub fn render(file: File, status: &Status) -> Vec<u8> {
         File::Commit => commit(status),
         File::Log => log(status),
         File::Activity => activity(status),
+        File::Diff => return diff(status),
+        File::Ignored => ignored(status),
     }
     .into_bytes()
 }
@@ -175,7 +178,7 @@ fn status_json(status: &Status) -> serde_json::Value {
             "port": status.connection.port,
             "user": status.connection.user,
             "path": status.connection.path,
-            "site_id": status.connection.site_id,
+            "git_url": status.connection.git_url,
         },
         "running": belief.running.iter().map(|job| &job.description).collect::<Vec<_>>(),
         "committed": status.committed.as_ref().map(|committed| json!({
@@ -194,28 +197,90 @@ fn status_json(status: &Status) -> serde_json::Value {
     })
 }
 
-/// Lines as `git status --porcelain` has them, each with its source above it.
+/// Lines as `git status --porcelain` has them, each list with its source and age above it. What a look at the files
+/// showed comes first; the platform's own list, which can be stale, is shown where it disagrees.
 fn pending(status: &Status) -> String {
     let mut out = String::new();
-    let mut listed = std::collections::HashSet::new();
-    match &status.belief.diffstat {
-        Some(diffstat) => {
-            let _ = writeln!(out, "# from the platform's API, checked {}", ago(status.belief.learned, status.now));
-            for file in &diffstat.0 {
-                listed.insert(file.path.as_str());
-                let _ = writeln!(out, "{} {}\t+{} -{}", file.status, line(&file.path), file.additions, file.deletions);
+    let seen = match &status.looked {
+        Some((at, Ok(looked))) => {
+            let commit: String = looked.commit.chars().take(12).collect();
+            let _ = writeln!(out, "# the server's files compared with commit {commit}, {}", ago(*at, status.now));
+            for file in &looked.files {
+                let count = |n: Option<usize>| n.map_or("-".into(), |n| n.to_string());
+                let (added, gone) = (count(file.lines.map(|l| l.0)), count(file.lines.map(|l| l.1)));
+                let _ = writeln!(out, "{} {}\t+{added} -{gone}", file.letter, line(&file.path.to_string()));
+            }
+            Some(looked.files.iter().map(|file| file.path.to_string()).collect::<BTreeSet<_>>())
+        }
+        Some((_, Err(why))) => {
+            let _ = writeln!(out, "# not compared with the repository: {}", line(why));
+            None
+        }
+        None => None,
+    };
+    let Some(diffstat) = &status.belief.diffstat else {
+        if seen.is_none() {
+            out.push_str("# the platform has not said what is uncommitted\n");
+            own_writes(&mut out, status, &BTreeSet::new());
+        }
+        return out;
+    };
+    let told: BTreeSet<String> = diffstat.0.iter().map(|file| file.path.clone()).collect();
+    let age = ago(status.belief.learned, status.now);
+    match seen {
+        Some(seen) if seen == told => {
+            let _ = writeln!(out, "# the platform's API says the same, {age}");
+        }
+        Some(seen) => {
+            let _ = writeln!(out, "# the platform's API disagrees, {age} (its list can be stale):");
+            for path in told.difference(&seen) {
+                let _ = writeln!(out, "# only there: {}", line(path));
+            }
+            for path in seen.difference(&told) {
+                let _ = writeln!(out, "# not there: {}", line(path));
             }
         }
-        None => out.push_str("# the platform has not said what is uncommitted\n"),
-    }
-    let own: Vec<&String> = status.written.iter().filter(|path| !listed.contains(path.as_str())).collect();
-    if !own.is_empty() {
-        out.push_str("# written through this mount and not in that list (yet)\n");
-        own.iter().for_each(|path| {
-            let _ = writeln!(out, "? {}", line(path));
-        });
+        None => {
+            let _ = writeln!(out, "# from the platform's API, {age} (its list can be stale)");
+            for file in &diffstat.0 {
+                let _ = writeln!(out, "{} {}\t+{} -{}", file.status, line(&file.path), file.additions, file.deletions);
+            }
+            own_writes(&mut out, status, &told);
+        }
     }
     out
+}
+
+fn own_writes(out: &mut String, status: &Status, told: &BTreeSet<String>) {
+    let own: Vec<&String> = status.written.iter().filter(|path| !told.contains(path.as_str())).collect();
+    if !own.is_empty() {
+        out.push_str("# written through this mount and not in that list (yet)\n");
+        for path in own {
+            let _ = writeln!(out, "? {}", line(path));
+        }
+    }
+}
+
+fn diff(status: &Status) -> Vec<u8> {
+    match &status.looked {
+        Some((_, Ok(looked))) => looked.diff.clone(),
+        Some((_, Err(why))) => format!("# there is no diff: {}\n", line(why)).into_bytes(),
+        None => b"# there is no diff: this mount has no repository to compare with\n".to_vec(),
+    }
+}
+
+fn ignored(status: &Status) -> String {
+    match &status.looked {
+        Some((_, Ok(looked))) => {
+            let mut out = String::from("# on the server, and matched by .gitignore: no commit will ever have them\n");
+            for path in &looked.ignored {
+                let _ = writeln!(out, "{}", line(&path.to_string()));
+            }
+            out
+        }
+        Some((_, Err(why))) => format!("# not known: {}\n", line(why)),
+        None => "# not known: this mount has no repository to compare with\n".into(),
+    }
 }
 
 fn commit(status: &Status) -> String {
@@ -270,9 +335,8 @@ fn connection(status: &Status) -> String {
     let _ = writeln!(out, "sftp-command: sftp -o Port={} {}@{}", c.port, c.user, c.host);
     let slash = if c.path.starts_with('/') { "" } else { "/" };
     let _ = writeln!(out, "sftp-url: sftp://{}@{}:{}{slash}{}", c.user, c.host, c.port, c.path);
-    if let Some(id) = &c.site_id {
-        let host = format!("codeserver.dev.{id}");
-        let _ = writeln!(out, "git-command: git clone ssh://{host}@{host}.drush.in:2222/~/repository.git");
+    if let Some(url) = &c.git_url {
+        let _ = writeln!(out, "git-command: git clone {url}");
     }
     if !status.link.host_key.is_empty() {
         let _ = writeln!(out, "host-key: {}", status.link.host_key);
@@ -290,6 +354,8 @@ fn readme(status: &Status) -> String {
          status       how things stand: mode, writability and why not, link, what waits to be sent\n\
          status.json  the same for programs\n\
          pending      what is uncommitted, as the platform says and as this mount knows\n\
+         diff         the difference, as git prints it: `git apply` takes it\n\
+         ignored      what is on the server and can never be committed\n\
          commit       write a message to commit everything that is pending; reads the last commit made here\n\
          log          the history\n\
          activity     jobs of the platform that run now\n\
@@ -302,7 +368,8 @@ fn readme(status: &Status) -> String {
         out.push_str(
             "\nNot listed, but there by name:\n\
              files/       the site's uploads, writable in every mode and environment\n\
-             logs/        the container's logs, read-only\n",
+             logs/        the container's logs, read-only\n\
+             head/        the committed version of every file\n",
         );
     }
     out
@@ -313,6 +380,8 @@ mod tests {
     use super::*;
     use crate::control::{ConnectionMode, Diffstat, FileDiff};
     use crate::env::Belief;
+    use crate::path::RemotePath;
+    use crate::pending::{Pending, PendingFile};
     use crate::vfiles::{Connection, LinkStatus};
 
     fn status() -> Status {
@@ -357,7 +426,7 @@ mod tests {
                 port: 2222,
                 user: "dev.u".into(),
                 path: "code".into(),
-                site_id: Some("u".into()),
+                git_url: Some("ssh://u@h:2222/~/repository.git".into()),
             },
             dirty: vec![],
             conflicts: vec!["code/x".into()],
@@ -368,6 +437,19 @@ mod tests {
             fetched_bytes: 0,
             cached_bytes: 0,
             inodes: 3,
+            looked: Some((
+                now,
+                Ok(std::sync::Arc::new(Pending {
+                    commit: "abc".into(),
+                    files: vec![PendingFile {
+                        path: RemotePath::parse("b.php").expect("valid"),
+                        letter: 'A',
+                        lines: Some((3, 0)),
+                    }],
+                    diff: b"diff --git a/b.php b/b.php\n".to_vec(),
+                    ignored: vec![],
+                })),
+            )),
             committed: None,
             last_error: None,
         }

@@ -1,8 +1,10 @@
 //! Everything that is shown, in one value.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::env::{Belief, Committed};
+use crate::pending::Pending;
 
 /// May something be written, and if not, why?
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +41,8 @@ pub struct Connection {
     pub user: String,
     /// Relative to the login directory, or absolute.
     pub path: String,
-    /// The site's id, where there is one: it leads to the git repository.
-    pub site_id: Option<String>,
+    /// Where the site's git repository is, if it has one.
+    pub git_url: Option<String>,
 }
 
 /// See the module header.
@@ -68,6 +70,8 @@ pub struct Status {
     pub fetched_bytes: u64,
     pub cached_bytes: u64,
     pub inodes: usize,
+    /// What is uncommitted, by comparing with the repository: the last look, or why there was none.
+    pub looked: Option<(SystemTime, Result<Arc<Pending>, String>)>,
     /// The last commit made through this mount.
     pub committed: Option<Committed>,
     pub last_error: Option<(SystemTime, String)>,

@@ -9,6 +9,7 @@ mod editors;
 mod faults;
 mod modes;
 mod mount;
+mod pending;
 mod platform;
 mod round_trips;
 mod semantics;

@@ -145,7 +145,15 @@ fn pending_lists_what_the_platform_says_and_what_we_wrote() {
     });
     assert!(!pending().contains("x.jpg"), "uploads are never pending: {}", pending());
     m.control("habit", r#"{"name": "diffstat", "value": "stale"}"#);
-    eventually("own writes make up for a stale list", || pending().contains("? index.php"));
+    fs::write(
+        m.path("added.php"),
+        "a
+b
+c
+",
+    )
+    .expect("written");
+    assert!(pending().contains("A added.php	+3 -0"), "looking is better than a stale list: {}", pending());
 }
 
 #[test]
@@ -181,6 +189,8 @@ fn the_virtual_directory_is_what_the_readme_says() {
         "commit",
         "conflicts",
         "connection",
+        "diff",
+        "ignored",
         "log",
         "mode",
         "pending",

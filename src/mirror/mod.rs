@@ -1,0 +1,217 @@
+//! A local bare copy of the site's repository: what is committed, without asking the server that is mounted.
+//!
+//! Fetched by the `git` program, which follows the user's SSH settings and can talk to old servers; read with libgit2.
+//! Knows commits, trees and blobs; which of them the environment runs is `env`'s knowledge.
+
+mod diff;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use git2::{ObjectType, Oid, Repository, TreeWalkMode, TreeWalkResult};
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+pub use diff::{Change, count_lines};
+
+use crate::attr::BlobId;
+use crate::path::RemotePath;
+
+/// Where the copy is kept and where it comes from.
+#[derive(Debug, Clone)]
+pub struct MirrorConfig {
+    pub dir: PathBuf,
+    pub url: String,
+    /// What git is to run for SSH: quoted for it by whoever knows the settings.
+    pub ssh_command: String,
+}
+
+/// Why the repository cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum MirrorError {
+    #[error("the repository {url} cannot be fetched: {detail}")]
+    Fetch { url: String, detail: String },
+    #[error("commit {0} is not in the repository (yet)")]
+    NoCommit(String),
+    #[error("the local copy of the repository: {0}")]
+    Git(String),
+}
+
+impl From<git2::Error> for MirrorError {
+    fn from(error: git2::Error) -> Self {
+        Self::Git(error.message().to_owned())
+    }
+}
+
+impl From<io::Error> for MirrorError {
+    fn from(error: io::Error) -> Self {
+        Self::Git(error.to_string())
+    }
+}
+
+/// A committed file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    pub blob: BlobId,
+    /// Git's mode: 0o100644, 0o100755 or 0o120000 (a link).
+    pub mode: u32,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// All files of a commit.
+pub type Tree = BTreeMap<RemotePath, Committed>;
+
+/// How long a fetch may take.
+const FETCH_LIMIT: Duration = Duration::from_secs(120);
+
+/// See the module header.
+pub struct Mirror {
+    config: MirrorConfig,
+    /// One fetch at a time: git would only wait for its own locks.
+    fetching: Mutex<()>,
+}
+
+impl Mirror {
+    pub fn new(config: MirrorConfig) -> Self {
+        Self { config, fetching: Mutex::default() }
+    }
+
+    fn repo(&self) -> Result<Repository, MirrorError> {
+        match Repository::open_bare(&self.config.dir) {
+            Ok(repo) => Ok(repo),
+            Err(_) => Ok(Repository::init_bare(&self.config.dir)?),
+        }
+    }
+
+    /// Makes sure that the commit is here, fetching if it is not.
+    pub fn ensure(&self, commit: &str) -> Result<(), MirrorError> {
+        if self.has(commit) {
+            return Ok(());
+        }
+        let _one = self.fetching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if self.has(commit) {
+            return Ok(());
+        }
+        self.fetch()?;
+        if self.has(commit) { Ok(()) } else { Err(MirrorError::NoCommit(commit.to_owned())) }
+    }
+
+    fn has(&self, commit: &str) -> bool {
+        let found = || Some(self.repo().ok()?.find_commit(Oid::from_str(commit).ok()?).is_ok());
+        found().unwrap_or(false)
+    }
+
+    fn fetch(&self) -> Result<(), MirrorError> {
+        let failed = |detail: String| MirrorError::Fetch { url: self.config.url.clone(), detail };
+        drop(self.repo()?);
+        let mut command = Command::new("git");
+        command.arg("--git-dir").arg(&self.config.dir);
+        command.args(["-c", "gc.auto=0", "fetch", "--quiet", "--prune", "--no-write-fetch-head", "--"]);
+        command.arg(&self.config.url).args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]);
+        command.env("GIT_SSH_COMMAND", &self.config.ssh_command).env("GIT_TERMINAL_PROMPT", "0").current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|e| failed(format!("git: {e}")))?;
+        let until = Instant::now() + FETCH_LIMIT;
+        loop {
+            match child.try_wait().map_err(|e| failed(e.to_string()))? {
+                Some(status) if status.success() => return Ok(()),
+                Some(_) => {
+                    let mut said = String::new();
+                    if let Some(mut errors) = child.stderr.take() {
+                        // What it managed to say is all there is.
+                        let _ = io::Read::read_to_string(&mut errors, &mut said);
+                    }
+                    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("git failed");
+                    return Err(failed(last.to_owned()));
+                }
+                None if Instant::now() > until => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Err(failed(format!("not done within {} s", FETCH_LIMIT.as_secs())));
+                }
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// Every file of the commit.
+    pub fn tree(&self, commit: &str) -> Result<Tree, MirrorError> {
+        let repo = self.repo()?;
+        let tree = find(&repo, commit)?;
+        let odb = repo.odb()?;
+        let mut out = Tree::new();
+        tree.walk(TreeWalkMode::PreOrder, |dir, entry| {
+            if entry.kind() != Some(ObjectType::Blob) {
+                return TreeWalkResult::Ok;
+            }
+            let name = [dir.as_bytes(), entry.name_bytes()].concat();
+            if let (Ok(path), Ok((size, _))) = (RemotePath::parse(name), odb.read_header(entry.id())) {
+                let mode = u32::try_from(entry.filemode()).unwrap_or(0o100_644);
+                out.insert(path, Committed { blob: blob_id(entry.id()), mode, size: size as u64 });
+            }
+            TreeWalkResult::Ok
+        })?;
+        Ok(out)
+    }
+
+    pub fn blob(&self, blob: BlobId) -> Result<Vec<u8>, MirrorError> {
+        Ok(self.repo()?.find_blob(Oid::from_bytes(&blob.0)?)?.content().to_vec())
+    }
+
+    /// The ignore rules of the commit.
+    pub fn ignored(&self, commit: &str) -> Result<Ignored, MirrorError> {
+        let mut rules = Vec::new();
+        for (path, file) in self.tree(commit)? {
+            if path.file_name().is_some_and(|name| name.as_bytes() == b".gitignore") {
+                let dir = Path::new("/").join(path.parent().unwrap_or_else(RemotePath::root).to_os_string());
+                let mut builder = GitignoreBuilder::new(&dir);
+                for line in String::from_utf8_lossy(&self.blob(file.blob)?).lines() {
+                    if let Err(error) = builder.add_line(None, line) {
+                        log::debug!("{path}: a rule is passed over: {error}");
+                    }
+                }
+                rules.push(builder.build().map_err(|e| MirrorError::Git(e.to_string()))?);
+            }
+        }
+        Ok(Ignored(rules))
+    }
+}
+
+/// Which paths can never be committed.
+pub struct Ignored(Vec<Gitignore>);
+
+impl Ignored {
+    /// The deepest `.gitignore` with an opinion decides, as in git.
+    pub fn covers(&self, path: &RemotePath) -> bool {
+        let path = Path::new("/").join(path.to_os_string());
+        let near = |rules: &&Gitignore| path.starts_with(rules.path());
+        let mut rules: Vec<&Gitignore> = self.0.iter().filter(near).collect();
+        rules.sort_by_key(|rules| std::cmp::Reverse(rules.path().components().count()));
+        let verdict = rules.iter().find_map(|rules| match rules.matched_path_or_any_parents(&path, false) {
+            ignore::Match::None => None,
+            found => Some(found.is_ignore()),
+        });
+        verdict.unwrap_or(false)
+    }
+}
+
+fn find<'a>(repo: &'a Repository, commit: &str) -> Result<git2::Tree<'a>, MirrorError> {
+    let oid = Oid::from_str(commit).map_err(|_| MirrorError::NoCommit(commit.to_owned()))?;
+    let commit = repo.find_commit(oid).map_err(|_| MirrorError::NoCommit(commit.to_owned()))?;
+    Ok(commit.tree()?)
+}
+
+fn blob_id(oid: Oid) -> BlobId {
+    let mut id = [0; 20];
+    id.copy_from_slice(&oid.as_bytes()[..20]);
+    BlobId(id)
+}
+
+/// The name that git gives to this content.
+pub fn hash(content: &[u8]) -> Result<BlobId, MirrorError> {
+    Ok(blob_id(Oid::hash_object(ObjectType::Blob, content)?))
+}

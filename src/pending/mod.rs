@@ -1,0 +1,152 @@
+//! What is uncommitted, by looking: the server's files against the commit that the environment runs.
+//!
+//! A file whose size differs has changed. One whose size is the same is read and hashed once per version; what was seen
+//! equal is remembered until its version moves. Reading is asked of the caller, who knows where bytes come from.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use crate::attr::{Attr, BlobId, FileKind, Version};
+use crate::mirror::{Change, Committed, Mirror, MirrorError, count_lines, hash};
+use crate::path::RemotePath;
+
+/// Why there is no list.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PendingError {
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// The server could not be looked at.
+    #[error("{0}")]
+    Server(String),
+}
+
+/// One uncommitted path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingFile {
+    /// Relative to the code directory.
+    pub path: RemotePath,
+    /// A, M or D.
+    pub letter: char,
+    /// Lines; `None` for binary content.
+    pub lines: Option<(usize, usize)>,
+}
+
+/// The uncommitted paths and the diff that makes them.
+#[derive(Debug, Clone, Default)]
+pub struct Pending {
+    pub commit: String,
+    pub files: Vec<PendingFile>,
+    pub diff: Vec<u8>,
+    /// Written on the server, and no commit will ever have them.
+    pub ignored: Vec<RemotePath>,
+}
+
+/// An object on the server, below the code directory.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub path: RemotePath,
+    pub attr: Attr,
+}
+
+/// Hashes that were made, by path and version.
+#[derive(Default)]
+pub struct Hashes(Mutex<HashMap<RemotePath, (Version, BlobId)>>);
+
+impl Hashes {
+    fn get(&self, path: &RemotePath, version: Version) -> Option<BlobId> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(path).filter(|(at, _)| *at == version).map(|(_, blob)| *blob)
+    }
+
+    /// Whether this version was hashed.
+    pub fn knows(&self, path: &RemotePath, version: Version) -> bool {
+        self.get(path, version).is_some()
+    }
+
+    fn put(&self, path: &RemotePath, version: Version, blob: BlobId, now: SystemTime) {
+        if !version.is_racy(now) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), (version, blob));
+        }
+    }
+}
+
+/// Bytes of a file, or text of a link.
+pub type Read<'a> = &'a dyn Fn(&Found) -> Result<Vec<u8>, String>;
+
+/// Compares. `found` is everything below the code directory but directories.
+pub fn compute(
+    mirror: &Mirror,
+    commit: &str,
+    found: &[Found],
+    hashes: &Hashes,
+    now: SystemTime,
+    read: Read<'_>,
+) -> Result<Pending, PendingError> {
+    mirror.ensure(commit)?;
+    let mut committed = mirror.tree(commit)?;
+    let rules = mirror.ignored(commit)?;
+    let (mut changes, mut files, mut ignored) = (Vec::new(), Vec::new(), Vec::new());
+    for object in found {
+        let Some(mode) = mode_of(&object.attr) else { continue };
+        match committed.remove(&object.path) {
+            None if rules.covers(&object.path) => ignored.push(object.path.clone()),
+            None => {
+                let content = read(object).map_err(PendingError::Server)?;
+                files.push((object.path.clone(), 'A', Vec::new()));
+                changes.push(Change { path: object.path.clone(), now: Some((content, mode)) });
+            }
+            Some(base) => {
+                if let Some(content) = changed(&base, object, mode, hashes, now, read)? {
+                    files.push((object.path.clone(), 'M', mirror.blob(base.blob)?));
+                    changes.push(Change { path: object.path.clone(), now: Some((content, mode)) });
+                }
+            }
+        }
+    }
+    for (path, base) in committed {
+        files.push((path.clone(), 'D', mirror.blob(base.blob)?));
+        changes.push(Change { path, now: None });
+    }
+    let diff = mirror.diff(commit, &changes)?;
+    let mut files: Vec<PendingFile> = files
+        .into_iter()
+        .zip(&changes)
+        .map(|((path, letter, old), change)| {
+            let new = change.now.as_ref().map_or(&[][..], |(content, _)| content);
+            PendingFile { path, letter, lines: count_lines(&old, new) }
+        })
+        .collect();
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(Pending { commit: commit.to_owned(), files, diff, ignored })
+}
+
+/// Git knows three modes; everything else is not tracked.
+fn mode_of(attr: &Attr) -> Option<u32> {
+    match attr.kind {
+        FileKind::File if attr.perm & 0o100 != 0 => Some(0o100_755),
+        FileKind::File => Some(0o100_644),
+        FileKind::Symlink => Some(0o120_000),
+        FileKind::Directory | FileKind::Other => None,
+    }
+}
+
+/// The new content, if it is another one.
+fn changed(
+    base: &Committed,
+    object: &Found,
+    mode: u32,
+    hashes: &Hashes,
+    now: SystemTime,
+    read: Read<'_>,
+) -> Result<Option<Vec<u8>>, PendingError> {
+    let version = object.attr.version();
+    let same_mode = base.mode == mode;
+    if same_mode && base.size == version.size && hashes.get(&object.path, version) == Some(base.blob) {
+        return Ok(None);
+    }
+    let content = read(object).map_err(PendingError::Server)?;
+    let blob = hash(&content)?;
+    hashes.put(&object.path, version, blob, now);
+    Ok((!same_mode || blob != base.blob).then_some(content))
+}
