@@ -20,17 +20,20 @@ const FETCH_AHEAD: usize = 200;
 /// How long one file may take.
 const READ_LIMIT: Duration = Duration::from_secs(60);
 
+/// When was looked last, and what came of it.
+type LastLook = Option<(SystemTime, Result<Arc<Pending>, String>)>;
+
 /// What was seen, and what need not be read again.
 #[derive(Default)]
 pub(super) struct Looks {
     hashes: Hashes,
-    last: Mutex<Option<(SystemTime, Result<Arc<Pending>, String>)>>,
+    last: Mutex<LastLook>,
     /// The tree of the commit that was asked for last.
     tree: Mutex<Option<(String, Arc<Tree>)>>,
 }
 
 impl Fs {
-    pub(super) fn last_look(&self) -> Option<(SystemTime, Result<Arc<Pending>, String>)> {
+    pub(super) fn last_look(&self) -> LastLook {
         lock(&self.0.looks.last).clone()
     }
 

@@ -101,7 +101,7 @@ const NAMES: [&str; 9] = [
 
 fn edit() -> impl Strategy<Value = Edit> {
     let name = 0..NAMES.len();
-    let text = proptest::collection::vec(prop_oneof![Just(b'\n'), Just(0_u8), b'a'..b'z'], 0..60);
+    let text = proptest::collection::vec(prop_oneof![Just(b'\n'), Just(0_u8), b'a'..=b'z'], 0..60);
     prop_oneof![
         (name.clone(), text.clone()).prop_map(|(n, t)| Edit::Write(n, t)),
         (name.clone(), text).prop_map(|(n, t)| Edit::Append(n, t)),
