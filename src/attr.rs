@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::path::RemotePath;
 
 /// What kind of object a name leads to. Everything else (sockets, devices) is shown as [`FileKind::Other`] and cannot
@@ -54,7 +56,7 @@ pub fn secs_from_time(time: SystemTime) -> u32 {
 }
 
 /// Size and mtime as the server reports them: what tells one content of a file from the next over SFTP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     pub size: u64,
     pub mtime: u32,
@@ -77,13 +79,29 @@ impl fmt::Display for Version {
     }
 }
 
-/// A git blob's SHA-1.
+/// A git blob's SHA-1; as text 40 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlobId(pub [u8; 20]);
 
 impl fmt::Display for BlobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl Serialize for BlobId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BlobId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digits = |i: usize| text.get(2 * i..2 * i + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let bytes: Option<Vec<u8>> = (0..20).map(digits).collect();
+        let bytes = bytes.filter(|_| text.len() == 40).and_then(|bytes| <[u8; 20]>::try_from(bytes).ok());
+        bytes.map(Self).ok_or_else(|| serde::de::Error::custom("not 40 hexadecimal digits"))
     }
 }
 

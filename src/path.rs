@@ -9,6 +9,8 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// Longest name that the kernel's VFS passes on, in bytes (`NAME_MAX`).
 pub const MAX_NAME_BYTES: usize = 255;
 /// Longest path accepted from anywhere, in bytes (`PATH_MAX`).
@@ -172,6 +174,32 @@ impl fmt::Debug for RemotePath {
     }
 }
 
+/// Text where it is text, an array of bytes where it is not.
+impl Serialize for RemotePath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => self.0.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RemotePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Text(String),
+            Bytes(Vec<u8>),
+        }
+        let bytes = match Written::deserialize(deserializer)? {
+            Written::Text(text) => text.into_bytes(),
+            Written::Bytes(bytes) => bytes,
+        };
+        Self::parse(bytes).map_err(serde::de::Error::custom)
+    }
+}
+
 /// Where a symlink's text leads, as far as text alone can tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkTarget {
@@ -236,6 +264,16 @@ mod tests {
         assert_eq!(p.strip_prefix(&path("cod")), None);
         assert_eq!(path("code").strip_prefix(&path("code")), Some(RemotePath::root()));
         assert!(RemotePath::parse("a/../b").is_err());
+    }
+
+    #[test]
+    fn paths_are_written_as_text_where_they_are_text() {
+        for bytes in [&b"a/b c"[..], b"caf\xe9/x"] {
+            let path = RemotePath::parse(bytes).expect("valid");
+            let text = serde_json::to_string(&path).expect("written");
+            assert_eq!(serde_json::from_str::<RemotePath>(&text).expect("read"), path, "{text}");
+        }
+        assert!(serde_json::from_str::<RemotePath>("\"a/../b\"").is_err());
     }
 
     #[test]

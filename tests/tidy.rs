@@ -47,6 +47,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
             "sim",
             "transport",
             "vfiles",
+            "write",
         ],
     ),
     ("main", &["cli"]),

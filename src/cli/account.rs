@@ -11,7 +11,7 @@ use super::surroundings::Surroundings;
 use crate::control::{Control, EnvKind, Environment};
 
 /// Exchanges a machine token for a session; both are kept where Terminus keeps them, for their owner only.
-pub(super) fn login() -> CliResult<()> {
+pub(super) fn login(as_json: bool) -> CliResult<()> {
     let around = Surroundings::look()?;
     let token = read_token()?;
     if token.trim().is_empty() {
@@ -23,8 +23,11 @@ pub(super) fn login() -> CliResult<()> {
     // What is saved counts, not what the environment says for single runs.
     config.token = None;
     let profile = Control::new(config)?.log_in_with(token.trim())?;
-    println!("logged in as {} ({})", profile.email, profile.full_name);
-    Ok(())
+    if as_json {
+        let answer = json!({ "email": profile.email, "name": profile.full_name });
+        return report::print(format!("{answer:#}\n").as_bytes());
+    }
+    report::print(format!("logged in as {} ({})\n", profile.email, profile.full_name).as_bytes())
 }
 
 fn read_token() -> CliResult<Zeroizing<String>> {

@@ -30,9 +30,12 @@ pub(super) enum Command {
     /// List what is uncommitted
     Pending(Look),
     /// Show the difference to what is committed, as git prints it
-    Diff(Look),
+    Diff(Diff),
     /// Put files back as they are committed; what they were is kept
     Revert(Revert),
+    /// Uncommitted work that is kept on this machine: list it, compare it, put it back, take it along
+    #[command(subcommand)]
+    Rescue(Rescue),
     /// Commit everything that is uncommitted on the server
     Commit(Commit),
     /// Show the history of the environment
@@ -40,7 +43,11 @@ pub(super) enum Command {
     /// Say how other clients connect
     Connection(Look),
     /// Log in to the platform with a machine token (read from the terminal or standard input)
-    Login,
+    Login {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
     /// List the sites of your account and their environments
     Sites {
         /// Only this one
@@ -68,10 +75,11 @@ pub(super) enum Command {
 
 #[derive(ClapArgs)]
 pub(super) struct Mount {
-    /// mysite.dev, <uuid>.dev, or sftp://[user@]host[:port]/path
+    /// mysite.dev, <uuid>.dev, or sftp://[user@]host[:port]/path; may be left out in a git checkout of the site
+    #[arg(value_name = "SOURCE")]
     pub(super) source: OsString,
     /// An empty directory
-    pub(super) mountpoint: PathBuf,
+    pub(super) mountpoint: Option<PathBuf>,
     /// Options, separated by commas (README, "Options")
     #[arg(short = 'o', value_name = "OPT[,OPT…]")]
     pub(super) options: Vec<OsString>,
@@ -95,6 +103,9 @@ pub(super) struct Umount {
     /// Take it away even while programs use it
     #[arg(long)]
     pub(super) force: bool,
+    /// For programs
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(ClapArgs)]
@@ -133,10 +144,81 @@ pub(super) struct Look {
 }
 
 #[derive(ClapArgs)]
+pub(super) struct Diff {
+    /// Only these files or directories in the mount
+    pub(super) paths: Vec<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(ClapArgs)]
 pub(super) struct Revert {
     /// Files in the mount
     #[arg(required = true)]
     pub(super) paths: Vec<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Rescue {
+    /// List what is kept and, where it is mounted, whether the server has it
+    List {
+        #[command(flatten)]
+        at: RescueAt,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how what is kept differs from the server (or from the commit, where it is not mounted)
+    Diff {
+        /// Paths as `list` shows them (default: all)
+        paths: Vec<PathBuf>,
+        #[command(flatten)]
+        at: RescueAt,
+    },
+    /// Write kept files back into the mount, or into another directory
+    Restore {
+        /// Paths as `list` shows them
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Write below this directory instead
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: RescueAt,
+    },
+    /// Everything that is kept as one patch (for `git apply`) or tar archive
+    Export {
+        /// Paths as `list` shows them (default: all)
+        paths: Vec<PathBuf>,
+        /// The form
+        #[arg(long, value_enum, default_value_t = ExportForm::Patch)]
+        format: ExportForm,
+        /// Where to (default: standard output)
+        #[arg(short = 'o', long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        at: RescueAt,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum ExportForm {
+    Patch,
+    Tar,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct RescueAt {
+    /// A path in the mount, or SITE.ENV where nothing is mounted
+    #[arg(long, value_name = "PATH|SITE.ENV", default_value = ".")]
+    pub(super) at: PathBuf,
 }
 
 #[derive(ClapArgs)]
@@ -158,10 +240,13 @@ pub(super) struct Commit {
 #[derive(ClapArgs)]
 pub(super) struct Doctor {
     /// As for mount
-    pub(super) source: OsString,
+    pub(super) source: Option<OsString>,
     /// As for mount
     #[arg(short = 'o', value_name = "OPT[,OPT…]")]
     pub(super) options: Vec<OsString>,
+    /// For programs
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[cfg(feature = "sim")]
@@ -235,7 +320,7 @@ pub(super) fn helper(words: &[OsString]) -> CliResult<Option<Mount>> {
     }
     let [source, mountpoint] = <[OsString; 2]>::try_from(places)
         .map_err(|_| usage("usage: mount.pantheonfs SOURCE MOUNTPOINT [-o OPTIONS]".into()))?;
-    let mountpoint = PathBuf::from(mountpoint);
+    let mountpoint = Some(PathBuf::from(mountpoint));
     let mount = Mount { source, mountpoint, options, foreground: false, verbose, report: false, quiet: true };
     Ok((!fake).then_some(mount))
 }

@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,8 +14,9 @@ use serde_json::json;
 
 use super::args;
 use super::exit::{CliResult, Exit, Failure};
+use super::mountpoint;
+use super::report::{self, Said};
 use super::surroundings::Surroundings;
-use super::{mountpoint, report};
 
 pub(super) fn mode(args: &args::Mode) -> CliResult<()> {
     let Some(wanted) = &args.mode else {
@@ -45,6 +48,9 @@ pub(super) fn commit(args: &args::Commit) -> CliResult<()> {
     if message.trim().is_empty() {
         return Err(Failure::new(Exit::Usage, "the message is empty; nothing was committed"));
     }
+    if !args.json {
+        preflight(&args.at, &pending)?;
+    }
     write(&args.at, "commit", &format!("{}\n", message.trim()), "committing")?;
     if args.json {
         let committed = report::status_json(&args.at)?["committed"].take();
@@ -53,15 +59,35 @@ pub(super) fn commit(args: &args::Commit) -> CliResult<()> {
     report::print(&report::read(&args.at, "commit")?)
 }
 
-/// Writes the committed version over each file. What was there is copied beside the state of the mount first.
-pub(super) fn revert(paths: &[PathBuf]) -> CliResult<()> {
-    for path in paths {
-        revert_one(path)?;
+/// What will be in the commit and what will not, on standard error.
+fn preflight(at: &Path, pending: &[u8]) -> CliResult<()> {
+    let list = |text: &[u8]| -> Vec<String> {
+        let text = String::from_utf8_lossy(text);
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    };
+    for line in list(pending) {
+        eprintln!("will be committed: {line}");
+    }
+    let ignored = list(&report::read(at, "ignored")?);
+    let status = report::status_json(at)?;
+    let ours = |path: &String| status["ignored_written"].as_array().is_some_and(|all| all.iter().any(|p| p == path));
+    for path in ignored.iter().filter(|path| ours(path)) {
+        eprintln!("never committed:   {path} (.gitignore)");
     }
     Ok(())
 }
 
-fn revert_one(path: &Path) -> CliResult<()> {
+/// Writes the committed version over each file. What was there is copied beside the state of the mount first.
+pub(super) fn revert(paths: &[PathBuf], json: bool) -> CliResult<()> {
+    let mut said = Said::new(json);
+    for path in paths {
+        revert_one(path, &mut said)?;
+    }
+    said.end()
+}
+
+fn revert_one(path: &Path, said: &mut Said) -> CliResult<()> {
+    let mut say = |outcome: &str| said.say(&path.display().to_string(), outcome);
     let failed = |what: &str, e: std::io::Error| Failure::new(Exit::Failed, format!("{}: {what}: {e}", path.display()));
     let mount = mountpoint::around(path)?;
     let place = mountpoint::settle(path).map_err(|e| failed("cannot be found", e))?;
@@ -77,12 +103,11 @@ fn revert_one(path: &Path) -> CliResult<()> {
         Err(error) => return Err(failed("cannot be read", error)),
     };
     if now == committed {
-        println!("{}: is as it is committed", path.display());
-        return Ok(());
+        return say("is as it is committed");
     }
     if let Some(content) = &now {
         let kept = Surroundings::look()?.keep_reverted(&mount.source, &inside, content)?;
-        println!("{}: what it was is kept in {}", path.display(), kept.display());
+        say(&format!("what it was is kept in {}", kept.display()))?;
     }
     match &committed {
         Some(content) => {
@@ -93,11 +118,11 @@ fn revert_one(path: &Path) -> CliResult<()> {
             // What close says is lost in std: whether the server has it, the status knows.
             let file = fs::File::open(&place).map_err(|e| failed("cannot be read back", e))?;
             file.sync_all().map_err(|e| failed("is not on the server", e))?;
-            println!("{}: back to the committed version", path.display());
+            say("back to the committed version")?;
         }
         None => {
             fs::remove_file(&place).map_err(|e| failed("cannot be removed", e))?;
-            println!("{}: removed; it is not in the commit", path.display());
+            say("removed; it is not in the commit")?;
         }
     }
     Ok(())
@@ -138,7 +163,7 @@ fn ask_editor(pending: &str) -> CliResult<String> {
 /// Writes a command and waits for its outcome; the reason for a failure is in the status.
 fn write(at: &Path, name: &str, words: &str, doing: &str) -> CliResult<()> {
     let file = mountpoint::around(at)?.mountpoint.join(".pantheon").join(name);
-    let progress = Progress::start(doing);
+    let progress = Progress::start(doing, file.with_file_name("activity"));
     let written = fs::OpenOptions::new().write(true).open(&file).and_then(|mut file| file.write_all(words.as_bytes()));
     drop(progress);
     written.map_err(|error| {
@@ -153,26 +178,44 @@ fn write(at: &Path, name: &str, words: &str, doing: &str) -> CliResult<()> {
     })
 }
 
-/// Something that moves, on a terminal only.
-struct Progress(Option<ProgressBar>);
+/// Something that moves, on a terminal only, with what the platform says it is doing.
+struct Progress {
+    bar: Option<ProgressBar>,
+    done: Arc<AtomicBool>,
+}
+
+/// How often the platform's words are looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Progress {
-    fn start(doing: &str) -> Self {
+    fn start(doing: &str, activity: PathBuf) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
         if !std::io::stderr().is_terminal() {
-            return Self(None);
+            return Self { bar: None, done };
         }
         let bar = ProgressBar::new_spinner().with_message(doing.to_owned());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(120));
-        Self(Some(bar))
+        let (shown, ended, doing) = (bar.clone(), done.clone(), doing.to_owned());
+        std::thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                std::thread::sleep(LOOK);
+                let text = fs::read_to_string(&activity).unwrap_or_default();
+                if let Some(line) = text.lines().find(|line| !line.starts_with('#')) {
+                    shown.set_message(format!("{doing}: {line}"));
+                }
+            }
+        });
+        Self { bar: Some(bar), done }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(bar) = self.0.take() {
+        self.done.store(true, Ordering::Relaxed);
+        if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }

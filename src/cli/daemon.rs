@@ -22,7 +22,7 @@ pub(super) fn start(mount: &Mount) -> CliResult<()> {
     for options in &mount.options {
         command.arg("-o").arg(options);
     }
-    command.arg("--").arg(&mount.source).arg(&mount.mountpoint).stdout(Stdio::piped());
+    command.arg("--").arg(&mount.source).args(&mount.mountpoint).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     let mut said = String::new();
     if let Some(output) = child.stdout.take() {

@@ -87,7 +87,7 @@ fn explain(sim: &Sim, place: &Path) {
 
 fn end(place: &Path) -> CliResult<()> {
     for _ in 0..UNMOUNT_TRIES {
-        match mountpoint::umount(place, false) {
+        match mountpoint::umount(place, false, false) {
             Err(failure) if failure.exit == Exit::Busy => std::thread::sleep(Duration::from_millis(300)),
             // Unmounted by somebody else already.
             Err(failure) if failure.exit == Exit::MountPoint => return Ok(()),
@@ -95,5 +95,5 @@ fn end(place: &Path) -> CliResult<()> {
         }
     }
     eprintln!("pantheonfs: {} is in use; taking it away all the same", place.display());
-    mountpoint::umount(place, true)
+    mountpoint::umount(place, true, false)
 }

@@ -1,6 +1,7 @@
 //! `pantheonfs doctor`: every step from the name to a listing of `code`, each with "ok" or what to do. Changes nothing on
 //! the site; how the server renames is tried in `tmp`.
 
+use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use super::mount;
 use super::options::Options;
 use super::plan::{self, Plan};
 use super::prompt::Terminal;
+use super::report::Said;
 use super::source::Source;
 use super::surroundings::Surroundings;
 use crate::attr::Area;
@@ -21,51 +23,107 @@ use crate::remote::{Base, Remote, Store};
 
 /// How long a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Longest greeting that is read (bytes); the protocol allows 255.
+const MAX_BANNER_BYTES: u64 = 1024;
 
 pub(super) fn run(args: &args::Doctor) -> CliResult<()> {
     super::logging::start(0);
+    let mut steps = Steps(Said::new(args.json));
+    let result = walk(args, &mut steps);
+    steps.0.end()?;
+    result
+}
+
+fn walk(args: &args::Doctor, steps: &mut Steps) -> CliResult<()> {
     let around = Surroundings::look()?;
-    let source = Source::parse(&args.source)?;
+    let source = match &args.source {
+        Some(source) => Source::parse(source)?,
+        None => around.sites.infer(&around.here)?,
+    };
     let options = Options::parse(&args.options, &around.here, around.home.as_deref())?;
-    step("fuse", mount::fuse_is_there().map(|()| "/dev/fuse can be opened".into()))?;
+    steps.step("fuse", mount::fuse_is_there().map(|()| "/dev/fuse can be opened".into()))?;
     if let Source::Pantheon { .. } = source {
         let from = if around.control.token.is_some() { "token variable" } else { "Terminus' files" };
-        note("login", &format!("credentials from: {from}"));
+        steps.note("login", &format!("credentials from: {from}"))?;
     }
-    let plan = step_value("platform", plan::make(&source, &options, &around), describe_platform)?;
+    let plan = steps.value("platform", plan::make(&source, &options, &around), describe_platform)?;
     let addresses =
-        step_value("dns", resolve(&plan), |found| format!("{} is {}", plan.endpoint.address, found[0].ip()))?;
-    step("port", reach(&plan, &addresses))?;
+        steps.value("dns", resolve(&plan), |found| format!("{} is {}", plan.endpoint.address, found[0].ip()))?;
+    let stream = steps.value("port", reach(&plan, &addresses), |(_, at)| format!("{at} answers"))?;
+    steps.step("banner", banner(&plan, stream.0))?;
+    steps.note("keys", &keys(&plan))?;
     let terminal = Arc::new(Terminal::new());
-    let (remote, _) = step_value("ssh and sftp", mount::connect(&plan, &options, &terminal), |_| {
+    let (remote, _) = steps.value("ssh and sftp", mount::connect(&plan, &options, &terminal), |_| {
         "connected, host key accepted, logged in, the directory is there".into()
     })?;
-    describe_session(&remote);
-    step("rename", renames(&remote, &plan))?;
-    println!("all well: pantheonfs mount {} DIR", args.source.to_string_lossy());
+    describe_session(&remote, steps)?;
+    steps.step("rename", renames(&remote, &plan))?;
     remote.close();
-    Ok(())
+    steps.note("all well", &format!("pantheonfs mount {source} DIR"))
 }
 
-fn note(what: &str, text: &str) {
-    println!("{what:>12}: {text}");
-}
+/// What was found out, step by step.
+struct Steps(Said);
 
-fn step(what: &str, result: CliResult<String>) -> CliResult<()> {
-    step_value(what, result, String::clone).map(drop)
-}
+impl Steps {
+    fn note(&mut self, what: &str, text: &str) -> CliResult<()> {
+        self.0.say(what, text)
+    }
 
-fn step_value<T>(what: &str, result: CliResult<T>, say: impl Fn(&T) -> String) -> CliResult<T> {
-    match result {
-        Ok(value) => {
-            note(what, &format!("ok: {}", say(&value)));
-            Ok(value)
-        }
-        Err(failure) => {
-            note(what, &format!("FAILED: {}", failure.message));
-            Err(Failure::silent(failure.exit))
+    fn step(&mut self, what: &str, result: CliResult<String>) -> CliResult<()> {
+        self.value(what, result, String::clone).map(drop)
+    }
+
+    fn value<T>(&mut self, what: &str, result: CliResult<T>, say: impl Fn(&T) -> String) -> CliResult<T> {
+        match result {
+            Ok(value) => {
+                self.note(what, &format!("ok: {}", say(&value)))?;
+                Ok(value)
+            }
+            Err(failure) => {
+                self.note(what, &format!("FAILED: {}", failure.message))?;
+                Err(Failure::silent(failure.exit))
+            }
         }
     }
+}
+
+/// What the server calls itself.
+fn banner(plan: &Plan, stream: TcpStream) -> CliResult<String> {
+    let host = &plan.endpoint.address;
+    let silent = |e: std::io::Error| {
+        let text =
+            format!("{host}: connected, but no SSH greeting came ({e}); is something in between, or is it asleep?");
+        Failure::new(Exit::NotSftp, text)
+    };
+    stream.set_read_timeout(Some(CONNECT_LIMIT)).map_err(silent)?;
+    let mut line = Vec::new();
+    BufReader::new(stream.take(MAX_BANNER_BYTES)).read_until(b'\n', &mut line).map_err(silent)?;
+    let text: String = String::from_utf8_lossy(&line).chars().filter(|c| !c.is_control()).collect();
+    if text.starts_with("SSH-2.0-") {
+        return Ok(text);
+    }
+    Err(Failure::new(
+        Exit::NotSftp,
+        format!("{host}: what answers is no SSH server (it says '{text}'); check the port"),
+    ))
+}
+
+/// Which keys could be offered, and of what type.
+fn keys(plan: &Plan) -> String {
+    let mut out: Vec<String> = Vec::new();
+    if plan.endpoint.agent.is_some() {
+        out.push("the agent's".into());
+    }
+    for file in &plan.endpoint.identity_files {
+        let public = std::fs::read_to_string(format!("{}.pub", file.display())).unwrap_or_default();
+        let kind = public.split_whitespace().next().unwrap_or("type unknown");
+        let remark = if kind == "ssh-ed25519" { ", which Pantheon does not take" } else { "" };
+        if file.exists() {
+            out.push(format!("{} ({kind}{remark})", file.display()));
+        }
+    }
+    if out.is_empty() { "none found; a password will be asked for".into() } else { out.join(", ") }
 }
 
 fn describe_platform(plan: &Plan) -> String {
@@ -95,11 +153,11 @@ fn resolve(plan: &Plan) -> CliResult<Vec<std::net::SocketAddr>> {
     Ok(found)
 }
 
-fn reach(plan: &Plan, addresses: &[std::net::SocketAddr]) -> CliResult<String> {
+fn reach(plan: &Plan, addresses: &[std::net::SocketAddr]) -> CliResult<(TcpStream, std::net::SocketAddr)> {
     let mut last = String::new();
     for address in addresses {
         match TcpStream::connect_timeout(address, CONNECT_LIMIT) {
-            Ok(_) => return Ok(format!("{address} answers")),
+            Ok(stream) => return Ok((stream, *address)),
             Err(error) => last = error.to_string(),
         }
     }
@@ -110,15 +168,19 @@ fn reach(plan: &Plan, addresses: &[std::net::SocketAddr]) -> CliResult<String> {
     Err(Failure::new(Exit::Unreachable, text))
 }
 
-fn describe_session(remote: &Remote) {
-    let Some(info) = remote.session_info() else { return };
-    let key = if info.transport.host_key.is_empty() { "checked by ssh" } else { &info.transport.host_key };
-    note("transport", &format!("{} to {}, host key {key}", info.transport.kind, info.transport.peer));
-    let names = info.capabilities.names();
-    note("extensions", &if names.is_empty() { "none".to_owned() } else { names.join(", ") });
-    if let Some(rtt) = info.round_trip {
-        note("round trip", &format!("{:.1} ms", rtt.as_secs_f64() * 1000.0));
+fn describe_session(remote: &Remote, steps: &mut Steps) -> CliResult<()> {
+    let Some(info) = remote.session_info() else { return Ok(()) };
+    if !info.transport.login.is_empty() {
+        steps.note("accepted", &info.transport.login)?;
     }
+    let key = if info.transport.host_key.is_empty() { "checked by ssh" } else { &info.transport.host_key };
+    steps.note("transport", &format!("{} to {}, host key {key}", info.transport.kind, info.transport.peer))?;
+    let names = info.capabilities.names();
+    steps.note("extensions", &if names.is_empty() { "none".to_owned() } else { names.join(", ") })?;
+    if let Some(rtt) = info.round_trip {
+        steps.note("round trip", &format!("{:.1} ms", rtt.as_secs_f64() * 1000.0))?;
+    }
+    Ok(())
 }
 
 /// Moves a small file about in `tmp`, where it harms nobody.

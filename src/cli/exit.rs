@@ -147,7 +147,7 @@ impl From<ControlError> for Failure {
             | ControlError::Status { .. }
             | ControlError::Malformed { .. }
             | ControlError::Unreachable { .. } => Exit::Api,
-            ControlError::Insecure { .. } => Exit::Usage,
+            ControlError::Insecure { .. } | ControlError::NoSuchApi(_) => Exit::Usage,
             ControlError::NotSaved { .. } | ControlError::WorkflowFailed { .. } | ControlError::WorkflowSlow { .. } => {
                 Exit::Failed
             }

@@ -18,8 +18,10 @@ mod options;
 mod plan;
 mod prompt;
 mod report;
+mod rescue;
 #[cfg(feature = "sim")]
 mod simulate;
+mod sites;
 mod source;
 mod surroundings;
 
@@ -56,16 +58,17 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> CliResult<()> {
     match command {
         Command::Mount(mount) => mount::run(&mount),
-        Command::Umount(umount) => mountpoint::umount(&umount.mountpoint, umount.force),
+        Command::Umount(umount) => mountpoint::umount(&umount.mountpoint, umount.force, umount.json),
         Command::Status(status) => report::status(status.path.as_deref(), status.json),
         Command::Mode(mode) => commands::mode(&mode),
         Command::Pending(look) => report::look(&look, "pending", "pending"),
-        Command::Diff(look) => report::print(&report::read(&look.path, "diff")?),
-        Command::Revert(revert) => commands::revert(&revert.paths),
+        Command::Diff(look) => report::diff(&look.paths, look.json),
+        Command::Revert(revert) => commands::revert(&revert.paths, revert.json),
+        Command::Rescue(rescue) => rescue::run(&rescue),
         Command::Commit(commit) => commands::commit(&commit),
         Command::Log(look) => report::look(&look, "log", "log"),
         Command::Connection(look) => report::look(&look, "connection", "connection"),
-        Command::Login => account::login(),
+        Command::Login { json } => account::login(json),
         Command::Sites { site, json } => account::sites(site.as_deref(), json),
         Command::Doctor(doctor) => doctor::run(&doctor),
         #[cfg(feature = "sim")]

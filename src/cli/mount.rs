@@ -24,6 +24,7 @@ use crate::mirror::Mirror;
 use crate::path::RemotePath;
 use crate::remote::{ErrorKind, Remote, RemoteConfig};
 use crate::transport;
+use crate::write::Kept;
 
 /// How often the wait for the end looks at signals.
 const TICK: Duration = Duration::from_millis(200);
@@ -42,9 +43,13 @@ pub(super) fn run(args: &Mount) -> CliResult<()> {
 fn serve(args: &Mount) -> CliResult<()> {
     logging::start(args.verbose);
     let around = Surroundings::look()?;
-    let source = Source::parse(&args.source)?;
+    let (source, place) = match &args.mountpoint {
+        Some(place) => (Source::parse(&args.source)?, place.clone()),
+        // One word is the mount point: the checkout we are in says which site.
+        None => (around.sites.infer(&around.here)?, PathBuf::from(&args.source)),
+    };
     let options = Options::parse(&args.options, &around.here, around.home.as_deref())?;
-    let mountpoint = mountpoint::prepare(&args.mountpoint, options.nonempty)?;
+    let mountpoint = mountpoint::prepare(&place, options.nonempty)?;
     fuse_is_there()?;
     let plan = plan::make(&source, &options, &around)?;
     let state_dir = around.state_dir(&plan.key)?;
@@ -143,6 +148,7 @@ impl Served {
             state_dir: state_dir.to_owned(),
             spool_dir: around.spool_dir()?,
             layout: plan.layout,
+            kept: kept(plan.layout, state_dir)?,
             mirror: plan.mirror.map(|config| Arc::new(Mirror::new(config))),
             connection: plan.connection,
         };
@@ -194,6 +200,18 @@ impl Served {
         self.env.stop();
         self.remote.close();
     }
+}
+
+/// Where uncommitted work is kept; without it nothing may be written.
+fn kept(layout: Layout, state_dir: &Path) -> CliResult<Option<Arc<Kept>>> {
+    if layout == Layout::Plain {
+        return Ok(None);
+    }
+    let failed = |e: std::io::Error| {
+        let text = format!("{}: the kept copies cannot be opened: {e}; move that directory away", state_dir.display());
+        Failure::new(Exit::Failed, text)
+    };
+    Kept::open(state_dir).map(|kept| Some(Arc::new(kept))).map_err(failed)
 }
 
 /// Connects with the person at hand, and makes sure that what is to be mounted is there.

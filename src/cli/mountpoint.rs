@@ -106,7 +106,7 @@ pub(super) fn prepare(path: &Path, nonempty: bool) -> CliResult<PathBuf> {
 }
 
 /// `pantheonfs umount`.
-pub(super) fn umount(path: &Path, force: bool) -> CliResult<()> {
+pub(super) fn umount(path: &Path, force: bool, json: bool) -> CliResult<()> {
     let place = settle(path).map_err(|e| failure(path, &format!("{e}; nothing is mounted there")))?;
     if !ours().iter().any(|mount| mount.mountpoint == place) {
         return Err(failure(path, "no mount of pantheonfs; `pantheonfs status` works inside one"));
@@ -121,13 +121,23 @@ pub(super) fn umount(path: &Path, force: bool) -> CliResult<()> {
             Failure::new(Exit::Busy, text)
         }
         _ => failure(path, &error.to_string()),
-    })
+    })?;
+    if json {
+        let answer = serde_json::json!({ "unmounted": place.display().to_string() });
+        super::report::print(format!("{answer:#}\n").as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Files that only this machine has, with where they will be found.
 fn tell_what_waits(place: &Path) {
     let Ok(text) = fs::read_to_string(place.join(".pantheon/status.json")) else { return };
     let Ok(status) = serde_json::from_str::<serde_json::Value>(&text) else { return };
+    for reminder in status["reminders"].as_array().into_iter().flatten().filter_map(|r| r.as_str()) {
+        if reminder.contains("uncommitted") || reminder.contains("rescue") {
+            eprintln!("pantheonfs: {reminder}");
+        }
+    }
     let dirty = status["dirty"].as_array().map_or(0, Vec::len);
     if dirty > 0 {
         eprintln!(

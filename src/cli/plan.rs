@@ -106,9 +106,7 @@ fn pantheon(
             asked => (site.to_owned(), asked?),
         }
     } else {
-        let id = control.site_id(site)?;
-        let environment = ask(&control, &id, env)?;
-        (id, Some(environment))
+        by_name(&control, (site, env), around)?
     };
     let (id, initial) = known;
     if let Some(environment) = &initial
@@ -138,10 +136,9 @@ fn pantheon(
     let mode = options.mode.unwrap_or(ConnectionMode::Sftp);
     let api = (initial.is_some() || control.can_log_in()).then_some((control, id));
     let env = EnvConfig { name: Some(env.to_owned()), api, mode, read_only: options.read_only, author: git_author() };
-    let source = source.to_string();
     Ok(Plan {
-        key: key(&source),
-        source,
+        key: around.sites.key(source),
+        source: source.to_string(),
         endpoint,
         base: Vec::new(),
         layout: Layout::Pantheon,
@@ -150,6 +147,35 @@ fn pantheon(
         connection,
         mirror: Some(mirror),
     })
+}
+
+/// The id of a site and how the environment stands. A site that was seen before is mounted without the API, too.
+fn by_name(
+    control: &Control,
+    (site, env): (&str, &str),
+    around: &Surroundings,
+) -> CliResult<(String, Option<Environment>)> {
+    let known = around.sites.id_of(site);
+    let id = match control.site_id(site) {
+        Ok(id) => id,
+        Err(error) => return without_api(error, known),
+    };
+    around.sites.remember(site, &id);
+    match ask(control, &id, env) {
+        Ok(environment) => Ok((id, Some(environment))),
+        Err(error) => without_api(error, known),
+    }
+}
+
+fn without_api(error: ControlError, known: Option<String>) -> CliResult<(String, Option<Environment>)> {
+    let excused = error.is_passing() || matches!(error, ControlError::NotLoggedIn);
+    match known.filter(|_| excused) {
+        Some(id) => {
+            log::warn!("{error}; the site is known from before: mounting without the platform's API");
+            Ok((id, None))
+        }
+        None => Err(error.into()),
+    }
 }
 
 /// Who commits, as git knows it; `None` where it does not.

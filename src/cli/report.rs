@@ -1,8 +1,10 @@
 //! What `.pantheon` says, from anywhere inside the mount.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use super::args::Look;
 use super::exit::{CliResult, Exit, Failure};
@@ -34,10 +36,94 @@ pub(super) fn status_json(path: &Path) -> CliResult<serde_json::Value> {
     serde_json::from_slice(&read(path, "status.json")?).map_err(failed)
 }
 
+/// What a command did, object by object: a line each, or one JSON array at the end.
+pub(super) struct Said {
+    json: bool,
+    all: Vec<serde_json::Value>,
+}
+
+impl Said {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json, all: Vec::new() }
+    }
+
+    pub(super) fn say(&mut self, object: &str, outcome: &str) -> CliResult<()> {
+        self.all.push(serde_json::json!({ "object": object, "outcome": outcome }));
+        if self.json { Ok(()) } else { print(format!("{object}: {outcome}\n").as_bytes()) }
+    }
+
+    pub(super) fn end(self) -> CliResult<()> {
+        if self.json { print(format!("{:#}\n", serde_json::Value::from(self.all)).as_bytes()) } else { Ok(()) }
+    }
+}
+
+/// The parts of a diff that are about a path or what is below it.
+pub(super) fn diff(paths: &[PathBuf], json: bool) -> CliResult<()> {
+    let first = paths.first().map_or(Path::new("."), PathBuf::as_path);
+    let root = mountpoint::around(first)?.mountpoint;
+    let mut wanted = Vec::new();
+    for path in paths {
+        let place =
+            mountpoint::settle(path).map_err(|e| Failure::new(Exit::Usage, format!("{}: {e}", path.display())))?;
+        let inside = place.strip_prefix(&root).map_err(|_| {
+            Failure::new(Exit::MountPoint, format!("{}: not in the mount {}", path.display(), root.display()))
+        })?;
+        wanted.push(inside.to_owned());
+    }
+    let text = read(first, "diff")?;
+    let files = split_diff(&text);
+    let covered =
+        |name: &[u8]| wanted.is_empty() || wanted.iter().any(|w| Path::new(OsStr::from_bytes(name)).starts_with(w));
+    let files: Vec<_> = files.into_iter().filter(|(name, _)| name.is_empty() || covered(name)).collect();
+    if json {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let list: Vec<_> =
+            files.iter().map(|(name, part)| serde_json::json!({ "path": text(name), "diff": text(part) })).collect();
+        return print(format!("{:#}\n", serde_json::Value::from(list)).as_bytes());
+    }
+    files.iter().try_for_each(|(_, part)| print(part))
+}
+
+/// Each file's part with its name; what comes before the first (a remark) has no name.
+fn split_diff(text: &[u8]) -> Vec<(Vec<u8>, &[u8])> {
+    const START: &[u8] = b"diff --git ";
+    let mut starts: Vec<usize> =
+        (0..text.len()).filter(|&at| text[at..].starts_with(START) && (at == 0 || text[at - 1] == b'\n')).collect();
+    if starts.first() != Some(&0) {
+        starts.insert(0, 0);
+    }
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    let part = |(start, end): (usize, usize)| {
+        let part = &text[start..end];
+        let line = part.split(|&b| b == b'\n').next().unwrap_or_default();
+        // `a/NAME b/NAME`: both halves are as long.
+        let names = line.strip_prefix(START).unwrap_or_default();
+        let name = names.get(2..names.len() / 2).unwrap_or_default().to_vec();
+        (name, part)
+    };
+    starts.iter().copied().zip(ends).map(part).filter(|(_, part)| !part.is_empty()).collect()
+}
+
 pub(super) fn print(text: &[u8]) -> CliResult<()> {
     match io::stdout().write_all(text) {
         // `| head` has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|e| Failure::new(Exit::Failed, format!("standard output: {e}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diff_is_split_by_files() {
+        let text = b"diff --git a/x y b/x y\n+diff --git a/n b/n\ndiff --git a/d/e b/d/e\n-1\n";
+        let parts = split_diff(text);
+        assert_eq!(parts.len(), 2);
+        assert_eq!((parts[0].0.as_slice(), parts[1].0.as_slice()), (&b"x y"[..], &b"d/e"[..]));
+        assert_eq!(parts[1].1, b"diff --git a/d/e b/d/e\n-1\n");
+        assert_eq!(split_diff(b"# none\n")[0].0, b"");
+        assert!(split_diff(b"").is_empty());
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::exit::{CliResult, Exit, Failure};
+use super::sites::Sites;
 use crate::control::ControlConfig;
 
 /// What the process was started with.
@@ -17,6 +18,7 @@ pub(super) struct Surroundings {
     pub(super) control: ControlConfig,
     /// `TERMINUS_SSH_HOST`: one host for all sites.
     pub(super) ssh_host: Option<String>,
+    pub(super) sites: Sites,
     state_root: PathBuf,
     cache_root: PathBuf,
 }
@@ -57,13 +59,16 @@ impl Surroundings {
             token: TOKEN_VARIABLES.iter().find_map(|name| text(name)).map(Zeroizing::new),
             cache_dir: path("TERMINUS_CACHE_DIR").or(terminus),
             user: text("TERMINUS_USER"),
+            api: text("PANTHEONFS_API"),
         };
+        let state_root = root("XDG_STATE_HOME", ".local/state").ok_or_else(homeless)?;
         Ok(Self {
+            sites: Sites::below(&state_root),
             here: env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             agent: path("SSH_AUTH_SOCK"),
             control,
             ssh_host: text("TERMINUS_SSH_HOST"),
-            state_root: root("XDG_STATE_HOME", ".local/state").ok_or_else(homeless)?,
+            state_root,
             cache_root: root("XDG_CACHE_HOME", ".cache").ok_or_else(homeless)?,
             home,
         })
@@ -74,6 +79,11 @@ impl Surroundings {
         private_dir(&self.state_root.join(key))
     }
 
+    /// The state directory of an environment that was mounted before.
+    pub(super) fn known_state_dir(&self, key: &str) -> Option<PathBuf> {
+        Some(self.state_root.join(key)).filter(|dir| dir.is_dir())
+    }
+
     /// Where a site's repository is kept. Free to delete.
     pub(super) fn mirror_dir(&self, site: &str) -> CliResult<PathBuf> {
         private_dir(&self.cache_root.join("mirror").join(format!("{site}.git")))
@@ -81,7 +91,7 @@ impl Surroundings {
 
     /// A copy of what a revert takes away, under a name that is free.
     pub(super) fn keep_reverted(&self, source: &std::ffi::OsStr, inside: &Path, content: &[u8]) -> CliResult<PathBuf> {
-        let key = super::plan::key(&source.to_string_lossy());
+        let key = self.sites.key(&super::source::Source::parse(source)?);
         let wanted = self.state_dir(&key)?.join("reverted").join(inside);
         private_dir(wanted.parent().unwrap_or(&wanted))?;
         for n in 0..10_000 {
@@ -108,9 +118,12 @@ impl Surroundings {
 
 /// Makes a directory that only its owner can look into.
 fn private_dir(dir: &Path) -> CliResult<PathBuf> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.and_then(|()| std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)))
-        .map_err(|e| Failure::new(Exit::Failed, format!("{}: cannot be made: {e}", dir.display())))?;
+    make_private(dir).map_err(|e| Failure::new(Exit::Failed, format!("{}: cannot be made: {e}", dir.display())))?;
     Ok(dir.to_owned())
+}
+
+pub(super) fn make_private(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
 }

@@ -30,6 +30,8 @@ pub enum ControlError {
     Unreachable { host: String, detail: String },
     #[error("{url}: plain http is only for a simulator on this machine; use https")]
     Insecure { url: String },
+    #[error("PANTHEONFS_API={0}: no such API; say terminus or v0")]
+    NoSuchApi(String),
     #[error("logged in, but the token cannot be saved: {detail}")]
     NotSaved { detail: String },
     #[error("the platform refused {kind}: {reason}")]

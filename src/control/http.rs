@@ -6,9 +6,9 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{Request, StatusCode, Uri};
 
+use super::routes::Routes;
 use super::{ControlConfig, ControlError};
 
-const DEFAULT_HOST: &str = "terminus.pantheon.io";
 const USER_AGENT: &str = concat!("pantheonfs/", env!("CARGO_PKG_VERSION"));
 /// Largest answer that is read (bytes): an environment with thousands of pending files is about 1 MB.
 const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
@@ -22,11 +22,11 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(config: &ControlConfig, limit: Duration) -> Result<Self, ControlError> {
+    pub(super) fn new(config: &ControlConfig, routes: &dyn Routes, limit: Duration) -> Result<Self, ControlError> {
         let protocol = config.protocol.as_deref().unwrap_or("https");
-        let host = config.host.as_deref().unwrap_or(DEFAULT_HOST);
+        let host = config.host.as_deref().unwrap_or(routes.host());
         let port = config.port.unwrap_or(if protocol == "http" { 80 } else { 443 });
-        let base = format!("{protocol}://{host}:{port}/api/");
+        let base = format!("{protocol}://{host}:{port}/{}", routes.base());
         let uri: Uri = base.parse().map_err(|_| ControlError::Insecure { url: base.clone() })?;
         let secure = uri.scheme_str() == Some("https");
         if !secure && !is_loopback(uri.host().unwrap_or_default()) {
@@ -117,7 +117,7 @@ mod tests {
     fn with(protocol: &str, host: &str) -> Result<Http, ControlError> {
         let config =
             ControlConfig { protocol: Some(protocol.into()), host: Some(host.into()), ..ControlConfig::default() };
-        Http::new(&config, Duration::from_secs(1))
+        Http::new(&config, &crate::control::routes::Terminus, Duration::from_secs(1))
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod error;
 mod http;
 mod login;
 mod model;
+mod routes;
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -18,6 +19,7 @@ pub use model::{Commit, ConnectionMode, Diffstat, EnvKind, Environment, FileDiff
 
 use http::Http;
 use login::Login;
+use routes::{Call, Routes};
 
 /// Where the API is and how to log in.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +34,8 @@ pub struct ControlConfig {
     pub cache_dir: Option<PathBuf>,
     /// Whose saved token to use where there are several.
     pub user: Option<String>,
+    /// `terminus` (the default) or `v0`: which of the platform's two APIs.
+    pub api: Option<String>,
 }
 
 /// Sites asked for at a time, and pages at most.
@@ -39,6 +43,8 @@ const PAGE: usize = 100;
 const MAX_PAGES: usize = 100;
 /// How long one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(20);
+/// Pauses before a question is asked again that the API could not answer.
+const RETRIES: [Duration; 3] = [Duration::from_millis(200), Duration::from_millis(600), Duration::from_millis(1500)];
 /// Pauses between looks at a running workflow.
 const WORKFLOW_POLL: Duration = Duration::from_secs(1);
 /// How long a workflow may take before we stop waiting; the platform ends a commit after two minutes.
@@ -47,6 +53,7 @@ const WORKFLOW_LIMIT: Duration = Duration::from_secs(300);
 /// See the module header.
 pub struct Control {
     http: Http,
+    routes: Box<dyn Routes>,
     login: Mutex<Login>,
 }
 
@@ -54,8 +61,10 @@ type Answer<T> = Result<T, ControlError>;
 
 impl Control {
     pub fn new(config: ControlConfig) -> Answer<Self> {
-        let http = Http::new(&config, CALL_LIMIT)?;
-        Ok(Self { http, login: Mutex::new(Login::new(config)) })
+        let unknown = || ControlError::NoSuchApi(config.api.clone().unwrap_or_default());
+        let routes = routes::named(config.api.as_deref()).ok_or_else(unknown)?;
+        let http = Http::new(&config, routes.as_ref(), CALL_LIMIT)?;
+        Ok(Self { http, routes, login: Mutex::new(Login::new(config)) })
     }
 
     /// Whether there is anything to log in with.
@@ -67,7 +76,24 @@ impl Control {
         self.login.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// A call with a session; an expired one is renewed once.
+    /// The platform has its bad minutes: what does no harm twice is asked again.
+    fn ask(&self, call: &Call) -> Answer<Value> {
+        let mut answer = self.call(call.method, &call.path, call.body.as_ref());
+        for pause in if call.repeatable { RETRIES.as_slice() } else { &[] } {
+            if !matches!(&answer, Err(ControlError::Status { status: 429 | 500..=599, .. })) {
+                break;
+            }
+            std::thread::sleep(*pause);
+            answer = self.call(call.method, &call.path, call.body.as_ref());
+        }
+        answer
+    }
+
+    fn get(&self, path: String) -> Answer<Value> {
+        self.ask(&Call { method: "GET", path, body: None, repeatable: true })
+    }
+
+    /// An expired session is renewed once.
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Answer<Value> {
         let known = self.login().current();
         let session = match known {
@@ -92,7 +118,7 @@ impl Control {
 
     /// The id of a site that the account may see.
     pub fn site_id(&self, name: &str) -> Answer<String> {
-        let answer = self.call("GET", &format!("site-names/{}", http::segment(name)), None);
+        let answer = self.get(format!("site-names/{}", http::segment(name)));
         match answer {
             Ok(value) => model::text(&value, "id", "the site"),
             Err(ControlError::NotFound { message, .. } | ControlError::Forbidden { message, .. }) => {
@@ -103,60 +129,55 @@ impl Control {
     }
 
     pub fn site(&self, id: &str) -> Answer<Site> {
-        let answer = self.call("GET", &format!("sites/{}?site_state=true", http::segment(id)), None)?;
+        let answer = self.get(format!("sites/{}?site_state=true", http::segment(id)))?;
         Site::from_json(&answer)
     }
 
     pub fn environment(&self, site: &str, env: &str) -> Answer<Environment> {
-        let path = format!("sites/{}/environments/{}", http::segment(site), http::segment(env));
-        match self.call("GET", &path, None) {
+        let missing = |message: String| ControlError::NoSuchEnvironment { name: env.into(), message };
+        let Some(call) = self.routes.environment(site, env) else {
+            let all = self.environments(site)?;
+            return all.into_iter().find(|(name, _)| name == env).map(|(_, e)| e).ok_or_else(|| missing(String::new()));
+        };
+        match self.ask(&call) {
             Ok(value) => Environment::from_json(&value),
-            Err(ControlError::NotFound { message, .. }) => {
-                Err(ControlError::NoSuchEnvironment { name: env.into(), message })
-            }
+            Err(ControlError::NotFound { message, .. }) => Err(missing(message)),
             Err(error) => Err(error),
         }
     }
 
     /// What the platform believes to be uncommitted; it may be stale.
     pub fn diffstat(&self, site: &str, env: &str) -> Answer<Diffstat> {
-        let (site, env) = (http::segment(site), http::segment(env));
-        let path = format!("sites/{site}/environments/{env}/on-server-development/diffstat");
-        Ok(Diffstat::from_json(&self.call("GET", &path, None)?))
+        Ok(Diffstat::from_json(&self.ask(&self.routes.diffstat(site, env))?))
     }
 
     /// Switches the connection mode and waits for the outcome. Going to Git mode discards what is uncommitted: callers
     /// ask first.
     pub fn set_mode(&self, site: &str, env: &str, mode: ConnectionMode) -> Answer<()> {
-        let kind = match mode {
-            ConnectionMode::Sftp => "enable_on_server_development",
-            ConnectionMode::Git => "enable_git_mode",
-        };
-        self.run_workflow(site, env, kind, &json!({}))
+        self.run_workflow(site, &format!("the switch to {mode} mode"), &self.routes.set_mode(site, env, mode))
     }
 
     /// Commits everything that is uncommitted and waits for the outcome.
     pub fn commit(&self, site: &str, env: &str, message: &str, name: &str, email: &str) -> Answer<()> {
         let params = json!({ "message": message, "committer_name": name.trim(), "committer_email": email.trim() });
-        self.run_workflow(site, env, "commit_and_push_on_server_changes", &params)
+        self.run_workflow(site, "the commit", &self.routes.commit(site, env, params))
     }
 
     /// The history, newest first.
     pub fn log(&self, site: &str, env: &str) -> Answer<Vec<Commit>> {
-        let path = format!("sites/{}/environments/{}/code-log", http::segment(site), http::segment(env));
-        Commit::list(&self.call("GET", &path, None)?)
+        Commit::list(&self.ask(&self.routes.log(site, env))?)
     }
 
     /// Jobs of this environment that run now.
     pub fn running(&self, site: &str, env: &str) -> Answer<Vec<Workflow>> {
-        let all = Workflow::list(&self.call("GET", &format!("sites/{}/workflows", http::segment(site)), None)?);
+        let all = Workflow::list(&self.ask(&self.routes.workflows(site))?);
         Ok(all.into_iter().filter(|w| w.outcome.is_none() && w.environment.as_deref() == Some(env)).collect())
     }
 
     /// Who is logged in.
     pub fn profile(&self) -> Answer<Profile> {
         let user = self.user_id()?;
-        Profile::from_json(&self.call("GET", &format!("users/{}", http::segment(&user)), None)?)
+        Profile::from_json(&self.get(format!("users/{}", http::segment(&user)))?)
     }
 
     /// The sites of the account, by name.
@@ -166,7 +187,7 @@ impl Control {
         // Page by page, until a page is short or brings nothing new.
         for _ in 0..MAX_PAGES {
             let path = format!("users/{}/memberships/sites?limit={PAGE}{start}", http::segment(&user));
-            let page = self.call("GET", &path, None)?;
+            let page = self.get(path)?;
             let (sites, last) = Site::memberships(&page);
             let full = page.as_array().is_some_and(|page| page.len() >= PAGE);
             let known = sites.iter().all(|site: &Site| out.contains(site));
@@ -183,7 +204,7 @@ impl Control {
 
     /// Names of a site's environments with what the API says about each.
     pub fn environments(&self, site: &str) -> Answer<Vec<(String, Environment)>> {
-        let all = self.call("GET", &format!("sites/{}/environments", http::segment(site)), None)?;
+        let all = self.ask(&self.routes.environments(site))?;
         let Some(all) = all.as_object() else {
             return Err(ControlError::Malformed { what: "the environments".into(), detail: "not an object".into() });
         };
@@ -210,10 +231,8 @@ impl Control {
         }
     }
 
-    fn run_workflow(&self, site: &str, env: &str, kind: &str, params: &Value) -> Answer<()> {
-        let path = format!("sites/{}/environments/{}/workflows", http::segment(site), http::segment(env));
-        let started = self.call("POST", &path, Some(&json!({ "type": kind, "params": params })))?;
-        let mut workflow = Workflow::from_json(&started)?;
+    fn run_workflow(&self, site: &str, kind: &str, call: &Call) -> Answer<()> {
+        let mut workflow = Workflow::from_json(&self.ask(call)?)?;
         let until = std::time::Instant::now() + WORKFLOW_LIMIT;
         loop {
             match workflow.outcome {
@@ -226,8 +245,12 @@ impl Control {
                 }
                 None => std::thread::sleep(WORKFLOW_POLL),
             }
-            let path = format!("sites/{}/workflows/{}", http::segment(site), http::segment(&workflow.id));
-            workflow = Workflow::from_json(&self.call("GET", &path, None)?)?;
+            match self.ask(&self.routes.workflow(site, &workflow.id)) {
+                Ok(value) => workflow = Workflow::from_json(&value)?,
+                // It runs there, whether or not we can see it.
+                Err(error) if error.is_passing() => log::info!("{kind}: {error}"),
+                Err(error) => return Err(error),
+            }
         }
     }
 }

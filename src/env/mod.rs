@@ -101,6 +101,8 @@ pub struct Committed {
     pub hash: String,
     pub message: String,
     pub files: Diffstat,
+    /// Whether the repository has it; `None` where there is no repository to ask.
+    pub in_repository: Option<bool>,
 }
 
 fn names(diffstat: &Diffstat) -> String {
@@ -261,7 +263,7 @@ impl Env {
         if new == old {
             return Err(CommitError::NotThere(old));
         }
-        Ok(Committed { hash: new, message: message.to_owned(), files })
+        Ok(Committed { hash: new, message: message.to_owned(), files, in_repository: None })
     }
 }
 

@@ -9,9 +9,11 @@
 
 mod ahead;
 mod dir;
+mod dwelling;
 mod error;
 mod handle;
 mod io;
+mod kept;
 mod link;
 mod lookup;
 mod names;
@@ -51,7 +53,7 @@ use crate::mirror::Mirror;
 use crate::path::RemotePath;
 use crate::remote::Remote;
 use crate::vfiles::Connection;
-use crate::write::{Busy, Rescue, Spool};
+use crate::write::{Busy, Kept, Rescue, Spool};
 
 /// What a mount is made of and how it behaves.
 pub struct FsConfig {
@@ -75,6 +77,8 @@ pub struct FsConfig {
     pub layout: Layout,
     /// The site's repository, where it can be had.
     pub mirror: Option<Arc<Mirror>>,
+    /// Copies of what is changed, until it is committed; `None` where nothing is ever committed.
+    pub kept: Option<Arc<Kept>>,
     /// For people who want to connect another way.
     pub connection: Connection,
 }
@@ -142,6 +146,7 @@ pub(crate) struct Shared {
     looks: pending::Looks,
     space: statfs::SpaceCache,
     notes: status::Notes,
+    dwelling: dwelling::Dwelling,
     changes: Mutex<Option<mpsc::Sender<Change>>>,
     closing: AtomicBool,
 }
@@ -149,6 +154,7 @@ pub(crate) struct Shared {
 impl Fs {
     pub fn new(config: FsConfig, remote: Remote, env: Env, gate: Gate, clock: Clock) -> Self {
         let content = Content::new(remote.clone(), config.cache_bytes, clock.clone());
+        let dwelling = dwelling::Dwelling::remembered(&config.state_dir);
         let fs = Self(Arc::new(Shared {
             table: Table::new(config.layout.roots()),
             rescue: Rescue::new(&config.state_dir),
@@ -171,6 +177,7 @@ impl Fs {
             looks: pending::Looks::default(),
             space: statfs::SpaceCache::default(),
             notes: status::Notes::default(),
+            dwelling,
             changes: Mutex::default(),
             closing: AtomicBool::new(false),
         }));
@@ -228,6 +235,7 @@ impl Fs {
                 // Committed, or discarded by a switch: either way not ours any more.
                 fs.0.notes.forget_written();
                 fs.forget_everything();
+                fs.review_kept_soon(true);
             }
         });
     }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::kept::Deed;
 use super::{Cause, Entry, Fs, FsError, FsResult, Wait};
 use crate::attr::{Area, Attr, FileKind};
 use crate::gate::WritePermit;
@@ -54,9 +55,6 @@ impl Fs {
     }
 
     fn made(&self, op: &'static str, target: &Target, attr: Attr) -> FsResult<Entry> {
-        if !attr.is_dir() {
-            self.note_written(target.area, &target.path);
-        }
         let ino = self.0.table.insert(target.parent, &target.name, attr, Some(attr.version()));
         let view = ino.and_then(|ino| self.0.table.view(ino));
         let view = view.ok_or_else(|| FsError::new(op, &target.path, Cause::NotFound))?;
@@ -82,7 +80,9 @@ impl Fs {
         }
         self.may_wait("symlink", &target.path, wait)?;
         let attr = self.0.remote.symlink(&target.permit, &target.path, text);
-        self.made("symlink", &target, attr.map_err(|e| self.failed("symlink", &target, e))?)
+        let attr = attr.map_err(|e| self.failed("symlink", &target, e))?;
+        self.note_done(target.area, &target.path, Deed::Link(text));
+        self.made("symlink", &target, attr)
     }
 
     pub fn unlink(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<()> {
@@ -104,7 +104,7 @@ impl Fs {
                 Err(error) if matches!(error.kind, ErrorKind::NotFound) => {}
                 other => other.map_err(|e| self.failed("unlink", &target, e))?,
             }
-            self.note_written(target.area, &target.path);
+            self.note_done(target.area, &target.path, Deed::Deleted);
         }
         self.0.table.remove(target.parent, &target.name);
         if view.opens == 0 {
@@ -214,8 +214,7 @@ impl Fs {
 
     fn renamed(&self, source: &Target, target: &Target, moved: &NodeView) {
         if moved.server.is_some() {
-            self.note_written(source.area, &source.path);
-            self.note_written(target.area, &target.path);
+            self.note_done(target.area, &target.path, Deed::MovedFrom(&source.path));
         }
         if let Some(version) = moved.server.filter(|_| moved.attr.is_file()) {
             self.0.content.renamed(&source.path, &target.path, version);

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use super::{Fs, Layout, ListResult, Wait, lock};
-use crate::attr::FileKind;
+use crate::attr::{Attr, FileKind};
 use crate::cache::Waiter;
 use crate::inode::{Ino, ROOT};
-use crate::mirror::{Committed, Tree};
+use crate::mirror::{Committed, Ignored, Tree};
 use crate::path::RemotePath;
 use crate::pending::{Found, Hashes, Pending, compute};
 use crate::remote::Class;
@@ -30,6 +30,19 @@ pub(super) struct Looks {
     last: Mutex<LastLook>,
     /// The tree of the commit that was asked for last.
     tree: Mutex<Option<(String, Arc<Tree>)>>,
+    /// The ignore rules of a commit, once they are known.
+    rules: Mutex<Option<Arc<Ignored>>>,
+}
+
+impl Looks {
+    pub(super) fn rules(&self) -> Option<Arc<Ignored>> {
+        lock(&self.rules).clone()
+    }
+
+    /// Nothing that was seen counts any more.
+    pub(super) fn forget(&self) {
+        self.hashes.clear();
+    }
 }
 
 impl Fs {
@@ -49,6 +62,7 @@ impl Fs {
             log::info!("what is uncommitted could not be compared: {why}");
         }
         *lock(&self.0.looks.last) = Some((self.0.clock.wall(), result));
+        self.review_kept(false);
     }
 
     fn look_at_files(&self, wait: Wait) -> Result<Pending, String> {
@@ -65,7 +79,7 @@ impl Fs {
     }
 
     /// Everything below the code directory but directories, listed just now, level by level.
-    fn picture(&self) -> Result<Vec<Found>, String> {
+    pub(super) fn picture(&self) -> Result<Vec<Found>, String> {
         let (mut level, mut found) = (vec![ROOT], Vec::new());
         while !level.is_empty() {
             self.list_level(&level)?;
@@ -114,6 +128,11 @@ impl Fs {
         root.map_or_else(|| path.clone(), |root| root.path.join_path(path))
     }
 
+    /// The content of one path below the code directory.
+    pub(super) fn read_path(&self, path: &RemotePath, attr: Attr) -> Result<Vec<u8>, String> {
+        self.read_whole(&Found { path: path.clone(), attr }, &[], &Cell::new(0))
+    }
+
     /// The content, with the files that follow in the picture on their way.
     fn read_whole(&self, object: &Found, all: &[Found], next: &Cell<usize>) -> Result<Vec<u8>, String> {
         let path = self.on_server(&object.path);
@@ -149,6 +168,9 @@ impl Fs {
             return Some(tree.clone());
         }
         let tree = mirror.ensure(&commit).and_then(|()| mirror.tree(&commit));
+        if let Ok(rules) = mirror.ignored(&commit) {
+            *lock(&self.0.looks.rules) = Some(Arc::new(rules));
+        }
         match tree {
             Ok(tree) => {
                 let tree = Arc::new(tree);

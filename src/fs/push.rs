@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::kept::Deed;
 use super::{Cause, Fs, FsError, FsResult, Wait, lock};
 use crate::attr::{Area, Attr, Version};
 use crate::cache::BLOCK_BYTES;
@@ -78,7 +79,7 @@ impl Fs {
         let shown = if spool.is_dirty() { now } else { Attr { perm: server.perm, size: server.size, ..now } };
         self.0.table.confirmed(ino, server, shown);
         self.0.notes.sent(server.size);
-        self.note_written(self.0.table.area(ino).unwrap_or(Area::Code), path);
+        self.note_done(self.0.table.area(ino).unwrap_or(Area::Code), path, Deed::Content(spool, server));
         if server.size <= CACHE_WRITTEN_BYTES && !spool.is_dirty() {
             self.cache_written(path, server.version(), spool);
         }

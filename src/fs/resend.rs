@@ -21,6 +21,7 @@ pub(super) fn start(weak: Weak<Shared>) {
             if fs.is_closing() {
                 return;
             }
+            fs.look_where_we_are();
             fs.resend();
         }
     };

@@ -26,6 +26,10 @@ struct Inner {
     sent_files: u64,
     sent_bytes: u64,
     written: BTreeSet<RemotePath>,
+    /// Written, and never to be committed.
+    ignored: BTreeSet<RemotePath>,
+    /// Kept here, and not on the server any more.
+    lost: Vec<RemotePath>,
     committed: Option<Committed>,
 }
 
@@ -44,9 +48,24 @@ impl Notes {
     /// A path in code was changed on the server by us.
     pub(super) fn written(&self, path: &RemotePath) {
         let mut inner = lock(&self.0);
+        inner.lost.retain(|lost| lost != path);
         if inner.written.len() < MAX_WRITTEN {
             inner.written.insert(path.clone());
         }
+    }
+
+    /// A path that can never be committed was written; says whether that is new.
+    pub(super) fn ignored(&self, path: &RemotePath) -> bool {
+        let mut inner = lock(&self.0);
+        inner.ignored.len() < MAX_WRITTEN && inner.ignored.insert(path.clone())
+    }
+
+    pub(super) fn lost(&self, lost: Vec<RemotePath>) {
+        lock(&self.0).lost = lost;
+    }
+
+    pub(super) fn all_written(&self) -> Vec<RemotePath> {
+        lock(&self.0).written.iter().cloned().collect()
     }
 
     pub(super) fn committed(&self, committed: Committed) {
@@ -60,31 +79,31 @@ impl Notes {
 }
 
 impl Fs {
-    /// A change of a name or a content in code reached the server.
-    pub(super) fn note_written(&self, area: Area, path: &RemotePath) {
-        if area == Area::Code {
-            self.0.notes.written(&self.shown_path(path));
-        }
-    }
-
     /// How things stand, from what is known here: no round trip.
     pub fn status(&self) -> Status {
         let shared = &self.0;
         let notes = lock(&shared.notes.0).clone();
-        let kept = |shelf| shared.rescue.list(shelf).iter().map(|path| path.display().to_string()).collect();
+        let (kept, since) = self.kept_summary();
+        let shelf = |shelf| shared.rescue.list(shelf).iter().map(|path| path.display().to_string()).collect();
         let pantheon = shared.config.layout == Layout::Pantheon;
         Status {
             now: shared.clock.wall(),
             source: shared.config.source.clone(),
+            state_dir: shared.config.state_dir.clone(),
             belief: shared.env.belief(),
             code: write(shared.gate.verdict(Area::Code)),
             uploads: pantheon.then(|| write(shared.gate.verdict(Area::Uploads))),
             link: self.link_status(),
             connection: shared.config.connection.clone(),
             dirty: self.dirty_files().iter().map(|path| self.shown_path(path).to_string()).collect(),
-            conflicts: kept(Shelf::Conflicts),
-            stranded: kept(Shelf::Stranded),
+            conflicts: shelf(Shelf::Conflicts),
+            stranded: shelf(Shelf::Stranded),
             written: notes.written.iter().map(RemotePath::to_string).collect(),
+            ignored_written: notes.ignored.iter().map(RemotePath::to_string).collect(),
+            kept,
+            kept_since: since.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at)),
+            lost: notes.lost.iter().map(RemotePath::to_string).collect(),
+            connection_changes: shared.dwelling.changes(),
             sent_files: notes.sent_files,
             sent_bytes: notes.sent_bytes,
             fetched_bytes: shared.content.fetched_bytes(),

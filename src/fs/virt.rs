@@ -340,7 +340,7 @@ impl Fs {
     /// Everything to the server first: what is not there would not be in the commit.
     fn commit(&self, message: &str, wait: Wait) -> Result<(), Cause> {
         self.sync(wait).map_err(|error| Cause::Busy(format!("not everything is on the server: {error}")))?;
-        let done = self.0.env.commit(message).map_err(|error| match error {
+        let mut done = self.0.env.commit(message).map_err(|error| match error {
             CommitError::NoApi => {
                 Cause::Unsupported("there is no API for this mount; commit in the dashboard or with git")
             }
@@ -348,7 +348,15 @@ impl Fs {
             error @ (CommitError::EmptyMessage | CommitError::Nothing) => Cause::Invalid(error.to_string()),
             error @ (CommitError::NotThere(_) | CommitError::Api(_)) => Cause::Platform(error.to_string()),
         })?;
+        if let Some(mirror) = &self.0.config.mirror {
+            let found = mirror.ensure(&done.hash);
+            if let Err(error) = &found {
+                log::warn!("the commit could not be looked up in the repository: {error}");
+            }
+            done.in_repository = Some(found.is_ok());
+        }
         self.0.notes.committed(done);
+        self.review_kept_soon(false);
         Ok(())
     }
 
@@ -361,6 +369,12 @@ impl Fs {
             let dirty = self.dirty_files();
             if !dirty.is_empty() && !discard {
                 return Err(Cause::Busy(format!("{} file(s) are not on the server yet", dirty.len())));
+            }
+            if discard {
+                let saved = self.keep_pending(wait)?;
+                log::warn!(
+                    "{saved} uncommitted change(s) are kept here before they are deleted: pantheonfs rescue list"
+                );
             }
         }
         self.0.env.switch(mode, discard).map(drop).map_err(|error| match error {

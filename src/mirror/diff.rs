@@ -1,7 +1,9 @@
 //! A unified diff that `git apply` takes: made by git's own library, between the commit and a tree with the changes.
 
+use std::path::Path;
+
 use git2::build::TreeUpdateBuilder;
-use git2::{DiffFormat, DiffOptions, FileMode};
+use git2::{DiffFormat, DiffOptions, FileMode, Repository, Tree};
 
 use super::{Mirror, MirrorError, find};
 use crate::path::RemotePath;
@@ -20,32 +22,52 @@ impl Mirror {
     pub fn diff(&self, commit: &str, changes: &[Change]) -> Result<Vec<u8>, MirrorError> {
         let repo = self.repo()?;
         let base = find(&repo, commit)?;
-        let mut builder = TreeUpdateBuilder::new();
-        for change in changes {
-            let path = change.path.to_os_string();
-            match &change.now {
-                Some((content, mode)) => {
-                    builder.upsert(path.as_encoded_bytes(), repo.blob(content)?, file_mode(*mode));
-                }
-                None => {
-                    builder.remove(path.as_encoded_bytes());
-                }
+        let now = with_changes(&repo, &base, changes)?;
+        print(&repo, &base, &now)
+    }
+}
+
+/// A patch between contents that are at hand, made in a repository of its own below `scratch`. `before` has only what is
+/// there before.
+pub fn patch(scratch: &Path, before: &[Change], after: &[Change]) -> Result<Vec<u8>, MirrorError> {
+    let repo = Repository::init_bare(scratch)?;
+    let empty = repo.find_tree(repo.treebuilder(None)?.write()?)?;
+    let old = with_changes(&repo, &empty, before)?;
+    let new = with_changes(&repo, &old, after)?;
+    print(&repo, &old, &new)
+}
+
+fn with_changes<'a>(repo: &'a Repository, base: &Tree<'_>, changes: &[Change]) -> Result<Tree<'a>, MirrorError> {
+    let mut builder = TreeUpdateBuilder::new();
+    for change in changes {
+        let path = change.path.to_os_string();
+        match &change.now {
+            Some((content, mode)) => {
+                builder.upsert(path.as_encoded_bytes(), repo.blob(content)?, file_mode(*mode));
+            }
+            // Taking away what is not there is an error for libgit2.
+            None if base.get_path(Path::new(&path)).is_err() => {}
+            None => {
+                builder.remove(path.as_encoded_bytes());
             }
         }
-        let now = repo.find_tree(builder.create_updated(&repo, &base)?)?;
-        let mut options = DiffOptions::new();
-        options.show_binary(true);
-        let diff = repo.diff_tree_to_tree(Some(&base), Some(&now), Some(&mut options))?;
-        let mut out = Vec::new();
-        diff.print(DiffFormat::Patch, |_, _, line| {
-            if matches!(line.origin(), '+' | '-' | ' ') {
-                out.push(line.origin() as u8);
-            }
-            out.extend_from_slice(line.content());
-            true
-        })?;
-        Ok(out)
     }
+    Ok(repo.find_tree(builder.create_updated(repo, base)?)?)
+}
+
+fn print(repo: &Repository, old: &Tree<'_>, new: &Tree<'_>) -> Result<Vec<u8>, MirrorError> {
+    let mut options = DiffOptions::new();
+    options.show_binary(true);
+    let diff = repo.diff_tree_to_tree(Some(old), Some(new), Some(&mut options))?;
+    let mut out = Vec::new();
+    diff.print(DiffFormat::Patch, |_, _, line| {
+        if matches!(line.origin(), '+' | '-' | ' ') {
+            out.push(line.origin() as u8);
+        }
+        out.extend_from_slice(line.content());
+        true
+    })?;
+    Ok(out)
 }
 
 fn file_mode(mode: u32) -> FileMode {

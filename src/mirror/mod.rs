@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use git2::{ObjectType, Oid, Repository, TreeWalkMode, TreeWalkResult};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-pub use diff::{Change, count_lines};
+pub use diff::{Change, count_lines, patch};
 
 use crate::attr::BlobId;
 use crate::path::RemotePath;
@@ -78,6 +78,11 @@ pub struct Mirror {
 impl Mirror {
     pub fn new(config: MirrorConfig) -> Self {
         Self { config, fetching: Mutex::default() }
+    }
+
+    /// A copy that was made earlier, without the means to fetch.
+    pub fn local(dir: PathBuf) -> Self {
+        Self::new(MirrorConfig { dir, url: String::new(), ssh_command: String::new() })
     }
 
     fn repo(&self) -> Result<Repository, MirrorError> {

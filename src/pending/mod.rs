@@ -64,6 +64,10 @@ impl Hashes {
         self.get(path, version).is_some()
     }
 
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn put(&self, path: &RemotePath, version: Version, blob: BlobId, now: SystemTime) {
         if !version.is_racy(now) {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), (version, blob));

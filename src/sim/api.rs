@@ -7,7 +7,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
@@ -19,24 +19,43 @@ type App = State<Arc<Shared>>;
 type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
 
 pub(super) fn routes(shared: Arc<Shared>) -> Router {
+    // The API of Terminus, and the public one.
+    let both = Router::new().nest("/api", common().merge(terminus())).nest("/v0", common().merge(v0()));
+    let both = both.layer(middleware::from_fn_with_state(shared.clone(), moods));
+    // Not part of the API: every site answers it.
+    both.route("/pantheon_healthcheck", get(|| async { "OK" })).with_state(shared)
+}
+
+fn common() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/api/authorize/machine-token", post(log_in))
-        .route("/api/users/{user}", get(user))
-        .route("/api/users/{user}/memberships/sites", get(memberships))
-        .route("/api/site-names/{name}", get(site_name))
-        .route("/api/sites/{site}", get(site_info))
-        .route("/api/sites/{site}/environments", get(environments))
-        .route("/api/sites/{site}/environments/{env}", get(environment))
-        .route("/api/sites/{site}/environments/{env}/settings", get(settings))
-        .route("/api/sites/{site}/environments/{env}/variables", get(variables))
-        .route("/api/sites/{site}/environments/{env}/on-server-development/diffstat", get(diffstat))
-        .route("/api/sites/{site}/environments/{env}/code-log", get(code_log))
-        .route("/api/sites/{site}/environments/{env}/workflows", post(start_workflow))
-        .route("/api/sites/{site}/workflows", get(list_workflows))
-        .route("/api/sites/{site}/workflows/{id}", get(show_workflow))
-        .route("/api/track", post(|| async { Json(json!({})) }))
-        .layer(middleware::from_fn_with_state(shared.clone(), moods))
-        .with_state(shared)
+        .route("/authorize/machine-token", post(log_in))
+        .route("/users/{user}", get(user))
+        .route("/users/{user}/memberships/sites", get(memberships))
+        .route("/site-names/{name}", get(site_name))
+        .route("/sites/{site}", get(site_info))
+        .route("/sites/{site}/environments", get(environments))
+        .route("/sites/{site}/environments/{env}/settings", get(settings))
+        .route("/sites/{site}/environments/{env}/variables", get(variables))
+        .route("/sites/{site}/environments/{env}/domains", get(domains))
+        .route("/sites/{site}/environments/{env}/workflows", post(start_workflow))
+        .route("/sites/{site}/workflows", get(list_workflows))
+        .route("/sites/{site}/workflows/{id}", get(show_workflow))
+}
+
+fn terminus() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/sites/{site}/environments/{env}", get(environment))
+        .route("/sites/{site}/environments/{env}/on-server-development/diffstat", get(diffstat))
+        .route("/sites/{site}/environments/{env}/code-log", get(code_log))
+        .route("/track", post(|| async { Json(json!({})) }))
+}
+
+fn v0() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/sites/{site}/environments/{env}/diffstat", get(diffstat))
+        .route("/sites/{site}/environments/{env}/commits", get(code_log))
+        .route("/sites/{site}/environments/{env}/connection-mode", put(put_mode))
+        .route("/sites/{site}/environments/{env}/code/commit", post(post_commit))
 }
 
 fn error(status: StatusCode, text: &str) -> (StatusCode, Json<Value>) {
@@ -47,7 +66,15 @@ fn error(status: StatusCode, text: &str) -> (StatusCode, Json<Value>) {
 async fn moods(State(shared): App, headers: HeaderMap, request: Request, next: Next) -> Response {
     tokio::time::sleep(shared.link.rtt()).await;
     let mood = shared.lock().habits.get("api");
+    let call = {
+        let mut state = shared.lock();
+        state.api_calls += 1;
+        state.api_calls
+    };
     match mood {
+        "burst" if call % 3 != 0 => {
+            return error(StatusCode::SERVICE_UNAVAILABLE, "one of many").into_response();
+        }
         "error" => return error(StatusCode::SERVICE_UNAVAILABLE, "the platform is having a bad day").into_response(),
         "malformed" => return "{\"id\": \"cut off in the mid".into_response(),
         "html" => return ([(header::CONTENT_TYPE, "text/html")], "<html>please log in</html>").into_response(),
@@ -107,7 +134,7 @@ async fn site_info(State(shared): App, Path(id): Path<String>) -> Answer {
         "label": shared.site_name,
         "framework": "wordpress",
         "php_version": "82",
-        "frozen": false,
+        "frozen": shared.habit_is("site", "frozen"),
         "created": 1_700_000_000,
         "owner": shared.user_id,
         "service_level": "free",
@@ -130,6 +157,10 @@ fn embedded_diffstat(shared: &Shared, env: &str) -> std::io::Result<Value> {
     site::diffstat(shared, env)
 }
 
+fn is_initialized(shared: &Shared, env: &str) -> bool {
+    EnvKind::of(env).takes_code() || !shared.habit_is("test-env", "missing")
+}
+
 fn environment_json(shared: &Shared, env: &str) -> std::io::Result<Value> {
     let mode = shared.lock().environments.get(env).map(|e| e.mode);
     let mut out = json!({
@@ -139,7 +170,7 @@ fn environment_json(shared: &Shared, env: &str) -> std::io::Result<Value> {
         "target_ref": site::target_ref(env),
         "target_commit": site::head(shared, env)?,
         "lock": { "locked": false, "username": null, "password": null },
-        "is_initialized": true,
+        "is_initialized": is_initialized(shared, env),
         "php_version": "82",
         "randseed": "sim",
         "styx_cluster": "sim",
@@ -170,12 +201,58 @@ async fn environment(State(shared): App, Path(at): Path<(String, String)>) -> An
 
 async fn settings(State(shared): App, Path(at): Path<(String, String)>) -> Answer {
     check_env(&shared, &at)?;
-    Ok(Json(json!({ "is_initialized": true, "ssl_enabled": false, "drush_version": 10 })))
+    Ok(Json(json!({ "is_initialized": is_initialized(&shared, &at.1), "ssl_enabled": false, "drush_version": 10 })))
 }
 
 async fn variables(State(shared): App, Path(at): Path<(String, String)>) -> Answer {
     check_env(&shared, &at)?;
-    Ok(Json(json!({ "DB_PORT": "3306", "DB_USER": "pantheon", "DB_PASSWORD": "sim", "DB_NAME": "pantheon" })))
+    let mut out = json!({ "DB_PORT": "3306", "DB_USER": "pantheon", "DB_PASSWORD": "sim", "DB_NAME": "pantheon" });
+    if shared.habit_is("build", "composer") {
+        out["BUILD_STEP"] = json!("true");
+    }
+    Ok(Json(out))
+}
+
+async fn domains(State(shared): App, Path(at): Path<(String, String)>, headers: HeaderMap) -> Answer {
+    check_env(&shared, &at)?;
+    // The name under which the caller reached us: the health check is answered here, too.
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1");
+    Ok(Json(json!([{ "id": host, "type": "platform", "environment": at.1, "deletable": false }])))
+}
+
+fn started(
+    shared: &Arc<Shared>,
+    env: &str,
+    kind: &str,
+    params: Value,
+) -> Result<(StatusCode, Json<Value>), (StatusCode, Json<Value>)> {
+    if !EnvKind::of(env).takes_code() {
+        return Err(error(StatusCode::FORBIDDEN, "This environment takes no code changes."));
+    }
+    Ok((StatusCode::ACCEPTED, Json(workflows::start(shared, env, kind, params).map_err(failed)?)))
+}
+
+async fn put_mode(
+    State(shared): App,
+    Path(at): Path<(String, String)>,
+    Json(body): Json<Value>,
+) -> Result<(StatusCode, Json<Value>), (StatusCode, Json<Value>)> {
+    check_env(&shared, &at)?;
+    let kind = match body.get("mode").and_then(Value::as_str) {
+        Some("sftp") => "enable_on_server_development",
+        Some("git") => "enable_git_mode",
+        _ => return Err((StatusCode::BAD_REQUEST, Json(json!({ "errors": [{ "message": "mode: sftp or git" }] })))),
+    };
+    started(&shared, &at.1, kind, json!({}))
+}
+
+async fn post_commit(
+    State(shared): App,
+    Path(at): Path<(String, String)>,
+    Json(body): Json<Value>,
+) -> Result<(StatusCode, Json<Value>), (StatusCode, Json<Value>)> {
+    check_env(&shared, &at)?;
+    started(&shared, &at.1, "commit_and_push_on_server_changes", body)
 }
 
 /// The close look: always fresh, and remembered.
@@ -204,11 +281,7 @@ async fn start_workflow(
     if !params.is_object() {
         return Err(error(StatusCode::BAD_REQUEST, "params must be an object"));
     }
-    if !EnvKind::of(&at.1).takes_code() {
-        return Err(error(StatusCode::FORBIDDEN, "This environment takes no code changes."));
-    }
-    let started = workflows::start(&shared, &at.1, kind, params).map_err(failed)?;
-    Ok((StatusCode::ACCEPTED, Json(started)))
+    started(&shared, &at.1, kind, params)
 }
 
 async fn list_workflows(State(shared): App, Path(id): Path<String>) -> Answer {

@@ -29,7 +29,10 @@ const ROUTES: [(&str, &str); 13] = [
     ("POST /control/rtt", r#"{"ms": 50}: the latency of the link"#),
     ("POST /control/cut", "{}: every SSH connection ends"),
     ("POST /control/stall", r#"{"stalled": true}: nothing passes, nobody is told"#),
-    ("POST /control/migrate", r#"{"environment": "dev"}: the container moves; the home path changes, connections end"#),
+    (
+        "POST /control/migrate",
+        r#"{"environment": "dev", "lose": true, "host_key": true}: the container moves; home and perhaps host key change, uncommitted work may be lost, connections end"#,
+    ),
     ("POST /control/expire", "{}: every API session ends"),
     ("POST /control/key", r#"{"key": "ssh-rsa AAAA…"}: another key may log in"#),
     ("POST /control/reset", "{}: the counters begin anew"),
@@ -126,8 +129,16 @@ async fn migrate(State(shared): App, Json(body): Json<Value>) -> Answer {
     if let Some(environment) = shared.lock().environments.get_mut(env) {
         environment.binding = binding.clone();
     }
+    let wants = |field: &str| body.get(field).and_then(Value::as_bool).unwrap_or(false);
+    if wants("lose") {
+        site::discard(&shared, env).map_err(|e| bad(e.to_string()))?;
+    }
+    if wants("host_key") {
+        shared.renew_host_key().map_err(|e| bad(e.to_string()))?;
+    }
     shared.link.cut();
-    Ok(Json(json!({ "environment": env, "binding": binding })))
+    let line = shared.known_hosts_line().map_err(|e| bad(e.to_string()))?;
+    Ok(Json(json!({ "environment": env, "binding": binding, "known_hosts": line })))
 }
 
 async fn expire(State(shared): App) -> Answer {

@@ -5,15 +5,22 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 /// Name, what it may be (the first is the default), what it does.
-const TABLE: [(&str, &[&str], &str); 9] = [
+const TABLE: [(&str, &[&str], &str); 12] = [
     ("rename", &["allow", "refuse", "refuse-directories", "refuse-replace"], "what SFTP renames are answered with"),
     ("extensions", &["on", "off"], "posix-rename, statvfs and limits, for connections made from now on"),
     ("second-connection", &["allow", "refuse"], "a second SFTP session beside a running one"),
     ("chmod", &["obey", "ignore"], "permissions set by the client"),
     ("ed25519-keys", &["refuse", "accept"], "user keys of that type"),
     ("diffstat", &["fresh", "stale"], "stale: frozen until somebody asks for the fresh one"),
-    ("api", &["ok", "error", "malformed", "html", "slow"], "what the API answers"),
-    ("workflow", &["succeed", "fail"], "how mode switches and commits end"),
+    (
+        "api",
+        &["ok", "error", "burst", "malformed", "html", "slow"],
+        "what the API answers; burst: 503 to two calls of three",
+    ),
+    ("workflow", &["succeed", "fail", "abort", "slow"], "how mode switches and commits end; slow: after 4 s"),
+    ("build", &["none", "composer"], "composer: a build runs, and SFTP mode is refused meanwhile"),
+    ("site", &["active", "frozen"], "frozen: the platform has put the site to rest"),
+    ("test-env", &["created", "missing"], "missing: nothing was deployed to test and live yet"),
     ("host-key", &["ed25519", "rsa-sha1"], "only at the start: rsa-sha1 offers nothing but ssh-rsa"),
 ];
 

@@ -65,8 +65,7 @@ impl Sim {
         })?;
         let mut sim = Self { ssh: ssh.local_addr()?, http: http.local_addr()?, shared, runtime: None };
         sim.shared.write_known_hosts(sim.ssh.port())?;
-        let server = ssh::server_config(&sim.shared)?;
-        runtime.spawn(ssh::serve(sim.shared.clone(), ssh, Arc::new(server)));
+        runtime.spawn(ssh::serve(sim.shared.clone(), ssh));
         let routes = api::routes(sim.shared.clone()).merge(control::routes(sim.shared.clone()));
         runtime.spawn(async move {
             if let Err(error) = axum::serve(http, routes).await {

@@ -20,7 +20,7 @@ const PIPE_BYTES: usize = 1024 * 1024;
 /// The platform's own limit on silence.
 const IDLE_LIMIT: Duration = Duration::from_secs(600);
 
-pub(super) fn server_config(shared: &Shared) -> io::Result<Config> {
+fn server_config(shared: &Shared) -> io::Result<Config> {
     let key = russh::keys::load_secret_key(shared.host_key(), None).map_err(io::Error::other)?;
     let mut preferred = Preferred::default();
     if shared.habit_is("host-key", "rsa-sha1") {
@@ -39,9 +39,17 @@ pub(super) fn server_config(shared: &Shared) -> io::Result<Config> {
     })
 }
 
-pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, config: Arc<Config>) {
+pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     while let Ok((client, _)) = listener.accept().await {
-        let (shared, config) = (shared.clone(), config.clone());
+        let shared = shared.clone();
+        // Anew for each connection: a migrated container has another key.
+        let config = match server_config(&shared) {
+            Ok(config) => Arc::new(config),
+            Err(error) => {
+                log::error!("the simulated SSH server: {error}");
+                continue;
+            }
+        };
         let _ = client.set_nodelay(true);
         shared.lock().ssh_connections += 1;
         tokio::spawn(async move {

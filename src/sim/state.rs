@@ -39,6 +39,9 @@ pub(super) struct State {
     pub(super) sessions: Vec<String>,
     pub(super) workflows: Vec<Workflow>,
     pub(super) ssh_connections: u64,
+    pub(super) ssh_port: u16,
+    /// Calls of the API so far.
+    pub(super) api_calls: u64,
 }
 
 pub(super) struct Environment {
@@ -113,6 +116,8 @@ impl Shared {
                 sessions: Vec::new(),
                 workflows: Vec::new(),
                 ssh_connections: 0,
+                ssh_port: 0,
+                api_calls: 0,
             }),
             rounds: Mutex::default(),
             dir,
@@ -159,10 +164,24 @@ impl Shared {
         self.root().join("host_key")
     }
 
-    pub(super) fn write_known_hosts(&self, port: u16) -> io::Result<()> {
+    /// The line that a client's `known_hosts` needs.
+    pub(super) fn known_hosts_line(&self) -> io::Result<String> {
         let key = russh::keys::load_public_key(self.root().join("host_key.pub")).map_err(io::Error::other)?;
-        let line = format!("[127.0.0.1]:{port} {} {}\n", key.algorithm().as_str(), key.public_key_base64());
-        fs::write(self.known_hosts(), line)?;
+        let port = self.lock().ssh_port;
+        Ok(format!("[127.0.0.1]:{port} {} {}\n", key.algorithm().as_str(), key.public_key_base64()))
+    }
+
+    /// From the next connection on the server shows another key.
+    pub(super) fn renew_host_key(&self) -> io::Result<()> {
+        for name in ["host_key", "host_key.pub"] {
+            fs::remove_file(self.root().join(name))?;
+        }
+        ssh_keygen("ed25519", &self.host_key())
+    }
+
+    pub(super) fn write_known_hosts(&self, port: u16) -> io::Result<()> {
+        self.lock().ssh_port = port;
+        fs::write(self.known_hosts(), self.known_hosts_line()?)?;
         fs::set_permissions(self.known_hosts(), fs::Permissions::from_mode(0o600))
     }
 

@@ -11,6 +11,13 @@ use crate::control::ConnectionMode;
 
 /// How long a job takes here; the platform's take seconds to tens of seconds.
 const DURATION: Duration = Duration::from_millis(300);
+/// And how long with the habit `slow`.
+const SLOW: Duration = Duration::from_secs(4);
+/// What the reason of an aborted job begins with: the platform sends an object then.
+const ABORTED: &str = "aborted: ";
+
+/// Tasks of a job.
+const TASKS: u128 = 4;
 
 /// A job, running or done.
 pub(super) struct Workflow {
@@ -18,13 +25,15 @@ pub(super) struct Workflow {
     kind: String,
     environment: String,
     started: Instant,
+    lasting: Duration,
     result: Option<Result<(), String>>,
 }
 
 /// Starts a job and returns what the platform answers.
 pub(super) fn start(shared: &Arc<Shared>, environment: &str, kind: &str, params: Value) -> std::io::Result<Value> {
     let (at, of) = (environment.to_owned(), kind.to_owned());
-    run(shared, environment, kind, DURATION, move |shared| carry_out(shared, &at, &of, &params))
+    let lasting = if shared.habit_is("workflow", "slow") { SLOW } else { DURATION };
+    run(shared, environment, kind, lasting, move |shared| carry_out(shared, &at, &of, &params))
 }
 
 /// A job that takes its time and does nothing.
@@ -49,6 +58,7 @@ fn run(
         kind: kind.to_owned(),
         environment: environment.to_owned(),
         started: Instant::now(),
+        lasting,
         result: None,
     };
     let (answer, id) = (describe(shared, &workflow), workflow.id.clone());
@@ -68,6 +78,12 @@ fn run(
 fn carry_out(shared: &Shared, environment: &str, kind: &str, params: &Value) -> Result<(), String> {
     if shared.habit_is("workflow", "fail") {
         return Err("the code could not be converged: build_status is building".into());
+    }
+    if shared.habit_is("workflow", "abort") {
+        return Err(format!("{ABORTED}another job of the site has precedence"));
+    }
+    if shared.habit_is("build", "composer") && kind == "enable_on_server_development" {
+        return Err("build_status is building; try again when the build is done".into());
     }
     let text = |field: &str| params.get(field).and_then(Value::as_str).unwrap_or_default().trim().to_owned();
     match kind {
@@ -112,9 +128,14 @@ fn describe(shared: &Shared, workflow: &Workflow) -> Value {
     let (result, reason) = match &workflow.result {
         None => (Value::Null, Value::Null),
         Some(Ok(())) => (json!("succeeded"), Value::Null),
-        Some(Err(reason)) => (json!("failed"), json!(reason)),
+        Some(Err(reason)) => match reason.strip_prefix(ABORTED) {
+            Some(reason) => (json!("aborted"), json!({ "message": reason })),
+            None => (json!("failed"), json!(reason)),
+        },
     };
     let done = workflow.result.is_some();
+    let share = TASKS * workflow.started.elapsed().as_millis() / workflow.lasting.as_millis().max(1);
+    let step = if done { TASKS } else { (share + 1).min(TASKS) };
     json!({
         "id": workflow.id,
         "type": workflow.kind,
@@ -126,8 +147,8 @@ fn describe(shared: &Shared, workflow: &Workflow) -> Value {
         "description": format!("{} on \"{}\"", workflow.kind, workflow.environment),
         "active_description": format!("Running {} on \"{}\"", workflow.kind, workflow.environment),
         "phase": if done { "finished" } else { "started" },
-        "step": if done { 2 } else { 1 },
-        "number_of_tasks": 2,
+        "step": u64::try_from(step).unwrap_or(1),
+        "number_of_tasks": u64::try_from(TASKS).unwrap_or(1),
         "result": result,
         "reason": reason,
         "final_task": if done { json!({ "result": result, "reason": reason, "messages": {} }) } else { Value::Null },

@@ -32,28 +32,34 @@ impl Tried {
 /// One way to log in; says whether it did.
 type Attempt = fn(&Session, &Endpoint, &dyn Prompt, &mut Tried) -> Result<bool, TransportError>;
 
-pub(super) fn login(session: &Session, endpoint: &Endpoint, prompt: &dyn Prompt) -> Result<(), TransportError> {
+/// Logs in and says by which means.
+pub(super) fn login(session: &Session, endpoint: &Endpoint, prompt: &dyn Prompt) -> Result<String, TransportError> {
     let user = endpoint.user.as_str();
     let mut tried = Tried::default();
     // Also sends "none", which a server may accept.
     let methods = session.auth_methods(user).unwrap_or_default().to_owned();
     if session.authenticated() {
-        return Ok(());
+        return Ok("nothing: the server asked for no proof".into());
     }
+    let accepted = |tried: &Tried| {
+        let before = tried.names.split_last().map_or(0, |(_, before)| before.len());
+        let last = tried.names.last().cloned().unwrap_or_default();
+        if before == 0 { last } else { format!("{last} (after {before} that were refused)") }
+    };
     let offers = |method: &str| methods.is_empty() || methods.split(',').any(|m| m == method);
     if offers("publickey") {
         let in_order: [Attempt; 2] =
             if endpoint.explicit.identity_files.is_empty() { [agent, files] } else { [files, agent] };
         for attempt in in_order {
             if attempt(session, endpoint, prompt, &mut tried)? {
-                return Ok(());
+                return Ok(accepted(&tried));
             }
         }
     }
     if (offers("password") || offers("keyboard-interactive"))
         && password(session, endpoint, prompt, &methods, &mut tried)
     {
-        return Ok(());
+        return Ok(accepted(&tried));
     }
     Err(refused(endpoint, tried))
 }
@@ -91,10 +97,10 @@ fn agent(session: &Session, endpoint: &Endpoint, _: &dyn Prompt, tried: &mut Tri
     let is_ed25519 = |blob: &[u8]| key_type(blob).is_some_and(|kind| kind.contains("ed25519"));
     keys.sort_by_key(|key| is_ed25519(key.blob()));
     for key in keys.iter().take(MAX_AGENT_KEYS) {
+        tried.key(format!("agent key '{}'", key.comment()), is_ed25519(key.blob()));
         if agent.userauth(&endpoint.user, key).is_ok() && session.authenticated() {
             return Ok(true);
         }
-        tried.key(format!("agent key '{}'", key.comment()), is_ed25519(key.blob()));
     }
     Ok(false)
 }
@@ -131,13 +137,13 @@ fn files(
             }
         }
         let secret = passphrase.as_ref().map(Secret::expose);
+        let kind = public_half(file).is_some_and(|blob| key_type(&blob).is_some_and(|k| k.contains("ed25519")));
+        tried.key(file.display().to_string(), kind || file.to_string_lossy().contains("ed25519"));
         match session.userauth_pubkey_file(&endpoint.user, None, file, secret) {
             Ok(()) if session.authenticated() => return Ok(true),
             Ok(()) => {}
             Err(error) => log::debug!("{}: {error}", file.display()),
         }
-        let kind = public_half(file).is_some_and(|blob| key_type(&blob).is_some_and(|k| k.contains("ed25519")));
-        tried.key(file.display().to_string(), kind || file.to_string_lossy().contains("ed25519"));
     }
     Ok(false)
 }

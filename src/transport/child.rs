@@ -64,7 +64,7 @@ pub(super) fn connect(
     command.arg("-p").arg(endpoint.port.to_string()).arg("-l").arg(&endpoint.user);
     command.arg("-s").arg("--").arg(&endpoint.host).arg("sftp");
     let peer = format!("{}:{}", endpoint.address, endpoint.port);
-    start(command, TransportInfo { kind: "ssh", host_key: String::new(), peer })
+    start(command, TransportInfo { kind: "ssh", peer, ..TransportInfo::default() })
 }
 
 /// What git is to run for SSH with these settings, quoted for the shell that it uses. Not the host name: git's own.

@@ -52,11 +52,11 @@ pub(super) fn connect(
     session.handshake().map_err(|e| handshake_error(endpoint, &e))?;
     let host_key = check_host_key(&session, endpoint, &known, prompt)?;
     session.set_timeout(millis(deadline));
-    auth::login(&session, endpoint, prompt)?;
+    let login = auth::login(&session, endpoint, prompt)?;
     let channel = open_channel(&session, endpoint)?;
     session.set_blocking(false);
     let peer = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
-    let info = TransportInfo { kind: "libssh2", host_key, peer };
+    let info = TransportInfo { kind: "libssh2", host_key, peer, login };
     Ok(Box::new(LibSsh2 { session, channel, stream, info }))
 }
 

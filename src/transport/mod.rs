@@ -50,6 +50,8 @@ pub struct TransportInfo {
     pub host_key: String,
     /// Address and port that were reached.
     pub peer: String,
+    /// What the server accepted; empty where the `ssh` program logged in.
+    pub login: String,
 }
 
 /// Questions to the person, while there is one.

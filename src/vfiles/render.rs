@@ -124,11 +124,52 @@ fn status_text(status: &Status) -> String {
     {
         paths.iter().for_each(|path| put(key, &line(path)));
     }
+    for reminder in reminders(status) {
+        put("reminder", &reminder);
+    }
     put("sent", &format!("{} file(s), {}", status.sent_files, bytes(status.sent_bytes)));
     put("fetched", &bytes(status.fetched_bytes));
     put("cached", &format!("{}, {} names", bytes(status.cached_bytes), status.inodes));
     if let Some((at, error)) = &status.last_error {
         put("last-error", &format!("{} {}", format_rfc3339_seconds(*at), line(error)));
+    }
+    out
+}
+
+/// What a person should have in mind, one sentence each.
+fn reminders(status: &Status) -> Vec<String> {
+    let mut out = Vec::new();
+    if !status.lost.is_empty() {
+        let first: Vec<String> = status.lost.iter().take(3).map(|path| line(path)).collect();
+        let more = if status.lost.len() > first.len() { ", …" } else { "" };
+        out.push(format!(
+            "{} path(s) written here are not on the server any more ({}{more}); see `pantheonfs rescue list`",
+            status.lost.len(),
+            first.join(", ")
+        ));
+    }
+    let pending = status.belief.diffstat.as_ref().map_or(0, crate::control::Diffstat::len);
+    if pending > 0 || (status.kept > 0 && status.belief.diffstat.is_none()) {
+        let since = status.kept_since.map(|at| format!(", the oldest of this machine {}", ago(at, status.now)));
+        out.push(format!(
+            "{} uncommitted change(s){}; they are in no backup of the platform: commit them",
+            pending.max(if status.belief.diffstat.is_none() { status.kept } else { 0 }),
+            since.unwrap_or_default()
+        ));
+    }
+    if !status.ignored_written.is_empty() {
+        out.push(format!(
+            "{} written path(s) are matched by .gitignore and can never be committed ({})",
+            status.ignored_written.len(),
+            line(&status.ignored_written[0])
+        ));
+    }
+    let takes_code = status.belief.kind.is_some_and(crate::control::EnvKind::takes_code);
+    if takes_code && status.belief.source == Source::Api {
+        out.push(match status.belief.mode {
+            crate::control::ConnectionMode::Sftp => "in SFTP mode git pushes and core updates wait for Git mode".into(),
+            crate::control::ConnectionMode::Git => "in Git mode updates of plugins in the CMS need SFTP mode".into(),
+        });
     }
     out
 }
@@ -143,6 +184,7 @@ fn status_json(status: &Status) -> serde_json::Value {
     let link = &status.link;
     json!({
         "source": status.source,
+        "state_dir": status.state_dir,
         "environment": belief.environment,
         "mode": belief.mode.to_string(),
         "mode_source": belief.source.to_string(),
@@ -166,6 +208,12 @@ fn status_json(status: &Status) -> serde_json::Value {
             "path": file.path, "status": file.status, "additions": file.additions, "deletions": file.deletions,
         })).collect::<Vec<_>>()),
         "written": status.written,
+        "ignored_written": status.ignored_written,
+        "kept": status.kept,
+        "kept_since": status.kept_since.map(|at| format_rfc3339_seconds(at).to_string()),
+        "lost": status.lost,
+        "reminders": reminders(status),
+        "connection_changes": status.connection_changes,
         "dirty": status.dirty,
         "conflicts": status.conflicts,
         "stranded": status.stranded,
@@ -184,6 +232,7 @@ fn status_json(status: &Status) -> serde_json::Value {
         "committed": status.committed.as_ref().map(|committed| json!({
             "commit": committed.hash,
             "message": committed.message,
+            "in_repository": committed.in_repository,
             "files": committed.files.0.iter().map(|file| &file.path).collect::<Vec<_>>(),
         })),
         "sent_files": status.sent_files,
@@ -289,6 +338,9 @@ fn commit(status: &Status) -> String {
             .into();
     };
     let mut out = format!("commit: {}\nmessage: {}\n", committed.hash, line(&committed.message));
+    if let Some(found) = committed.in_repository {
+        let _ = writeln!(out, "repository: {}", if found { "has it" } else { "could not be asked" });
+    }
     for file in &committed.files.0 {
         let _ = writeln!(out, "{} {}", file.status, line(&file.path));
     }
@@ -341,6 +393,9 @@ fn connection(status: &Status) -> String {
     if !status.link.host_key.is_empty() {
         let _ = writeln!(out, "host-key: {}", status.link.host_key);
     }
+    for change in &status.connection_changes {
+        let _ = writeln!(out, "changed: {}", line(change));
+    }
     out
 }
 
@@ -366,6 +421,9 @@ fn readme(status: &Status) -> String {
     );
     if status.uploads.is_some() {
         out.push_str(
+            "\nWhat you change in code is also kept on this machine until it is seen in a commit: pantheonfs rescue list\n",
+        );
+        out.push_str(
             "\nNot listed, but there by name:\n\
              files/       the site's uploads, writable in every mode and environment\n\
              logs/        the container's logs, read-only\n\
@@ -390,6 +448,7 @@ mod tests {
         Status {
             now,
             source: "mysite.dev".into(),
+            state_dir: "/home/me/.local/state/pantheonfs/mysite.dev".into(),
             belief: Belief {
                 environment: Some("dev".into()),
                 kind: None,
@@ -432,6 +491,11 @@ mod tests {
             conflicts: vec!["code/x".into()],
             stranded: vec![],
             written: vec!["a.php".into(), "b.php".into()],
+            ignored_written: vec!["wp-content/uploads/x".into()],
+            kept: 2,
+            kept_since: Some(now - Duration::from_secs(10_000)),
+            lost: vec!["b.php".into()],
+            connection_changes: vec!["2026-01-02T03:04:05Z home was /a, is /b".into()],
             sent_files: 1,
             sent_bytes: 12_345,
             fetched_bytes: 0,

@@ -51,6 +51,8 @@ pub struct Status {
     pub now: SystemTime,
     /// What was mounted.
     pub source: String,
+    /// Where this machine keeps what must survive.
+    pub state_dir: std::path::PathBuf,
     pub belief: Belief,
     pub code: Write,
     /// `None`: the mount shows no uploads.
@@ -65,6 +67,15 @@ pub struct Status {
     pub stranded: Vec<String>,
     /// Paths in code that were changed through this mount, in order; not more than can be shown.
     pub written: Vec<String>,
+    /// Written through this mount, and never to be committed.
+    pub ignored_written: Vec<String>,
+    /// Kept copies of uncommitted work on this machine, and since when the oldest.
+    pub kept: usize,
+    pub kept_since: Option<SystemTime>,
+    /// Paths whose kept copy is not on the server any more.
+    pub lost: Vec<String>,
+    /// What changed about the connection, newest last.
+    pub connection_changes: Vec<String>,
     pub sent_files: u64,
     pub sent_bytes: u64,
     pub fetched_bytes: u64,

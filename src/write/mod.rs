@@ -5,9 +5,12 @@
 //! travels ahead of the new bytes. What the server refuses to take is put into the [`Rescue`] store, never dropped.
 
 mod busy;
+mod kept;
+mod records;
 mod rescue;
 mod spool;
 
 pub use busy::{Busy, BusyGuard};
+pub use kept::{Kept, KeptCopy, What, blob_path, kept_copies};
 pub use rescue::{Rescue, Shelf};
 pub use spool::{Spool, SpoolMark};

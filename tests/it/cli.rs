@@ -470,6 +470,19 @@ fn status_works_from_inside_and_umount_cleans_up() {
     });
 }
 
+/// The script tells the story, checks each step of it, and leaves nothing behind.
+#[test]
+fn the_story_can_be_told() {
+    if !crate::common::has_fuse() || !crate::common::has_program("python3") {
+        return;
+    }
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/story"));
+    let around = Surroundings::new();
+    around.dress(&mut command);
+    let told = Ran(command.env("PANTHEONFS", env!("CARGO_BIN_EXE_pantheonfs")).output().expect("runs")).ok();
+    assert!(told.out().ends_with("story: told\n"), "{}", told.out());
+}
+
 #[test]
 fn completions_and_the_manual_are_printed() {
     let around = Surroundings::new();

@@ -5,12 +5,14 @@
 mod common;
 
 mod cli;
+mod contract;
 mod editors;
 mod faults;
 mod modes;
 mod mount;
 mod pending;
 mod platform;
+mod rescue;
 mod round_trips;
 mod semantics;
 mod sftp_conformance;

@@ -160,6 +160,10 @@ c
 fn status_can_be_read_with_the_link_down() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=2") else { return };
     let theme = m.path("wp-content/themes/sunrise/style.css");
+    // A file of this very second would not be remembered: it may change and keep its version.
+    let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    let on_server = fs::File::options().write(true).open(m.on_server("wp-content/themes/sunrise/style.css"));
+    on_server.and_then(|file| file.set_modified(hour_ago)).expect("dated back");
     let before = fs::read(&theme).expect("read while the link is up");
     m.control("stall", r#"{"stalled": true}"#);
     assert_eq!(fs::read(&theme).expect("what is cached goes on being served"), before);

@@ -1,0 +1,140 @@
+//! Which site: names and ids that were seen together are remembered, so that a known site mounts without the API; and a
+//! git checkout says by its remote which site it belongs to.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::exit::{CliResult, Exit, Failure};
+use super::plan;
+use super::source::{Source, is_uuid};
+
+/// The file `sites.json` of the state directory: names and the ids that belong to them.
+pub(super) struct Sites(PathBuf);
+
+impl Sites {
+    pub(super) fn below(state_root: &Path) -> Self {
+        Self(state_root.join("sites.json"))
+    }
+
+    fn load(&self) -> BTreeMap<String, String> {
+        // Only a convenience: damaged or missing means that the API is asked.
+        fs::read(&self.0).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    pub(super) fn id_of(&self, name: &str) -> Option<String> {
+        self.load().remove(name).filter(|id| is_uuid(id))
+    }
+
+    pub(super) fn name_of(&self, id: &str) -> Option<String> {
+        self.load().into_iter().find(|(_, known)| known == id).map(|(name, _)| name)
+    }
+
+    pub(super) fn remember(&self, name: &str, id: &str) {
+        let mut known = self.load();
+        if known.get(name).is_some_and(|before| before == id) {
+            return;
+        }
+        // A name that was given to another site, or a site that was renamed: what is new counts.
+        known.retain(|_, other| other != id);
+        known.insert(name.to_owned(), id.to_owned());
+        if let Err(error) = self.save(&known) {
+            log::info!("{}: {error}", self.0.display());
+        }
+    }
+
+    fn save(&self, known: &BTreeMap<String, String>) -> std::io::Result<()> {
+        let dir = self.0.parent().unwrap_or(Path::new("."));
+        super::surroundings::make_private(dir)?;
+        let mut new = tempfile::NamedTempFile::new_in(dir)?;
+        serde_json::to_writer_pretty(&mut new, known)?;
+        new.persist(&self.0).map_err(|e| e.error)?;
+        Ok(())
+    }
+
+    /// The name of the state directory: the same whether the site is called by its name or by its id.
+    pub(super) fn key(&self, source: &Source) -> String {
+        match source {
+            Source::Pantheon { site, env } if is_uuid(site) => {
+                let name = self.name_of(site).unwrap_or_else(|| site.clone());
+                plan::key(&format!("{name}.{env}"))
+            }
+            other => plan::key(&other.to_string()),
+        }
+    }
+
+    /// The environment that the git checkout around `here` is of.
+    pub(super) fn infer(&self, here: &Path) -> CliResult<Source> {
+        let fail = |why: &str| Failure::new(Exit::Usage, format!("which site? Say SITE.ENV, or {why}"));
+        let outside = "run it in a git checkout of the site";
+        let remotes = git(here, &["remote", "-v"]).ok_or_else(|| fail(outside))?;
+        let id = remotes.lines().find_map(codeserver_id).ok_or_else(|| {
+            fail("run it in a checkout whose remote is the site's codeserver (here no remote is one)")
+        })?;
+        let branch = git(here, &["symbolic-ref", "--short", "HEAD"])
+            .ok_or_else(|| fail("check out a branch first: its name says which environment"))?;
+        let env = match branch.trim() {
+            "master" | "main" => "dev",
+            multidev => multidev,
+        };
+        let site = self.name_of(&id).unwrap_or(id);
+        Source::parse(format!("{site}.{env}").as_ref())
+    }
+}
+
+fn git(here: &Path, args: &[&str]) -> Option<String> {
+    let output = Command::new("git").arg("-C").arg(here).args(args).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The site's id in a line of `git remote -v`: `ssh://codeserver.dev.ID@codeserver.dev.ID.drush.in:2222/~/repository.git`.
+fn codeserver_id(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once("codeserver.dev.")?;
+    let id: String = rest.chars().take(36).collect();
+    (is_uuid(&id) && rest[36..].starts_with(['@', '.'])).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "3f5b7d8e-0000-4abc-9def-0123456789ab";
+
+    #[test]
+    fn names_and_ids_are_remembered() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let sites = Sites::below(&dir.path().join("state"));
+        assert_eq!(sites.id_of("mysite"), None);
+        sites.remember("mysite", ID);
+        assert_eq!(sites.id_of("mysite").as_deref(), Some(ID));
+        let source = |text: &str| Source::parse(text.as_ref()).expect("valid");
+        assert_eq!(sites.key(&source(&format!("{ID}.dev"))), sites.key(&source("mysite.dev")));
+        sites.remember("renamed", ID);
+        assert_eq!((sites.id_of("mysite"), sites.name_of(ID).as_deref()), (None, Some("renamed")));
+        fs::write(dir.path().join("state/sites.json"), "{\"x\": ").expect("damaged");
+        assert_eq!(sites.id_of("renamed"), None);
+    }
+
+    #[test]
+    fn a_checkout_says_which_site_it_is_of() {
+        let url = format!("ssh://codeserver.dev.{ID}@codeserver.dev.{ID}.drush.in:2222/~/repository.git");
+        assert_eq!(codeserver_id(&format!("origin\t{url} (fetch)")).as_deref(), Some(ID));
+        assert_eq!(codeserver_id("origin\tgit@github.com:a/b.git (fetch)"), None);
+        assert_eq!(codeserver_id("origin\tssh://codeserver.dev.é@x"), None);
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let sites = Sites::below(dir.path());
+        assert!(sites.infer(dir.path()).is_err());
+        let run = |args: &[&str]| {
+            let status = Command::new("git").arg("-C").arg(dir.path()).args(args).status();
+            assert!(status.expect("git runs").success());
+        };
+        run(&["init", "-q", "-b", "master"]);
+        assert!(sites.infer(dir.path()).expect_err("no remote").message.contains("codeserver"));
+        run(&["remote", "add", "origin", &url]);
+        assert_eq!(sites.infer(dir.path()).expect("known").to_string(), format!("{ID}.dev"));
+        sites.remember("mysite", ID);
+        run(&["checkout", "-q", "-b", "feature-x"]);
+        assert_eq!(sites.infer(dir.path()).expect("known").to_string(), "mysite.feature-x");
+    }
+}
