@@ -121,7 +121,8 @@ pub enum ContentId {
 }
 
 /// Parts of an environment that obey different write rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Area {
     /// The git work tree: writable in SFTP mode on Dev and multidevs only.
     Code,

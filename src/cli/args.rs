@@ -25,6 +25,8 @@ pub(super) enum Command {
     Umount(Umount),
     /// Say how a mount stands: mode, writability, link, what waits
     Status(Status),
+    /// Wait until the server has everything that was changed in a mount
+    Sync(Look),
     /// Read or switch the connection mode of a mount
     Mode(Mode),
     /// List what is uncommitted

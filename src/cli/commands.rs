@@ -38,6 +38,25 @@ pub(super) fn mode(args: &args::Mode) -> CliResult<()> {
     report::print(if before == after { format!("{text} (already)\n") } else { format!("{text}\n") }.as_bytes())
 }
 
+/// The barrier.
+pub(super) fn sync(at: &Path, json: bool) -> CliResult<()> {
+    let before = report::status_json(at)?["waiting"].as_u64().unwrap_or_default();
+    write(at, "sync", "now\n", "sending")?;
+    if json {
+        return report::print(format!("{:#}\n", json!({ "sent": before })).as_bytes());
+    }
+    report::print(if before == 0 { "nothing waited\n".into() } else { format!("{before} change(s) sent\n") }.as_bytes())
+}
+
+/// Before the end: what waits gets the time that it needs, as long as it moves. What cannot go stays.
+pub(super) fn send_what_waits(place: &Path) {
+    if report::status_json(place).is_ok_and(|status| status["waiting"].as_u64().is_some_and(|n| n > 0))
+        && let Err(failure) = write(place, "sync", "now\n", "sending what waits")
+    {
+        log::info!("{}", failure.message);
+    }
+}
+
 pub(super) fn commit(args: &args::Commit) -> CliResult<()> {
     let pending = report::read(&args.at, "pending")?;
     let message = match (&args.message, &args.file) {

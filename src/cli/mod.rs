@@ -60,6 +60,7 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Mount(mount) => mount::run(&mount),
         Command::Umount(umount) => mountpoint::umount(&umount.mountpoint, umount.force, umount.json),
         Command::Status(status) => report::status(status.path.as_deref(), status.json),
+        Command::Sync(look) => commands::sync(&look.path, look.json),
         Command::Mode(mode) => commands::mode(&mode),
         Command::Pending(look) => report::look(&look, "pending", "pending"),
         Command::Diff(look) => report::diff(&look.paths, look.json),

@@ -23,8 +23,8 @@ use crate::gate::{Gate, Verdict};
 use crate::mirror::Mirror;
 use crate::path::RemotePath;
 use crate::remote::{ErrorKind, Remote, RemoteConfig};
-use crate::transport;
-use crate::write::Kept;
+use crate::transport::{self, Prompt as _};
+use crate::write::{Journal, Kept};
 
 /// How often the wait for the end looks at signals.
 const TICK: Duration = Duration::from_millis(200);
@@ -56,7 +56,7 @@ fn serve(args: &Mount) -> CliResult<()> {
     let _lock = lock(&state_dir, &plan.source)?;
     let terminal = Arc::new(Terminal::new());
     let stop = stop_signals()?;
-    let served = Served::start(plan, &options, &around, &terminal, &mountpoint, &state_dir)?;
+    let served = Served::start(plan, &options, &terminal, &mountpoint, &state_dir)?;
     let ready = served.describe(&mountpoint);
     if args.report {
         terminal.leave();
@@ -128,7 +128,6 @@ impl Served {
     fn start(
         plan: Plan,
         options: &Options,
-        around: &Surroundings,
         terminal: &Arc<Terminal>,
         mountpoint: &Path,
         state_dir: &Path,
@@ -146,7 +145,8 @@ impl Served {
             timeout: options.timeout,
             cache_bytes: options.cache_bytes,
             state_dir: state_dir.to_owned(),
-            spool_dir: around.spool_dir()?,
+            journal: journal(state_dir)?,
+            sync: options.sync,
             layout: plan.layout,
             kept: kept(plan.layout, state_dir)?,
             mirror: plan.mirror.map(|config| Arc::new(Mirror::new(config))),
@@ -154,6 +154,9 @@ impl Served {
         };
         let fs = Fs::new(config, remote.clone(), env.clone(), gate.clone(), clock);
         fs.set_root_attr(root);
+        if let Some(said) = fs.recover() {
+            terminal.tell(&said);
+        }
         let how = MountConfig {
             fs_name: plan.source,
             allow_other: options.allow_other,
@@ -184,9 +187,9 @@ impl Served {
                 break;
             }
         }
-        // The barrier: everything to the server while the link is still there.
+        // The barrier: everything to the server while the link is still there. What cannot go waits for the next mount.
         if let Err(error) = self.fs.sync(Wait::Until(self.fs.deadline())) {
-            log::warn!("at the end: {error}");
+            log::warn!("{error}; the next mount will send them");
         }
         if let Err(error) = self.mounted.unmount() {
             log::info!("{}: {error}; taking it away all the same", mountpoint.display());
@@ -194,12 +197,22 @@ impl Served {
                 log::error!("{}: {error}", mountpoint.display());
             }
         }
-        for path in self.fs.strand_unsent() {
-            log::warn!("{path}: not sent; kept under .pantheon/stranded");
-        }
+        self.fs.close();
         self.env.stop();
         self.remote.close();
     }
+}
+
+/// What the last mount left to be sent, and what this one will.
+fn journal(state_dir: &Path) -> CliResult<Arc<Journal>> {
+    let failed = |e: std::io::Error| {
+        let text = format!(
+            "{}: what is still to be sent cannot be read: {e}; move 'journal' and 'spool' there away to start without them",
+            state_dir.display()
+        );
+        Failure::new(Exit::Failed, text)
+    };
+    Journal::open(state_dir).map(Arc::new).map_err(failed)
 }
 
 /// Where uncommitted work is kept; without it nothing may be written.

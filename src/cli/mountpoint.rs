@@ -111,6 +111,9 @@ pub(super) fn umount(path: &Path, force: bool, json: bool) -> CliResult<()> {
     if !ours().iter().any(|mount| mount.mountpoint == place) {
         return Err(failure(path, "no mount of pantheonfs; `pantheonfs status` works inside one"));
     }
+    if !force {
+        super::commands::send_what_waits(&place);
+    }
     tell_what_waits(&place);
     detach(&place, force).map_err(|error| match error.raw_os_error() {
         Some(libc::EBUSY) => {
@@ -138,11 +141,10 @@ fn tell_what_waits(place: &Path) {
             eprintln!("pantheonfs: {reminder}");
         }
     }
-    let dirty = status["dirty"].as_array().map_or(0, Vec::len);
-    if dirty > 0 {
+    let waiting = status["waiting"].as_u64().unwrap_or_default();
+    if waiting > 0 {
         eprintln!(
-            "pantheonfs: {dirty} file(s) are not on the server yet; what cannot be sent now is kept and shown under \
-             .pantheon/stranded at the next mount"
+            "pantheonfs: {waiting} change(s) are not on the server yet; they are kept here, and the next mount sends them"
         );
     }
 }

@@ -21,6 +21,7 @@ pub(super) struct Options {
     pub(super) noexec: bool,
     pub(super) noatime: bool,
     pub(super) nonempty: bool,
+    pub(super) sync: bool,
     pub(super) mode: Option<ConnectionMode>,
     pub(super) fresh: Duration,
     pub(super) timeout: Duration,
@@ -48,6 +49,7 @@ impl Default for Options {
             noexec: false,
             noatime: false,
             nonempty: false,
+            sync: false,
             mode: None,
             fresh: Duration::from_secs(30),
             timeout: Duration::from_secs(15),
@@ -66,7 +68,8 @@ impl Default for Options {
 }
 
 /// Names without a value that are understood or, for mount(8) and fstab, tolerated.
-const FLAGS: [&str; 27] = [
+const FLAGS: [&str; 28] = [
+    "sync",
     "ro",
     "rw",
     "allow_other",
@@ -165,6 +168,8 @@ impl Options {
             "exec" => self.noexec = false,
             "noatime" => self.noatime = true,
             "nonempty" => self.nonempty = true,
+            "sync" => self.sync = true,
+            "async" => self.sync = false,
             // The rest is mount(8)'s business, or what a mount of ours always is (nosuid, nodev).
             _ => {}
         }

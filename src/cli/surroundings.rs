@@ -109,11 +109,6 @@ impl Surroundings {
         }
         Err(Failure::new(Exit::Failed, format!("{}: too many copies", wanted.display())))
     }
-
-    /// Where content is gathered before it is sent. Free to delete while nothing is mounted.
-    pub(super) fn spool_dir(&self) -> CliResult<PathBuf> {
-        private_dir(&self.cache_root.join("spool"))
-    }
 }
 
 /// Makes a directory that only its owner can look into.

@@ -6,7 +6,7 @@
 mod belief;
 mod watcher;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 pub use belief::{Belief, Running, Source};
@@ -46,6 +46,8 @@ struct Inner {
     /// A switch or commit asked for through this mount, and until when it holds writes.
     own_job: Mutex<Option<(String, Instant)>>,
     wake: mpsc::Sender<Wake>,
+    /// How often the API has answered or failed to.
+    answers: (Mutex<u64>, Condvar),
 }
 
 enum Wake {
@@ -128,6 +130,7 @@ impl Env {
             own_job: Mutex::default(),
             clock,
             wake,
+            answers: Default::default(),
             config,
         });
         inner.apply_to_gate();
@@ -163,6 +166,27 @@ impl Env {
     /// Asks the API now and waits for the answer; without one the belief stays.
     pub fn refresh(&self) {
         watcher::ask(&self.0);
+    }
+
+    /// Whether the mode needs no further question: it was answered this short a time ago, or there is nobody to ask.
+    pub fn is_certain(&self, within: Duration) -> bool {
+        let age = self.0.clock.wall().duration_since(lock(&self.0.belief).learned).unwrap_or_default();
+        self.0.config.api.is_none() || (age < within && lock(&self.0.belief).source == Source::Api)
+    }
+
+    /// Has the API asked, and waits for its answer until `until`. Without one the belief stays.
+    pub fn confirm(&self, until: Instant) {
+        let answers = &self.0.answers;
+        let mut count = lock(&answers.0);
+        let before = *count;
+        self.check();
+        while *count == before {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            count = answers.1.wait_timeout(count, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// The server refused a write in code: whatever we believed, it is asked again, and until the answer is there no
@@ -313,6 +337,11 @@ impl Inner {
         let age = self.clock.wall().duration_since(job.seen).unwrap_or_default();
         let left = OTHERS_LIMIT.checked_sub(age)?;
         Some(Verdict::Held { why: format!("on the platform: {}", job.description), until: Instant::now() + left })
+    }
+
+    fn answered(&self) {
+        *lock(&self.answers.0) += 1;
+        self.answers.1.notify_all();
     }
 
     fn failed(&self, error: &ControlError) {

@@ -41,9 +41,14 @@ fn watch(weak: &Weak<Inner>, woken: &Receiver<Wake>) {
 /// One round of questions.
 pub(super) fn ask(inner: &Inner) {
     let (Some((control, site)), Some(name)) = (&inner.config.api, &inner.config.name) else { return };
-    match control.environment(site, name) {
-        Ok(environment) => inner.learn(environment),
-        Err(error) => return inner.failed(&error),
+    let answer = control.environment(site, name);
+    match &answer {
+        Ok(environment) => inner.learn(environment.clone()),
+        Err(error) => inner.failed(error),
+    }
+    inner.answered();
+    if answer.is_err() {
+        return;
     }
     if let Ok(running) = control.running(site, name) {
         inner.learn_running(running.into_iter().map(|job| (job.id, job.description)).collect());

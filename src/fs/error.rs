@@ -35,6 +35,10 @@ pub enum Cause {
     Held(String),
     /// The content changed on the server under an open handle, or since we read it.
     Stale,
+    /// Somebody else changed it on the server: what was done here is on a shelf.
+    Conflict(String),
+    /// More waits to be sent than may wait.
+    JournalFull,
     /// A symlink that leads out of the mount, a device node, a hard link: never possible here.
     NotPermitted(&'static str),
     AccessDenied,
@@ -92,7 +96,8 @@ impl FsError {
             Cause::IsADirectory => libc::EISDIR,
             Cause::ReadOnly(_) => libc::EROFS,
             Cause::Held(_) | Cause::Busy(_) => libc::EBUSY,
-            Cause::Stale => libc::ESTALE,
+            Cause::Stale | Cause::Conflict(_) => libc::ESTALE,
+            Cause::JournalFull => libc::ENOSPC,
             Cause::NotPermitted(_) => libc::EPERM,
             Cause::AccessDenied => libc::EACCES,
             Cause::CrossesAreas => libc::EXDEV,
@@ -156,7 +161,8 @@ impl fmt::Display for Cause {
             Self::NotPermitted(what) | Self::Unsupported(what) => f.write_str(what),
             Self::AccessDenied => f.write_str("permission denied"),
             Self::CrossesAreas => f.write_str("code and uploads are separate; copy instead of moving"),
-            Self::Invalid(what) | Self::Busy(what) | Self::Platform(what) => f.write_str(what),
+            Self::Invalid(what) | Self::Busy(what) | Self::Platform(what) | Self::Conflict(what) => f.write_str(what),
+            Self::JournalFull => f.write_str("too much waits to be sent; try again when the link is faster"),
             Self::BadHandle => f.write_str("the handle is not open for that"),
             Self::NameTooLong => f.write_str("the name is too long"),
             Self::TooBig => f.write_str("the file would become too large"),

@@ -1,5 +1,6 @@
 //! read, write, fallocate; making a spool of an existing file.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -59,6 +60,7 @@ impl Fs {
             Some(bytes) => bytes,
             None => {
                 let Wait::Until(deadline) = wait else { return Err(FsError::new("read", &path, Cause::WouldBlock)) };
+                self.wait_moved(&path, deadline).map_err(|cause| FsError::new("read", &path, cause))?;
                 self.read_ahead(file, &path, version, &range);
                 self.0
                     .content
@@ -73,7 +75,7 @@ impl Fs {
 
     fn read_ahead(&self, file: &FileHandle, path: &RemotePath, version: Version, range: &Range<u64>) {
         let ahead = lock(&file.reading).ahead.note(range);
-        if let Some(ahead) = ahead {
+        if let Some(ahead) = ahead.filter(|_| !self.is_elsewhere(path)) {
             self.0.content.prefetch(path, version, ahead);
         }
     }
@@ -129,9 +131,7 @@ impl Fs {
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > MAX_FILE_BYTES) {
             return Err(FsError::new("write", self.object(file.ino), Cause::TooBig));
         }
-        let spool = self.ensure_spool("write", file.ino, None, wait)?;
-        let len = spool.write_at(offset, bytes).map_err(|e| FsError::new("write", self.object(file.ino), e))?;
-        self.wrote(file.ino, len);
+        self.change("write", file.ino, wait, |spool| spool.write_at(offset, bytes))?;
         Ok(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
     }
 
@@ -141,18 +141,33 @@ impl Fs {
         if offset.checked_add(len).is_none_or(|end| end > MAX_FILE_BYTES) {
             return Err(FsError::new("fallocate", self.object(file.ino), Cause::TooBig));
         }
-        let spool = self.ensure_spool("fallocate", file.ino, None, wait)?;
-        let done = match what {
+        self.change("fallocate", file.ino, wait, |spool| match what {
             Allocate::Reserve { keep_size } => spool.allocate(offset, len, keep_size),
             Allocate::Zero { keep_size } => {
-                let grow = if keep_size || offset + len <= spool.len() { Ok(()) } else { spool.set_len(offset + len) };
-                grow.and_then(|()| spool.zero(offset, len))
+                if !keep_size && offset + len > spool.len() && spool.set_len(offset + len)?.is_none() {
+                    return Ok(None);
+                }
+                spool.zero(offset, len)
             }
             Allocate::PunchHole => spool.zero(offset, len),
-        };
-        done.map_err(|e| FsError::new("fallocate", self.object(file.ino), e))?;
-        self.wrote(file.ino, spool.len());
-        Ok(())
+        })
+    }
+
+    /// Changes the content of a file; what was sealed meanwhile is copied and changed there.
+    pub(super) fn change(
+        &self,
+        op: &'static str,
+        ino: Ino,
+        wait: Wait,
+        how: impl Fn(&Spool) -> io::Result<Option<u64>>,
+    ) -> FsResult<()> {
+        loop {
+            let spool = self.ensure_spool(op, ino, None, wait)?;
+            if let Some(len) = how(&spool).map_err(|e| FsError::new(op, self.object(ino), e))? {
+                self.wrote(ino, len);
+                return Ok(());
+            }
+        }
     }
 
     /// The spool of a file that is to be changed: its content up to `keep` bytes (all of it by default) is taken over
@@ -164,7 +179,7 @@ impl Fs {
         keep: Option<u64>,
         wait: Wait,
     ) -> FsResult<Arc<Spool>> {
-        if let Some(spool) = self.spool(ino) {
+        if let Some(spool) = self.spool(ino).filter(|spool| !spool.is_sealed()) {
             return Ok(spool);
         }
         let object = self.object(ino);
@@ -187,11 +202,18 @@ impl Fs {
         keep: Option<u64>,
         deadline: Deadline,
     ) -> Result<Arc<Spool>, Cause> {
-        if let Some(spool) = self.spool(ino) {
-            return Ok(spool);
+        if let Some(sealed) = self.spool(ino) {
+            if !sealed.is_sealed() {
+                return Ok(sealed);
+            }
+            let copy = Arc::new(self.0.journal.new_spool()?);
+            copy.copy_from(&sealed, keep.unwrap_or(u64::MAX))?;
+            self.put_spool(ino, copy.clone());
+            return Ok(copy);
         }
+        self.wait_moved(path, deadline)?;
         let version = self.version_now(ino).ok_or(Cause::NotFound)?;
-        let spool = Spool::create(&self.0.config.spool_dir)?;
+        let spool = self.0.journal.new_spool()?;
         // The base is fixed from here on: listings must not move it under the copy.
         self.0.table.pin(ino, true);
         let filled = self.fill(&spool, path, version, keep.unwrap_or(u64::MAX), deadline);
@@ -201,8 +223,21 @@ impl Fs {
             return Err(cause);
         }
         let spool = Arc::new(spool);
-        lock(&self.0.spools).insert(ino, spool.clone());
+        self.put_spool(ino, spool.clone());
         Ok(spool)
+    }
+
+    /// What was moved here is moved there, before it is asked for by its new name.
+    pub(super) fn wait_moved(&self, path: &RemotePath, deadline: Deadline) -> Result<(), Cause> {
+        if !self.is_elsewhere(path) || self.0.journal.wait_until(deadline.remaining(), |q| !q.is_elsewhere(path)) {
+            return Ok(());
+        }
+        Err(Cause::TimedOut)
+    }
+
+    /// The server has it under another name, or not at all.
+    pub(super) fn is_elsewhere(&self, path: &RemotePath) -> bool {
+        self.0.journal.queue(|queue| queue.is_elsewhere(path))
     }
 
     /// Every piece that arrives renews the deadline: a large file over a slow link is progress, not a hang.

@@ -2,17 +2,18 @@
 //! go; gone after a migration or a switch, they are named.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::Arc;
 
 use super::{Cause, Fs, Layout, Wait};
 use crate::attr::{Area, Attr, BlobId, FileKind, secs_from_time};
 use crate::mirror::{Tree, hash};
 use crate::path::RemotePath;
-use crate::write::{Kept, KeptCopy, Spool, What};
+use crate::write::{Kept, KeptCopy, What};
 
 /// What was done to a path of code, on the server, by us.
 pub(super) enum Deed<'a> {
-    Content(&'a Spool, Attr),
+    Content(&'a File, Attr),
     Link(&'a [u8]),
     Deleted,
     MovedFrom(&'a RemotePath),
@@ -48,7 +49,7 @@ impl Fs {
         let at = u64::from(secs_from_time(self.0.clock.wall()));
         let commit = self.0.env.belief().target_commit;
         let done = match deed {
-            Deed::Content(spool, attr) => kept.content(&shown, spool.file(), (attr.size, git_mode(&attr)), at, commit),
+            Deed::Content(file, attr) => kept.content(&shown, file, (attr.size, git_mode(&attr)), at, commit),
             Deed::Link(text) => kept.bytes(&shown, text, 0o120_000, at, commit),
             Deed::Deleted => kept.deleted(&shown, at, commit),
             Deed::MovedFrom(from) => kept.moved(&self.shown_path(from), &shown, at, commit),

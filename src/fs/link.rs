@@ -6,6 +6,7 @@ use crate::attr::FileKind;
 use crate::inode::Ino;
 use crate::path::{LinkTarget, RemotePath, resolve_link};
 use crate::remote::Link;
+use crate::write::{Action, Op};
 
 /// The directory of the binding that holds the uploads.
 const UPLOADS_DIR: &[u8] = b"files";
@@ -17,10 +18,25 @@ impl Fs {
         if view.attr.kind != FileKind::Symlink {
             return Err(FsError::new("readlink", path, Cause::Invalid("not a symlink".into())));
         }
-        let Wait::Until(_) = wait else { return Err(FsError::new("readlink", path, Cause::WouldBlock)) };
-        let text = self.0.remote.readlink(&path).map_err(|e| self.noted(FsError::new("readlink", &path, e)))?;
+        let Wait::Until(deadline) = wait else { return Err(FsError::new("readlink", path, Cause::WouldBlock)) };
+        let text = match self.local_link(&path) {
+            Some(text) => text,
+            None => {
+                self.wait_moved(&path, deadline).map_err(|cause| FsError::new("readlink", &path, cause))?;
+                self.0.remote.readlink(&path).map_err(|e| self.noted(FsError::new("readlink", &path, e)))?
+            }
+        };
         self.shown_link(&path, &text)
             .ok_or_else(|| FsError::new("readlink", path, Cause::NotPermitted("the symlink leads out of the mount")))
+    }
+
+    /// The text of a link that was made here and is not on the server yet.
+    fn local_link(&self, path: &RemotePath) -> Option<Vec<u8>> {
+        let text = |op: &Op| match &op.action {
+            Action::Symlink { text } if op.path == *path => Some(text.clone()),
+            _ => None,
+        };
+        self.0.journal.queue(|queue| queue.ops().filter_map(|(_, op)| text(op)).last())
     }
 
     /// The text to show for a link of the server, or `None` when it leads out.

@@ -6,7 +6,7 @@ use super::{Cause, FROZEN_FRESH, Fs, FsError, FsResult, Layout, ListResult, Wait
 use crate::attr::{Area, Attr};
 use crate::cache::{Role, Waiter};
 use crate::inode::{Applied, Child, Ino, NodeView, ROOT};
-use crate::path::Name;
+use crate::path::{Name, RemotePath};
 use crate::remote::Class;
 
 /// An answer to `lookup` or `getattr`: attributes and how long the kernel may go by them.
@@ -105,8 +105,13 @@ impl Fs {
             }
             return Ok(());
         }
-        let Wait::Until(deadline) = wait else { return Err(FsError::new(op, "", Cause::WouldBlock)) };
         let object = self.object(dir);
+        if listed.is_some() && self.is_elsewhere(&object) {
+            // Made or moved here, and the server does not know it yet: what is known is all there is.
+            return Ok(());
+        }
+        let Wait::Until(deadline) = wait else { return Err(FsError::new(op, "", Cause::WouldBlock)) };
+        self.wait_moved(&object, deadline).map_err(|cause| self.noted(FsError::new(op, &object, cause)))?;
         match self.start_listing(dir, Class::Interactive).wait(deadline.0) {
             Some(Ok(())) => Ok(()),
             Some(Err(error)) => {
@@ -152,13 +157,18 @@ impl Fs {
         true
     }
 
+    fn take_over(&self, dir: Ino, path: &RemotePath, changes: u64, entries: Vec<(Name, Attr)>) -> Applied {
+        let hidden = |name: &Name| self.0.journal.queue(|queue| queue.takes_away(&path.join(name)));
+        self.0.table.apply_listing(dir, changes, entries, self.0.clock.now(), hidden)
+    }
+
     fn list_into_table(&self, dir: Ino, class: Class, tries: u32, done: Box<dyn FnOnce(ListResult) + Send>) {
         let (Some(path), Some(changes)) = (self.0.table.path(dir), self.0.table.changes(dir)) else {
             return done(Ok(()));
         };
-        let fs = self.clone();
+        let (fs, at) = (self.clone(), path.clone());
         self.0.remote.list_async(path, class, move |result| match result {
-            Ok(entries) => match fs.0.table.apply_listing(dir, changes, entries, fs.0.clock.now()) {
+            Ok(entries) => match fs.take_over(dir, &at, changes, entries) {
                 Applied::Changed(changes) => {
                     fs.announce(changes);
                     fs.listed(dir);

@@ -4,8 +4,10 @@
 //! Every operation that may need the network takes a [`Wait`]: the kernel's worker threads call with `Wait::No` first and
 //! hand the call to a thread that may wait only when the answer is not known yet.
 //!
-//! Locks, in order (none is held across a round trip or a disk sync): `handles`, `spools`, the table's, a handle's own,
-//! the cache's. `Busy` marks and in-flight tickets are not locks; they are taken before any lock.
+//! Changes are local first: made in the table, recorded in the journal (`local`), sent by the `syncer`.
+//!
+//! Locks, in order (none is held across a round trip or a disk sync): `names`, `handles`, `spools`, the table's, the
+//! journal's, a spool's, a handle's own, the cache's. In-flight tickets are not locks; they are taken before any lock.
 
 mod ahead;
 mod dir;
@@ -15,23 +17,24 @@ mod handle;
 mod io;
 mod kept;
 mod link;
+mod litter;
+mod local;
 mod lookup;
 mod names;
 mod open;
 mod pending;
-mod push;
-mod resend;
 mod scan;
 mod setattr;
 mod statfs;
 mod status;
+mod syncer;
 mod virt;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use dir::DirEntry;
 pub use error::{Cause, FsError, FsResult, Wait};
@@ -53,7 +56,7 @@ use crate::mirror::Mirror;
 use crate::path::RemotePath;
 use crate::remote::Remote;
 use crate::vfiles::Connection;
-use crate::write::{Busy, Kept, Rescue, Spool};
+use crate::write::{Journal, Kept, Rescue, Spool};
 
 /// What a mount is made of and how it behaves.
 pub struct FsConfig {
@@ -72,8 +75,10 @@ pub struct FsConfig {
     pub cache_bytes: u64,
     /// Holds what must survive: conflicts, stranded files. Private to the user.
     pub state_dir: PathBuf,
-    /// Holds spools. Private to the user, on a disk with room.
-    pub spool_dir: PathBuf,
+    /// What is still to be sent.
+    pub journal: Arc<Journal>,
+    /// `close`, `fsync` and operations on names wait for the server.
+    pub sync: bool,
     pub layout: Layout,
     /// The site's repository, where it can be had.
     pub mirror: Option<Arc<Mirror>>,
@@ -115,6 +120,11 @@ const OPEN_FRESH: Duration = Duration::from_secs(5);
 /// Validity where nobody can change the code (Git mode, Test, Live): only a new commit ends it, and that is noticed.
 const FROZEN_FRESH: Duration = Duration::from_secs(3600);
 
+/// How long the mode is taken for what it was.
+const TRUSTED: Duration = Duration::from_secs(2);
+/// How long a change waits for the platform's word on the mode.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(3);
+
 /// A listing has many waiters.
 type ListResult = Result<(), SharedError>;
 
@@ -131,7 +141,14 @@ pub(crate) struct Shared {
     table: Table,
     content: Content,
     rescue: Rescue,
-    busy: Busy,
+    journal: Arc<Journal>,
+    /// Held from the last look at the table to the record in the journal.
+    names: Mutex<()>,
+    slots: syncer::Slots,
+    /// With `-o sync`: why an operation was put aside, by its path, until its caller has been told.
+    failures: Mutex<HashMap<RemotePath, FsError>>,
+    /// When something was last changed here.
+    changed: Mutex<Option<Instant>>,
     listings: InFlight<Ino, ListResult>,
     fills: InFlight<Ino, Result<Arc<Spool>, Cause>>,
     spools: Mutex<HashMap<Ino, Arc<Spool>>>,
@@ -154,6 +171,7 @@ pub(crate) struct Shared {
 impl Fs {
     pub fn new(config: FsConfig, remote: Remote, env: Env, gate: Gate, clock: Clock) -> Self {
         let content = Content::new(remote.clone(), config.cache_bytes, clock.clone());
+        let journal = config.journal.clone();
         let dwelling = dwelling::Dwelling::remembered(&config.state_dir);
         let fs = Self(Arc::new(Shared {
             table: Table::new(config.layout.roots()),
@@ -164,7 +182,11 @@ impl Fs {
             gate,
             clock,
             content,
-            busy: Busy::default(),
+            journal,
+            names: Mutex::default(),
+            slots: syncer::Slots::default(),
+            failures: Mutex::default(),
+            changed: Mutex::default(),
             listings: InFlight::default(),
             fills: InFlight::default(),
             spools: Mutex::default(),
@@ -182,7 +204,7 @@ impl Fs {
             closing: AtomicBool::new(false),
         }));
         fs.follow_environment();
-        resend::start(Arc::downgrade(&fs.0));
+        syncer::start(Arc::downgrade(&fs.0), fs.0.journal.clone());
         fs
     }
 
@@ -248,8 +270,26 @@ impl Fs {
         );
     }
 
+    /// The first change after a pause learns how the environment stands before it is answered: EROFS must not be found
+    /// out later. In a burst the belief is trusted, and with the link or the platform away, too.
+    fn confirm_mode(&self, op: &'static str, area: Area, object: &RemotePath, wait: Wait) -> FsResult<()> {
+        let recent = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < TRUSTED);
+        if area != Area::Code || recent(*lock(&self.0.changed)) || self.0.env.is_certain(TRUSTED) {
+            return Ok(());
+        }
+        if matches!(self.0.remote.link(), crate::remote::Link::Down { .. }) {
+            return Ok(());
+        }
+        match wait {
+            Wait::No => return Err(FsError::new(op, object, Cause::WouldBlock)),
+            Wait::Until(deadline) => self.0.env.confirm(deadline.0.min(Instant::now() + CONFIRM_LIMIT)),
+        }
+        Ok(())
+    }
+
     fn permit(&self, op: &'static str, ino: Ino, object: &RemotePath, wait: Wait) -> FsResult<WritePermit> {
         let area = self.0.table.area(ino).ok_or_else(|| FsError::new(op, object, Cause::NotFound))?;
+        self.confirm_mode(op, area, object, wait)?;
         let permit = match wait {
             Wait::No => match self.0.gate.admit(area) {
                 Err(crate::gate::Refused::Held(_)) => return Err(FsError::new(op, object, Cause::WouldBlock)),
@@ -258,23 +298,10 @@ impl Fs {
             Wait::Until(deadline) => self.0.gate.admit_waiting(area, deadline.0),
         };
         self.0.env.touch();
-        permit.map_err(|refused| self.noted(FsError::new(op, object, refused)))
-    }
-
-    /// A mutation's error: a late "permission denied" in code means that the mode was switched under us.
-    fn mutation_error(
-        &self,
-        op: &'static str,
-        area: Area,
-        object: &RemotePath,
-        error: crate::remote::RemoteError,
-    ) -> FsError {
-        let denied = matches!(error.kind, crate::remote::ErrorKind::PermissionDenied);
-        if denied && area == Area::Code && self.0.config.layout == Layout::Pantheon {
-            self.0.env.refused();
-            return self.noted(FsError::new(op, object, Cause::ReadOnly(crate::gate::ReadOnlyReason::RefusedByServer)));
+        if permit.is_ok() {
+            *lock(&self.0.changed) = Some(Instant::now());
         }
-        self.noted(FsError::new(op, object, error))
+        permit.map_err(|refused| self.noted(FsError::new(op, object, refused)))
     }
 
     /// Remembers an error for `.pantheon/status`, and logs it.
@@ -289,9 +316,10 @@ impl Fs {
         self.0.table.path(ino).unwrap_or_else(RemotePath::root)
     }
 
-    /// Begins the end: prefetching stops.
+    /// Begins the end: prefetching and sending stop.
     pub fn close(&self) {
         self.0.closing.store(true, Ordering::Relaxed);
+        self.0.journal.close();
     }
 
     fn is_closing(&self) -> bool {

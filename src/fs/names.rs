@@ -1,14 +1,19 @@
-//! mkdir, rmdir, unlink, rename, symlink: operations on names, sent to the server before they are answered.
+//! mkdir, rmdir, unlink, rename, symlink: made here, recorded, and sent behind the caller's back.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::kept::Deed;
-use super::{Cause, Entry, Fs, FsError, FsResult, Wait};
-use crate::attr::{Area, Attr, FileKind};
-use crate::gate::WritePermit;
+use super::litter::is_litter;
+use super::{Cause, Entry, Fs, FsError, FsResult, Wait, lock};
+use crate::attr::{Area, Attr, FileKind, secs_from_time};
 use crate::inode::{Child, Ino, NodeView};
 use crate::path::{LinkTarget, Name, RemotePath, resolve_link};
-use crate::remote::{ErrorKind, RemoteError};
+use crate::write::{Action, Expected};
+
+/// Size shown for a directory that was made here (bytes), as most servers have it.
+const DIR_SIZE: u64 = 4096;
+/// Permission bits of a symlink, as Linux shows them.
+const LINK_PERM: u16 = 0o777;
 
 /// A checked request to change the name `name` in `parent`.
 struct Target {
@@ -16,11 +21,10 @@ struct Target {
     name: Name,
     path: RemotePath,
     area: Area,
-    permit: WritePermit,
 }
 
 impl Fs {
-    /// The checks that every operation on a name begins with. Waits are allowed from here on.
+    /// The checks that every operation on a name begins with.
     fn target(&self, op: &'static str, parent: Ino, name: &[u8], wait: Wait) -> FsResult<Target> {
         if parent.is_virtual() {
             return Err(FsError::new(op, ".pantheon", Cause::NotPermitted("names in .pantheon belong to the mount")));
@@ -31,7 +35,8 @@ impl Fs {
         self.reserved(op, parent, &name)?;
         let permit = self.permit(op, parent, &path, wait)?;
         self.ensure_listed(op, parent, self.freshness(parent), wait)?;
-        Ok(Target { parent, name, path, area: permit.area(), permit })
+        self.may_record(op, &path, wait)?;
+        Ok(Target { parent, name, path, area: permit.area() })
     }
 
     fn existing(&self, op: &'static str, target: &Target) -> FsResult<NodeView> {
@@ -48,41 +53,43 @@ impl Fs {
         }
     }
 
-    fn failed(&self, op: &'static str, target: &Target, error: RemoteError) -> FsError {
-        // Whatever the server objects to, our picture of the directory was wrong.
-        self.0.table.expire(Some(target.parent));
-        self.mutation_error(op, target.area, &target.path, error)
-    }
-
-    fn made(&self, op: &'static str, target: &Target, attr: Attr) -> FsResult<Entry> {
-        let ino = self.0.table.insert(target.parent, &target.name, attr, Some(attr.version()));
-        let view = ino.and_then(|ino| self.0.table.view(ino));
-        let view = view.ok_or_else(|| FsError::new(op, &target.path, Cause::NotFound))?;
-        self.0.table.add_lookup(view.ino);
-        Ok(self.entry(&view))
+    /// Makes a new name here and records what the server is to do.
+    fn make(&self, op: &'static str, target: &Target, attr: Attr, action: Action) -> FsResult<Entry> {
+        let fail = |cause: Cause| FsError::new(op, &target.path, cause);
+        let view = {
+            let _names = lock(&self.0.names);
+            self.vacant(op, target)?;
+            let ino =
+                self.0.table.insert(target.parent, &target.name, attr, None).ok_or_else(|| fail(Cause::NotFound))?;
+            if let Err(cause) = self.record(ino, &target.path, action) {
+                self.0.table.remove(target.parent, &target.name);
+                return Err(self.noted(fail(cause)));
+            }
+            self.0.table.add_lookup(ino);
+            self.0.table.view(ino).ok_or_else(|| fail(Cause::NotFound))?
+        };
+        self.settle(op, &target.path)?;
+        Ok(self.entry(&self.0.table.view(view.ino).unwrap_or(view)))
     }
 
     pub fn mkdir(&self, parent: Ino, name: &[u8], perm: u16, wait: Wait) -> FsResult<Entry> {
         let target = self.target("mkdir", parent, name, wait)?;
-        self.vacant("mkdir", &target)?;
-        self.may_wait("mkdir", &target.path, wait)?;
-        let attr = self.0.remote.mkdir(&target.permit, &target.path, perm);
-        self.made("mkdir", &target, attr.map_err(|e| self.failed("mkdir", &target, e))?)
+        let now = secs_from_time(self.0.clock.wall());
+        let attr = Attr { kind: FileKind::Directory, size: DIR_SIZE, perm, mtime: now, atime: now };
+        self.make("mkdir", &target, attr, Action::MakeDir { perm })
     }
 
     pub fn symlink(&self, parent: Ino, name: &[u8], text: &[u8], wait: Wait) -> FsResult<Entry> {
         let target = self.target("symlink", parent, name, wait)?;
-        self.vacant("symlink", &target)?;
         let inside = self.shown_path(&target.path);
         if !matches!(resolve_link(&inside, text), LinkTarget::Inside(_)) {
             let cause = Cause::NotPermitted("a symlink may only lead to a place inside the mount, by a relative path");
             return Err(FsError::new("symlink", &target.path, cause));
         }
-        self.may_wait("symlink", &target.path, wait)?;
-        let attr = self.0.remote.symlink(&target.permit, &target.path, text);
-        let attr = attr.map_err(|e| self.failed("symlink", &target, e))?;
-        self.note_done(target.area, &target.path, Deed::Link(text));
-        self.made("symlink", &target, attr)
+        let now = secs_from_time(self.0.clock.wall());
+        let size = text.len() as u64;
+        let attr = Attr { kind: FileKind::Symlink, size, perm: LINK_PERM, mtime: now, atime: now };
+        self.make("symlink", &target, attr, Action::Symlink { text: text.to_vec() })
     }
 
     pub fn unlink(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<()> {
@@ -91,26 +98,21 @@ impl Fs {
         if view.attr.is_dir() {
             return Err(FsError::new("unlink", &target.path, Cause::IsADirectory));
         }
-        let deadline = self.may_wait("unlink", &target.path, wait)?;
-        let Some(_busy) = self.0.busy.objects(&[view.ino.0], deadline) else {
-            return Err(FsError::new("unlink", &target.path, Cause::TimedOut));
-        };
         self.keep_for_readers("unlink", &view, wait)?;
-        // It may have been sent while we waited for our turn.
-        let view = self.0.table.view(view.ino).unwrap_or(view);
-        if view.server.is_some() {
-            match self.0.remote.unlink(&target.permit, &target.path) {
-                // Somebody else was faster: it is gone, as the caller wished.
-                Err(error) if matches!(error.kind, ErrorKind::NotFound) => {}
-                other => other.map_err(|e| self.failed("unlink", &target, e))?,
+        {
+            let _names = lock(&self.0.names);
+            let view = self.existing("unlink", &target)?;
+            if !self.is_unrecorded(&view) {
+                let action = Action::Unlink { base: view.server.into(), file: view.attr.kind == FileKind::File };
+                self.record(view.ino, &target.path, action)
+                    .map_err(|cause| self.noted(FsError::new("unlink", &target.path, cause)))?;
             }
-            self.note_done(target.area, &target.path, Deed::Deleted);
+            self.0.table.remove(target.parent, &target.name);
+            if view.opens == 0 {
+                self.release_spool(view.ino);
+            }
         }
-        self.0.table.remove(target.parent, &target.name);
-        if view.opens == 0 {
-            self.drop_clean_spool(view.ino);
-        }
-        Ok(())
+        self.settle("unlink", &target.path)
     }
 
     pub fn rmdir(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<()> {
@@ -119,11 +121,18 @@ impl Fs {
         if !view.attr.is_dir() {
             return Err(FsError::new("rmdir", &target.path, Cause::NotADirectory));
         }
-        self.may_wait("rmdir", &target.path, wait)?;
         self.expect_empty("rmdir", view.ino, &target.path, wait)?;
-        self.0.remote.rmdir(&target.permit, &target.path).map_err(|e| self.failed("rmdir", &target, e))?;
-        self.0.table.remove(target.parent, &target.name);
-        Ok(())
+        {
+            let _names = lock(&self.0.names);
+            let view = self.existing("rmdir", &target)?;
+            if self.0.table.child_count(view.ino) > 0 {
+                return Err(FsError::new("rmdir", &target.path, Cause::NotEmpty));
+            }
+            self.record(view.ino, &target.path, Action::RemoveDir)
+                .map_err(|cause| self.noted(FsError::new("rmdir", &target.path, cause)))?;
+            self.0.table.remove(target.parent, &target.name);
+        }
+        self.settle("rmdir", &target.path)
     }
 
     fn expect_empty(&self, op: &'static str, dir: Ino, path: &RemotePath, wait: Wait) -> FsResult<()> {
@@ -136,7 +145,7 @@ impl Fs {
 
     /// An object that is about to lose its name on the server while it is open here: its content is taken over first.
     fn keep_for_readers(&self, op: &'static str, view: &NodeView, wait: Wait) -> FsResult<()> {
-        if view.opens > 0 && view.attr.is_file() && view.server.is_some() {
+        if view.opens > 0 && view.attr.is_file() && view.server.is_some() && self.spool(view.ino).is_none() {
             self.ensure_spool(op, view.ino, None, wait)?;
         }
         Ok(())
@@ -160,21 +169,29 @@ impl Fs {
         if replaced.as_ref().is_some_and(|view| view.ino == moved.ino) {
             return Ok(());
         }
-        let deadline = self.may_wait("rename", &source.path, wait)?;
-        let objects: Vec<u64> = [Some(&moved), replaced.as_ref()].into_iter().flatten().map(|v| v.ino.0).collect();
-        let busy = if moved.attr.is_dir() {
-            self.0.busy.everything(deadline)
-        } else {
-            self.0.busy.objects(&objects, deadline)
-        };
-        let Some(_busy) = busy else { return Err(FsError::new("rename", &source.path, Cause::TimedOut)) };
-        let moved = self.0.table.view(moved.ino).unwrap_or(moved);
         if let Some(view) = &replaced {
             self.check_replace(&moved, view, &target, wait)?;
         }
-        self.rename_on_server(&source, &target, &moved, replaced.as_ref(), no_replace)?;
-        self.renamed(&source, &target, &moved);
-        Ok(())
+        if self.becomes_litter(&moved, &source, &target) && self.spool(moved.ino).is_none() {
+            self.ensure_spool("rename", moved.ino, None, wait)?;
+        }
+        {
+            let _names = lock(&self.0.names);
+            let moved = self.existing("rename", &source)?;
+            let replaced = self.existing("rename", &target).ok();
+            self.record_rename(&source, &target, &moved, replaced.as_ref())
+                .map_err(|cause| self.noted(FsError::new("rename", &source.path, cause)))?;
+            if let Some(version) = moved.server.filter(|_| moved.attr.is_file()) {
+                self.0.content.renamed(&source.path, &target.path, version);
+            }
+            self.0.table.rename((source.parent, &source.name), (target.parent, &target.name));
+            if let Some(view) = replaced.filter(|view| view.opens == 0) {
+                self.release_spool(view.ino);
+            }
+            self.save_from_litter(&source, &target, &moved)
+                .map_err(|cause| self.noted(FsError::new("rename", &target.path, cause)))?;
+        }
+        self.settle("rename", &target.path)
     }
 
     /// What rename(2) asks of the object that is replaced; its readers keep their content.
@@ -187,47 +204,56 @@ impl Fs {
         }
     }
 
-    fn rename_on_server(
+    fn becomes_litter(&self, moved: &NodeView, source: &Target, target: &Target) -> bool {
+        moved.attr.is_file() && is_litter(&target.path) && !is_litter(&source.path)
+    }
+
+    /// Under `names`, before the table is changed.
+    fn record_rename(
         &self,
         source: &Target,
         target: &Target,
         moved: &NodeView,
         replaced: Option<&NodeView>,
-        no_replace: bool,
-    ) -> FsResult<()> {
-        let remote = &self.0.remote;
-        if moved.server.is_none() {
-            // The file exists only here: it takes the place, and what was there becomes the base of its content.
+    ) -> Result<(), Cause> {
+        let dir = moved.attr.is_dir();
+        if self.becomes_litter(moved, source, target) {
+            return self.take_home(source, moved);
+        }
+        if let Some(view) = replaced.filter(|view| view.attr.is_dir()) {
+            self.record(view.ino, &target.path, Action::RemoveDir)?;
+        }
+        let replaced = replaced.filter(|view| !view.attr.is_dir() && !is_litter(&target.path));
+        if self.is_unrecorded(moved) {
+            // The object exists only here: it takes the place, and what was there becomes the base of its content.
             let base = replaced.filter(|view| view.attr.kind == FileKind::File).and_then(|view| view.server);
             self.0.table.adopt_base(moved.ino, base);
             return Ok(());
         }
-        if replaced.is_some_and(|view| view.attr.is_dir()) {
-            remote.rmdir(&target.permit, &target.path).map_err(|e| self.failed("rename", target, e))?;
-        }
-        let replace = !no_replace && replaced.is_some_and(|view| !view.attr.is_dir());
-        remote.rename(&source.permit, &source.path, &target.path, replace).map_err(|e| {
-            self.0.table.expire(Some(source.parent));
-            self.failed("rename", target, e)
-        })
+        let taken: Expected = replaced.and_then(|view| view.server).into();
+        let action = Action::Rename { to: target.path.clone(), base: moved.server.into(), replaced: taken, dir };
+        self.record(moved.ino, &source.path, action)
     }
 
-    fn renamed(&self, source: &Target, target: &Target, moved: &NodeView) {
-        if moved.server.is_some() {
-            self.note_done(target.area, &target.path, Deed::MovedFrom(&source.path));
+    /// A file of the server gets a name that stays here: its content is here (`rename` saw to that), and there it goes.
+    fn take_home(&self, source: &Target, moved: &NodeView) -> Result<(), Cause> {
+        if let Some(spool) = self.spool(moved.ino).filter(|spool| spool.is_sealed()) {
+            let copy = Arc::new(self.0.journal.new_spool()?);
+            copy.copy_from(&spool, u64::MAX)?;
+            self.put_spool(moved.ino, copy);
         }
-        if let Some(version) = moved.server.filter(|_| moved.attr.is_file()) {
-            self.0.content.renamed(&source.path, &target.path, version);
+        if !self.is_unrecorded(moved) {
+            self.record(moved.ino, &source.path, Action::Unlink { base: moved.server.into(), file: true })?;
         }
-        self.0.table.rename((source.parent, &source.name), (target.parent, &target.name));
+        self.0.table.adopt_base(moved.ino, None);
+        Ok(())
     }
 
-    /// Operations on names always ask the server.
-    fn may_wait(&self, op: &'static str, path: &RemotePath, wait: Wait) -> FsResult<crate::clock::Deadline> {
-        match wait {
-            Wait::Until(deadline) => Ok(deadline),
-            Wait::No => Err(FsError::new(op, path, Cause::WouldBlock)),
-        }
+    /// A file that was only here gets a name that the server should know.
+    fn save_from_litter(&self, source: &Target, target: &Target, moved: &NodeView) -> Result<(), Cause> {
+        let comes = is_litter(&source.path) && !is_litter(&target.path) && moved.attr.is_file();
+        // Whoever still writes to it saves it by closing it.
+        if comes && moved.opens == 0 { self.save_now(moved.ino).map(drop) } else { Ok(()) }
     }
 
     /// When the newest of our knowledge about a directory was learned, for tests.

@@ -1,6 +1,6 @@
 //! open, create, flush, fsync, release.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use super::handle::{FileHandle, Handle, Reading};
 use super::{Cause, Entry, Fs, FsError, FsResult, HandleId, OPEN_FRESH, OpenMode, Wait, lock};
@@ -8,7 +8,6 @@ use crate::attr::{Attr, FileKind, Version, secs_from_time};
 use crate::content::ReadAhead;
 use crate::inode::{Child, Ino, NodeView};
 use crate::path::Name;
-use crate::write::Spool;
 
 /// An open file: the handle and what the kernel may do with it.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +52,12 @@ impl Fs {
         let reading =
             Reading { version, foreign_changes: view.foreign_changes, started: false, ahead: ReadAhead::default() };
         self.0.table.opened(view.ino);
+        if let Some(spool) = self.spool(view.ino)
+            && let Err(error) = spool.file()
+        {
+            // Held open from here on: its name may go as soon as the server has the content.
+            log::error!("{}: the local copy cannot be opened: {error}", self.object(view.ino));
+        }
         let settled = !version.is_racy(self.0.clock.wall()) || view.pinned;
         let keep_pages = !mode.truncate && (view.pinned || self.0.table.keep_pages(view.ino, version, settled));
         let handle = self.add_handle(Handle::File(FileHandle { ino: view.ino, mode, reading: Mutex::new(reading) }));
@@ -61,26 +66,16 @@ impl Fs {
 
     /// The new content starts empty, here. The server hears of it together with the new bytes.
     fn truncate_open(&self, ino: Ino, view: &NodeView) -> FsResult<()> {
-        if let Some(spool) = self.spool(ino) {
-            spool.set_len(0).map_err(|e| FsError::new("truncate", self.object(ino), e))?;
-        } else if view.attr.size > 0 || view.server.is_none() {
+        let failed = |e: std::io::Error| FsError::new("truncate", self.object(ino), e);
+        let cut = match self.spool(ino) {
+            Some(spool) => spool.set_len(0).map_err(failed)?.is_some(),
+            None => view.attr.size == 0 && view.server.is_some(),
+        };
+        if !cut {
             self.new_spool("truncate", ino)?;
         }
         self.wrote(ino, 0);
         Ok(())
-    }
-
-    /// An empty spool for a file whose old content is not needed.
-    pub(super) fn new_spool(&self, op: &'static str, ino: Ino) -> FsResult<Arc<Spool>> {
-        let spool = Spool::create(&self.0.config.spool_dir).map_err(|e| FsError::new(op, self.object(ino), e))?;
-        let spool = Arc::new(spool);
-        lock(&self.0.spools).insert(ino, spool.clone());
-        self.0.table.pin(ino, true);
-        Ok(spool)
-    }
-
-    pub(super) fn spool(&self, ino: Ino) -> Option<Arc<Spool>> {
-        lock(&self.0.spools).get(&ino).cloned()
     }
 
     /// The content changed here: size and time follow.
@@ -127,7 +122,13 @@ impl Fs {
         let now = secs_from_time(self.0.clock.wall());
         let attr = Attr { kind: FileKind::File, size: 0, perm, mtime: now, atime: now };
         let gone = || FsError::new("create", &object, Cause::NotFound);
-        let ino = self.0.table.insert(parent, &name, attr, None).ok_or_else(gone)?;
+        let ino = {
+            let _names = lock(&self.0.names);
+            if let Child::Positive(_) = self.0.table.child(parent, &name) {
+                return Err(FsError::new("create", object, Cause::Exists));
+            }
+            self.0.table.insert(parent, &name, attr, None).ok_or_else(gone)?
+        };
         if let Err(error) = self.new_spool("create", ino) {
             self.0.table.remove(parent, &name);
             return Err(error);
@@ -146,36 +147,45 @@ impl Fs {
         Ok(entry)
     }
 
-    /// `close` of one descriptor: when it returns, the server has the content, or the caller gets the error.
+    /// `close` of one descriptor: when it returns, the content survives the death of the process and will be sent. On
+    /// `-o sync` the server has it.
     pub fn flush(&self, id: HandleId, wait: Wait) -> FsResult<()> {
         match &*self.handle("close", id)? {
-            Handle::File(file) if file.mode.write => self.send("close", file.ino, wait),
+            Handle::File(file) if file.mode.write => self.save("close", file.ino, wait),
             Handle::Virtual(file) => self.virt_flush(file, wait),
             Handle::File(_) | Handle::Dir(_) => Ok(()),
         }
     }
 
+    /// When it returns, the content survives a loss of power, too.
     pub fn fsync(&self, id: HandleId, wait: Wait) -> FsResult<()> {
         match &*self.handle("fsync", id)? {
-            Handle::File(file) => self.send("fsync", file.ino, wait),
+            Handle::File(file) => {
+                self.save("fsync", file.ino, wait)?;
+                let failed = |e: std::io::Error| FsError::new("fsync", self.object(file.ino), e);
+                if let Some(spool) = self.spool(file.ino) {
+                    spool.sync().map_err(failed)?;
+                }
+                self.0.journal.sync().map_err(failed)
+            }
             Handle::Virtual(file) => self.virt_flush(file, wait),
-            Handle::Dir(_) => Ok(()),
+            Handle::Dir(dir) => self.0.journal.sync().map_err(|e| FsError::new("fsync", self.object(dir.ino), e)),
         }
     }
 
-    /// The last descriptor is gone. Pages of a shared mapping may have come after the last flush: they are sent too.
+    /// The last descriptor is gone. Pages of a shared mapping may have come after the last flush: they are saved too.
     pub fn release(&self, id: HandleId, wait: Wait) -> FsResult<()> {
         let Some(handle) = lock(&self.0.handles).get(&id.0).cloned() else { return Ok(()) };
         let result = match &*handle {
             Handle::File(file) => {
-                let sent = self.send("close", file.ino, wait);
-                if matches!(&sent, Err(error) if error.would_block()) {
-                    return sent;
+                let saved = self.save("close", file.ino, wait);
+                if matches!(&saved, Err(error) if error.would_block()) {
+                    return saved;
                 }
                 if self.0.table.closed(file.ino) == 0 {
-                    self.drop_clean_spool(file.ino);
+                    self.rest(file.ino);
                 }
-                sent
+                saved
             }
             Handle::Virtual(file) => self.virt_flush(file, wait),
             Handle::Dir(_) => Ok(()),

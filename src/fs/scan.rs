@@ -83,7 +83,9 @@ impl Fs {
                 dir = Some(next.dir);
                 self.confirm_ahead(next.dir);
             }
-            self.0.content.prefetch(&next.path, next.version, 0..next.bytes());
+            if !self.is_elsewhere(&next.path) {
+                self.0.content.prefetch(&next.path, next.version, 0..next.bytes());
+            }
         }
     }
 

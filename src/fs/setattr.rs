@@ -2,12 +2,12 @@
 
 use std::time::SystemTime;
 
-use super::{Cause, Entry, Fs, FsError, FsResult, Wait};
-use crate::attr::{Area, Attr, secs_from_time};
+use super::{Cause, Entry, Fs, FsError, FsResult, Wait, lock};
+use crate::attr::{Attr, secs_from_time};
 use crate::gate::Verdict;
 use crate::inode::{Ino, NodeView};
 use crate::path::RemotePath;
-use crate::remote;
+use crate::write::Action;
 
 /// A time to set.
 #[derive(Debug, Clone, Copy)]
@@ -32,14 +32,14 @@ impl Fs {
             return self.virt_getattr(ino);
         }
         let path = self.object(ino);
-        let permit = self.permit("setattr", ino, &path, wait)?;
+        self.permit("setattr", ino, &path, wait)?;
         let view = self.fresh_view("setattr", ino, self.freshness(ino), wait)?;
         if let Some(size) = change.size {
             self.truncate(ino, &view, size, wait)?;
         }
         let view = self.0.table.view(ino).unwrap_or(view);
         if change.perm.is_some() || change.atime.is_some() || change.mtime.is_some() {
-            self.set_perm_and_times(&permit, ino, &path, &view, change, wait)?;
+            self.set_perm_and_times(ino, &path, &view, change, wait)?;
         }
         let view = self.0.table.view(ino).unwrap_or(view);
         Ok(self.entry(&view))
@@ -57,24 +57,26 @@ impl Fs {
         if size == view.attr.size && self.spool(ino).is_none() {
             return Ok(());
         }
-        let spool = match self.spool(ino) {
-            Some(spool) => spool,
-            None if size == 0 && matches!(wait, Wait::Until(_)) => self.new_spool("truncate", ino)?,
-            None => self.ensure_spool("truncate", ino, Some(size), wait)?,
+        let cut = match self.spool(ino) {
+            Some(spool) if !spool.is_sealed() => spool.set_len(size),
+            _ if size == 0 => self.new_spool("truncate", ino).map(|_| Ok(Some(0)))?,
+            _ => self.ensure_spool("truncate", ino, Some(size), wait)?.set_len(size),
         };
-        spool.set_len(size).map_err(|e| FsError::new("truncate", &path, e))?;
-        self.wrote(ino, size);
+        match cut.map_err(|e| FsError::new("truncate", &path, e))? {
+            Some(len) => self.wrote(ino, len),
+            // Sealed in this very moment.
+            None => return self.truncate(ino, view, size, wait),
+        }
         if self.0.table.view(ino).is_some_and(|view| view.opens == 0) {
-            let sent = self.send("truncate", ino, wait);
-            self.drop_clean_spool(ino);
-            sent?;
+            let saved = self.save("truncate", ino, wait);
+            self.rest(ino);
+            saved?;
         }
         Ok(())
     }
 
     fn set_perm_and_times(
         &self,
-        permit: &crate::gate::WritePermit,
         ino: Ino,
         path: &RemotePath,
         view: &NodeView,
@@ -93,23 +95,24 @@ impl Fs {
             attr.mtime = mtime.unwrap_or(attr.mtime);
         };
         let waits_for_content = self.spool(ino).is_some_and(|spool| spool.is_dirty());
-        if view.server.is_none() || view.unlinked || waits_for_content {
+        if view.unlinked || waits_for_content || self.is_unrecorded(view) {
             // Travels with the content.
             self.0.table.update(ino, apply);
             return Ok(());
         }
-        let mut wanted = view.attr;
-        apply(&mut wanted);
-        let times = (atime.is_some() || mtime.is_some()).then_some((wanted.atime, wanted.mtime));
-        let link = view.attr.kind == crate::attr::FileKind::Symlink;
-        let set = remote::SetAttr { perm: change.perm, times, link };
-        let Wait::Until(_) = wait else { return Err(FsError::new("setattr", path, Cause::WouldBlock)) };
-        let area = self.0.table.area(ino).unwrap_or(Area::Code);
-        let server =
-            self.0.remote.set_attr(permit, path, set).map_err(|e| self.mutation_error("setattr", area, path, e))?;
-        // A refused chmod shows what the server has; refused times go on being shown as they were set.
-        self.0.table.confirmed(ino, server, Attr { perm: server.perm, ..wanted });
-        Ok(())
+        self.may_record("setattr", path, wait)?;
+        {
+            let _names = lock(&self.0.names);
+            let mut wanted = view.attr;
+            apply(&mut wanted);
+            let times = (atime.is_some() || mtime.is_some()).then_some((wanted.atime, wanted.mtime));
+            let link = view.attr.kind == crate::attr::FileKind::Symlink;
+            let action = Action::SetAttr { perm: change.perm, times, link };
+            let now = self.0.table.path(ino).unwrap_or_else(|| path.clone());
+            self.record(ino, &now, action).map_err(|cause| FsError::new("setattr", path, cause))?;
+            self.0.table.update(ino, apply);
+        }
+        self.settle("setattr", path)
     }
 
     /// access(2): the gate first, then the permission bits. Root may read and write whatever the gate lets through.

@@ -96,6 +96,8 @@ impl Fs {
             link: self.link_status(),
             connection: shared.config.connection.clone(),
             dirty: self.dirty_files().iter().map(|path| self.shown_path(path).to_string()).collect(),
+            waiting: shared.journal.queue(|queue| queue.ops().map(|(_, op)| op.describe()).collect()),
+            waiting_bytes: shared.journal.queue(crate::write::Queue::bytes),
             conflicts: shelf(Shelf::Conflicts),
             stranded: shelf(Shelf::Stranded),
             written: notes.written.iter().map(RemotePath::to_string).collect(),

@@ -333,6 +333,7 @@ impl Fs {
             Err(what) => Err(Cause::Invalid(what)),
             Ok(Command::Switch { mode, discard }) => self.switch_mode(mode, discard, wait),
             Ok(Command::Commit(message)) => self.commit(&message, wait),
+            Ok(Command::Sync) => self.sync(wait).map_err(|error| error.cause),
         };
         result.map_err(|cause| self.noted(FsError::new("write", object, cause)))
     }
@@ -368,7 +369,7 @@ impl Fs {
             }
             let dirty = self.dirty_files();
             if !dirty.is_empty() && !discard {
-                return Err(Cause::Busy(format!("{} file(s) are not on the server yet", dirty.len())));
+                return Err(Cause::Busy(format!("{} change(s) are not on the server yet", dirty.len())));
             }
             if discard {
                 let saved = self.keep_pending(wait)?;

@@ -35,8 +35,16 @@ impl Table {
         self.lock().dir(dir).map(|d| d.changes)
     }
 
-    /// Takes over the complete listing of `dir` that was asked for when [`Table::changes`] said `changes`.
-    pub fn apply_listing(&self, dir: Ino, changes: u64, entries: Vec<(Name, Attr)>, now: Instant) -> Applied {
+    /// Takes over the complete listing of `dir` that was asked for when [`Table::changes`] said `changes`. Names that are
+    /// `hidden` were taken away here, and the server does not know it yet.
+    pub fn apply_listing(
+        &self,
+        dir: Ino,
+        changes: u64,
+        entries: Vec<(Name, Attr)>,
+        now: Instant,
+        hidden: impl Fn(&Name) -> bool,
+    ) -> Applied {
         let mut state = self.lock();
         let Some(path) = self.path_in(&state, dir) else { return Applied::Gone };
         let Some(known) = state.dir_mut(dir) else { return Applied::Gone };
@@ -47,6 +55,9 @@ impl Table {
         let mut gone = std::mem::take(&mut known.children);
         let mut out = Vec::new();
         for (name, attr) in entries {
+            if !gone.contains_key(&name) && hidden(&name) {
+                continue;
+            }
             let ino = match gone.remove(&name) {
                 Some(ino) if state.refresh(ino, attr, &mut out) => ino,
                 other => {

@@ -263,6 +263,13 @@ impl Table {
         }
     }
 
+    /// A local change to names of the directory: a listing that was asked for before it is not taken over.
+    pub fn touch(&self, dir: Ino) {
+        if let Some(dir) = self.lock().dir_mut(dir) {
+            dir.changes += 1;
+        }
+    }
+
     pub fn pin(&self, ino: Ino, pinned: bool) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
             node.pinned = pinned;
@@ -364,7 +371,7 @@ mod tests {
     fn list(table: &Table, dir: Ino, entries: &[(&str, Attr)]) -> Applied {
         let changes = table.changes(dir).expect("a directory");
         let entries = entries.iter().map(|(n, a)| (name(n), *a)).collect();
-        table.apply_listing(dir, changes, entries, Instant::now())
+        table.apply_listing(dir, changes, entries, Instant::now(), |_| false)
     }
 
     #[test]
@@ -401,8 +408,21 @@ mod tests {
         list(&table, ROOT, &[]);
         let before = table.changes(ROOT).expect("a directory");
         table.insert(ROOT, &name("new"), attr(FileKind::File, 0, 1), None);
-        assert!(matches!(table.apply_listing(ROOT, before, Vec::new(), Instant::now()), Applied::Raced));
+        let applied = table.apply_listing(ROOT, before, Vec::new(), Instant::now(), |_| false);
+        assert!(matches!(applied, Applied::Raced));
         assert!(matches!(table.child(ROOT, &name("new")), Child::Positive(_)));
+    }
+
+    #[test]
+    fn a_name_that_was_taken_away_here_does_not_come_back_from_the_server() {
+        let table = table();
+        list(&table, ROOT, &[("a", attr(FileKind::File, 1, 1))]);
+        table.remove(ROOT, &name("a"));
+        let changes = table.changes(ROOT).expect("a directory");
+        let entries = vec![(name("a"), attr(FileKind::File, 1, 1)), (name("b"), attr(FileKind::File, 1, 1))];
+        table.apply_listing(ROOT, changes, entries, Instant::now(), |hidden| *hidden == name("a"));
+        assert!(matches!(table.child(ROOT, &name("a")), Child::Negative));
+        assert!(matches!(table.child(ROOT, &name("b")), Child::Positive(_)));
     }
 
     #[test]

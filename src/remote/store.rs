@@ -129,7 +129,8 @@ impl Storing<'_> {
             Err(kind) => return Err(kind),
         };
         self.touched.store(true, Ordering::Relaxed);
-        let result = self.write_all(&handle, None);
+        // Said again after the OPEN: there the server takes its own umask off.
+        let result = self.write_all(&handle, Some(perm));
         if matches!(&result, Err(kind) if !kind.is_loss()) {
             // Nobody asked for half a file. What we just made under a name that was free is ours to remove.
             drop(self.close(&handle));

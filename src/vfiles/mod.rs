@@ -23,10 +23,11 @@ pub enum File {
     Activity,
     Diff,
     Ignored,
+    Sync,
 }
 
 /// In the order of a listing.
-pub const FILES: [File; 11] = [
+pub const FILES: [File; 12] = [
     File::Readme,
     File::Activity,
     File::Commit,
@@ -38,6 +39,7 @@ pub const FILES: [File; 11] = [
     File::Pending,
     File::Status,
     File::StatusJson,
+    File::Sync,
 ];
 
 impl File {
@@ -54,6 +56,7 @@ impl File {
             Self::Activity => "activity",
             Self::Diff => "diff",
             Self::Ignored => "ignored",
+            Self::Sync => "sync",
         }
     }
 
@@ -68,7 +71,7 @@ impl File {
 
     /// Whether something can be written to it.
     pub fn takes_commands(self) -> bool {
-        matches!(self, Self::Mode | Self::Commit)
+        matches!(self, Self::Mode | Self::Commit | Self::Sync)
     }
 }
 
@@ -81,6 +84,8 @@ pub enum Command {
     },
     /// With this message.
     Commit(String),
+    /// Everything to the server.
+    Sync,
 }
 
 /// Longest command (bytes).
@@ -96,6 +101,9 @@ pub fn parse(file: File, bytes: &[u8]) -> Result<Command, String> {
         } else {
             Ok(Command::Commit(message.into()))
         };
+    }
+    if file == File::Sync {
+        return Ok(Command::Sync);
     }
     let words: Vec<&str> = text.split_whitespace().collect();
     match (file, words.as_slice()) {
@@ -132,6 +140,7 @@ mod tests {
         assert!(parse(File::Status, b"sftp").is_err());
         assert_eq!(parse(File::Commit, b" Fix it\n\nBecause.\n"), Ok(Command::Commit("Fix it\n\nBecause.".into())));
         assert!(parse(File::Commit, b" \n").is_err());
+        assert_eq!(parse(File::Sync, b"now\n"), Ok(Command::Sync));
     }
 
     proptest! {

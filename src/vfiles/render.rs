@@ -24,6 +24,7 @@ pub fn render(file: File, status: &Status) -> Vec<u8> {
         File::Activity => activity(status),
         File::Diff => return diff(status),
         File::Ignored => ignored(status),
+        File::Sync => sync(status),
     }
     .into_bytes()
 }
@@ -148,14 +149,13 @@ fn reminders(status: &Status) -> Vec<String> {
             first.join(", ")
         ));
     }
-    let pending = status.belief.diffstat.as_ref().map_or(0, crate::control::Diffstat::len);
-    if pending > 0 || (status.kept > 0 && status.belief.diffstat.is_none()) {
+    // The platform's list may be older than what was written here.
+    let told = status.belief.diffstat.as_ref().map_or(0, crate::control::Diffstat::len);
+    let pending = told.max(status.kept);
+    if pending > 0 {
         let since = status.kept_since.map(|at| format!(", the oldest of this machine {}", ago(at, status.now)));
-        out.push(format!(
-            "{} uncommitted change(s){}; they are in no backup of the platform: commit them",
-            pending.max(if status.belief.diffstat.is_none() { status.kept } else { 0 }),
-            since.unwrap_or_default()
-        ));
+        let since = since.unwrap_or_default();
+        out.push(format!("{pending} uncommitted change(s){since}; they are in no backup of the platform: commit them"));
     }
     if !status.ignored_written.is_empty() {
         out.push(format!(
@@ -215,6 +215,8 @@ fn status_json(status: &Status) -> serde_json::Value {
         "reminders": reminders(status),
         "connection_changes": status.connection_changes,
         "dirty": status.dirty,
+        "waiting": status.waiting.len(),
+        "waiting_bytes": status.waiting_bytes,
         "conflicts": status.conflicts,
         "stranded": status.stranded,
         "log": belief.log.iter().map(|commit| json!({
@@ -332,6 +334,20 @@ fn ignored(status: &Status) -> String {
     }
 }
 
+fn sync(status: &Status) -> String {
+    let mut out = match status.waiting.len() {
+        0 => "# nothing waits: the server has everything\n".to_owned(),
+        n => format!(
+            "# {n} change(s), {}, wait to be sent; write anything here to wait for them\n",
+            bytes(status.waiting_bytes)
+        ),
+    };
+    for what in &status.waiting {
+        let _ = writeln!(out, "{}", line(what));
+    }
+    out
+}
+
 fn commit(status: &Status) -> String {
     let Some(committed) = &status.committed else {
         return "# nothing has been committed through this mount; write a message here to commit what is pending\n"
@@ -414,6 +430,7 @@ fn readme(status: &Status) -> String {
          commit       write a message to commit everything that is pending; reads the last commit made here\n\
          log          the history\n\
          activity     jobs of the platform that run now\n\
+         sync         what waits to be sent; write anything to wait until the server has it\n\
          connection   host, user and port for other clients\n\
          conflicts/   your versions of files that someone else had changed when you saved\n\
          stranded/    your versions of files that could not be sent because the mode was switched\n",
@@ -488,6 +505,8 @@ mod tests {
                 git_url: Some("ssh://u@h:2222/~/repository.git".into()),
             },
             dirty: vec![],
+            waiting: vec!["save code/a.php (5 bytes)".into()],
+            waiting_bytes: 5,
             conflicts: vec!["code/x".into()],
             stranded: vec![],
             written: vec!["a.php".into(), "b.php".into()],

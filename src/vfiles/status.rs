@@ -61,6 +61,9 @@ pub struct Status {
     pub connection: Connection,
     /// Paths whose content is not on the server yet.
     pub dirty: Vec<String>,
+    /// Operations that wait, in few words, oldest first, and how many bytes of content they carry.
+    pub waiting: Vec<String>,
+    pub waiting_bytes: u64,
     /// Kept because someone else changed the file.
     pub conflicts: Vec<String>,
     /// Kept because the environment took no writes any more.

@@ -30,6 +30,9 @@ const HEADER_BYTES: u64 = 8;
 /// Longest payload (bytes): two paths and some numbers. More is damage.
 const MAX_PAYLOAD: usize = 1024 * 1024;
 
+/// Room on the disk that is made at a time (bytes): hundreds of records.
+const ROOM_BYTES: u64 = 1024 * 1024;
+
 /// See the module header.
 pub(super) struct Records<T> {
     path: PathBuf,
@@ -42,6 +45,8 @@ struct State {
     file: File,
     /// Bytes of whole records and the header.
     len: u64,
+    /// Bytes that the disk has room for.
+    reserved: u64,
 }
 
 /// What was found.
@@ -144,7 +149,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
             (&file).write_all(&header(kind))?;
             len = HEADER_BYTES;
         }
-        let state = Mutex::new(State { file, len });
+        let state = Mutex::new(State { file, len, reserved: 0 });
         Ok((Self { path: path.to_owned(), kind, state, _records: PhantomData }, found.records))
     }
 
@@ -162,6 +167,31 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
             return Err(error);
         }
         state.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Makes sure that the next records find room on the disk: a full one shows here, before anything was changed.
+    pub(super) fn reserve(&self) -> io::Result<()> {
+        let mut state = self.lock();
+        if state.len + ROOM_BYTES / 2 <= state.reserved {
+            return Ok(());
+        }
+        let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&state.file, flags, state.len, ROOM_BYTES) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {
+                state.reserved = state.len + ROOM_BYTES;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Nothing of it is needed any more.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        let mut state = self.lock();
+        state.file.set_len(HEADER_BYTES)?;
+        state.len = HEADER_BYTES;
+        state.reserved = 0;
         Ok(())
     }
 
@@ -197,7 +227,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         file.write_all(&bytes)?;
         file.sync_data()?;
         std::fs::rename(&new, &self.path)?;
-        *state = State { file, len: bytes.len() as u64 };
+        *state = State { file, len: bytes.len() as u64, reserved: 0 };
         Ok(())
     }
 }

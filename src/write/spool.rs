@@ -1,49 +1,86 @@
-//! The whole new content of one file, in a private local file, while it is open for writing.
+//! The whole new content of one file, in a private local file, from the first write until the server has it.
+//!
+//! A spool that was sealed is what an operation in the journal names: it never changes again. Who writes on gets a copy.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Bytes copied or cleared at a time.
+use super::op::SpoolId;
+
+/// Bytes cleared at a time.
 const CHUNK_BYTES: usize = 128 * 1024;
 
-/// See the module header. The file has no name: it goes with the process.
+/// See the module header.
 pub struct Spool {
-    file: File,
+    id: SpoolId,
+    path: PathBuf,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Clone, Copy)]
 struct State {
+    /// Closed while nobody uses it: there may be thousands of spools.
+    file: Option<Arc<File>>,
     len: u64,
-    /// Grows with each change of the content.
-    changes: u64,
-    /// The value of `changes` that the server has.
-    sent: u64,
+    /// There is something that no operation carries yet.
+    dirty: bool,
+    sealed: bool,
 }
 
-/// A state of the content: what a sender remembers before it starts to read.
+/// A content that will not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpoolMark {
+pub struct Sealed {
+    pub id: SpoolId,
     pub len: u64,
-    changes: u64,
 }
 
 impl Spool {
-    /// An empty spool in `dir`. It counts as not sent: a file that was created and never written exists too.
-    pub fn create(dir: &Path) -> io::Result<Self> {
-        let file = tempfile::tempfile_in(dir)?;
-        Ok(Self { file, state: Mutex::new(State { len: 0, changes: 1, sent: 0 }) })
+    /// An empty spool. It counts as dirty: a file that was created and never written exists too.
+    pub(super) fn create(id: SpoolId, path: PathBuf) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let state = State { file: Some(Arc::new(file)), len: 0, dirty: true, sealed: false };
+        Ok(Self { id, path, state: Mutex::new(state) })
+    }
+
+    /// The content that an operation of an earlier mount names.
+    pub fn reopen(id: SpoolId, path: PathBuf, len: u64) -> Self {
+        Self { id, path, state: Mutex::new(State { file: None, len, dirty: false, sealed: true }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn file(&self) -> &File {
-        &self.file
+    pub fn id(&self) -> SpoolId {
+        self.id
+    }
+
+    /// Where the content is while it is needed.
+    pub fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    pub fn file(&self) -> io::Result<Arc<File>> {
+        Self::file_of(&mut self.lock(), &self.path)
+    }
+
+    fn file_of(state: &mut State, path: &PathBuf) -> io::Result<Arc<File>> {
+        if let Some(file) = &state.file {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(File::open(path)?);
+        state.file = Some(file.clone());
+        Ok(file)
+    }
+
+    /// Nobody reads or writes for now.
+    pub fn park(&self) {
+        let mut state = self.lock();
+        if state.sealed {
+            state.file = None;
+        }
     }
 
     pub fn len(&self) -> u64 {
@@ -54,88 +91,133 @@ impl Spool {
         self.len() == 0
     }
 
-    /// Whether there is something that the server does not have.
     pub fn is_dirty(&self) -> bool {
-        let state = self.lock();
-        state.changes != state.sent
+        self.lock().dirty
     }
 
-    pub fn mark(&self) -> SpoolMark {
-        let state = self.lock();
-        SpoolMark { len: state.len, changes: state.changes }
+    pub fn is_sealed(&self) -> bool {
+        self.lock().sealed
     }
 
-    /// The server has the content as it was at `mark`; says whether that is still the newest.
-    pub fn sent(&self, mark: SpoolMark) -> bool {
+    /// From here on it stays as it is.
+    pub fn seal(&self) -> Sealed {
         let mut state = self.lock();
-        state.sent = mark.changes;
-        state.sent == state.changes
+        state.sealed = true;
+        state.dirty = false;
+        Sealed { id: self.id, len: state.len }
+    }
+
+    /// The operation could not be recorded: it is as before.
+    pub fn unseal(&self) {
+        let mut state = self.lock();
+        state.sealed = false;
+        state.dirty = true;
     }
 
     /// Takes over content that the server has: not a change.
     pub fn fill(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)?;
         let mut state = self.lock();
+        Self::file_of(&mut state, &self.path)?.write_all_at(bytes, offset)?;
         state.len = state.len.max(offset + bytes.len() as u64);
-        state.sent = state.changes;
+        state.dirty = false;
+        Ok(())
+    }
+
+    /// Takes over the content of another spool, up to `keep` bytes.
+    pub fn copy_from(&self, other: &Spool, keep: u64) -> io::Result<()> {
+        let (source, len) = (other.file()?, other.len().min(keep));
+        let mut state = self.lock();
+        let target = Self::file_of(&mut state, &self.path)?;
+        let mut at = 0;
+        while at < len {
+            let (mut from, mut to) = (at, at);
+            let left = usize::try_from(len - at).unwrap_or(usize::MAX);
+            match rustix::fs::copy_file_range(&source, Some(&mut from), &target, Some(&mut to), left)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => at += n as u64,
+            }
+        }
+        state.len = len;
+        state.dirty = false;
         Ok(())
     }
 
     pub fn read_at(&self, offset: u64, size: usize) -> io::Result<Vec<u8>> {
-        let len = self.len();
+        let (file, len) = {
+            let mut state = self.lock();
+            (Self::file_of(&mut state, &self.path)?, state.len)
+        };
         let want = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX).min(size);
         let mut bytes = vec![0; want];
         // The spool is as long as `len` says: a shorter file is an error, not an end.
-        self.file.read_exact_at(&mut bytes, offset)?;
+        file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
 
-    /// Writes and returns the new length.
-    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<u64> {
-        // `changes` grows before and after: a sender that reads in between finds its mark outdated either way.
-        self.lock().changes += 1;
-        self.file.write_all_at(bytes, offset)?;
+    /// Changes the content; `None` when it is sealed: a copy must be written instead. Returns the new length.
+    fn change(&self, how: impl FnOnce(&File, u64) -> io::Result<u64>) -> io::Result<Option<u64>> {
         let mut state = self.lock();
-        state.changes += 1;
-        state.len = state.len.max(offset + bytes.len() as u64);
-        Ok(state.len)
+        if state.sealed {
+            return Ok(None);
+        }
+        let file = Self::file_of(&mut state, &self.path)?;
+        // Before the outcome is known: half a write is a change too.
+        state.dirty = true;
+        state.len = how(&file, state.len)?;
+        Ok(Some(state.len))
     }
 
-    pub fn set_len(&self, len: u64) -> io::Result<()> {
-        self.lock().changes += 1;
-        self.file.set_len(len)?;
-        let mut state = self.lock();
-        state.changes += 1;
-        state.len = len;
-        Ok(())
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<Option<u64>> {
+        self.change(|file, len| {
+            file.write_all_at(bytes, offset)?;
+            Ok(len.max(offset + bytes.len() as u64))
+        })
+    }
+
+    pub fn set_len(&self, len: u64) -> io::Result<Option<u64>> {
+        self.change(|file, _| file.set_len(len).map(|()| len))
     }
 
     /// Zeroes a range inside the file.
-    pub fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
-        let zeros = vec![0; CHUNK_BYTES];
-        let end = offset.saturating_add(len).min(self.len());
-        let mut at = offset;
-        while at < end {
-            let part = (end - at).min(CHUNK_BYTES as u64);
-            self.write_at(at, &zeros[..part as usize])?;
-            at += part;
-        }
-        Ok(())
+    pub fn zero(&self, offset: u64, more: u64) -> io::Result<Option<u64>> {
+        self.change(|file, len| {
+            let zeros = vec![0; CHUNK_BYTES];
+            let (mut at, end) = (offset, offset.saturating_add(more).min(len));
+            while at < end {
+                let part = (end - at).min(CHUNK_BYTES as u64);
+                file.write_all_at(&zeros[..part as usize], at)?;
+                at += part;
+            }
+            Ok(len)
+        })
     }
 
     /// Makes room on the local disk for the range, so that a full disk shows now.
-    pub fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> io::Result<()> {
-        let end = offset.checked_add(len).ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::KEEP_SIZE, offset, len)?;
-        if !keep_size && end > self.len() {
-            self.set_len(end)?;
-        }
-        Ok(())
+    pub fn allocate(&self, offset: u64, more: u64, keep_size: bool) -> io::Result<Option<u64>> {
+        let end = offset.checked_add(more).ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        self.change(|file, len| {
+            rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, offset, more)?;
+            if keep_size || end <= len {
+                return Ok(len);
+            }
+            file.set_len(end).map(|()| end)
+        })
     }
 
     /// On the local disk, for power loss.
     pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file()?.sync_data()
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        // What is sealed belongs to the journal.
+        if !self.is_sealed()
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            log::debug!("{}: {error}", self.path.display());
+        }
     }
 }
 
@@ -145,7 +227,7 @@ mod tests {
 
     fn spool() -> (tempfile::TempDir, Spool) {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let spool = Spool::create(dir.path()).expect("created");
+        let spool = Spool::create(SpoolId(1), dir.path().join("1")).expect("created");
         (dir, spool)
     }
 
@@ -161,16 +243,21 @@ mod tests {
     }
 
     #[test]
-    fn a_write_during_sending_keeps_it_dirty() {
-        let (_dir, spool) = spool();
+    fn what_is_sealed_never_changes_and_outlives_its_owner() {
+        let (dir, spool) = spool();
         spool.write_at(0, b"one").expect("written");
-        let mark = spool.mark();
-        spool.write_at(0, b"two").expect("written");
-        assert!(!spool.sent(mark));
-        assert!(spool.is_dirty());
-        let mark = spool.mark();
-        assert!(spool.sent(mark));
-        assert!(!spool.is_dirty());
+        assert_eq!(spool.seal(), Sealed { id: SpoolId(1), len: 3 });
+        assert_eq!(spool.write_at(0, b"two").expect("no error"), None);
+        assert_eq!(spool.set_len(0).expect("no error"), None);
+        spool.park();
+        let copy = Spool::create(SpoolId(2), dir.path().join("2")).expect("created");
+        copy.copy_from(&spool, 2).expect("copied");
+        assert!(!copy.is_dirty());
+        copy.write_at(2, b"!").expect("written");
+        assert_eq!(copy.read_at(0, 9).expect("read"), b"on!");
+        drop((spool, copy));
+        assert_eq!(std::fs::read(dir.path().join("1")).expect("there"), b"one");
+        assert!(!dir.path().join("2").exists());
     }
 
     #[test]
@@ -188,6 +275,7 @@ mod tests {
         assert_eq!(spool.len(), 100);
         spool.write_at(0, &[7; 100]).expect("written");
         spool.zero(10, 20).expect("zeroed");
-        assert_eq!(spool.read_at(9, 3).expect("read"), [7, 0, 0]);
+        let bytes = spool.read_at(0, 100).expect("read");
+        assert!(bytes[10..30].iter().all(|b| *b == 0) && bytes[30..].iter().all(|b| *b == 7));
     }
 }

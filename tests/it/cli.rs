@@ -273,6 +273,7 @@ fn old_servers_and_the_ssh_program() {
     let status = fs::read_to_string(desk.around.path("mnt/.pantheon/status")).expect("readable");
     assert!(status.contains("transport: ssh to "), "{status}");
     fs::write(desk.around.path("mnt/by-program.php"), "x").expect("written");
+    fs::write(desk.around.path("mnt/.pantheon/sync"), "now").expect("sent");
     assert_eq!(fs::read(desk.sim.home("dev").join("code/by-program.php")).expect("there"), b"x");
     // Asked for.
     let desk = Desk::new();

@@ -117,7 +117,8 @@ fn vim_saves_with_a_backup_by_rename() {
         terminal.type_keys(&["G", "o", "// by rename", "Escape", ":wq", "Enter"]);
         terminal.ended();
         assert_saved(m, rename, "// by rename");
-        assert!(fs::read_to_string(m.on_server("edit.php~")).expect("the backup").ends_with("// first line\n"));
+        assert!(fs::read_to_string(m.path("edit.php~")).expect("the backup").ends_with("// first line\n"));
+        assert!(!m.on_server("edit.php~").exists(), "backups stay at home");
     });
 }
 

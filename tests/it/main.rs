@@ -6,6 +6,7 @@ mod common;
 
 mod cli;
 mod contract;
+mod crash;
 mod editors;
 mod faults;
 mod modes;

@@ -31,14 +31,21 @@ fn errno(error: &io::Error) -> i32 {
 }
 
 #[test]
-fn what_is_written_is_on_the_server_when_close_returns() {
-    on_each(|m| {
+fn with_sync_what_is_written_is_on_the_server_when_close_returns() {
+    on_each_with("sync", |m| {
+        fs::create_dir(m.path("made")).expect("made");
+        assert!(m.there("made").is_dir());
+        fs::rename(m.path("made"), m.path("moved")).expect("moved");
+        assert!(m.there("moved").is_dir());
+        fs::write(m.path("moved/gone"), "x").expect("created");
+        fs::remove_file(m.path("moved/gone")).expect("removed");
+        assert!(!m.there("moved/gone").exists());
         fs::write(m.path("a.txt"), "one\n").expect("created");
-        assert_eq!(fs::read(m.on_server("a.txt")).expect("there"), b"one\n");
+        assert_eq!(fs::read(m.there("a.txt")).expect("there"), b"one\n");
         let mut file = OpenOptions::new().append(true).open(m.path("a.txt")).expect("opened");
         file.write_all(b"two\n").expect("appended");
         drop(file);
-        assert_eq!(fs::read(m.on_server("a.txt")).expect("there"), b"one\ntwo\n");
+        assert_eq!(fs::read(m.there("a.txt")).expect("there"), b"one\ntwo\n");
         assert_eq!(fs::read(m.path("a.txt")).expect("read"), b"one\ntwo\n");
         let file = OpenOptions::new().read(true).write(true).open(m.path("a.txt")).expect("opened");
         file.write_all_at(b"THREE", 5).expect("written");
@@ -46,7 +53,7 @@ fn what_is_written_is_on_the_server_when_close_returns() {
         file.read_exact_at(&mut back, 0).expect("read back before close");
         assert_eq!(&back, b"one\ntTHREE");
         file.sync_all().expect("synced");
-        assert_eq!(fs::read(m.on_server("a.txt")).expect("there"), b"one\ntTHREE");
+        assert_eq!(fs::read(m.there("a.txt")).expect("there"), b"one\ntTHREE");
     });
 }
 
@@ -248,6 +255,7 @@ fn odd_names_are_names() {
     if let Some(m) = Mounted::openssh("") {
         let name = OsStr::from_bytes(b"caf\xe9 \xff");
         fs::write(m.dir().join(name), "latin").expect("written");
+        m.barrier().expect("sent");
         assert_eq!(fs::read(m.server.join(name)).expect("there"), b"latin");
         assert!(fs::read_dir(m.dir()).expect("listed").any(|e| e.expect("entry").file_name() == name));
     }
@@ -319,13 +327,24 @@ fn files_beyond_two_and_four_gigabytes_are_read_where_asked() {
 
 #[test]
 fn a_file_that_someone_else_changed_is_not_overwritten() {
-    on_each(|m| {
+    for options in ["", "sync"] {
+        on_each_with(options, |m| conflict(m, options));
+    }
+}
+
+fn conflict(m: &Mounted, options: &str) {
+    {
         fs::write(m.path("page.php"), "base").expect("written");
+        m.barrier().expect("sent");
         let mut editor = OpenOptions::new().write(true).truncate(true).open(m.path("page.php")).expect("opened");
         editor.write_all(b"mine").expect("written");
-        fs::write(m.on_server("page.php"), "by a teammate").expect("changed behind our back");
-        let error = editor.sync_all().expect_err("a conflict");
-        assert_eq!(errno(&error), libc::ESTALE);
+        fs::write(m.there("page.php"), "by a teammate").expect("changed behind our back");
+        let saved = editor.sync_all();
+        if options == "sync" {
+            assert_eq!(errno(&saved.expect_err("a conflict")), libc::ESTALE);
+        } else {
+            saved.expect("saved here");
+        }
         drop(editor);
         assert_eq!(fs::read(m.on_server("page.php")).expect("there"), b"by a teammate");
         let status = m.status();
@@ -335,7 +354,7 @@ fn a_file_that_someone_else_changed_is_not_overwritten() {
         eventually("the teammate's version is shown", || {
             fs::read(m.path("page.php")).is_ok_and(|bytes| bytes == b"by a teammate")
         });
-    });
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ fn rescue(m: &Mounted, args: &[&str]) -> crate::common::program::Ran {
 
 /// Path and what the server has, of every line.
 fn list(m: &Mounted) -> Vec<(String, String)> {
+    m.barrier().ok();
     let out = rescue(m, &["list"]).ok().out();
     let fields = |line: &str| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
     out.lines().map(fields).filter(|f| f.len() == 5).map(|f| (f[0].clone(), f[4].clone())).collect()
@@ -170,7 +171,9 @@ fn what_can_never_be_committed_is_said_once_and_listed() {
     fs::read(m.path(".pantheon/head/.gitignore")).expect("the rules are known");
     for text in ["one", "two"] {
         fs::write(m.path("debug.log"), text).expect("written");
+        m.barrier().expect("sent");
     }
+    m.barrier().expect("sent");
     assert_eq!(m.status()["ignored_written"][0], "debug.log");
     let ignored = fs::read_to_string(m.path(".pantheon/ignored")).expect("readable");
     assert!(ignored.contains("\ndebug.log\n"), "{ignored}");

@@ -70,9 +70,20 @@ impl Mounted {
         self.dir.join(name)
     }
 
-    /// The same object on the server's disk.
+    /// The same object on the server's disk, once the server was told of everything (as far as the link allows it).
     pub fn on_server(&self, name: &str) -> PathBuf {
+        self.barrier().ok();
+        self.there(name)
+    }
+
+    /// The same object on the server's disk, right now.
+    pub fn there(&self, name: &str) -> PathBuf {
         self.server.join(name)
+    }
+
+    /// Waits until the server has everything.
+    pub fn barrier(&self) -> std::io::Result<()> {
+        std::fs::write(self.path(".pantheon/sync"), "now\n")
     }
 
     pub fn dir(&self) -> &Path {

@@ -1,0 +1,474 @@
+//! Tells the server what was done here: takes operations from the journal, many at a time, and carries each out so that a
+//! second time does no harm. What the server does not take is put on a shelf; nothing is overwritten unseen.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::kept::Deed;
+use super::{Cause, Fs, FsError, Layout, Shared, lock};
+use crate::attr::{Area, Attr, FileKind, Version};
+use crate::cache::BLOCK_BYTES;
+use crate::clock::Deadline;
+use crate::gate::{ReadOnlyReason, Refused, WritePermit};
+use crate::inode::{Change, Ino};
+use crate::path::RemotePath;
+use crate::remote::{self, Base, ErrorKind, Link, RemoteError, Store};
+use crate::write::{Action, Expected, Journal, Next, Op, OpId, Put, Shelf};
+
+/// Operations that are carried out at a time, and bytes of content in them.
+const MAX_RUNNING: usize = 96;
+const MAX_RUNNING_BYTES: u64 = 16 * 1024 * 1024;
+/// How often the thread looks whether the mount still exists.
+const TICK: Duration = Duration::from_millis(500);
+/// Pauses before an operation is tried again.
+const LINK_PAUSE: Duration = Duration::from_millis(500);
+const GATE_PAUSE: Duration = Duration::from_millis(500);
+const FULL_PAUSE: Duration = Duration::from_secs(10);
+const FAILURE_PAUSE: Duration = Duration::from_secs(2);
+/// How often a server may fail at an operation before it is put aside.
+const MAX_FAILURES: u32 = 5;
+/// Written files up to this size go into the cache as well: whoever saves usually reads next (bytes).
+const CACHE_WRITTEN_BYTES: u64 = 4 * 1024 * 1024;
+/// How long reading a file may take that is compared with ours.
+const COMPARE_LIMIT: Duration = Duration::from_secs(120);
+
+/// What runs now.
+#[derive(Default)]
+pub(super) struct Slots(Mutex<(usize, u64)>, Condvar);
+
+impl Slots {
+    fn take(&self, bytes: u64) {
+        let full = |(count, sum): (usize, u64)| count >= MAX_RUNNING || (count > 0 && sum + bytes > MAX_RUNNING_BYTES);
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while full(*state) {
+            state = self.1.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        *state = (state.0 + 1, state.1 + bytes);
+    }
+
+    fn give(&self, bytes: u64) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = (state.0 - 1, state.1 - bytes);
+        self.1.notify_all();
+    }
+}
+
+/// What came of an operation.
+enum Outcome {
+    /// This is at its path now.
+    Done(Expected),
+    /// It could not be tried, or not now.
+    Later(Duration, String),
+    /// Somebody else changed what it builds upon.
+    Conflict(String),
+    /// The environment takes no changes any more.
+    Closed(ReadOnlyReason),
+    /// The server will not do it.
+    Refused(RemoteError),
+}
+
+/// Runs until the journal is closed or the mount is gone.
+pub(super) fn start(weak: Weak<Shared>, journal: Arc<Journal>) {
+    let run = move || {
+        loop {
+            let next = journal.next(Instant::now() + TICK);
+            let Some(shared) = weak.upgrade() else { return };
+            let fs = Fs(shared);
+            match next {
+                Next::Closed => return,
+                Next::Idle => fs.look_where_we_are(),
+                Next::Run(id, op, tries) => {
+                    let bytes = if let Action::Put(put) = &op.action { put.len } else { 0 };
+                    fs.0.slots.take(bytes);
+                    blocking::unblock(move || {
+                        fs.carry_out(id, &op, tries);
+                        fs.0.slots.give(bytes);
+                    })
+                    .detach();
+                }
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("syncer".into()).spawn(run) {
+        log::error!("nothing will be sent to the server: {error}");
+    }
+}
+
+impl Fs {
+    fn carry_out(&self, id: OpId, op: &Op, tries: u32) {
+        match self.attempt(op) {
+            Outcome::Done(left) => self.done(id, op, left),
+            Outcome::Later(pause, why) => {
+                log::debug!("{}: later ({why})", op.describe());
+                self.0.journal.put_back(id, pause);
+            }
+            Outcome::Refused(error) if tries < MAX_FAILURES => {
+                log::info!("{}: {error}; it is tried again", op.describe());
+                // In code the platform is being asked whether the mode was switched: the answer is near.
+                let denied = op.area == Area::Code && matches!(error.kind, ErrorKind::PermissionDenied);
+                self.0.notes.error(&FsError::new("sync", &op.path, error), self.0.clock.wall());
+                self.0.journal.put_back(id, if denied { GATE_PAUSE } else { FAILURE_PAUSE });
+            }
+            Outcome::Refused(error) => {
+                let error = FsError::new("sync", &op.path, error);
+                self.put_aside(id, op, Shelf::Stranded, error);
+            }
+            Outcome::Closed(reason) => {
+                self.put_aside(id, op, Shelf::Stranded, FsError::new("sync", &op.path, Cause::ReadOnly(reason)));
+            }
+            Outcome::Conflict(what) => {
+                log::warn!("{}: {what}", op.describe());
+                self.put_aside(id, op, Shelf::Conflicts, FsError::new("sync", &op.path, Cause::Conflict(what)));
+            }
+        }
+    }
+
+    fn attempt(&self, op: &Op) -> Outcome {
+        if let Link::Down { why, .. } = self.0.remote.link() {
+            return Outcome::Later(LINK_PAUSE, why);
+        }
+        let permit = match self.0.gate.admit(op.area) {
+            Ok(permit) => permit,
+            Err(Refused::Held(why)) => return Outcome::Later(GATE_PAUSE, why),
+            // Not known for certain until the platform was asked.
+            Err(Refused::Closed(ReadOnlyReason::RefusedByServer)) => {
+                return Outcome::Later(GATE_PAUSE, "the mode is being asked for".into());
+            }
+            Err(Refused::Closed(reason)) => return Outcome::Closed(reason),
+        };
+        let done = match &op.action {
+            Action::Put(put) => self.send_content(&permit, op, put),
+            Action::MakeDir { perm } => self.make_dir(&permit, op, *perm),
+            Action::Symlink { text } => self.make_link(&permit, op, text),
+            Action::Unlink { base, .. } => self.unlink_there(&permit, &op.path, *base),
+            Action::RemoveDir => self.remove_dir(&permit, &op.path),
+            Action::Rename { to, base, replaced, dir } => self.rename_there(&permit, op, to, (*base, *replaced), *dir),
+            Action::SetAttr { perm, times, link } => {
+                let change = remote::SetAttr { perm: *perm, times: *times, link: *link };
+                self.set_attr_there(&permit, op, change)
+            }
+        };
+        done.unwrap_or_else(|error| self.classify(op, error))
+    }
+
+    /// What an error of the server means for an operation that was to be carried out.
+    fn classify(&self, op: &Op, error: RemoteError) -> Outcome {
+        match &error.kind {
+            ErrorKind::Down(_) | ErrorKind::Timeout | ErrorKind::Protocol(_) => {
+                Outcome::Later(LINK_PAUSE, error.to_string())
+            }
+            ErrorKind::Refused(Refused::Held(why)) => Outcome::Later(GATE_PAUSE, why.clone()),
+            ErrorKind::Refused(Refused::Closed(_)) => Outcome::Later(GATE_PAUSE, "the gate was closed".into()),
+            ErrorKind::NoSpace => {
+                self.0.notes.error(&FsError::new("sync", &op.path, error), self.0.clock.wall());
+                Outcome::Later(FULL_PAUSE, "the server's disk is full".into())
+            }
+            ErrorKind::PermissionDenied if op.area == Area::Code && self.0.config.layout == Layout::Pantheon => {
+                self.0.env.refused();
+                Outcome::Refused(error)
+            }
+            ErrorKind::NotFound => Outcome::Conflict("the directory it is in was removed on the server".into()),
+            ErrorKind::Conflict { .. } | ErrorKind::Changed { .. } => {
+                Outcome::Conflict("somebody else changed it on the server meanwhile".into())
+            }
+            ErrorKind::IsADirectory => Outcome::Conflict("there is a directory of that name on the server now".into()),
+            _ => Outcome::Refused(error),
+        }
+    }
+
+    fn send_content(&self, permit: &WritePermit, op: &Op, put: &Put) -> Result<Outcome, RemoteError> {
+        let base = match put.base {
+            Expected::Absent => Base::Absent,
+            Expected::Version(version) => Base::Version(version),
+            Expected::After(_) | Expected::Unknown => {
+                return Ok(Outcome::Conflict("the save before it could not be sent".into()));
+            }
+        };
+        let source = match File::open(self.0.journal.spool_path(put.spool)) {
+            Ok(source) => source,
+            Err(error) => {
+                log::error!("{}: its content is gone from the local disk: {error}", op.path);
+                return Ok(Outcome::Done(Expected::Unknown));
+            }
+        };
+        let how = Store { base, perm: Some(put.perm), mtime: Some(put.mtime), temp_dir: self.temp_dir(op.area) };
+        match self.0.remote.store(permit, &op.path, &source, put.len, &how) {
+            Ok(attr) => {
+                self.stored(op, put, attr, &source);
+                Ok(Outcome::Done(Expected::Version(attr.version())))
+            }
+            // Sent by an attempt whose end nobody saw, or by somebody else: the same bytes are no conflict.
+            Err(error) => match &error.kind {
+                ErrorKind::Conflict { found: Some(found) } if self.same_there(&op.path, *found, &source, put.len) => {
+                    let attr = Attr { perm: put.perm, ..file_attr(*found) };
+                    self.stored(op, put, attr, &source);
+                    Ok(Outcome::Done(Expected::Version(*found)))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn same_there(&self, path: &RemotePath, found: Version, ours: &File, len: u64) -> bool {
+        if found.size != len {
+            return false;
+        }
+        let Ok(theirs) = self.0.content.read_anew(path, found, Deadline::after(COMPARE_LIMIT)) else { return false };
+        let mut bytes = vec![0; theirs.len()];
+        theirs.len() as u64 == len && ours.read_exact_at(&mut bytes, 0).is_ok() && bytes == theirs
+    }
+
+    /// The server has the content now.
+    fn stored(&self, op: &Op, put: &Put, server: Attr, source: &File) {
+        let ino = Ino(op.ino);
+        self.0.notes.sent(server.size);
+        self.note_done(op.area, &op.path, Deed::Content(source, server));
+        let Some(view) = self.0.table.view(ino).filter(|_| op.ino != 0) else { return };
+        // Size and time go on being shown as they were when the writer looked, or editors see a change that is none.
+        let newest = self.spool(ino).is_none_or(|spool| spool.id() == put.spool && !spool.is_dirty());
+        let shown = if newest { Attr { perm: server.perm, size: server.size, ..view.attr } } else { view.attr };
+        self.0.table.confirmed(ino, server, shown);
+        // Where it is shown now; a rename may wait behind this.
+        if newest && server.size <= CACHE_WRITTEN_BYTES && self.0.table.path(ino).as_ref() == Some(&op.path) {
+            self.cache_written(&op.path, server.version(), source);
+        }
+    }
+
+    fn cache_written(&self, path: &RemotePath, version: Version, source: &File) {
+        for index in 0..version.size.div_ceil(BLOCK_BYTES) {
+            let size = (version.size - index * BLOCK_BYTES).min(BLOCK_BYTES) as usize;
+            let mut block = vec![0; size];
+            if source.read_exact_at(&mut block, index * BLOCK_BYTES).is_err() {
+                return;
+            }
+            self.0.content.put(path, version, index, block.into());
+        }
+    }
+
+    fn make_dir(&self, permit: &WritePermit, op: &Op, perm: u16) -> Result<Outcome, RemoteError> {
+        let attr = match self.0.remote.mkdir(permit, &op.path, perm) {
+            Err(error) if matches!(error.kind, ErrorKind::Exists | ErrorKind::Failure(_)) => {
+                // Made by somebody else, or by an attempt whose end nobody saw: either way it is there.
+                match self.0.remote.lstat(&op.path) {
+                    Ok(attr) if attr.is_dir() => attr,
+                    Ok(_) => return Ok(Outcome::Conflict("there is a file of that name on the server now".into())),
+                    Err(_) => return Err(error),
+                }
+            }
+            other => other?,
+        };
+        let attr = if attr.perm == perm {
+            attr
+        } else {
+            // The server took its own umask off, or it was there already.
+            let change = remote::SetAttr { perm: Some(perm), ..remote::SetAttr::default() };
+            self.0.remote.set_attr(permit, &op.path, change).unwrap_or(attr)
+        };
+        self.confirm(op, attr);
+        Ok(Outcome::Done(Expected::Absent))
+    }
+
+    fn make_link(&self, permit: &WritePermit, op: &Op, text: &[u8]) -> Result<Outcome, RemoteError> {
+        let attr = match self.0.remote.symlink(permit, &op.path, text) {
+            Err(error) if matches!(error.kind, ErrorKind::Exists | ErrorKind::Failure(_)) => {
+                if self.0.remote.readlink(&op.path).is_ok_and(|there| there == text) {
+                    self.0.remote.lstat(&op.path)?
+                } else if matches!(error.kind, ErrorKind::Exists) {
+                    return Ok(Outcome::Conflict("there is something of that name on the server now".into()));
+                } else {
+                    return Err(error);
+                }
+            }
+            other => other?,
+        };
+        self.note_done(op.area, &op.path, Deed::Link(text));
+        self.confirm(op, attr);
+        Ok(Outcome::Done(Expected::Version(attr.version())))
+    }
+
+    /// The object of the operation is on the server with these attributes.
+    fn confirm(&self, op: &Op, server: Attr) {
+        let ino = Ino(op.ino);
+        if let Some(view) = self.0.table.view(ino).filter(|_| op.ino != 0) {
+            self.0.table.confirmed(ino, server, Attr { perm: server.perm, ..view.attr });
+        }
+    }
+
+    /// What is at a path, if anything.
+    fn there(&self, path: &RemotePath) -> Result<Option<Attr>, RemoteError> {
+        match self.0.remote.lstat(path) {
+            Ok(attr) => Ok(Some(attr)),
+            Err(error) if matches!(error.kind, ErrorKind::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn unlink_there(&self, permit: &WritePermit, path: &RemotePath, base: Expected) -> Result<Outcome, RemoteError> {
+        match (self.there(path)?, base) {
+            (None, _) | (_, Expected::Absent) => return Ok(Outcome::Done(Expected::Absent)),
+            (Some(now), _) if now.is_dir() => {
+                return Ok(Outcome::Conflict("removed here, but there is a directory on the server now".into()));
+            }
+            (Some(now), Expected::Version(version)) if now.kind == FileKind::File && now.version() != version => {
+                return Ok(Outcome::Conflict("removed here, but changed on the server meanwhile: theirs stays".into()));
+            }
+            _ => {}
+        }
+        match self.0.remote.unlink(permit, path) {
+            Err(error) if matches!(error.kind, ErrorKind::NotFound) => {}
+            other => other?,
+        }
+        self.note_done(permit.area(), path, Deed::Deleted);
+        Ok(Outcome::Done(Expected::Absent))
+    }
+
+    fn remove_dir(&self, permit: &WritePermit, path: &RemotePath) -> Result<Outcome, RemoteError> {
+        match self.0.remote.rmdir(permit, path) {
+            Ok(()) => Ok(Outcome::Done(Expected::Absent)),
+            Err(error) => match error.kind {
+                ErrorKind::NotFound => Ok(Outcome::Done(Expected::Absent)),
+                ErrorKind::NotEmpty | ErrorKind::Failure(_) => {
+                    let what = "removed here, but something was put into it on the server: it stays";
+                    Ok(Outcome::Conflict(what.into()))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn rename_there(
+        &self,
+        permit: &WritePermit,
+        op: &Op,
+        to: &RemotePath,
+        (base, replaced): (Expected, Expected),
+        dir: bool,
+    ) -> Result<Outcome, RemoteError> {
+        let there = self.there(to)?;
+        let expected = match (&there, replaced) {
+            (None, _) => true,
+            (Some(now), Expected::Version(version)) => now.version() == version || now.kind == FileKind::Symlink,
+            (Some(_), _) => false,
+        };
+        if !expected {
+            // Moved by an attempt whose end nobody saw?
+            let ours = there.is_some_and(|now| dir && now.is_dir() || Expected::Version(now.version()) == base);
+            if ours && self.there(&op.path)?.is_none() {
+                return Ok(Outcome::Done(base));
+            }
+            return Ok(Outcome::Conflict(format!("moved here, but somebody else wrote {to} on the server meanwhile")));
+        }
+        match self.0.remote.rename(permit, &op.path, to, there.is_some()) {
+            Ok(()) => {
+                self.note_done(op.area, to, Deed::MovedFrom(&op.path));
+                Ok(Outcome::Done(base))
+            }
+            Err(error) if matches!(error.kind, ErrorKind::NotFound) => {
+                Ok(Outcome::Conflict("moved here, but removed on the server meanwhile".into()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set_attr_there(&self, permit: &WritePermit, op: &Op, change: remote::SetAttr) -> Result<Outcome, RemoteError> {
+        let gone = |error: &RemoteError| matches!(error.kind, ErrorKind::NotFound);
+        match self.0.remote.set_attr(permit, &op.path, change) {
+            Ok(server) => {
+                // A refused chmod shows what the server has; refused times go on being shown as they were set.
+                self.confirm(op, server);
+                Ok(Outcome::Done(Expected::Version(server.version())))
+            }
+            Err(error) if gone(&error) => Ok(Outcome::Done(Expected::Absent)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn done(&self, id: OpId, op: &Op, left: Expected) {
+        self.names_changed(op);
+        lock(&self.0.failures).remove(&op.path);
+        self.0.journal.finish(id, left);
+        self.rest_after(op);
+    }
+
+    /// A listing that was asked for before this must not be taken over after it.
+    fn names_changed(&self, op: &Op) {
+        for path in op.paths() {
+            if let Some(dir) = path.parent().and_then(|dir| self.0.table.find(&dir)) {
+                self.0.table.touch(dir);
+            }
+        }
+    }
+
+    /// The operation is over: what was kept for it is let go.
+    fn rest_after(&self, op: &Op) {
+        let ino = Ino(op.ino);
+        if op.ino != 0 {
+            if self.0.table.view(ino).is_none_or(|view| view.opens == 0) {
+                self.rest(ino);
+            }
+            self.unpin(ino);
+        }
+        if let Some(spool) = op.spool() {
+            self.0.journal.drop_spool(spool);
+        }
+    }
+
+    /// The server does not take it: content goes to a shelf, and what the server has is shown again.
+    fn put_aside(&self, id: OpId, op: &Op, shelf: Shelf, error: FsError) {
+        let ino = Ino(op.ino);
+        if let Some(spool) = op.spool() {
+            let path = self.0.journal.spool_path(spool);
+            match File::open(&path).and_then(|file| self.0.rescue.keep(shelf, &op.path, &file)) {
+                Ok(copy) => log::warn!("{}: your version is kept in {}", op.path, copy.display()),
+                Err(trouble) => {
+                    // Better to hold everything up than to lose it.
+                    log::error!("{}: could not be sent ({error}), and keeping a copy failed: {trouble}", op.path);
+                    self.0.journal.put_back(id, FULL_PAUSE);
+                    return;
+                }
+            }
+        }
+        let error = self.noted(error);
+        if self.0.config.sync {
+            lock(&self.0.failures).insert(op.path.clone(), error);
+        }
+        self.names_changed(op);
+        self.0.journal.finish(id, Expected::Unknown);
+        self.show_theirs(op, ino);
+        self.rest_after(op);
+    }
+
+    fn show_theirs(&self, op: &Op, ino: Ino) {
+        let current = self.spool(ino).filter(|_| op.ino != 0);
+        if current.is_some_and(|spool| Some(spool.id()) == op.spool() && !spool.is_dirty()) {
+            self.release_spool(ino);
+        }
+        // Files that exist only here go with the operation that was to make them.
+        if let Some(view) = self.0.table.view(ino).filter(|view| op.ino != 0 && !view.unlinked)
+            && view.server.is_none()
+            && self.is_unrecorded(&view)
+            && self.spool(ino).is_none()
+            && let Some(name) = self.0.table.path(ino).and_then(|path| path.file_name())
+        {
+            self.0.table.remove(view.parent, &name);
+            self.announce([Change::Entry { parent: view.parent, name }]);
+        }
+        self.unpin(ino);
+        for path in op.paths() {
+            if let Some(dir) = path.parent().and_then(|dir| self.0.table.find(&dir)) {
+                self.0.table.expire(Some(dir));
+                if let Some(name) = path.file_name() {
+                    self.announce([Change::Entry { parent: dir, name }]);
+                }
+            }
+        }
+        self.announce([Change::Content(ino)]);
+    }
+}
+
+/// A file of this version, for the table.
+fn file_attr(version: Version) -> Attr {
+    Attr { kind: FileKind::File, size: version.size, perm: 0o644, mtime: version.mtime, atime: version.mtime }
+}

@@ -1,0 +1,342 @@
+//! What the server is still to be told, on the local disk and in memory: the queue of operations, its journal, and the
+//! spool files with the new contents. What is recorded here survives the death of the process.
+//!
+//! `journal` in the state directory holds records of kind `J` (layout: `records`). Each is one of
+//!
+//! - `{"op": [ID, OP]}`: an operation as it is now, new or changed by a later one that was folded into it;
+//! - `{"gone": ID}`: it will never be carried out;
+//! - `{"done": [ID, LEFT]}`: the server acknowledged its last step, and this is what it left at its path.
+//!
+//! `spool/N` holds the content that operations name by number; it is never changed once an operation names it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::op::{Action, Expected, Op, OpId, SpoolId};
+use super::queue::Queue;
+use super::records::Records;
+use super::spool::Spool;
+use crate::path::RemotePath;
+
+const KIND: u8 = b'J';
+/// The journal is written anew when it has grown to this (bytes) and most of it is history.
+const COMPACT_BYTES: u64 = 16 * 1024 * 1024;
+/// And emptied when nothing waits and it has grown to this.
+const CLEAR_BYTES: u64 = 64 * 1024;
+/// Operations and bytes that may wait. Beyond, writers are slowed down to the speed of the link.
+const MAX_OPS: usize = 200_000;
+const MAX_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Record {
+    Op(OpId, Op),
+    Gone(OpId),
+    Done(OpId, Expected),
+}
+
+/// See the module header.
+pub struct Journal {
+    dir: PathBuf,
+    log: Records<Record>,
+    state: Mutex<State>,
+    changed: Condvar,
+    next_spool: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    queue: Queue,
+    /// Somebody waits for everything to be sent.
+    hurry: usize,
+    /// Operations that ended, well or not: who waits looks whether it grows.
+    ended: u64,
+    closed: bool,
+}
+
+/// What there is to do.
+pub enum Next {
+    Run(OpId, Op, u32),
+    /// Nothing now.
+    Idle,
+    Closed,
+}
+
+impl Journal {
+    /// Opens what the last mount left. Spool files that no operation names were never finished, and go.
+    pub fn open(state_dir: &Path) -> io::Result<Self> {
+        let dir = state_dir.join("spool");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        let (log, records) = Records::open(&state_dir.join("journal"), KIND)?;
+        let ops = fold(records);
+        let used: Vec<SpoolId> = ops.values().filter_map(Op::spool).collect();
+        let mut next_spool = 1;
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            let number = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(SpoolId);
+            match number {
+                Some(id) if used.contains(&id) => next_spool = next_spool.max(id.0 + 1),
+                _ => fs::remove_file(entry.path())?,
+            }
+        }
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for (id, op) in ops {
+            queue.insert(id, op, now);
+        }
+        let state = Mutex::new(State { queue, ..State::default() });
+        Ok(Self { dir, log, state, changed: Condvar::new(), next_spool: AtomicU64::new(next_spool) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A look at what waits.
+    pub fn queue<T>(&self, look: impl FnOnce(&Queue) -> T) -> T {
+        look(&self.lock().queue)
+    }
+
+    pub fn spool_path(&self, id: SpoolId) -> PathBuf {
+        self.dir.join(id.0.to_string())
+    }
+
+    /// An empty spool.
+    pub fn new_spool(&self) -> io::Result<Spool> {
+        let id = SpoolId(self.next_spool.fetch_add(1, Ordering::Relaxed));
+        Spool::create(id, self.spool_path(id))
+    }
+
+    /// Whether there is room for another operation; a writer that is too fast waits here.
+    pub fn has_room(&self, until: Instant) -> bool {
+        let full = |state: &State| state.queue.len() >= MAX_OPS || state.queue.bytes() >= MAX_BYTES;
+        let mut state = self.lock();
+        while full(&state) && !state.closed {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Records an operation. When this returns, it survives the death of the process, and it will be carried out.
+    pub fn add(&self, op: Op) -> io::Result<()> {
+        self.log.reserve()?;
+        let unused = {
+            let mut state = self.lock();
+            let changes = state.queue.add(op, Instant::now());
+            let mut records: Vec<Record> = changes.dropped.iter().map(|(id, _)| Record::Gone(*id)).collect();
+            records.extend(changes.put.into_iter().map(|(id, op)| Record::Op(id, op)));
+            self.log.append(&records)?;
+            self.changed.notify_all();
+            let dropped = changes.dropped.into_iter().filter_map(|(_, spool)| spool);
+            dropped.chain(changes.spools).collect::<Vec<_>>()
+        };
+        self.tidy();
+        unused.into_iter().for_each(|spool| self.drop_spool(spool));
+        Ok(())
+    }
+
+    /// Whoever reads from it still has it open.
+    pub fn drop_spool(&self, id: SpoolId) {
+        if let Err(error) = fs::remove_file(self.spool_path(id))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("spool {}: {error}", id.0);
+        }
+    }
+
+    /// The next operation to carry out, waited for until `until`.
+    pub fn next(&self, until: Instant) -> Next {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return Next::Closed;
+            }
+            let (now, hurry) = (Instant::now(), state.hurry > 0);
+            if let Some((id, op, tries)) = state.queue.take(now, hurry) {
+                return Next::Run(id, op, tries);
+            }
+            let due = state.queue.next_due().map_or(until, |due| due.min(until));
+            let left = due.max(now + Duration::from_millis(1)).saturating_duration_since(now);
+            if now >= until {
+                return Next::Idle;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// It could not be carried out now.
+    pub fn put_back(&self, id: OpId, pause: Duration) {
+        let mut state = self.lock();
+        state.queue.put_back(id, Instant::now() + pause);
+        self.changed.notify_all();
+    }
+
+    /// It is done, or was given up, and this is what is at its path now.
+    pub fn finish(&self, id: OpId, left: Expected) {
+        {
+            let mut state = self.lock();
+            if let Err(error) = self.log.append(&[Record::Done(id, left)]) {
+                // It would be carried out again by the next mount, which finds that it was done.
+                log::error!("the journal: {error}");
+            }
+            state.queue.finish(id, left);
+            state.ended += 1;
+            self.changed.notify_all();
+        }
+        self.tidy();
+    }
+
+    /// Waits until `done` holds, in a hurry, as long as something is carried out every `patience`. `false`: it does not.
+    pub fn wait_until(&self, patience: Duration, done: impl Fn(&Queue) -> bool) -> bool {
+        let mut state = self.lock();
+        state.hurry += 1;
+        self.changed.notify_all();
+        let (mut seen, mut since) = (state.ended, Instant::now());
+        let mut well = done(&state.queue);
+        while !well && !state.closed {
+            if state.ended != seen {
+                (seen, since) = (state.ended, Instant::now());
+            }
+            let left = patience.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            well = done(&state.queue);
+        }
+        state.hurry -= 1;
+        well
+    }
+
+    /// What waits is on the local disk, for power loss.
+    pub fn sync(&self) -> io::Result<()> {
+        fs::File::open(&self.dir)?.sync_all()?;
+        self.log.sync()
+    }
+
+    /// Nothing more is carried out.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// The journal does not grow for ever.
+    fn tidy(&self) {
+        let len = self.log.len();
+        if len < CLEAR_BYTES {
+            return;
+        }
+        let state = self.lock();
+        let done = if state.queue.is_empty() {
+            self.log.clear()
+        } else if len > COMPACT_BYTES && len > state.queue.len() as u64 * 2000 {
+            self.log.rewrite(|| state.queue.ops().map(|(id, op)| Record::Op(id, op.clone())).collect())
+        } else {
+            Ok(())
+        };
+        if let Err(error) = done {
+            log::warn!("the journal cannot be shortened: {error}");
+        }
+    }
+}
+
+/// What still is to be done, of all that was recorded.
+fn fold(records: Vec<Record>) -> BTreeMap<OpId, Op> {
+    let mut ops: BTreeMap<OpId, Op> = BTreeMap::new();
+    for record in records {
+        match record {
+            Record::Op(id, op) => drop(ops.insert(id, op)),
+            Record::Gone(id) => drop(ops.remove(&id)),
+            Record::Done(id, left) => {
+                let Some(done) = ops.remove(&id) else { continue };
+                let paths: Vec<RemotePath> = done.paths().cloned().collect();
+                let renamed = matches!(done.action, Action::Rename { .. });
+                for op in ops.values_mut() {
+                    for (n, path) in paths.iter().enumerate() {
+                        let here = if renamed && n == 0 && left != Expected::Unknown { Expected::Absent } else { left };
+                        op.previous_left(id, path, here);
+                    }
+                }
+            }
+        }
+    }
+    ops
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::{Area, Version};
+    use crate::write::Put;
+
+    fn put(journal: &Journal, at: &str, content: &[u8], base: Expected) -> Op {
+        let spool = journal.new_spool().expect("made");
+        spool.write_at(0, content).expect("written");
+        let sealed = spool.seal();
+        let put = Put { spool: sealed.id, len: sealed.len, perm: 0o644, mtime: 1, base };
+        let path = RemotePath::parse(at).expect("valid");
+        Op { area: Area::Code, path, action: Action::Put(put), ino: 0, at: 0 }
+    }
+
+    #[test]
+    fn what_was_recorded_is_there_after_a_crash_and_what_was_not_is_gone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let journal = Journal::open(dir.path()).expect("opened");
+        for (at, content) in [("a", &b"one"[..]), ("b", b"two"), ("a", b"three")] {
+            journal.add(put(&journal, at, content, Expected::Absent)).expect("recorded");
+        }
+        let unfinished = journal.new_spool().expect("made");
+        unfinished.write_at(0, b"never closed").expect("written");
+        let left = std::mem::ManuallyDrop::new(unfinished);
+        assert_eq!(
+            fs::read_dir(dir.path().join("spool")).expect("listed").count(),
+            3,
+            "the first content of a is gone"
+        );
+        // A crash: nothing is told goodbye.
+        let journal = Journal::open(dir.path()).expect("opened again");
+        let found: Vec<(String, Vec<u8>)> = journal.queue(|queue| {
+            let content = |op: &Op| fs::read(journal.spool_path(op.spool().expect("content"))).expect("there");
+            queue.ops().map(|(_, op)| (op.path.to_string(), content(op))).collect()
+        });
+        assert_eq!(found, [("a".into(), b"three".to_vec()), ("b".into(), b"two".to_vec())]);
+        assert_eq!(fs::read_dir(dir.path().join("spool")).expect("listed").count(), 2);
+        drop(std::mem::ManuallyDrop::into_inner(left));
+    }
+
+    #[test]
+    fn a_second_save_knows_after_a_crash_what_the_first_left() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let journal = Journal::open(dir.path()).expect("opened");
+        journal.add(put(&journal, "a", b"one", Expected::Absent)).expect("recorded");
+        let Next::Run(first, ..) = journal.next(Instant::now() + Duration::from_secs(5)) else { panic!("due") };
+        journal.add(put(&journal, "a", b"two", Expected::Absent)).expect("recorded");
+        let left = Version { size: 3, mtime: 7 };
+        journal.finish(first, Expected::Version(left));
+        let journal = Journal::open(dir.path()).expect("opened again");
+        let ops: Vec<Op> = journal.queue(|queue| queue.ops().map(|(_, op)| op.clone()).collect());
+        assert!(
+            matches!(&ops[..], [Op { action: Action::Put(Put { base, .. }), .. }] if *base == Expected::Version(left))
+        );
+    }
+
+    #[test]
+    fn waiting_hurries_and_ends_without_progress() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let journal = Journal::open(dir.path()).expect("opened");
+        assert!(journal.wait_until(Duration::from_secs(1), Queue::is_empty));
+        journal.add(put(&journal, "a", b"one", Expected::Absent)).expect("recorded");
+        assert!(!journal.wait_until(Duration::from_millis(20), Queue::is_empty), "nobody carries it out");
+    }
+}

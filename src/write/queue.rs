@@ -1,0 +1,589 @@
+//! What waits to be sent, in memory: an order of operations in which each waits only for those that it depends on, and in
+//! which what cancels out never reaches the server. Knows nothing of disks, servers and files; time is a parameter.
+//!
+//! Two operations depend on each other when a path of one is a path of the other or leads through it. Between independent
+//! ones the server may see any order: that is what makes many at a time possible.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use super::op::{Action, Expected, Op, OpId, Put, SpoolId};
+use crate::path::RemotePath;
+
+/// How long an operation waits for its kind to come together: a temporary file for its rename, a burst of saves for the last.
+pub(super) const SETTLE: Duration = Duration::from_millis(150);
+/// How long it may be put off by others that replace it.
+const MAX_SETTLE: Duration = Duration::from_secs(2);
+
+/// What became of the queue by adding: what the journal must know.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Operations as they are now, new or changed.
+    pub put: Vec<(OpId, Op)>,
+    /// Operations that will never be carried out, with the content that nobody needs any more.
+    pub dropped: Vec<(OpId, Option<SpoolId>)>,
+    /// Content that was replaced by newer.
+    pub spools: Vec<SpoolId>,
+}
+
+struct Entry {
+    op: Op,
+    running: bool,
+    /// Earlier operations that must be done first.
+    blockers: usize,
+    /// Later ones that wait for this.
+    dependents: Vec<OpId>,
+    added: Instant,
+    due: Instant,
+    tries: u32,
+}
+
+/// See the module header.
+#[derive(Default)]
+pub struct Queue {
+    entries: BTreeMap<OpId, Entry>,
+    /// Operations by the paths that they change, oldest first.
+    by_path: BTreeMap<Vec<u8>, BTreeSet<OpId>>,
+    by_ino: HashMap<u64, usize>,
+    /// Not running and waiting for nobody, by the time at which they are due.
+    ready: BTreeSet<(Instant, OpId)>,
+    next: u64,
+    bytes: u64,
+}
+
+fn below(path: &RemotePath) -> Vec<u8> {
+    if path.is_root() { Vec::new() } else { [path.as_bytes(), b"/"].concat() }
+}
+
+impl Queue {
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of content that wait.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The number that the next operation gets.
+    pub fn next_id(&self) -> OpId {
+        OpId(self.next)
+    }
+
+    pub fn ops(&self) -> impl Iterator<Item = (OpId, &Op)> {
+        self.entries.iter().map(|(id, entry)| (*id, &entry.op))
+    }
+
+    /// Whether something waits for this object.
+    pub fn concerns(&self, ino: u64) -> bool {
+        self.by_ino.contains_key(&ino)
+    }
+
+    /// Whether an operation that takes the name away waits.
+    pub fn takes_away(&self, path: &RemotePath) -> bool {
+        let takes = |op: &Op| match &op.action {
+            Action::Unlink { .. } | Action::RemoveDir => op.path == *path,
+            Action::Rename { to, .. } => op.path == *path || to == path,
+            _ => false,
+        };
+        self.touching(path).any(|id| self.entries.get(&id).is_some_and(|entry| takes(&entry.op)))
+    }
+
+    /// Whether the path, or what it is in, was moved or made here and not yet on the server.
+    pub fn is_elsewhere(&self, path: &RemotePath) -> bool {
+        let moved = |op: &Op, at: &RemotePath| match &op.action {
+            Action::Rename { to, .. } => to == at,
+            Action::MakeDir { .. } => op.path == *at,
+            _ => false,
+        };
+        let mut at = Some(path.clone());
+        while let Some(here) = at {
+            if self.touching(&here).any(|id| self.entries.get(&id).is_some_and(|entry| moved(&entry.op, &here))) {
+                return true;
+            }
+            at = here.parent();
+        }
+        false
+    }
+
+    /// Whether anything on the path, above it or below it waits or runs.
+    pub fn involves(&self, path: &RemotePath) -> bool {
+        !self.related(path, true).is_empty()
+    }
+
+    fn touching(&self, path: &RemotePath) -> impl Iterator<Item = OpId> + '_ {
+        self.by_path.get(path.as_bytes()).into_iter().flatten().copied()
+    }
+
+    fn last_on(&self, path: &RemotePath) -> Option<OpId> {
+        self.by_path.get(path.as_bytes())?.last().copied()
+    }
+
+    /// Operations that lead through the path or, if `deep`, happen below it.
+    fn related(&self, path: &RemotePath, deep: bool) -> BTreeSet<OpId> {
+        let mut out: BTreeSet<OpId> = self.touching(path).collect();
+        let mut up = path.parent();
+        while let Some(dir) = up {
+            out.extend(self.touching(&dir));
+            up = dir.parent();
+        }
+        if deep {
+            let prefix = below(path);
+            let range = self.by_path.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+            out.extend(range.flat_map(|(_, ids)| ids.iter().copied()));
+        }
+        out
+    }
+
+    /// The last operation on a path, if it can still be changed: it does not run, and nothing was built upon it.
+    fn malleable(&self, path: &RemotePath) -> Option<OpId> {
+        let id = self.last_on(path)?;
+        let entry = self.entries.get(&id)?;
+        let built_upon = entry.dependents.iter().any(|dependent| self.entries.contains_key(dependent));
+        (!entry.running && !built_upon).then_some(id)
+    }
+
+    /// Adds an operation, together with what waits already.
+    pub fn add(&mut self, op: Op, now: Instant) -> Changes {
+        let mut changes = Changes::default();
+        self.collapse(op, now, &mut changes);
+        changes
+    }
+
+    fn collapse(&mut self, mut op: Op, now: Instant, changes: &mut Changes) {
+        let last = self.malleable(&op.path);
+        let before = last.and_then(|id| Some((id, self.entries.get(&id)?.op.action.clone())));
+        match (&mut op.action, before) {
+            // A burst of saves arrives as the last one.
+            (Action::Put(new), Some((id, Action::Put(old)))) => {
+                changes.spools.push(old.spool);
+                new.base = old.base;
+                return self.replace(id, op, now, changes);
+            }
+            // Away and there again: new content for the old file.
+            (Action::Put(new), Some((id, Action::Unlink { base, file: true }))) => {
+                new.base = base;
+                self.drop_op(id, changes);
+            }
+            (Action::Unlink { .. }, Some((id, Action::Symlink { .. }))) => return self.drop_op(id, changes),
+            (Action::Unlink { base, .. }, Some((id, Action::Put(old)))) => {
+                self.drop_op(id, changes);
+                if old.base == Expected::Absent {
+                    return;
+                }
+                *base = old.base;
+            }
+            (Action::RemoveDir, Some((id, Action::MakeDir { .. }))) if !self.happens_below(&op.path) => {
+                return self.drop_op(id, changes);
+            }
+            (Action::Rename { to, replaced, dir: false, .. }, Some((id, Action::Put(old))))
+                if old.base == Expected::Absent =>
+            {
+                let put = Put { base: *replaced, ..old };
+                let moved = Op { path: to.clone(), action: Action::Put(put), ..op };
+                self.take_out(id);
+                changes.dropped.push((id, None));
+                return self.collapse(moved, now, changes);
+            }
+            (Action::SetAttr { perm, times, .. }, Some((id, old))) => {
+                if let Some(merged) = merge(old, *perm, *times) {
+                    return self.replace(id, Op { action: merged, ..op }, now, changes);
+                }
+            }
+            _ => {}
+        }
+        self.await_previous(&mut op);
+        self.push(op, now, changes);
+    }
+
+    fn happens_below(&self, path: &RemotePath) -> bool {
+        let prefix = below(path);
+        self.by_path.range(prefix.clone()..).next().is_some_and(|(key, _)| key.starts_with(&prefix))
+    }
+
+    /// What is expected on the server depends on operations that are not done yet.
+    fn await_previous(&self, op: &mut Op) {
+        let own = self.last_on(&op.path).map(Expected::After);
+        match &mut op.action {
+            Action::Put(put) => put.base = own.unwrap_or(put.base),
+            Action::Unlink { base, .. } => *base = own.unwrap_or(*base),
+            Action::Rename { to, base, replaced, .. } => {
+                *base = own.unwrap_or(*base);
+                *replaced = self.last_on(to).map_or(*replaced, Expected::After);
+            }
+            _ => {}
+        }
+    }
+
+    fn push(&mut self, op: Op, now: Instant, changes: &mut Changes) {
+        let id = OpId(self.next);
+        self.next += 1;
+        changes.put.push((id, op.clone()));
+        self.insert(id, op, now);
+    }
+
+    /// Puts an operation behind all others, as it is.
+    pub fn insert(&mut self, id: OpId, op: Op, now: Instant) {
+        self.next = self.next.max(id.0 + 1);
+        let deep = op.reaches_below();
+        let blockers: BTreeSet<OpId> = op.paths().flat_map(|path| self.related(path, deep)).collect();
+        for blocker in &blockers {
+            if let Some(entry) = self.entries.get_mut(blocker) {
+                entry.dependents.push(id);
+            }
+        }
+        for path in op.paths() {
+            self.by_path.entry(path.as_bytes().to_vec()).or_default().insert(id);
+        }
+        self.count(&op, true);
+        let due = now + SETTLE;
+        if blockers.is_empty() {
+            self.ready.insert((due, id));
+        }
+        let entry =
+            Entry { op, running: false, blockers: blockers.len(), dependents: Vec::new(), added: now, due, tries: 0 };
+        self.entries.insert(id, entry);
+    }
+
+    fn count(&mut self, op: &Op, more: bool) {
+        let bytes = if let Action::Put(put) = &op.action { put.len } else { 0 };
+        self.bytes = if more { self.bytes + bytes } else { self.bytes.saturating_sub(bytes) };
+        if op.ino != 0 {
+            let uses = self.by_ino.entry(op.ino).or_default();
+            *uses = if more { *uses + 1 } else { uses.saturating_sub(1) };
+            if *uses == 0 {
+                self.by_ino.remove(&op.ino);
+            }
+        }
+    }
+
+    fn replace(&mut self, id: OpId, op: Op, now: Instant, changes: &mut Changes) {
+        changes.put.push((id, op.clone()));
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let due = (now + SETTLE).min(entry.added + MAX_SETTLE);
+        if self.ready.remove(&(entry.due, id)) {
+            self.ready.insert((due, id));
+        }
+        entry.due = due;
+        let old = std::mem::replace(&mut entry.op, op.clone());
+        self.count(&old, false);
+        self.count(&op, true);
+    }
+
+    fn drop_op(&mut self, id: OpId, changes: &mut Changes) {
+        let spool = self.take_out(id).and_then(|entry| entry.op.spool());
+        changes.dropped.push((id, spool));
+    }
+
+    /// Takes an operation out; those that waited for it wait for one less.
+    fn take_out(&mut self, id: OpId) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        self.ready.remove(&(entry.due, id));
+        for path in entry.op.paths() {
+            if let Some(ids) = self.by_path.get_mut(path.as_bytes()) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.by_path.remove(path.as_bytes());
+                }
+            }
+        }
+        self.count(&entry.op, false);
+        for dependent in &entry.dependents {
+            if let Some(other) = self.entries.get_mut(dependent) {
+                other.blockers = other.blockers.saturating_sub(1);
+                if other.blockers == 0 && !other.running {
+                    self.ready.insert((other.due, *dependent));
+                }
+            }
+        }
+        Some(entry)
+    }
+
+    /// The next operation to carry out; with `hurry` none is waited for to settle.
+    pub fn take(&mut self, now: Instant, hurry: bool) -> Option<(OpId, Op, u32)> {
+        let &(due, id) = self.ready.first()?;
+        let tries = self.entries.get(&id)?.tries;
+        // One that failed has a reason to wait, whatever the hurry.
+        let hurried = hurry && tries == 0;
+        let found = if due <= now || hurried { Some((due, id)) } else { None };
+        let (due, id) = found.or_else(|| self.hurried(hurry))?;
+        self.ready.remove(&(due, id));
+        let entry = self.entries.get_mut(&id)?;
+        entry.running = true;
+        Some((id, entry.op.clone(), entry.tries))
+    }
+
+    fn hurried(&self, hurry: bool) -> Option<(Instant, OpId)> {
+        let fresh = |(_, id): &&(Instant, OpId)| self.entries.get(id).is_some_and(|entry| entry.tries == 0);
+        self.ready.iter().filter(|_| hurry).find(fresh).copied()
+    }
+
+    /// When the next operation is due.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.ready.first().map(|(due, _)| *due)
+    }
+
+    /// Not done: again later.
+    pub fn put_back(&mut self, id: OpId, due: Instant) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.running = false;
+            entry.tries += 1;
+            entry.due = due;
+            self.ready.insert((due, id));
+        }
+    }
+
+    /// Done, or given up. What it left behind is what the next operation on its path expects.
+    pub fn finish(&mut self, id: OpId, left: Expected) -> Option<Op> {
+        let entry = self.take_out(id)?;
+        let (source, target) = match &entry.op.action {
+            Action::Rename { to, .. } => (Expected::Absent, Some(to)),
+            _ => (left, None),
+        };
+        let source = if left == Expected::Unknown { Expected::Unknown } else { source };
+        for dependent in &entry.dependents {
+            if let Some(other) = self.entries.get_mut(dependent) {
+                other.op.previous_left(id, &entry.op.path, source);
+                if let Some(to) = target {
+                    other.op.previous_left(id, to, left);
+                }
+            }
+        }
+        Some(entry.op)
+    }
+
+    pub fn get(&self, id: OpId) -> Option<&Op> {
+        self.entries.get(&id).map(|entry| &entry.op)
+    }
+
+    /// How many run now.
+    pub fn running(&self) -> usize {
+        self.entries.values().filter(|entry| entry.running).count()
+    }
+}
+
+/// Permissions and times that can travel with what waits already.
+fn merge(mut old: Action, perm: Option<u16>, times: Option<(u32, u32)>) -> Option<Action> {
+    match &mut old {
+        Action::Put(put) => {
+            put.perm = perm.unwrap_or(put.perm);
+            put.mtime = times.map_or(put.mtime, |(_, mtime)| mtime);
+        }
+        Action::SetAttr { perm: old_perm, times: old_times, .. } => {
+            *old_perm = perm.or(*old_perm);
+            *old_times = times.or(*old_times);
+        }
+        Action::MakeDir { perm: old_perm } if times.is_none() => *old_perm = perm.unwrap_or(*old_perm),
+        _ => return None,
+    }
+    Some(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::{Area, Version};
+    use proptest::prelude::*;
+
+    fn path(text: &str) -> RemotePath {
+        RemotePath::parse(text).expect("valid")
+    }
+
+    fn op(at: &str, action: Action) -> Op {
+        Op { area: Area::Code, path: path(at), action, ino: 0, at: 0 }
+    }
+
+    fn put(at: &str, spool: u64, base: Expected) -> Op {
+        op(at, Action::Put(Put { spool: SpoolId(spool), len: 1, perm: 0o644, mtime: 1, base }))
+    }
+
+    fn rename(from: &str, to: &str, replaced: Expected) -> Op {
+        op(from, Action::Rename { to: path(to), base: Expected::Version(V), replaced, dir: false })
+    }
+
+    const V: Version = Version { size: 1, mtime: 1 };
+
+    fn all(queue: &Queue) -> Vec<String> {
+        queue.ops().map(|(_, op)| op.describe()).collect()
+    }
+
+    #[test]
+    fn a_temporary_file_that_is_renamed_is_one_save() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(put("a.tmp", 1, Expected::Absent), now);
+        queue.add(rename("a.tmp", "a", Expected::Version(V)), now);
+        let ops: Vec<&Op> = queue.ops().map(|(_, op)| op).collect();
+        assert_eq!(ops, [&put("a", 1, Expected::Version(V))]);
+        // vim's way: the old one aside, the new one under the old name, the old one away.
+        let mut queue = Queue::default();
+        queue.add(op("a", Action::Unlink { base: Expected::Version(V), file: true }), now);
+        queue.add(put("a", 2, Expected::Absent), now);
+        assert_eq!(queue.ops().map(|(_, op)| op).collect::<Vec<_>>(), [&put("a", 2, Expected::Version(V))]);
+    }
+
+    #[test]
+    fn what_comes_and_goes_never_reaches_the_server() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(op("d", Action::MakeDir { perm: 0o755 }), now);
+        queue.add(put("d/a", 1, Expected::Absent), now);
+        queue.add(put("d/a", 2, Expected::Absent), now);
+        let gone = queue.add(op("d/a", Action::Unlink { base: Expected::Absent, file: true }), now);
+        assert_eq!(gone.dropped, [(OpId(1), Some(SpoolId(2)))]);
+        queue.add(op("d", Action::RemoveDir), now);
+        assert!(queue.is_empty() && queue.bytes() == 0 && queue.next_due().is_none(), "{:?}", all(&queue));
+    }
+
+    #[test]
+    fn what_runs_is_not_changed_any_more_and_its_result_is_the_next_base() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(put("a", 1, Expected::Absent), now);
+        let (first, ..) = queue.take(now + SETTLE, false).expect("due");
+        queue.add(put("a", 2, Expected::Absent), now);
+        queue.add(rename("a", "b", Expected::Absent), now);
+        queue.add(put("b", 3, Expected::Version(V)), now);
+        assert_eq!(queue.len(), 4);
+        assert!(queue.take(now + MAX_SETTLE, false).is_none(), "all wait for the first");
+        let next = Version { size: 9, mtime: 9 };
+        queue.finish(first, Expected::Version(next));
+        let (second, op, _) = queue.take(now + MAX_SETTLE, false).expect("due");
+        assert_eq!(op, put("a", 2, Expected::Version(next)));
+        queue.finish(second, Expected::Version(V));
+        let (third, op, _) = queue.take(now + MAX_SETTLE, false).expect("due");
+        assert_eq!(op, rename("a", "b", Expected::Absent));
+        queue.finish(third, Expected::Version(V));
+        let (_, op, _) = queue.take(now + MAX_SETTLE, false).expect("due");
+        assert_eq!(op, put("b", 3, Expected::Version(V)));
+    }
+
+    #[test]
+    fn independent_operations_go_together_and_dependent_ones_in_order() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(op("d", Action::MakeDir { perm: 0o755 }), now);
+        for name in ["d/a", "d/b"] {
+            queue.add(put(name, 1, Expected::Absent), now);
+        }
+        queue.add(put("d-other", 1, Expected::Absent), now);
+        queue.add(op("d", Action::SetAttr { perm: None, times: Some((1, 1)), link: false }), now);
+        let later = now + SETTLE;
+        let (dir, first, _) = queue.take(later, false).expect("due");
+        assert_eq!(first.path, path("d"));
+        assert_eq!(queue.take(later, false).expect("due").1.path, path("d-other"));
+        assert!(queue.take(later, false).is_none());
+        queue.finish(dir, Expected::Absent);
+        let (a, ..) = queue.take(later, false).expect("due");
+        let (b, ..) = queue.take(later, false).expect("due");
+        assert!(queue.take(later, false).is_none(), "the directory's times come after its files");
+        queue.finish(a, Expected::Version(V));
+        queue.finish(b, Expected::Version(V));
+        assert!(matches!(queue.take(later, false), Some((_, Op { action: Action::SetAttr { .. }, .. }, _))));
+    }
+
+    #[test]
+    fn attributes_travel_with_the_content_and_failures_are_waited_for() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(put("a", 1, Expected::Absent), now);
+        queue.add(op("a", Action::SetAttr { perm: Some(0o755), times: Some((7, 8)), link: false }), now);
+        let (id, op, _) = queue.take(now, true).expect("in a hurry");
+        assert!(matches!(op.action, Action::Put(Put { perm: 0o755, mtime: 8, .. })), "{op:?}");
+        queue.put_back(id, now + Duration::from_secs(5));
+        assert!(queue.take(now + SETTLE, true).is_none(), "a failure is not hurried");
+        assert!(queue.take(now + Duration::from_secs(6), false).is_some());
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Put(u8),
+        Unlink(u8),
+        Rename(u8, u8),
+        Take,
+        Finish,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let name = 0..4_u8;
+        prop_oneof![
+            name.clone().prop_map(Step::Put),
+            name.clone().prop_map(Step::Unlink),
+            (name.clone(), name).prop_map(|(a, b)| Step::Rename(a, b)),
+            Just(Step::Take),
+            Just(Step::Finish),
+        ]
+    }
+
+    proptest! {
+        /// Whatever is collapsed and in whatever order things are taken: the server ends as if every step had been sent.
+        #[test]
+        fn the_server_ends_where_the_steps_lead(steps in proptest::collection::vec(step(), 0..60)) {
+            let (mut queue, now) = (Queue::default(), Instant::now());
+            let (mut local, mut server) = (BTreeMap::<u8, u64>::new(), BTreeMap::<u8, u64>::new());
+            let mut running: Vec<(OpId, Op)> = Vec::new();
+            let name = |n: u8| format!("f{n}");
+            let known = |server: &BTreeMap<u8, u64>, n: u8| {
+                server.get(&n).map_or(Expected::Absent, |v| Expected::Version(Version { size: *v, mtime: 0 }))
+            };
+            let number = |path: &RemotePath| path.as_bytes()[1] - b'0';
+            let mut spool = 0;
+            let carry_out = |server: &mut BTreeMap<u8, u64>, op: &Op| -> Expected {
+                let at = number(&op.path);
+                match &op.action {
+                    Action::Put(put) => {
+                        assert_eq!(put.base, known(server, at), "{op:?}");
+                        server.insert(at, put.spool.0);
+                        Expected::Version(Version { size: put.spool.0, mtime: 0 })
+                    }
+                    Action::Unlink { base, .. } => {
+                        assert_eq!(*base, known(server, at), "{op:?}");
+                        server.remove(&at);
+                        Expected::Absent
+                    }
+                    Action::Rename { to, base, replaced, .. } => {
+                        assert_eq!(*base, known(server, at), "{op:?}");
+                        assert_eq!(*replaced, known(server, number(to)), "{op:?}");
+                        let content = server.remove(&at).expect("something to move");
+                        server.insert(number(to), content);
+                        Expected::Version(Version { size: content, mtime: 0 })
+                    }
+                    _ => unreachable!("not generated"),
+                }
+            };
+            for step in steps {
+                match step {
+                    Step::Put(n) => {
+                        spool += 1;
+                        local.insert(n, spool);
+                        queue.add(put(&name(n), spool, known(&server, n)), now);
+                    }
+                    Step::Unlink(n) if local.remove(&n).is_some() => {
+                        queue.add(op(&name(n), Action::Unlink { base: known(&server, n), file: true }), now);
+                    }
+                    Step::Rename(a, b) if a != b && local.contains_key(&a) => {
+                        let content = local.remove(&a).expect("there");
+                        local.insert(b, content);
+                        let action = Action::Rename { to: path(&name(b)), base: known(&server, a), replaced: known(&server, b), dir: false };
+                        queue.add(op(&name(a), action), now);
+                    }
+                    Step::Take => running.extend(queue.take(now, true).map(|(id, op, _)| (id, op))),
+                    Step::Finish if !running.is_empty() => {
+                        let (id, op) = running.remove(0);
+                        let left = carry_out(&mut server, &op);
+                        queue.finish(id, left);
+                    }
+                    _ => {}
+                }
+            }
+            loop {
+                running.extend(queue.take(now, true).map(|(id, op, _)| (id, op)));
+                if running.is_empty() { break }
+                let (id, op) = running.remove(0);
+                let left = carry_out(&mut server, &op);
+                queue.finish(id, left);
+            }
+            prop_assert!(queue.is_empty());
+            prop_assert_eq!(server, local);
+        }
+    }
+}

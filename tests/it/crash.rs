@@ -1,0 +1,201 @@
+//! Nothing lost: the driver dies, the link goes, both sides write; what was accepted is on the server in the end.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use pantheonfs::sim::SimConfig;
+
+use crate::common::eventually;
+use crate::common::mounted::Mounted;
+
+/// Ends the driver as the out-of-memory killer does.
+fn kill(m: &Mounted) {
+    let wanted = m.dir().to_string_lossy().into_owned();
+    let processes = fs::read_dir("/proc").expect("listed");
+    for process in processes.flatten() {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|&b| b == 0).collect();
+        if words.contains(&&b"--report"[..]) && words.contains(&wanted.as_bytes()) {
+            // Not by a program: a child that closes what it inherited is a `close` for the kernel.
+            let pid = process.file_name().to_str().and_then(|pid| pid.parse().ok()).expect("a number");
+            let pid = rustix::process::Pid::from_raw(pid).expect("not zero");
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+        }
+    }
+    eventually("it is dead", || fs::metadata(m.dir()).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN)));
+}
+
+fn mount_again(m: &Mounted) -> String {
+    m.mount(&format!("{}.dev", m.sim_ref().site()), &format!("{},timeout=5", m.sim_ref().options())).ok().err()
+}
+
+fn site() -> Option<Mounted> {
+    Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5")
+}
+
+#[test]
+fn what_close_accepted_survives_the_death_of_the_driver() {
+    let Some(m) = site() else { return };
+    fs::read_dir(m.path("wp-content")).expect("known");
+    m.control("stall", r#"{"stalled": true}"#);
+    fs::write(m.path("index.php"), "saved").expect("saved");
+    fs::create_dir(m.path("wp-content/new")).expect("made");
+    fs::write(m.path("wp-content/new/a.php"), "first").expect("saved");
+    fs::write(m.path("wp-content/new/a.php"), "second").expect("saved");
+    fs::rename(m.path("wp-load.php"), m.path("wp-loaded.php")).expect("moved");
+    fs::remove_file(m.path("wp-blog-header.php")).expect("removed");
+    let mut unfinished = File::create(m.path("unfinished.php")).expect("created");
+    unfinished.write_all(b"half a fi").expect("written");
+    kill(&m);
+    drop(unfinished);
+    m.control("stall", r#"{"stalled": false}"#);
+    assert!(mount_again(&m).contains("that the last mount could not send are on the server now"));
+    assert_eq!(fs::read(m.there("index.php")).expect("there"), b"saved");
+    assert_eq!(fs::read(m.there("wp-content/new/a.php")).expect("there"), b"second");
+    assert!(m.there("wp-loaded.php").exists() && !m.there("wp-load.php").exists());
+    assert!(!m.there("wp-blog-header.php").exists());
+    assert!(!m.there("unfinished.php").exists(), "nobody said that it was finished");
+    let status = m.status();
+    assert_eq!((&status["conflicts"], &status["stranded"]), (&serde_json::json!([]), &serde_json::json!([])));
+    let spool = m.surroundings().state().join(format!("{}.dev/spool", m.sim_ref().site()));
+    assert_eq!(fs::read_dir(spool).expect("listed").count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn a_barrier_means_that_the_server_has_everything() {
+    let Some(m) = site() else { return };
+    for n in 0..200 {
+        fs::write(m.path(&format!("wp-content/{n}.php")), n.to_string()).expect("saved");
+    }
+    let place = m.dir().to_string_lossy().into_owned();
+    m.surroundings().run(&["sync", &place]).ok();
+    for n in 0..200 {
+        assert_eq!(fs::read(m.there(&format!("wp-content/{n}.php"))).expect("there"), n.to_string().as_bytes());
+    }
+    assert_eq!(m.surroundings().run(&["sync", &place]).ok().out(), "nothing waited\n");
+    m.control("stall", r#"{"stalled": true}"#);
+    fs::write(m.path("wp-content/0.php"), "later").expect("saved");
+    m.surroundings().run(&["sync", &place]).fails(13, &["1 change(s) are not on the server yet", "0.php"]);
+    m.control("stall", r#"{"stalled": false}"#);
+    eventually("it gets through", || m.surroundings().run(&["sync", &place]).code() == 0);
+    assert_eq!(fs::read(m.there("wp-content/0.php")).expect("there"), b"later");
+}
+
+#[test]
+fn both_sides_change_and_nothing_is_lost() {
+    let Some(m) = site() else { return };
+    for name in ["edited-deleted", "deleted-edited", "moved-taken"] {
+        fs::write(m.path(name), "base").expect("written");
+    }
+    m.barrier().expect("sent");
+    // The link is away; both sides work.
+    m.control("stall", r#"{"stalled": true}"#);
+    fs::write(m.path("edited-deleted"), "mine").expect("saved");
+    fs::remove_file(m.path("deleted-edited")).expect("removed");
+    fs::write(m.path("both-created"), "mine").expect("saved");
+    fs::rename(m.path("moved-taken"), m.path("target")).expect("moved");
+    fs::remove_file(m.there("edited-deleted")).expect("removed there");
+    fs::write(m.there("deleted-edited"), "theirs, and longer").expect("edited there");
+    fs::write(m.there("both-created"), "theirs").expect("created there");
+    fs::write(m.there("target"), "theirs, too").expect("created there");
+    m.control("stall", r#"{"stalled": false}"#);
+    eventually("everything was decided", || m.status()["waiting"] == 0);
+    assert!(!m.there("edited-deleted").exists());
+    assert_eq!(fs::read(m.there("deleted-edited")).expect("there"), b"theirs, and longer");
+    assert_eq!(fs::read(m.there("both-created")).expect("there"), b"theirs");
+    assert_eq!(fs::read(m.there("target")).expect("there"), b"theirs, too");
+    assert_eq!(fs::read(m.there("moved-taken")).expect("it never moved"), b"base");
+    assert_eq!(fs::read(m.path(".pantheon/conflicts/code/edited-deleted")).expect("kept"), b"mine");
+    assert_eq!(fs::read(m.path(".pantheon/conflicts/code/both-created")).expect("kept"), b"mine");
+    // And what is there is shown here.
+    for (name, content) in
+        [("deleted-edited", "theirs, and longer"), ("both-created", "theirs"), ("target", "theirs, too")]
+    {
+        eventually(name, || fs::read(m.path(name)).is_ok_and(|bytes| bytes == content.as_bytes()));
+    }
+    eventually("moved-taken", || fs::read(m.path("moved-taken")).is_ok_and(|bytes| bytes == b"base"));
+}
+
+/// Everything below a directory: path to content.
+fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let (mut out, mut dirs) = (BTreeMap::new(), vec![root.to_owned()]);
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).expect("listed") {
+            let path = entry.expect("an entry").path();
+            let name = path.strip_prefix(root).expect("below").to_string_lossy().into_owned();
+            if name == ".pantheon" || path.is_symlink() {
+                continue;
+            }
+            if path.is_dir() {
+                out.insert(format!("{name}/"), Vec::new());
+                dirs.push(path);
+            } else {
+                out.insert(name, fs::read(&path).expect("readable"));
+            }
+        }
+    }
+    out
+}
+
+/// A tree is written, changed, moved and removed while the driver dies again and again and the link is cut: in the end the
+/// server has exactly what a local directory has after the same work.
+#[test]
+fn a_tree_survives_deaths_and_cuts() {
+    let Some(m) = site() else { return };
+    let local = m.surroundings().path("local");
+    fs::create_dir(&local).expect("made");
+    fs::create_dir(m.path("work")).expect("made");
+    let both = |work: &dyn Fn(&Path)| {
+        work(&local);
+        work(&m.path("work"));
+    };
+    for round in 0..6_u32 {
+        both(&|root| {
+            let dir = root.join(format!("d{}", round % 3));
+            if dir.exists() && round % 2 == 1 {
+                fs::remove_dir_all(&dir).expect("removed");
+            }
+            fs::create_dir_all(&dir).expect("made");
+            for n in 0..20 {
+                let size = (n * 977 + round * 13) % 5000;
+                fs::write(dir.join(format!("f{n}")), vec![b'a' + (round % 26) as u8; size as usize]).expect("saved");
+            }
+            fs::rename(dir.join("f1"), dir.join("moved")).expect("moved");
+            fs::remove_file(dir.join("f2")).expect("removed");
+            let mut append = OpenOptions::new().append(true).open(dir.join("f3")).expect("opened");
+            append.write_all(b" and more").expect("appended");
+        });
+        m.control("cut", "{}");
+        std::thread::sleep(Duration::from_millis(u64::from(round) * 60));
+        kill(&m);
+        mount_again(&m);
+    }
+    m.barrier().expect("sent");
+    assert_eq!(tree(&m.there("work")), tree(&local), "the server");
+    assert_eq!(tree(&m.path("work")), tree(&local), "the mount");
+    assert_eq!(m.status()["conflicts"], serde_json::json!([]));
+}
+
+#[test]
+fn a_damaged_journal_is_said_and_the_rest_is_kept() {
+    let Some(m) = site() else { return };
+    fs::read(m.path("index.php")).expect("known");
+    m.control("stall", r#"{"stalled": true}"#);
+    fs::write(m.path("index.php"), "saved").expect("saved");
+    fs::write(m.path("second.php"), "saved, too").expect("saved");
+    kill(&m);
+    let journal = m.surroundings().state().join(format!("{}.dev/journal", m.sim_ref().site()));
+    let mut bytes = fs::read(&journal).expect("there");
+    let last = bytes.iter().rposition(|b| *b != 0).expect("something");
+    bytes[last] ^= 0x20;
+    fs::write(&journal, &bytes).expect("damaged");
+    m.control("stall", r#"{"stalled": false}"#);
+    let said = mount_again(&m);
+    assert!(said.contains("damaged after byte"), "{said}");
+    assert_eq!(fs::read(m.there("index.php")).expect("there"), b"saved", "what is in front of the damage is sent");
+    let kept = fs::read_dir(journal.parent().expect("a directory")).expect("listed").flatten();
+    assert!(kept.into_iter().any(|e| e.file_name().to_string_lossy().starts_with("journal.damaged")));
+}
