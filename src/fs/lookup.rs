@@ -28,6 +28,7 @@ impl Fs {
         }
         let object = self.object(parent);
         let name = Name::new(name).map_err(|e| FsError::new("lookup", &object, e))?;
+        self.is_directory("lookup", parent, &object)?;
         self.ensure_listed("lookup", parent, self.freshness(parent), wait)?;
         match self.0.table.child(parent, &name) {
             Child::Positive(view) => {

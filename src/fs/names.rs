@@ -33,10 +33,19 @@ impl Fs {
         let name = Name::new(name).map_err(|e| FsError::new(op, &dir, e))?;
         let path = dir.join(&name);
         self.reserved(op, parent, &name)?;
+        self.is_directory(op, parent, &dir)?;
         let permit = self.permit(op, parent, &path, wait)?;
         self.ensure_listed(op, parent, self.freshness(parent), wait)?;
         self.may_record(op, &path, wait)?;
         Ok(Target { parent, name, path, area: permit.area() })
+    }
+
+    pub(super) fn is_directory(&self, op: &'static str, ino: Ino, path: &RemotePath) -> FsResult<()> {
+        match self.0.table.view(ino) {
+            Some(view) if view.attr.is_dir() => Ok(()),
+            Some(_) => Err(FsError::new(op, path, Cause::NotADirectory)),
+            None => Err(FsError::new(op, path, Cause::NotFound)),
+        }
     }
 
     fn existing(&self, op: &'static str, target: &Target) -> FsResult<NodeView> {
@@ -223,10 +232,14 @@ impl Fs {
         if let Some(view) = replaced.filter(|view| view.attr.is_dir()) {
             self.record(view.ino, &target.path, Action::RemoveDir)?;
         }
-        let replaced = replaced.filter(|view| !view.attr.is_dir() && !is_litter(&target.path));
+        if let Some(view) = replaced.filter(|view| view.attr.kind == FileKind::Symlink) {
+            // New content can only take the place of content.
+            self.record(view.ino, &target.path, Action::Unlink { base: view.server.into(), file: false })?;
+        }
+        let replaced = replaced.filter(|view| view.attr.is_file() && !is_litter(&target.path));
         if self.is_unrecorded(moved) {
             // The object exists only here: it takes the place, and what was there becomes the base of its content.
-            let base = replaced.filter(|view| view.attr.kind == FileKind::File).and_then(|view| view.server);
+            let base = replaced.and_then(|view| view.server);
             self.0.table.adopt_base(moved.ino, base);
             return Ok(());
         }

@@ -108,6 +108,7 @@ impl Fs {
         let name = Name::new(name).map_err(|e| FsError::new("create", &object, e))?;
         let object = object.join(&name);
         self.reserved("create", parent, &name)?;
+        self.is_directory("create", parent, &object)?;
         self.permit("create", parent, &object, wait)?;
         self.ensure_listed("create", parent, self.freshness(parent), wait)?;
         if let Child::Positive(view) = self.0.table.child(parent, &name) {

@@ -23,7 +23,7 @@ const MAX_RUNNING_BYTES: u64 = 16 * 1024 * 1024;
 /// How often the thread looks whether the mount still exists.
 const TICK: Duration = Duration::from_millis(500);
 /// Pauses before an operation is tried again.
-const LINK_PAUSE: Duration = Duration::from_millis(500);
+const LINK_PAUSE: Duration = Duration::from_millis(100);
 const GATE_PAUSE: Duration = Duration::from_millis(500);
 const FULL_PAUSE: Duration = Duration::from_secs(10);
 const FAILURE_PAUSE: Duration = Duration::from_secs(2);
@@ -98,7 +98,7 @@ pub(super) fn start(weak: Weak<Shared>, journal: Arc<Journal>) {
 
 impl Fs {
     fn carry_out(&self, id: OpId, op: &Op, tries: u32) {
-        match self.attempt(op) {
+        match self.attempt(id, op) {
             Outcome::Done(left) => self.done(id, op, left),
             Outcome::Later(pause, why) => {
                 log::debug!("{}: later ({why})", op.describe());
@@ -125,7 +125,7 @@ impl Fs {
         }
     }
 
-    fn attempt(&self, op: &Op) -> Outcome {
+    fn attempt(&self, id: OpId, op: &Op) -> Outcome {
         if let Link::Down { why, .. } = self.0.remote.link() {
             return Outcome::Later(LINK_PAUSE, why);
         }
@@ -139,7 +139,7 @@ impl Fs {
             Err(Refused::Closed(reason)) => return Outcome::Closed(reason),
         };
         let done = match &op.action {
-            Action::Put(put) => self.send_content(&permit, op, put),
+            Action::Put(put) => self.send_content(&permit, id, op, put),
             Action::MakeDir { perm } => self.make_dir(&permit, op, *perm),
             Action::Symlink { text } => self.make_link(&permit, op, text),
             Action::Unlink { base, .. } => self.unlink_there(&permit, &op.path, *base),
@@ -178,10 +178,11 @@ impl Fs {
         }
     }
 
-    fn send_content(&self, permit: &WritePermit, op: &Op, put: &Put) -> Result<Outcome, RemoteError> {
+    fn send_content(&self, permit: &WritePermit, id: OpId, op: &Op, put: &Put) -> Result<Outcome, RemoteError> {
         let base = match put.base {
             Expected::Absent => Base::Absent,
             Expected::Version(version) => Base::Version(version),
+            Expected::Ours => Base::Any,
             Expected::After(_) | Expected::Unknown => {
                 return Ok(Outcome::Conflict("the save before it could not be sent".into()));
             }
@@ -194,14 +195,29 @@ impl Fs {
             }
         };
         let how = Store { base, perm: Some(put.perm), mtime: Some(put.mtime), temp_dir: self.temp_dir(op.area) };
-        match self.0.remote.store(permit, &op.path, &source, put.len, &how) {
+        let store = |how: &Store| {
+            let touch = || self.0.journal.touched(id);
+            self.0.remote.store_noting(permit, &op.path, &source, put.len, how, &touch)
+        };
+        let mut stored = store(&how);
+        if let (Base::Absent, Err(error)) = (base, &stored)
+            && let ErrorKind::Conflict { found: Some(found) } = &error.kind
+            && found.size < put.len
+            && self.same_there(&op.path, *found, &source)
+        {
+            // The beginning of ours: an attempt whose end nobody saw made it, and nothing is lost by going on.
+            stored = store(&Store { base: Base::Version(*found), ..how });
+        }
+        match stored {
             Ok(attr) => {
                 self.stored(op, put, attr, &source);
                 Ok(Outcome::Done(Expected::Version(attr.version())))
             }
             // Sent by an attempt whose end nobody saw, or by somebody else: the same bytes are no conflict.
             Err(error) => match &error.kind {
-                ErrorKind::Conflict { found: Some(found) } if self.same_there(&op.path, *found, &source, put.len) => {
+                ErrorKind::Conflict { found: Some(found) }
+                    if found.size == put.len && self.same_there(&op.path, *found, &source) =>
+                {
                     let attr = Attr { perm: put.perm, ..file_attr(*found) };
                     self.stored(op, put, attr, &source);
                     Ok(Outcome::Done(Expected::Version(*found)))
@@ -211,13 +227,11 @@ impl Fs {
         }
     }
 
-    fn same_there(&self, path: &RemotePath, found: Version, ours: &File, len: u64) -> bool {
-        if found.size != len {
-            return false;
-        }
+    /// Whether what is there is what ours begins with.
+    fn same_there(&self, path: &RemotePath, found: Version, ours: &File) -> bool {
         let Ok(theirs) = self.0.content.read_anew(path, found, Deadline::after(COMPARE_LIMIT)) else { return false };
         let mut bytes = vec![0; theirs.len()];
-        theirs.len() as u64 == len && ours.read_exact_at(&mut bytes, 0).is_ok() && bytes == theirs
+        theirs.len() as u64 == found.size && ours.read_exact_at(&mut bytes, 0).is_ok() && bytes == theirs
     }
 
     /// The server has the content now.

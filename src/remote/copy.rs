@@ -60,7 +60,8 @@ impl Copying<'_> {
         }
         let base = if self.replace { Base::Any } else { Base::Absent };
         let how = Store { base, perm: Some(attr.perm), mtime: Some(attr.mtime), temp_dir: None };
-        store::store(self.inner, self.permit, to, Source { file: &local, len: attr.size }, &how).map_err(exists)?;
+        store::store(self.inner, self.permit, to, Source { file: &local, len: attr.size }, &how, &|| {})
+            .map_err(exists)?;
         self.unchanged(from, attr)?;
         self.unlink(from)
     }

@@ -167,6 +167,20 @@ impl Remote {
         len: u64,
         how: &Store,
     ) -> RemoteResult<Attr> {
-        store::store(&self.0, permit, path, store::Source { file: source, len }, how)
+        self.store_noting(permit, path, source, len, how, &|| {})
+    }
+
+    /// Like [`Remote::store`]; `touch` is called right before the old content is written over in place, from where on only
+    /// another attempt makes the file whole.
+    pub fn store_noting(
+        &self,
+        permit: &WritePermit,
+        path: &RemotePath,
+        source: &File,
+        len: u64,
+        how: &Store,
+        touch: &dyn Fn(),
+    ) -> RemoteResult<Attr> {
+        store::store(&self.0, permit, path, store::Source { file: source, len }, how, touch)
     }
 }

@@ -39,6 +39,8 @@ struct State {
     down_since: Instant,
     why: String,
     parked: Vec<(Deadline, Parked)>,
+    /// The connection that was lost last had been of use.
+    served: bool,
     closed: bool,
 }
 
@@ -77,6 +79,7 @@ impl Inner {
             down_since: Instant::now(),
             why: "not connected yet".into(),
             parked: Vec::new(),
+            served: false,
             closed: false,
         };
         let inner = Arc::new(Self {
@@ -147,7 +150,10 @@ impl Inner {
             log::info!("connection {epoch} ended: {why}");
             state.down_since = Instant::now();
             state.why = why.to_owned();
-            state.session.take()
+            let gone = state.session.take();
+            // The first request is our own.
+            state.served = gone.as_ref().is_some_and(|session| session.engine.counters().requests > 1);
+            gone
         };
         if let Some(session) = gone {
             session.readers.clear();
@@ -312,31 +318,37 @@ pub(super) struct Call<'a> {
 }
 
 fn supervise(weak: &Weak<Inner>, heard: &mpsc::Receiver<()>) {
-    let (mut epoch, mut failures, mut began) = (1, 0, Instant::now());
+    let (mut epoch, mut failures, mut began, mut just_lost) = (1, 0, Instant::now(), true);
     let mut last_requests = (0, Instant::now());
     loop {
         let wait = {
             let Some(inner) = weak.upgrade() else { return };
-            let state = inner.lock();
+            let mut state = inner.lock();
             if state.closed {
                 return;
             }
-            let up = state.session.clone();
+            let (up, served) = (state.session.clone(), std::mem::take(&mut state.served));
             drop(state);
             match up {
                 Some(session) => {
-                    failures = 0;
                     inner.tend(&session, &mut last_requests);
                     TICK
                 }
-                // It came and went at once: a server that does so is not asked again in a hurry.
-                None if began.elapsed() < BACKOFF[1] => BACKOFF[1],
+                // It came and went at once, and served nobody: such a server is not asked again in a hurry.
+                None if std::mem::take(&mut just_lost) && began.elapsed() < BACKOFF[1] && !served => {
+                    failures += 1;
+                    BACKOFF[(failures - 1).min(BACKOFF.len() - 1)]
+                }
                 None => {
+                    if served {
+                        failures = 0;
+                    }
                     epoch += 1;
                     match inner.reconnect(epoch) {
                         Ok(()) => {
                             last_requests = (0, Instant::now());
                             began = Instant::now();
+                            just_lost = true;
                             TICK
                         }
                         Err(why) => {

@@ -61,12 +61,13 @@ pub(super) fn store(
     path: &RemotePath,
     source: Source<'_>,
     how: &Store,
+    touch: &dyn Fn(),
 ) -> RemoteResult<Attr> {
     // Set once a request that may have changed the file was sent: after a loss the change is ours.
     let touched = AtomicBool::new(false);
     inner.retry("store", path, |call| {
         let base = if touched.load(Ordering::Relaxed) { Base::Any } else { how.base };
-        let storing = Storing { call, permit, path, source, how, touched: &touched };
+        let storing = Storing { call, permit, path, source, how, touched: &touched, touch };
         match base {
             Base::Absent => storing.create(),
             Base::Version(_) | Base::Any => storing.replace(base),
@@ -81,6 +82,7 @@ struct Storing<'a> {
     source: Source<'a>,
     how: &'a Store,
     touched: &'a AtomicBool,
+    touch: &'a dyn Fn(),
 }
 
 impl Storing<'_> {
@@ -250,6 +252,7 @@ impl Storing<'_> {
             (Err(kind), Ok(_)) | (Err(_), Err(kind)) => return Err(kind),
         };
         self.permit.still_valid()?;
+        (self.touch)();
         self.touched.store(true, Ordering::Relaxed);
         self.write_all(&handle, self.how.perm).inspect_err(|_| drop(self.close(&handle)))
     }

@@ -20,11 +20,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::op::{Action, Expected, Op, OpId, SpoolId};
+use super::op::{Expected, Op, OpId, SpoolId};
 use super::queue::Queue;
 use super::records::Records;
 use super::spool::Spool;
-use crate::path::RemotePath;
 
 const KIND: u8 = b'J';
 /// The journal is written anew when it has grown to this (bytes) and most of it is history.
@@ -134,8 +133,9 @@ impl Journal {
         let unused = {
             let mut state = self.lock();
             let changes = state.queue.add(op, Instant::now());
-            let mut records: Vec<Record> = changes.dropped.iter().map(|(id, _)| Record::Gone(*id)).collect();
-            records.extend(changes.put.into_iter().map(|(id, op)| Record::Op(id, op)));
+            // The new first: if the end is torn off, the old is still there.
+            let mut records: Vec<Record> = changes.put.into_iter().map(|(id, op)| Record::Op(id, op)).collect();
+            records.extend(changes.dropped.iter().map(|(id, _)| Record::Gone(*id)));
             self.log.append(&records)?;
             self.changed.notify_all();
             let dropped = changes.dropped.into_iter().filter_map(|(_, spool)| spool);
@@ -172,6 +172,15 @@ impl Journal {
                 return Next::Idle;
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// From here on the server may have half of the content.
+    pub fn touched(&self, id: OpId) {
+        let mut state = self.lock();
+        let Some(op) = state.queue.touched(id) else { return };
+        if let Err(error) = self.log.append(&[Record::Op(id, op)]) {
+            log::error!("the journal: {error}");
         }
     }
 
@@ -256,18 +265,17 @@ fn fold(records: Vec<Record>) -> BTreeMap<OpId, Op> {
     let mut ops: BTreeMap<OpId, Op> = BTreeMap::new();
     for record in records {
         match record {
-            Record::Op(id, op) => drop(ops.insert(id, op)),
+            Record::Op(id, op) => {
+                // Folded into this one; the record that says so may have been torn off.
+                if let Some(spool) = op.spool() {
+                    ops.retain(|_, older| older.spool() != Some(spool));
+                }
+                ops.insert(id, op);
+            }
             Record::Gone(id) => drop(ops.remove(&id)),
             Record::Done(id, left) => {
                 let Some(done) = ops.remove(&id) else { continue };
-                let paths: Vec<RemotePath> = done.paths().cloned().collect();
-                let renamed = matches!(done.action, Action::Rename { .. });
-                for op in ops.values_mut() {
-                    for (n, path) in paths.iter().enumerate() {
-                        let here = if renamed && n == 0 && left != Expected::Unknown { Expected::Absent } else { left };
-                        op.previous_left(id, path, here);
-                    }
-                }
+                ops.values_mut().for_each(|op| op.settle(id, &done, left));
             }
         }
     }
@@ -278,7 +286,8 @@ fn fold(records: Vec<Record>) -> BTreeMap<OpId, Op> {
 mod tests {
     use super::*;
     use crate::attr::{Area, Version};
-    use crate::write::Put;
+    use crate::path::RemotePath;
+    use crate::write::{Action, Put};
 
     fn put(journal: &Journal, at: &str, content: &[u8], base: Expected) -> Op {
         let spool = journal.new_spool().expect("made");

@@ -23,6 +23,8 @@ pub enum Expected {
     After(OpId),
     /// The operation before it failed: nobody knows.
     Unknown,
+    /// We have begun to write over it: whatever is there is ours to finish.
+    Ours,
 }
 
 impl From<Option<Version>> for Expected {
@@ -129,20 +131,31 @@ impl Op {
         }
     }
 
-    /// Takes over what an earlier operation left at `path`.
-    pub(super) fn previous_left(&mut self, previous: OpId, path: &RemotePath, left: Expected) {
-        let settle = |expected: &mut Expected| {
-            if *expected == Expected::After(previous) {
-                *expected = left;
-            }
-        };
-        let own = self.path == *path;
+    /// What is left at `path` by this operation, if it left that at its (new) path.
+    pub(super) fn left_at(&self, path: &RemotePath, left: Expected) -> Expected {
+        match &self.action {
+            // The old name leads nowhere now.
+            Action::Rename { .. } if self.path == *path && left != Expected::Unknown => Expected::Absent,
+            _ => left,
+        }
+    }
+
+    /// Every expectation, with the path that it is about.
+    pub(super) fn expectations(&mut self) -> Vec<(RemotePath, &mut Expected)> {
         match &mut self.action {
-            Action::Put(put) if own => settle(&mut put.base),
-            Action::Unlink { base, .. } if own => settle(base),
-            Action::Rename { base, .. } if own => settle(base),
-            Action::Rename { to, replaced, .. } if to == path => settle(replaced),
-            _ => {}
+            Action::Put(put) => vec![(self.path.clone(), &mut put.base)],
+            Action::Unlink { base, .. } => vec![(self.path.clone(), base)],
+            Action::Rename { to, base, replaced, .. } => vec![(self.path.clone(), base), (to.clone(), replaced)],
+            Action::MakeDir { .. } | Action::Symlink { .. } | Action::RemoveDir | Action::SetAttr { .. } => Vec::new(),
+        }
+    }
+
+    /// An earlier operation is over: what was expected of it is known.
+    pub(super) fn settle(&mut self, id: OpId, previous: &Op, left: Expected) {
+        for (path, expected) in self.expectations() {
+            if *expected == Expected::After(id) {
+                *expected = previous.left_at(&path, left);
+            }
         }
     }
 }

@@ -45,6 +45,8 @@ pub struct Queue {
     /// Operations by the paths that they change, oldest first.
     by_path: BTreeMap<Vec<u8>, BTreeSet<OpId>>,
     by_ino: HashMap<u64, usize>,
+    /// Operations that expect what an earlier one leaves.
+    expecting: HashMap<OpId, Vec<OpId>>,
     /// Not running and waiting for nobody, by the time at which they are due.
     ready: BTreeSet<(Instant, OpId)>,
     next: u64,
@@ -161,6 +163,7 @@ impl Queue {
             // A burst of saves arrives as the last one.
             (Action::Put(new), Some((id, Action::Put(old)))) => {
                 changes.spools.push(old.spool);
+                // `Ours` too: half of the old content may be there, and the new one makes it whole.
                 new.base = old.base;
                 return self.replace(id, op, now, changes);
             }
@@ -207,16 +210,29 @@ impl Queue {
 
     /// What is expected on the server depends on operations that are not done yet.
     fn await_previous(&self, op: &mut Op) {
-        let own = self.last_on(&op.path).map(Expected::After);
-        match &mut op.action {
-            Action::Put(put) => put.base = own.unwrap_or(put.base),
-            Action::Unlink { base, .. } => *base = own.unwrap_or(*base),
-            Action::Rename { to, base, replaced, .. } => {
-                *base = own.unwrap_or(*base);
-                *replaced = self.last_on(to).map_or(*replaced, Expected::After);
-            }
-            _ => {}
+        for (path, expected) in op.expectations() {
+            *expected = self.previous_on(&path, OpId(u64::MAX)).map_or(*expected, Expected::After);
         }
+    }
+
+    /// The last operation before `limit` that decides what is at a path, under whatever name the path had then.
+    fn previous_on(&self, path: &RemotePath, limit: OpId) -> Option<OpId> {
+        let before = |path: &RemotePath| self.by_path.get(path.as_bytes())?.range(..limit).next_back().copied();
+        if let Some(id) = before(path) {
+            return Some(id);
+        }
+        let mut up = path.parent();
+        while let Some(dir) = up {
+            if let Some(id) = before(&dir)
+                && let Action::Rename { to, .. } = &self.entries.get(&id)?.op.action
+                && *to == dir
+            {
+                let rest = path.strip_prefix(&dir)?;
+                return self.previous_on(&self.entries.get(&id)?.op.path.join_path(&rest), id);
+            }
+            up = dir.parent();
+        }
+        None
     }
 
     fn push(&mut self, op: Op, now: Instant, changes: &mut Changes) {
@@ -240,6 +256,7 @@ impl Queue {
             self.by_path.entry(path.as_bytes().to_vec()).or_default().insert(id);
         }
         self.count(&op, true);
+        self.expect(id, &op);
         let due = now + SETTLE;
         if blockers.is_empty() {
             self.ready.insert((due, id));
@@ -247,6 +264,14 @@ impl Queue {
         let entry =
             Entry { op, running: false, blockers: blockers.len(), dependents: Vec::new(), added: now, due, tries: 0 };
         self.entries.insert(id, entry);
+    }
+
+    fn expect(&mut self, id: OpId, op: &Op) {
+        for (_, expected) in op.clone().expectations() {
+            if let Expected::After(previous) = expected {
+                self.expecting.entry(*previous).or_default().push(id);
+            }
+        }
     }
 
     fn count(&mut self, op: &Op, more: bool) {
@@ -327,6 +352,14 @@ impl Queue {
         self.ready.first().map(|(due, _)| *due)
     }
 
+    /// Its content is being written over in place: only another attempt makes it whole. Returns the operation as it is now.
+    pub fn touched(&mut self, id: OpId) -> Option<Op> {
+        let entry = self.entries.get_mut(&id)?;
+        let Action::Put(put) = &mut entry.op.action else { return None };
+        put.base = Expected::Ours;
+        Some(entry.op.clone())
+    }
+
     /// Not done: again later.
     pub fn put_back(&mut self, id: OpId, due: Instant) {
         if let Some(entry) = self.entries.get_mut(&id) {
@@ -340,17 +373,9 @@ impl Queue {
     /// Done, or given up. What it left behind is what the next operation on its path expects.
     pub fn finish(&mut self, id: OpId, left: Expected) -> Option<Op> {
         let entry = self.take_out(id)?;
-        let (source, target) = match &entry.op.action {
-            Action::Rename { to, .. } => (Expected::Absent, Some(to)),
-            _ => (left, None),
-        };
-        let source = if left == Expected::Unknown { Expected::Unknown } else { source };
-        for dependent in &entry.dependents {
-            if let Some(other) = self.entries.get_mut(dependent) {
-                other.op.previous_left(id, &entry.op.path, source);
-                if let Some(to) = target {
-                    other.op.previous_left(id, to, left);
-                }
+        for waiting in self.expecting.remove(&id).unwrap_or_default() {
+            if let Some(other) = self.entries.get_mut(&waiting) {
+                other.op.settle(id, &entry.op, left);
             }
         }
         Some(entry.op)

@@ -17,4 +17,5 @@ mod rescue;
 mod round_trips;
 mod semantics;
 mod sftp_conformance;
+mod steps;
 mod wordpress;

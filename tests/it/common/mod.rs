@@ -1,5 +1,6 @@
 //! What the tests share: servers to talk to, mounts that go away, waits that end.
 
+pub mod inner;
 pub mod mounted;
 pub mod program;
 pub mod server;

@@ -1,0 +1,348 @@
+//! The filesystem in process, without a kernel: on OpenSSH's `sftp-server` over pipes that can be cut and stalled at any
+//! byte, with a state directory from which it can start anew as after a crash.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pantheonfs::clock::{Clock, Deadline};
+use pantheonfs::control::ConnectionMode;
+use pantheonfs::env::{Env, EnvConfig};
+use pantheonfs::fs::{Fs, FsConfig, FsResult, Layout, OpenMode, SetAttr, Wait};
+use pantheonfs::gate::Gate;
+use pantheonfs::inode::{Ino, ROOT};
+use pantheonfs::remote::{Remote, RemoteConfig};
+use pantheonfs::transport::{self, Transport, TransportError, TransportInfo};
+use pantheonfs::vfiles::Connection;
+use pantheonfs::write::Journal;
+use tempfile::TempDir;
+
+use super::server::sftp_server;
+
+/// What happens to the pipes.
+#[derive(Default)]
+pub struct Faults {
+    /// Bytes that still pass in each direction before the connection is lost; once, then it is forgotten.
+    cut_after: Mutex<Option<(u64, u64)>>,
+    die_after: Mutex<Option<u64>>,
+    /// Nothing passes, nobody is told.
+    stalled: AtomicBool,
+    /// Nothing passes ever again: the process that used it is dead.
+    dead: AtomicBool,
+    pub cuts: AtomicU64,
+}
+
+impl Faults {
+    pub fn cut_after(&self, sent: u64, received: u64) {
+        *self.cut_after.lock().expect("unharmed") = Some((sent, received));
+    }
+
+    /// After this many bytes sent nothing passes any more: the moment of death.
+    pub fn die_after(&self, sent: u64) {
+        *self.die_after.lock().expect("unharmed") = Some(sent);
+        // Until that much was sent, or nothing more is.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+
+    fn pass(&self, wanted: usize, sending: bool) -> io::Result<usize> {
+        if self.dead.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if self.stalled.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if sending && let Some(left) = self.die_after.lock().expect("unharmed").as_mut() {
+            if *left == 0 {
+                self.stalled.store(true, Ordering::Relaxed);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let n = wanted.min(usize::try_from(*left).unwrap_or(wanted));
+            *left -= n as u64;
+            return Ok(n);
+        }
+        let mut plan = self.cut_after.lock().expect("unharmed");
+        let Some((sent, received)) = plan.as_mut() else { return Ok(wanted) };
+        let left = if sending { sent } else { received };
+        if *left == 0 {
+            *plan = None;
+            self.cuts.fetch_add(1, Ordering::Relaxed);
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        let n = wanted.min(usize::try_from(*left).unwrap_or(wanted));
+        *left -= n as u64;
+        Ok(n)
+    }
+}
+
+struct Faulty {
+    inner: Box<dyn Transport>,
+    faults: Arc<Faults>,
+    /// Lost once, lost for good: what comes next is another connection.
+    lost: bool,
+}
+
+impl Faulty {
+    fn check(&mut self, wanted: usize, sending: bool) -> io::Result<usize> {
+        if self.lost {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        let passed = self.faults.pass(wanted, sending);
+        self.lost = matches!(&passed, Err(error) if error.kind() == io::ErrorKind::ConnectionReset);
+        passed
+    }
+}
+
+impl Transport for Faulty {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.check(buffer.len(), false)?;
+        self.inner.read(&mut buffer[..n])
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.check(bytes.len(), true)?;
+        self.inner.write(&bytes[..n])
+    }
+
+    fn wait(&mut self, want_write: bool, wake: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
+        if self.faults.stalled.load(Ordering::Relaxed) {
+            std::thread::sleep(timeout.min(Duration::from_millis(2)));
+            return Ok(());
+        }
+        self.inner.wait(want_write, wake, timeout.min(Duration::from_millis(20)))
+    }
+
+    fn info(&self) -> TransportInfo {
+        self.inner.info()
+    }
+}
+
+/// See the module header.
+pub struct Inner {
+    pub home: PathBuf,
+    dir: TempDir,
+    state: PathBuf,
+    lives: u32,
+    args: Vec<&'static str>,
+    fresh: Duration,
+    pub fs: Fs,
+    pub faults: Arc<Faults>,
+}
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+impl Inner {
+    /// `args` are the server's own (`-P rename` refuses RENAME, …); what was listed is believed for `fresh`. `None`, loudly,
+    /// where there is no such server.
+    pub fn with(args: &[&'static str], fresh: Duration) -> Option<Self> {
+        if sftp_server().is_none() {
+            super::skip("openssh-sftp-server is not installed (scripts/setup installs it)");
+            return None;
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (home, state) = (dir.path().join("home"), dir.path().join("state-0"));
+        fs::create_dir(&home).expect("made");
+        fs::create_dir(&state).expect("made");
+        let faults = Arc::new(Faults::default());
+        let fs = build(&home, &state, args, &faults, fresh);
+        Some(Self { home, dir, state, lives: 0, args: args.to_vec(), fresh, fs, faults })
+    }
+
+    /// The process dies now, and another one starts with what is on the disk.
+    pub fn crash(&mut self) {
+        if self.faults.die_after.lock().expect("unharmed").is_some() {
+            // What is under way gets as far as it may.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        self.faults.stalled.store(true, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(5));
+        self.lives += 1;
+        let state = self.dir.path().join(format!("state-{}", self.lives));
+        copy(&self.state, &state);
+        self.faults.dead.store(true, Ordering::Relaxed);
+        self.fs.close();
+        self.faults = Arc::new(Faults::default());
+        fs::remove_dir_all(&self.state).ok();
+        self.state = state;
+        self.fs = build(&self.home, &self.state, &self.args, &self.faults, self.fresh);
+        self.fs.recover();
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// The state directory becomes this one, as if the process had died when it looked like that.
+    pub fn crash_into(&mut self, change: impl FnOnce(&Path)) {
+        self.faults.dead.store(true, Ordering::Relaxed);
+        self.fs.close();
+        change(&self.state);
+        self.faults = Arc::new(Faults::default());
+        self.fs = build(&self.home, &self.state, &self.args, &self.faults, self.fresh);
+        self.fs.recover();
+    }
+
+    pub fn stall(&self, stalled: bool) {
+        self.faults.stalled.store(stalled, Ordering::Relaxed);
+    }
+
+    /// As often as it takes: a cut in the middle is no failure of the barrier.
+    #[track_caller]
+    pub fn barrier(&self) {
+        for _ in 0..20 {
+            if self.fs.sync(wait()).is_ok() {
+                return;
+            }
+        }
+        panic!("what waits is not sent: {:?}", self.fs.dirty_files());
+    }
+
+    // --- calls by path, as a program makes them
+
+    pub fn find(&self, path: &str) -> FsResult<Ino> {
+        let mut ino = ROOT;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let (found, _) = self.fs.lookup(ino, name.as_bytes(), wait())?;
+            let missing = || pantheonfs::fs::FsError::new("lookup", path, pantheonfs::fs::Cause::NotFound);
+            ino = found.ok_or_else(missing)?.ino;
+        }
+        Ok(ino)
+    }
+
+    fn parent<'a>(&self, path: &'a str) -> FsResult<(Ino, &'a [u8])> {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok((self.find(dir)?, name.as_bytes()))
+    }
+
+    pub fn open(&self, path: &str, mode: OpenMode, create: bool) -> FsResult<pantheonfs::fs::HandleId> {
+        if create {
+            let (dir, name) = self.parent(path)?;
+            return Ok(self.fs.create(dir, name, 0o644, mode, false, wait())?.1.handle);
+        }
+        Ok(self.fs.open(self.find(path)?, mode, wait())?.handle)
+    }
+
+    pub fn close(&self, handle: pantheonfs::fs::HandleId) -> FsResult<()> {
+        let flushed = self.fs.flush(handle, wait());
+        self.fs.release(handle, wait())?;
+        flushed
+    }
+
+    pub fn write(&self, path: &str, bytes: &[u8]) -> FsResult<()> {
+        let handle = self.open(path, OpenMode { read: false, write: true, truncate: true }, true)?;
+        let written = self.fs.write(handle, 0, bytes, wait());
+        self.close(handle)?;
+        written.map(drop)
+    }
+
+    pub fn read(&self, path: &str) -> FsResult<Vec<u8>> {
+        let handle = self.open(path, OpenMode { read: true, write: false, truncate: false }, false)?;
+        let bytes = self.fs.read(handle, 0, 1 << 20, wait());
+        self.close(handle)?;
+        bytes
+    }
+
+    pub fn mkdir(&self, path: &str) -> FsResult<()> {
+        let (dir, name) = self.parent(path)?;
+        self.fs.mkdir(dir, name, 0o755, wait()).map(drop)
+    }
+
+    pub fn rmdir(&self, path: &str) -> FsResult<()> {
+        let (dir, name) = self.parent(path)?;
+        self.fs.rmdir(dir, name, wait())
+    }
+
+    pub fn unlink(&self, path: &str) -> FsResult<()> {
+        let (dir, name) = self.parent(path)?;
+        self.fs.unlink(dir, name, wait())
+    }
+
+    pub fn rename(&self, from: &str, to: &str) -> FsResult<()> {
+        self.fs.rename(self.parent(from)?, self.parent(to)?, false, wait())
+    }
+
+    pub fn symlink(&self, path: &str, text: &str) -> FsResult<()> {
+        let (dir, name) = self.parent(path)?;
+        self.fs.symlink(dir, name, text.as_bytes(), wait()).map(drop)
+    }
+
+    pub fn setattr(&self, path: &str, change: SetAttr) -> FsResult<()> {
+        self.fs.setattr(self.find(path)?, change, wait()).map(drop)
+    }
+
+    /// Names in a directory.
+    pub fn names(&self, path: &str) -> FsResult<Vec<String>> {
+        let handle = self.fs.opendir(self.find(path)?, wait())?;
+        let mut names = Vec::new();
+        self.fs.readdirplus(handle, 0, |entry| {
+            names.push(String::from_utf8_lossy(&entry.name).into_owned());
+            true
+        })?;
+        self.fs.releasedir(handle);
+        names.retain(|name| name != "." && name != ".." && name != ".pantheon");
+        Ok(names)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.faults.dead.store(true, Ordering::Relaxed);
+        self.fs.close();
+    }
+}
+
+pub fn wait() -> Wait {
+    Wait::Until(Deadline::after(LIMIT))
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("made");
+    for entry in fs::read_dir(from).expect("listed").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+fn build(home: &Path, state: &Path, args: &[&'static str], faults: &Arc<Faults>, fresh: Duration) -> Fs {
+    let program = sftp_server().expect("looked for before");
+    let mut words: Vec<PathBuf> = args.iter().map(PathBuf::from).collect();
+    words.extend(["-d".into(), home.to_owned()]);
+    let plan = faults.clone();
+    let dial = move |_: Deadline| -> Result<Box<dyn Transport>, TransportError> {
+        let args: Vec<&OsStr> = words.iter().map(|w| w.as_os_str()).collect();
+        let inner = transport::exec(program, &args)?;
+        Ok(Box::new(Faulty { inner, faults: plan.clone(), lost: false }))
+    };
+    let first = dial(Deadline::after(LIMIT)).expect("sftp-server starts");
+    let config = RemoteConfig { dial: Box::new(dial), base: Vec::new(), timeout: LIMIT };
+    let remote = Remote::start(config, first).expect("a session");
+    let (gate, clock) = (Gate::new(), Clock::system());
+    let env = EnvConfig { name: None, api: None, mode: ConnectionMode::Sftp, read_only: false, author: None };
+    let env = Env::start(env, gate.clone(), clock.clone(), None);
+    let config = FsConfig {
+        source: "test".into(),
+        uid: 0,
+        gid: 0,
+        umask: 0,
+        fresh,
+        timeout: LIMIT,
+        cache_bytes: 16 << 20,
+        state_dir: state.to_owned(),
+        journal: Arc::new(Journal::open(state).expect("opened")),
+        sync: false,
+        layout: Layout::Plain,
+        mirror: None,
+        kept: None,
+        connection: Connection::default(),
+    };
+    Fs::new(config, remote, env, gate, clock)
+}
