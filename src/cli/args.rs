@@ -38,6 +38,8 @@ pub(super) enum Command {
     /// Uncommitted work that is kept on this machine: list it, compare it, put it back, take it along
     #[command(subcommand)]
     Rescue(Rescue),
+    /// Decide about a file that was changed on both sides
+    Resolve(Resolve),
     /// Commit everything that is uncommitted on the server
     Commit(Commit),
     /// Show the history of the environment
@@ -159,6 +161,25 @@ pub(super) struct Revert {
     /// Files in the mount
     #[arg(required = true)]
     pub(super) paths: Vec<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(ClapArgs)]
+#[command(group = clap::ArgGroup::new("whose").required(true))]
+pub(super) struct Resolve {
+    /// The file in the mount
+    pub(super) path: PathBuf,
+    /// Write ours over theirs (a copy of theirs is kept)
+    #[arg(long, group = "whose")]
+    pub(super) ours: bool,
+    /// Leave theirs, and drop ours
+    #[arg(long, group = "whose")]
+    pub(super) theirs: bool,
+    /// Merge both with the committed version as the base, if that goes without conflicts
+    #[arg(long, group = "whose")]
+    pub(super) merge: bool,
     /// For programs
     #[arg(long)]
     pub(super) json: bool,

@@ -19,6 +19,7 @@ mod plan;
 mod prompt;
 mod report;
 mod rescue;
+mod resolve;
 #[cfg(feature = "sim")]
 mod simulate;
 mod sites;
@@ -65,6 +66,7 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Pending(look) => report::look(&look, "pending", "pending"),
         Command::Diff(look) => report::diff(&look.paths, look.json),
         Command::Revert(revert) => commands::revert(&revert.paths, revert.json),
+        Command::Resolve(resolve) => resolve::run(&resolve),
         Command::Rescue(rescue) => rescue::run(&rescue),
         Command::Commit(commit) => commands::commit(&commit),
         Command::Log(look) => report::look(&look, "log", "log"),

@@ -119,6 +119,37 @@ fn both_sides_change_and_nothing_is_lost() {
     eventually("moved-taken", || fs::read(m.path("moved-taken")).is_ok_and(|bytes| bytes == b"base"));
 }
 
+#[test]
+fn conflicts_are_resolved_as_the_user_says() {
+    let Some(m) = site() else { return };
+    let lines = |first: &str, last: &str| format!("{first}\n2\n3\n4\n5\n6\n{last}\n");
+    let conflict = |name: &str, mine: &str, theirs: &str| {
+        fs::write(m.path(name), lines("1", "7")).expect("written");
+        m.barrier().expect("sent");
+        fs::write(m.path(".pantheon/commit"), "base\n").expect("committed");
+        fs::read(m.path(name)).expect("known");
+        m.control("stall", r#"{"stalled": true}"#);
+        fs::write(m.path(name), mine).expect("saved");
+        fs::write(m.there(name), theirs).expect("changed there");
+        m.control("stall", r#"{"stalled": false}"#);
+        eventually("it is a conflict", || m.status()["conflicts"] == serde_json::json!([format!("code/{name}")]));
+        eventually("theirs is shown", || fs::read_to_string(m.path(name)).is_ok_and(|text| text == theirs));
+    };
+    let resolve = |name: &str, whose: &str| m.surroundings().run(&["resolve", &m.path(name).to_string_lossy(), whose]);
+    conflict("merged", &lines("mine", "7"), &lines("1", "theirs"));
+    resolve("merged", "--merge").ok();
+    assert_eq!(fs::read_to_string(m.on_server("merged")).expect("there"), lines("mine", "theirs"));
+    conflict("ours", "mine", "theirs");
+    resolve("ours", "--merge").fails(1, &["both sides changed the same lines"]);
+    resolve("ours", "--ours").ok();
+    assert_eq!(fs::read(m.on_server("ours")).expect("there"), b"mine");
+    conflict("theirs", "mine", "theirs");
+    resolve("theirs", "--theirs").ok();
+    assert_eq!(fs::read(m.on_server("theirs")).expect("there"), b"theirs");
+    assert_eq!(m.status()["conflicts"], serde_json::json!([]));
+    resolve("theirs", "--ours").fails(2, &["there is no conflict"]);
+}
+
 /// Everything below a directory: path to content.
 fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let (mut out, mut dirs) = (BTreeMap::new(), vec![root.to_owned()]);
