@@ -66,7 +66,7 @@ fn newest_copy(root: &Path, inside: &Path) -> CliResult<PathBuf> {
         let numbered = (1..=100).map(|n| format!("{}.{n}", place.display()).into());
         std::iter::once(place.clone()).chain(numbered)
     });
-    copies.filter(|copy: &PathBuf| copy.is_file()).last().ok_or_else(|| {
+    copies.rev().find(|copy: &PathBuf| copy.is_file()).ok_or_else(|| {
         let text = format!("{}: there is no conflict about it; `.pantheon/conflicts` lists them", inside.display());
         Failure::new(Exit::Usage, text)
     })
