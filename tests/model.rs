@@ -395,6 +395,7 @@ impl Run<'_> {
                 self.model.remove(path);
             }
         }
+        self.inner.fs.renew_everything();
     }
 
     fn barrier(&mut self) {
@@ -447,7 +448,7 @@ fn look(root: &Path, below: &str) -> Model {
 }
 
 fn run(args: &[&'static str], sequences: u32) {
-    let Some(first) = Inner::with(args, std::time::Duration::ZERO) else { return };
+    let Some(first) = Inner::with(args, std::time::Duration::from_secs(3600)) else { return };
     let state = Mutex::new((first, 0_u32));
     let config = Config { cases: sequences, max_shrink_iters: 2000, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new(config);
@@ -457,7 +458,7 @@ fn run(args: &[&'static str], sequences: u32) {
         *count += 1;
         // After a failure the old one may be in any state, and old directories make the root's listing long.
         if *count % PER_SERVER == 0 || std::thread::panicking() {
-            *inner = Inner::with(args, std::time::Duration::ZERO).expect("it started before");
+            *inner = Inner::with(args, std::time::Duration::from_secs(3600)).expect("it started before");
         }
         let root = format!("s{count}");
         let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -467,7 +468,7 @@ fn run(args: &[&'static str], sequences: u32) {
             run.barrier();
         }));
         if let Err(panic) = failed {
-            *inner = Inner::with(args, std::time::Duration::ZERO).expect("it started before");
+            *inner = Inner::with(args, std::time::Duration::from_secs(3600)).expect("it started before");
             let text = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".into());
             return Err(TestCaseError::fail(text));
         }

@@ -43,6 +43,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
             "mirror",
             "gate",
             "path",
+            "pending",
             "remote",
             "sim",
             "transport",

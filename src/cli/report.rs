@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::args::Look;
 use super::exit::{CliResult, Exit, Failure};
 use super::mountpoint;
+use crate::pending::split_diff;
 
 /// `pantheonfs status`.
 pub(super) fn status(path: Option<&Path>, json: bool) -> CliResult<()> {
@@ -84,46 +85,10 @@ pub(super) fn diff(paths: &[PathBuf], json: bool) -> CliResult<()> {
     files.iter().try_for_each(|(_, part)| print(part))
 }
 
-/// Each file's part with its name; what comes before the first (a remark) has no name.
-fn split_diff(text: &[u8]) -> Vec<(Vec<u8>, &[u8])> {
-    const START: &[u8] = b"diff --git ";
-    let mut starts: Vec<usize> =
-        (0..text.len()).filter(|&at| text[at..].starts_with(START) && (at == 0 || text[at - 1] == b'\n')).collect();
-    if starts.first() != Some(&0) {
-        starts.insert(0, 0);
-    }
-    let ends = starts.iter().skip(1).copied().chain([text.len()]);
-    let part = |(start, end): (usize, usize)| {
-        let part = &text[start..end];
-        let line = part.split(|&b| b == b'\n').next().unwrap_or_default();
-        // `a/NAME b/NAME`: both halves are as long.
-        let names = line.strip_prefix(START).unwrap_or_default();
-        let name = names.get(2..names.len() / 2).unwrap_or_default().to_vec();
-        (name, part)
-    };
-    starts.iter().copied().zip(ends).map(part).filter(|(_, part)| !part.is_empty()).collect()
-}
-
 pub(super) fn print(text: &[u8]) -> CliResult<()> {
     match io::stdout().write_all(text) {
         // `| head` has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|e| Failure::new(Exit::Failed, format!("standard output: {e}"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_diff_is_split_by_files() {
-        let text = b"diff --git a/x y b/x y\n+diff --git a/n b/n\ndiff --git a/d/e b/d/e\n-1\n";
-        let parts = split_diff(text);
-        assert_eq!(parts.len(), 2);
-        assert_eq!((parts[0].0.as_slice(), parts[1].0.as_slice()), (&b"x y"[..], &b"d/e"[..]));
-        assert_eq!(parts[1].1, b"diff --git a/d/e b/d/e\n-1\n");
-        assert_eq!(split_diff(b"# none\n")[0].0, b"");
-        assert!(split_diff(b"").is_empty());
     }
 }

@@ -156,6 +156,8 @@ pub(crate) struct Shared {
     kept: Mutex<HashMap<Ino, PathBuf>>,
     /// Committed paths that were looked at: number to path below the code directory.
     heads: Mutex<HashMap<Ino, RemotePath>>,
+    /// Differing paths that were looked at.
+    diffs: Mutex<HashMap<Ino, RemotePath>>,
     handles: Mutex<HashMap<u64, Arc<handle::Handle>>>,
     next_handle: AtomicU64,
     ahead: ahead::Ahead,
@@ -192,6 +194,7 @@ impl Fs {
             spools: Mutex::default(),
             kept: Mutex::default(),
             heads: Mutex::default(),
+            diffs: Mutex::default(),
             handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
             ahead: ahead::Ahead::default(),
@@ -260,6 +263,11 @@ impl Fs {
                 fs.review_kept_soon(true);
             }
         });
+    }
+
+    /// Everything that is known is looked at anew when it is used next.
+    pub fn renew_everything(&self) {
+        self.forget_everything();
     }
 
     fn forget_everything(&self) {

@@ -17,6 +17,8 @@ use crate::remote::Class;
 
 /// Files fetched ahead of the comparison.
 const FETCH_AHEAD: usize = 200;
+/// How long a look is good for the next name of a path.
+const LOOK_FRESH: Duration = Duration::from_secs(1);
 /// How long one file may take.
 const READ_LIMIT: Duration = Duration::from_secs(60);
 
@@ -48,6 +50,14 @@ impl Looks {
 impl Fs {
     pub(super) fn last_look(&self) -> LastLook {
         lock(&self.0.looks.last).clone()
+    }
+
+    /// Looks, unless somebody just did: a path is walked name by name.
+    pub(super) fn look_if_old(&self, wait: Wait) {
+        let recent = |at: SystemTime| self.0.clock.wall().duration_since(at).is_ok_and(|age| age < LOOK_FRESH);
+        if !self.last_look().is_some_and(|(at, _)| recent(at)) {
+            self.look(wait);
+        }
     }
 
     /// Looks now. May take as long as reading what has changed takes.

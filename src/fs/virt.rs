@@ -3,6 +3,7 @@
 //! The number of a virtual object carries [`VIRTUAL_BIT`]. `files` and `logs` under `.pantheon` are real directories of
 //! the server: reachable by name, never listed, so that no walk strays into 100,000 uploads.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
 use std::hash::{Hash, Hasher};
@@ -28,12 +29,15 @@ const LOGS_PATH: &str = ".pantheon/logs";
 
 const DIR: Ino = Ino(VIRTUAL_BIT | 1);
 const HEAD: Ino = Ino(VIRTUAL_BIT | 4);
+const DIFFS: Ino = Ino(VIRTUAL_BIT | 5);
 const FIRST_FILE: u64 = 16;
 const SHELVES: [(Ino, Shelf); 2] = [(Ino(VIRTUAL_BIT | 2), Shelf::Conflicts), (Ino(VIRTUAL_BIT | 3), Shelf::Stranded)];
 /// Numbers of kept copies have this bit too.
 const KEPT_BIT: u64 = 1 << 62;
 /// And those of committed objects this one.
 const HEAD_BIT: u64 = 1 << 61;
+/// And those of differences of single files this one.
+const DIFF_BIT: u64 = 1 << 60;
 
 /// How long the kernel may believe that `.pantheon` exists.
 const DIR_VALID: Duration = Duration::from_secs(60);
@@ -46,6 +50,8 @@ enum Object {
     Kept(PathBuf),
     /// `head`, or something committed: the path below the code directory.
     Head(RemotePath),
+    /// `diffs`, or what differs at a path below the code directory.
+    Diff(RemotePath),
 }
 
 /// An open virtual file.
@@ -83,7 +89,7 @@ fn file_ino(file: vfiles::File) -> Ino {
 fn hashed_ino(bit: u64, of: impl Hash) -> Ino {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);
-    Ino(VIRTUAL_BIT | bit | (hasher.finish() >> 3))
+    Ino(VIRTUAL_BIT | bit | (hasher.finish() >> 4))
 }
 
 fn gone(op: &'static str) -> FsError {
@@ -100,6 +106,12 @@ impl Fs {
         }
         if ino == HEAD {
             return self.has_head().then(|| Object::Head(RemotePath::root()));
+        }
+        if ino == DIFFS {
+            return self.has_head().then(|| Object::Diff(RemotePath::root()));
+        }
+        if ino.0 & (KEPT_BIT | HEAD_BIT | DIFF_BIT) == DIFF_BIT {
+            return lock(&self.0.diffs).get(&ino).cloned().map(Object::Diff);
         }
         if ino.0 & HEAD_BIT != 0 {
             return lock(&self.0.heads).get(&ino).cloned().map(Object::Head);
@@ -130,6 +142,14 @@ impl Fs {
                 let path = Name::new(name).ok().map(|name| dir.join(&name));
                 path.filter(|path| self.head_object(path).is_some()).map(|path| self.remember_head(path))
             }
+            Some(Object::Diff(dir)) => {
+                let Wait::Until(_) = wait else {
+                    return Err(FsError::new("lookup", ".pantheon/diffs", Cause::WouldBlock));
+                };
+                self.look_if_old(wait);
+                let path = Name::new(name).ok().map(|name| dir.join(&name));
+                path.filter(|path| self.differs(path).is_some()).map(|path| self.remember_diff(path))
+            }
             Some(Object::File(_)) | None => None,
         };
         let entry = ino.and_then(|ino| self.virt_getattr(ino).ok());
@@ -140,6 +160,9 @@ impl Fs {
         let shelf = SHELVES.iter().find(|(_, shelf)| shelf.dir_name().as_bytes() == name);
         if name == b"head" && self.has_head() {
             return Some(HEAD);
+        }
+        if name == b"diffs" && self.has_head() {
+            return Some(DIFFS);
         }
         let real = match name {
             b"files" => Some(UPLOADS),
@@ -168,6 +191,21 @@ impl Fs {
         ino
     }
 
+    fn remember_diff(&self, path: RemotePath) -> Ino {
+        let ino = hashed_ino(DIFF_BIT, &path);
+        lock(&self.0.diffs).insert(ino, path);
+        ino
+    }
+
+    /// Whether a path below the code directory differs from the commit: `Some(None)` is a directory in which something does.
+    fn differs(&self, path: &RemotePath) -> Option<Option<Vec<u8>>> {
+        let Some((_, Ok(pending))) = self.last_look() else { return None };
+        if let Some(part) = pending.diff_of(path) {
+            return Some(Some(part.to_vec()));
+        }
+        pending.files.iter().any(|file| file.path.starts_with(path)).then_some(None)
+    }
+
     pub(super) fn virt_getattr(&self, ino: Ino) -> FsResult<Entry> {
         let now = secs_from_time(self.0.clock.wall());
         let attr = |kind, size, perm, mtime| Attr { kind, size, perm, mtime, atime: mtime };
@@ -184,6 +222,12 @@ impl Fs {
                     DIR_VALID,
                 ),
                 Some(None) => (attr(FileKind::Directory, 0, 0o555, now), DIR_VALID),
+                None if path.is_root() => (attr(FileKind::Directory, 0, 0o555, now), Duration::ZERO),
+                None => return Err(gone("getattr")),
+            },
+            Object::Diff(path) => match self.differs(&path) {
+                Some(Some(text)) => (attr(FileKind::File, text.len() as u64, 0o444, now), Duration::ZERO),
+                Some(None) => (attr(FileKind::Directory, 0, 0o555, now), Duration::ZERO),
                 None if path.is_root() => (attr(FileKind::Directory, 0, 0o555, now), Duration::ZERO),
                 None => return Err(gone("getattr")),
             },
@@ -219,6 +263,15 @@ impl Fs {
                 let children = self.head_children(&dir).into_iter();
                 children.filter_map(|(path, _)| Some((path.file_name()?, self.remember_head(path)))).collect()
             }
+            Some(Object::Diff(dir)) => {
+                let pending = match self.last_look() {
+                    Some((_, Ok(pending))) => pending,
+                    _ => return Vec::new(),
+                };
+                let below = pending.files.iter().filter_map(|file| file.path.strip_prefix(&dir)?.names().next());
+                let names: BTreeSet<Name> = below.collect();
+                names.into_iter().map(|name| (name.clone(), self.remember_diff(dir.join(&name)))).collect()
+            }
             Some(Object::File(_)) | None => Vec::new(),
         }
     }
@@ -236,6 +289,13 @@ impl Fs {
             Some(Object::Head(_)) => {
                 self.may_fetch(wait)?;
                 self.head_tree().map(drop).ok_or_else(|| gone("opendir"))
+            }
+            Some(Object::Diff(_)) => {
+                let Wait::Until(_) = wait else {
+                    return Err(FsError::new("opendir", ".pantheon/diffs", Cause::WouldBlock));
+                };
+                self.look_if_old(wait);
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -265,6 +325,16 @@ impl Fs {
                 Some(None) => return Err(FsError::new("open", path, Cause::IsADirectory)),
                 None => return Err(gone("open")),
             },
+            Object::Diff(path) if writes => return Err(FsError::new("open", path, Cause::AccessDenied)),
+            Object::Diff(path) => {
+                let Wait::Until(_) = wait else { return Err(FsError::new("open", path, Cause::WouldBlock)) };
+                self.look_if_old(wait);
+                match self.differs(&path) {
+                    Some(Some(text)) => VirtualHandle::Committed(text),
+                    Some(None) => return Err(FsError::new("open", path, Cause::IsADirectory)),
+                    None => return Err(gone("open")),
+                }
+            }
             Object::Kept(path) if writes => {
                 return Err(FsError::new("open", path.display(), Cause::AccessDenied));
             }

@@ -42,6 +42,33 @@ pub struct Pending {
     pub ignored: Vec<RemotePath>,
 }
 
+impl Pending {
+    /// The part of the diff that is about one path.
+    pub fn diff_of(&self, path: &RemotePath) -> Option<&[u8]> {
+        split_diff(&self.diff).into_iter().find(|(name, _)| name == path.as_bytes()).map(|(_, part)| part)
+    }
+}
+
+/// Each file's part with its name; what comes before the first (a remark) has no name.
+pub fn split_diff(text: &[u8]) -> Vec<(Vec<u8>, &[u8])> {
+    const START: &[u8] = b"diff --git ";
+    let mut starts: Vec<usize> =
+        (0..text.len()).filter(|&at| text[at..].starts_with(START) && (at == 0 || text[at - 1] == b'\n')).collect();
+    if starts.first() != Some(&0) {
+        starts.insert(0, 0);
+    }
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    let part = |(start, end): (usize, usize)| {
+        let part = &text[start..end];
+        let line = part.split(|&b| b == b'\n').next().unwrap_or_default();
+        // `a/NAME b/NAME`: both halves are as long.
+        let names = line.strip_prefix(START).unwrap_or_default();
+        let name = names.get(2..names.len() / 2).unwrap_or_default().to_vec();
+        (name, part)
+    };
+    starts.iter().copied().zip(ends).map(part).filter(|(_, part)| !part.is_empty()).collect()
+}
+
 /// An object on the server, below the code directory.
 #[derive(Debug, Clone)]
 pub struct Found {
@@ -153,4 +180,20 @@ fn changed(
     let blob = hash(&content)?;
     hashes.put(&object.path, version, blob, now);
     Ok((!same_mode || blob != base.blob).then_some(content))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diff_is_split_by_files() {
+        let text = b"diff --git a/x y b/x y\n+diff --git a/n b/n\ndiff --git a/d/e b/d/e\n-1\n";
+        let parts = split_diff(text);
+        assert_eq!(parts.len(), 2);
+        assert_eq!((parts[0].0.as_slice(), parts[1].0.as_slice()), (&b"x y"[..], &b"d/e"[..]));
+        assert_eq!(parts[1].1, b"diff --git a/d/e b/d/e\n-1\n");
+        assert_eq!(split_diff(b"# none\n")[0].0, b"");
+        assert!(split_diff(b"").is_empty());
+    }
 }

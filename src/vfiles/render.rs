@@ -444,7 +444,8 @@ fn readme(status: &Status) -> String {
             "\nNot listed, but there by name:\n\
              files/       the site's uploads, writable in every mode and environment\n\
              logs/        the container's logs, read-only\n\
-             head/        the committed version of every file\n",
+             head/        the committed version of every file\n\
+             diffs/       the difference of one file, under its path\n",
         );
     }
     out

@@ -267,3 +267,21 @@ fn pushes_wait_for_git_mode() {
         fs::read(m.path("pushed.php")).is_ok_and(|b| b == b"pushed")
     });
 }
+
+#[test]
+fn the_difference_of_one_file_is_there_by_name() {
+    let Some(m) = Mounted::sim() else { return };
+    fs::write(m.path("index.php"), "<?php // changed\n").expect("written");
+    fs::write(m.path("wp-content/new.php"), "<?php // new\n").expect("written");
+    let one = fs::read_to_string(m.path(".pantheon/diffs/wp-content/new.php")).expect("readable");
+    assert!(one.starts_with("diff --git a/wp-content/new.php") && one.contains("+<?php // new"), "{one}");
+    assert!(!one.contains("index.php"));
+    let all = fs::read_to_string(m.path(".pantheon/diff")).expect("readable");
+    assert!(all.contains(&one));
+    let place = m.path("wp-content/new.php").to_string_lossy().into_owned();
+    assert_eq!(m.surroundings().run(&["diff", &place]).ok().out(), one);
+    assert!(fs::read(m.path(".pantheon/diffs/wp-load.php")).is_err(), "it does not differ");
+    let names: Vec<_> =
+        fs::read_dir(m.path(".pantheon/diffs")).expect("listed").map(|e| e.expect("one").file_name()).collect();
+    assert_eq!(names, ["index.php", "wp-content"]);
+}
