@@ -380,6 +380,12 @@ impl Fs {
                 Ok(Outcome::Done(base))
             }
             Err(error) if matches!(error.kind, ErrorKind::NotFound) => {
+                // Moved by an attempt whose answer was lost?
+                let there = self.there(to)?;
+                if there.is_some_and(|now| dir && now.is_dir() || Expected::Version(now.version()) == base) {
+                    self.note_done(op.area, to, Deed::MovedFrom(&op.path));
+                    return Ok(Outcome::Done(base));
+                }
                 Ok(Outcome::Conflict("moved here, but removed on the server meanwhile".into()))
             }
             Err(error) => Err(error),

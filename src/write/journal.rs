@@ -88,7 +88,7 @@ impl Journal {
         }
         let (mut queue, now) = (Queue::default(), Instant::now());
         for (id, op) in ops {
-            queue.insert(id, op, now);
+            queue.restore(id, op, now);
         }
         let state = Mutex::new(State { queue, ..State::default() });
         Ok(Self { dir, log, state, changed: Condvar::new(), next_spool: AtomicU64::new(next_spool) })

@@ -29,6 +29,8 @@ pub struct Changes {
 struct Entry {
     op: Op,
     running: bool,
+    /// It was tried: the server may have some of it, so nothing is folded into it any more.
+    attempted: bool,
     /// Earlier operations that must be done first.
     blockers: usize,
     /// Later ones that wait for this.
@@ -141,12 +143,12 @@ impl Queue {
         out
     }
 
-    /// The last operation on a path, if it can still be changed: it does not run, and nothing was built upon it.
+    /// The last operation on a path, if it can still be changed: it was never tried, and nothing was built upon it.
     fn malleable(&self, path: &RemotePath) -> Option<OpId> {
         let id = self.last_on(path)?;
         let entry = self.entries.get(&id)?;
         let built_upon = entry.dependents.iter().any(|dependent| self.entries.contains_key(dependent));
-        (!entry.running && !built_upon).then_some(id)
+        (!entry.attempted && !built_upon).then_some(id)
     }
 
     /// Adds an operation, together with what waits already.
@@ -239,11 +241,16 @@ impl Queue {
         let id = OpId(self.next);
         self.next += 1;
         changes.put.push((id, op.clone()));
-        self.insert(id, op, now);
+        self.insert(id, op, now, false);
+    }
+
+    /// Puts back what an earlier process left. It may have been tried.
+    pub fn restore(&mut self, id: OpId, op: Op, now: Instant) {
+        self.insert(id, op, now, true);
     }
 
     /// Puts an operation behind all others, as it is.
-    pub fn insert(&mut self, id: OpId, op: Op, now: Instant) {
+    fn insert(&mut self, id: OpId, op: Op, now: Instant, attempted: bool) {
         self.next = self.next.max(id.0 + 1);
         let deep = op.reaches_below();
         let blockers: BTreeSet<OpId> = op.paths().flat_map(|path| self.related(path, deep)).collect();
@@ -261,8 +268,16 @@ impl Queue {
         if blockers.is_empty() {
             self.ready.insert((due, id));
         }
-        let entry =
-            Entry { op, running: false, blockers: blockers.len(), dependents: Vec::new(), added: now, due, tries: 0 };
+        let entry = Entry {
+            op,
+            running: false,
+            attempted,
+            blockers: blockers.len(),
+            dependents: Vec::new(),
+            added: now,
+            due,
+            tries: 0,
+        };
         self.entries.insert(id, entry);
     }
 
@@ -339,6 +354,7 @@ impl Queue {
         self.ready.remove(&(due, id));
         let entry = self.entries.get_mut(&id)?;
         entry.running = true;
+        entry.attempted = true;
         Some((id, entry.op.clone(), entry.tries))
     }
 

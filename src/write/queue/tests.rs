@@ -201,3 +201,20 @@ proptest! {
         prop_assert_eq!(server, local);
     }
 }
+
+#[test]
+fn what_was_tried_is_not_folded_into_what_comes_later() {
+    let (mut queue, now) = (Queue::default(), Instant::now());
+    queue.add(put("a.tmp", 1, Expected::Absent), now);
+    let (id, ..) = queue.take(now, true).expect("in a hurry");
+    // The answer was lost: the server may have it, or some of it.
+    queue.put_back(id, now);
+    queue.add(rename("a.tmp", "a", Expected::Absent), now);
+    queue.add(put("a.tmp", 2, Expected::Absent), now);
+    assert_eq!(all(&queue), ["save a.tmp (1 bytes)", "rename a.tmp to a", "save a.tmp (1 bytes)"]);
+    assert!(queue.add(op("a.tmp", Action::Unlink { base: Expected::Absent, file: true }), now).dropped.len() == 1);
+    let mut queue = Queue::default();
+    queue.restore(OpId(7), put("b", 1, Expected::Absent), now);
+    queue.add(put("b", 2, Expected::Absent), now);
+    assert_eq!(queue.len(), 2, "nor what an earlier process may have tried");
+}
