@@ -69,7 +69,7 @@ fn explain(sim: &Sim, place: &Path) {
          cd {place}\n  \
          ls -la; grep -r sunrise . ; cat .pantheon/README\n  \
          cat .pantheon/status\n\n\
-         Edit something, with any editor; it is on the server when the editor has saved:\n\n  \
+         Edit something, with any editor; the server has it within a second (pantheonfs sync waits for that):\n\n  \
          echo '// hello' >> wp-content/themes/sunrise/functions.php\n  \
          cat {server}/code/wp-content/themes/sunrise/functions.php\n  \
          cat .pantheon/pending\n\n\

@@ -89,7 +89,10 @@ impl Place {
             Err(_) => (Source::parse(at.as_os_str())?, None),
         };
         let key = around.sites.key(&source);
-        let state_dir = around.known_state_dir(&key).ok_or_else(|| {
+        // A mount says where its state is; its process may have had another home.
+        let told = inside.as_ref().and_then(|root| report::status_json(root).ok());
+        let told = told.and_then(|status| Some(PathBuf::from(status["state_dir"].as_str()?)));
+        let state_dir = told.or_else(|| around.known_state_dir(&key)).ok_or_else(|| {
             Failure::new(Exit::Failed, format!("{source}: nothing is kept; it was never mounted here"))
         })?;
         // Somebody else may have the same environment mounted: theirs is not this one.

@@ -366,6 +366,9 @@ impl Fs {
             (Some(now), Expected::Version(version)) => now.version() == version || now.kind == FileKind::Symlink,
             (Some(_), _) => false,
         };
+        if replaced == Expected::Unknown {
+            return Ok(Outcome::Conflict(format!("an earlier change of {to} could not be sent")));
+        }
         if !expected {
             // Moved by an attempt whose end nobody saw?
             let ours = there.is_some_and(|now| dir && now.is_dir() || Expected::Version(now.version()) == base);

@@ -151,7 +151,7 @@ fn reminders(status: &Status) -> Vec<String> {
     }
     // The platform's list may be older than what was written here.
     let told = status.belief.diffstat.as_ref().map_or(0, crate::control::Diffstat::len);
-    let pending = told.max(status.kept);
+    let pending = told.max(status.kept.saturating_sub(status.lost.len()));
     if pending > 0 {
         let since = status.kept_since.map(|at| format!(", the oldest of this machine {}", ago(at, status.now)));
         let since = since.unwrap_or_default();
