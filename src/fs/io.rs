@@ -39,10 +39,19 @@ impl Fs {
             Handle::Dir(_) => return Err(FsError::new("read", "handle", Cause::IsADirectory)),
         };
         if let Some(spool) = self.spool(file.ino) {
-            return spool.read_at(offset, size as usize).map_err(|e| FsError::new("read", self.object(file.ino), e));
+            match spool.read_at(offset, size as usize) {
+                // Sent in this very moment, and let go: the server has it.
+                Err(error) if self.was_let_go(file.ino, &spool, &error) => {}
+                other => return other.map_err(|e| FsError::new("read", self.object(file.ino), e)),
+            }
         }
         let range = offset..offset.saturating_add(u64::from(size));
+        let path = self.object(file.ino);
         match self.read_version(file, range.clone(), wait) {
+            // Asked for under a name that it has not any more.
+            Err(error) if self.is_missing(&error) && self.object(file.ino) != path => {
+                self.read_version(file, range, wait)
+            }
             // Nothing of the old version has been given out yet: take the new one, once.
             Err(error) if self.moved(&error) && !lock(&file.reading).started => {
                 self.renew(file, wait)?;
@@ -92,6 +101,10 @@ impl Fs {
         }
         reading.version = view.server.unwrap_or(view.attr.version());
         Some(reading.version)
+    }
+
+    fn is_missing(&self, error: &FsError) -> bool {
+        matches!(&error.cause, Cause::Remote(error) if matches!(error.kind, ErrorKind::NotFound))
     }
 
     fn moved(&self, error: &FsError) -> bool {
@@ -207,9 +220,14 @@ impl Fs {
                 return Ok(sealed);
             }
             let copy = Arc::new(self.0.journal.new_spool()?);
-            copy.copy_from(&sealed, keep.unwrap_or(u64::MAX))?;
-            self.put_spool(ino, copy.clone());
-            return Ok(copy);
+            match copy.copy_from(&sealed, keep.unwrap_or(u64::MAX)) {
+                Err(error) if self.was_let_go(ino, &sealed, &error) => {}
+                other => {
+                    other?;
+                    self.put_spool(ino, copy.clone());
+                    return Ok(copy);
+                }
+            }
         }
         self.wait_moved(path, deadline)?;
         let version = self.version_now(ino).ok_or(Cause::NotFound)?;
@@ -233,6 +251,12 @@ impl Fs {
             return Ok(());
         }
         Err(Cause::TimedOut)
+    }
+
+    /// The spool was taken away between being looked up and being used.
+    fn was_let_go(&self, ino: Ino, spool: &Arc<Spool>, error: &io::Error) -> bool {
+        let current = self.spool(ino).is_some_and(|now| Arc::ptr_eq(&now, spool));
+        error.kind() == io::ErrorKind::NotFound && !current
     }
 
     /// The server has it under another name, or not at all.

@@ -7,7 +7,7 @@ use crate::attr::{Area, Attr};
 use crate::cache::{Role, Waiter};
 use crate::inode::{Applied, Child, Ino, NodeView, ROOT};
 use crate::path::{Name, RemotePath};
-use crate::remote::Class;
+use crate::remote::{Class, ErrorKind};
 
 /// An answer to `lookup` or `getattr`: attributes and how long the kernel may go by them.
 #[derive(Debug, Clone, Copy)]
@@ -178,6 +178,19 @@ impl Fs {
                 Applied::Raced if tries > 0 => fs.list_into_table(dir, class, tries - 1, done),
                 Applied::Raced | Applied::Gone => done(Ok(())),
             },
+            // Asked for under a name that it has not any more, or not yet.
+            Err(error)
+                if tries > 0
+                    && matches!(error.kind, ErrorKind::NotFound)
+                    && (fs.is_elsewhere(&at) || fs.0.table.path(dir).is_some_and(|now| now != at)) =>
+            {
+                blocking::unblock(move || {
+                    let now = fs.object(dir);
+                    fs.0.journal.wait_until(fs.0.config.timeout, |queue| !queue.is_elsewhere(&now));
+                    fs.list_into_table(dir, class, tries - 1, done);
+                })
+                .detach();
+            }
             Err(error) => done(Err(error.into())),
         });
     }

@@ -434,6 +434,12 @@ impl Fs {
             self.unpin(ino);
         }
         if let Some(spool) = op.spool() {
+            if let Some(current) = self.spool(ino).filter(|current| current.id() == spool)
+                && let Err(error) = current.file()
+            {
+                // Somebody has just opened it: from here on it is read without its name.
+                log::error!("{}: the local copy cannot be held open: {error}", op.path);
+            }
             self.0.journal.drop_spool(spool);
         }
     }
