@@ -22,8 +22,8 @@ use crate::fuse::{self, MountConfig, Mounted};
 use crate::gate::{Gate, Verdict};
 use crate::mirror::Mirror;
 use crate::path::RemotePath;
-use crate::remote::{ErrorKind, Remote, RemoteConfig};
-use crate::transport::{self, Prompt as _};
+use crate::remote::{ErrorKind, Link, Remote, RemoteConfig, RemoteError};
+use crate::transport::{self, Prompt as _, Transport, TransportError};
 use crate::write::{Journal, Kept};
 
 /// How often the wait for the end looks at signals.
@@ -56,7 +56,8 @@ fn serve(args: &Mount) -> CliResult<()> {
     let _lock = lock(&state_dir, &plan.source)?;
     let terminal = Arc::new(Terminal::new());
     let stop = stop_signals()?;
-    let served = Served::start(plan, &options, &terminal, &mountpoint, &state_dir)?;
+    let cache_dir = around.cache_dir(&plan.key)?;
+    let served = Served::start(plan, &options, &terminal, &mountpoint, (&state_dir, &cache_dir))?;
     let ready = served.describe(&mountpoint);
     if args.report {
         terminal.leave();
@@ -130,9 +131,10 @@ impl Served {
         options: &Options,
         terminal: &Arc<Terminal>,
         mountpoint: &Path,
-        state_dir: &Path,
+        (state_dir, cache_dir): (&Path, &Path),
     ) -> CliResult<Self> {
-        let (remote, root) = connect(&plan, options, terminal)?;
+        let first = contact(&plan, options, terminal, cache_dir)?;
+        let (remote, root) = (first.remote, first.root);
         let (gate, clock) = (Gate::new(), Clock::system());
         let env = Env::start(plan.env, gate.clone(), clock.clone(), plan.initial);
         let me = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
@@ -145,6 +147,7 @@ impl Served {
             timeout: options.timeout,
             cache_bytes: options.cache_bytes,
             state_dir: state_dir.to_owned(),
+            cache_dir: Some(cache_dir.to_owned()),
             journal: journal(state_dir)?,
             sync: options.sync,
             layout: plan.layout,
@@ -153,7 +156,14 @@ impl Served {
             connection: plan.connection,
         };
         let fs = Fs::new(config, remote.clone(), env.clone(), gate.clone(), clock);
-        fs.set_root_attr(root);
+        if let Some(root) = root {
+            fs.set_root_attr(root);
+        }
+        if let Link::Down { why, .. } = remote.link() {
+            terminal.tell(&format!(
+                "offline: {why}. The mount shows what the last one knew, and sends what you change when the server is back"
+            ));
+        }
         if let Some(said) = fs.recover() {
             terminal.tell(&said);
         }
@@ -227,14 +237,55 @@ fn kept(layout: Layout, state_dir: &Path) -> CliResult<Option<Arc<Kept>>> {
     Kept::open(state_dir).map(|kept| Some(Arc::new(kept))).map_err(failed)
 }
 
+/// The first connection, or none.
+struct First {
+    remote: Remote,
+    /// What the server says of the mount's root.
+    root: Option<Attr>,
+}
+
+/// Connects. Where the network is at fault and the tree is known from before, the mount starts without.
+fn contact(plan: &Plan, options: &Options, terminal: &Arc<Terminal>, cache_dir: &Path) -> CliResult<First> {
+    let known = Fs::knows_a_tree(cache_dir);
+    let limit = if known { CONNECT_LIMIT.min(options.timeout) } else { CONNECT_LIMIT };
+    let first = match transport::connect(&plan.endpoint, terminal.as_ref(), Deadline::after(limit)) {
+        Err(error) if known && is_passing(&error) => {
+            let failed = |e: RemoteError| Failure::new(Exit::Failed, e.to_string());
+            let remote = Remote::start_offline(remote_config(plan, options, terminal), error.to_string());
+            return Ok(First { remote: remote.map_err(failed)?, root: None });
+        }
+        other => other?,
+    };
+    let (remote, root) = begin(plan, options, terminal, first)?;
+    Ok(First { remote, root: Some(root) })
+}
+
+/// Whether the next try may find it otherwise, without anybody doing anything.
+fn is_passing(error: &TransportError) -> bool {
+    use TransportError as E;
+    matches!(error, E::NoSuchHost { .. } | E::Unreachable { .. } | E::Timeout { .. } | E::Io { .. })
+}
+
+fn remote_config(plan: &Plan, options: &Options, terminal: &Arc<Terminal>) -> RemoteConfig {
+    let (endpoint, asked) = (plan.endpoint.clone(), terminal.clone());
+    let dial = move |deadline| transport::connect(&endpoint, asked.as_ref(), deadline);
+    RemoteConfig { dial: Box::new(dial), base: plan.base.clone(), timeout: options.timeout }
+}
+
 /// Connects with the person at hand, and makes sure that what is to be mounted is there.
 pub(super) fn connect(plan: &Plan, options: &Options, terminal: &Arc<Terminal>) -> CliResult<(Remote, Attr)> {
     let first = transport::connect(&plan.endpoint, terminal.as_ref(), Deadline::after(CONNECT_LIMIT))?;
-    let (endpoint, asked) = (plan.endpoint.clone(), terminal.clone());
-    let dial = move |deadline| transport::connect(&endpoint, asked.as_ref(), deadline);
-    let config = RemoteConfig { dial: Box::new(dial), base: plan.base.clone(), timeout: options.timeout };
+    begin(plan, options, terminal, first)
+}
+
+fn begin(
+    plan: &Plan,
+    options: &Options,
+    terminal: &Arc<Terminal>,
+    first: Box<dyn Transport>,
+) -> CliResult<(Remote, Attr)> {
     let host = &plan.endpoint.host;
-    let remote = Remote::start(config, first).map_err(|error| match &error.kind {
+    let remote = Remote::start(remote_config(plan, options, terminal), first).map_err(|error| match &error.kind {
         ErrorKind::NotFound => no_directory(plan),
         _ => exit::first_contact(host, &error),
     })?;

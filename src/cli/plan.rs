@@ -4,7 +4,7 @@ use super::exit::{CliResult, Exit, Failure};
 use super::options::Options;
 use super::source::{SftpUrl, Source, is_uuid};
 use super::surroundings::Surroundings;
-use crate::control::{ConnectionMode, Control, ControlError, Environment};
+use crate::control::{Control, ControlError, Environment};
 use crate::env::EnvConfig;
 use crate::fs::Layout;
 use crate::mirror::MirrorConfig;
@@ -69,7 +69,8 @@ fn plain(source: &Source, url: &SftpUrl, options: &Options, given: &SshOverrides
     let env = EnvConfig {
         name: None,
         api: None,
-        mode: options.mode.unwrap_or(ConnectionMode::Sftp),
+        mode: options.mode,
+        memory: None,
         read_only: options.read_only,
         author: None,
     };
@@ -133,11 +134,18 @@ fn pantheon(
         ssh_command: transport::git_ssh_command(&endpoint),
     };
     let connection = connection(&endpoint, "code".into(), Some(url));
-    let mode = options.mode.unwrap_or(ConnectionMode::Sftp);
     let api = (initial.is_some() || control.can_log_in()).then_some((control, id));
-    let env = EnvConfig { name: Some(env.to_owned()), api, mode, read_only: options.read_only, author: git_author() };
+    let key = around.sites.key(source);
+    let env = EnvConfig {
+        name: Some(env.to_owned()),
+        api,
+        mode: options.mode,
+        memory: Some(around.state_path(&key).join("environment.json")),
+        read_only: options.read_only,
+        author: git_author(),
+    };
     Ok(Plan {
-        key: around.sites.key(source),
+        key,
         source: source.to_string(),
         endpoint,
         base: Vec::new(),

@@ -76,12 +76,21 @@ impl Surroundings {
 
     /// Where what must survive is kept for one environment.
     pub(super) fn state_dir(&self, key: &str) -> CliResult<PathBuf> {
-        private_dir(&self.state_root.join(key))
+        private_dir(&self.state_path(key))
+    }
+
+    pub(super) fn state_path(&self, key: &str) -> PathBuf {
+        self.state_root.join(key)
     }
 
     /// The state directory of an environment that was mounted before.
     pub(super) fn known_state_dir(&self, key: &str) -> Option<PathBuf> {
-        Some(self.state_root.join(key)).filter(|dir| dir.is_dir())
+        Some(self.state_path(key)).filter(|dir| dir.is_dir())
+    }
+
+    /// Where what is known of one environment's tree is kept. Free to delete.
+    pub(super) fn cache_dir(&self, key: &str) -> CliResult<PathBuf> {
+        private_dir(&self.cache_root.join(key))
     }
 
     /// Where a site's repository is kept. Free to delete.

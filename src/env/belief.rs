@@ -11,6 +11,8 @@ use crate::gate::ReadOnlyReason;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Api,
+    /// The API, when an earlier mount heard it.
+    Remembered,
     /// The API has not been heard, or there is none: a mount option or the default.
     Option,
 }
@@ -19,6 +21,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Api => "api",
+            Self::Remembered => "remembered",
             Self::Option => "option",
         })
     }

@@ -4,12 +4,16 @@
 //! an API (any SFTP server, or nobody logged in) the belief is what the mount options say.
 
 mod belief;
+mod memory;
 mod watcher;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 pub use belief::{Belief, Running, Source};
+
+use memory::Memory;
 
 use crate::attr::Area;
 use crate::clock::Clock;
@@ -22,8 +26,10 @@ pub struct EnvConfig {
     pub name: Option<String>,
     /// The API and the site's id there.
     pub api: Option<(Control, String)>,
-    /// What to go by until the API has spoken, or for ever without it.
-    pub mode: ConnectionMode,
+    /// What to go by until the API has spoken, or for ever without it. `None`: what was so last, or SFTP mode.
+    pub mode: Option<ConnectionMode>,
+    /// Where to remember what the platform said.
+    pub memory: Option<PathBuf>,
     /// `-o ro`.
     pub read_only: bool,
     /// Name and email for commits, as git has them; the account's where not given.
@@ -117,7 +123,12 @@ impl Env {
     /// Begins with what is known: the API is asked by the caller first where it matters (`initial`).
     pub fn start(config: EnvConfig, gate: Gate, clock: Clock, initial: Option<crate::control::Environment>) -> Self {
         let kind = config.name.as_deref().map(EnvKind::of);
-        let mut belief = Belief::new(config.name.clone(), kind, config.mode, clock.wall());
+        let remembered = config.memory.as_deref().and_then(Memory::load);
+        let mode = config.mode.unwrap_or(ConnectionMode::Sftp);
+        let mut belief = Belief::new(config.name.clone(), kind, mode, clock.wall());
+        if let Some((mode, then)) = remembered.as_ref().and_then(Memory::mode).filter(|_| config.mode.is_none()) {
+            (belief.mode, belief.learned, belief.source) = (mode, then, Source::Remembered);
+        }
         if let Some(environment) = initial {
             belief.learn(environment, clock.wall());
         }
@@ -134,6 +145,7 @@ impl Env {
             config,
         });
         inner.apply_to_gate();
+        inner.remember();
         if inner.config.api.is_some() {
             watcher::start(&inner, woken);
         }
@@ -206,6 +218,7 @@ impl Env {
     /// Ends the watcher.
     pub fn stop(&self) {
         let _ = self.0.wake.send(Wake::Stop);
+        self.0.remember();
     }
 
     /// Switches the mode and waits for the outcome. To Git mode only when nothing would be lost, or `discard` says that
@@ -297,9 +310,18 @@ impl Inner {
         let changed = lock(&self.belief).learn(environment, self.clock.wall());
         self.apply_to_gate();
         if changed {
+            self.remember();
             let belief = lock(&self.belief).clone();
             log::info!("the environment changed: mode {}, commit {:?}", belief.mode, belief.target_commit);
             lock(&self.listeners).iter().for_each(|listener| listener(&belief));
+        }
+    }
+
+    fn remember(&self) {
+        let Some(file) = &self.config.memory else { return };
+        let memory = Memory::of(&lock(&self.belief));
+        if let Some(Err(error)) = memory.map(|memory| memory.save(file)) {
+            log::warn!("{}: {error}", file.display());
         }
     }
 

@@ -1,7 +1,10 @@
 //! Ahead of the reader: listing a directory queues its subdirectories, breadth first, behind whatever a caller waits for.
 //!
 //! Once a walk begins, the whole tree is asked for with many requests outstanding, so that the walk costs a few round
-//! trips per level instead of two per directory.
+//! trips per level instead of two per directory. The same after a pause: the first touch renews all that is below it.
+//!
+//! Load on the server: about four requests and 40 bytes per entry for each directory, at most once per freshness bound (30 s)
+//! while the mount is in use, and nothing at all while it is not.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -33,7 +36,7 @@ impl Fs {
             .table
             .children(dir)
             .into_iter()
-            .filter(|(_, view)| view.attr.is_dir() && self.0.table.listed(view.ino).is_none())
+            .filter(|(_, view)| view.attr.is_dir() && self.is_due(view.ino))
             .map(|(_, view)| view.ino)
             .collect();
         // Uploads may hold 100,000 files that nobody asked for: only what is below the code root is walked ahead.
@@ -43,6 +46,11 @@ impl Fs {
             queue.waiting.extend(subdirs.into_iter().take(room));
         }
         self.list_ahead();
+    }
+
+    /// Never listed by this mount, or so long ago that a caller would have to wait for it.
+    fn is_due(&self, dir: Ino) -> bool {
+        !self.is_recent(self.0.table.listed(dir), self.freshness(dir))
     }
 
     fn list_ahead(&self) {
@@ -57,8 +65,8 @@ impl Fs {
                 dir
             };
             let fs = self.clone();
-            let started = self.0.table.listed(dir).is_none()
-                && self.try_listing(dir, Class::Background, move |well| fs.listed_ahead(well));
+            let started =
+                self.is_due(dir) && self.try_listing(dir, Class::Background, move |well| fs.listed_ahead(well));
             if !started {
                 lock(&self.0.ahead.0).running -= 1;
             }

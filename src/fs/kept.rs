@@ -171,7 +171,7 @@ impl Fs {
     /// The connection leads elsewhere than it did: what was uncommitted may not have moved along.
     pub(super) fn moved_house(&self, what: &str) {
         log::warn!("the environment has moved ({what}): everything is looked at anew");
-        self.forget_everything();
+        self.renew_everything();
         self.0.looks.forget();
         self.review_kept_soon(true);
     }

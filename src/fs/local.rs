@@ -222,7 +222,7 @@ impl Fs {
         if before == 0 {
             return None;
         }
-        let patience = self.0.config.timeout;
+        let patience = if self.is_offline() { std::time::Duration::ZERO } else { self.0.config.timeout };
         self.0.journal.wait_until(patience, crate::write::Queue::is_empty);
         let left = self.0.journal.queue(crate::write::Queue::len);
         let sent = before.saturating_sub(left);

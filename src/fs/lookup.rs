@@ -7,7 +7,7 @@ use crate::attr::{Area, Attr};
 use crate::cache::{Role, Waiter};
 use crate::inode::{Applied, Child, Ino, NodeView, ROOT};
 use crate::path::{Name, RemotePath};
-use crate::remote::{Class, ErrorKind};
+use crate::remote::{Class, ErrorKind, Link};
 
 /// An answer to `lookup` or `getattr`: attributes and how long the kernel may go by them.
 #[derive(Debug, Clone, Copy)]
@@ -90,7 +90,7 @@ impl Fs {
         if view.unlinked && view.opens == 0 { Err(gone()) } else { Ok(view) }
     }
 
-    fn is_recent(&self, seen: Option<Instant>, bound: Duration) -> bool {
+    pub(super) fn is_recent(&self, seen: Option<Instant>, bound: Duration) -> bool {
         seen.is_some_and(|seen| self.0.clock.now().saturating_duration_since(seen) <= bound)
     }
 
@@ -107,7 +107,8 @@ impl Fs {
             return Ok(());
         }
         let object = self.object(dir);
-        if listed.is_some() && self.is_elsewhere(&object) {
+        let known = listed.is_some() || (self.0.table.is_complete(dir) && self.is_offline());
+        if known && self.is_elsewhere(&object) {
             // Made or moved here, and the server does not know it yet: what is known is all there is.
             return Ok(());
         }
@@ -117,15 +118,20 @@ impl Fs {
             Some(Ok(())) => Ok(()),
             Some(Err(error)) => {
                 let error = FsError::new(op, &object, Cause::Remote(error));
-                if error.is_link_trouble() && self.0.table.child_count(dir) > 0 {
-                    Ok(())
-                } else {
-                    Err(self.noted(error))
-                }
+                if error.is_link_trouble() && self.holds_something(dir) { Ok(()) } else { Err(self.noted(error)) }
             }
-            None if self.0.table.child_count(dir) > 0 => Ok(()),
+            None if self.holds_something(dir) => Ok(()),
             None => Err(self.noted(FsError::new(op, &object, Cause::TimedOut))),
         }
+    }
+
+    pub(super) fn is_offline(&self) -> bool {
+        matches!(self.0.remote.link(), Link::Down { .. })
+    }
+
+    /// Whether the directory can be shown without asking: all of it as it was, or what was made here.
+    fn holds_something(&self, dir: Ino) -> bool {
+        self.0.table.is_complete(dir) || self.0.table.child_count(dir) > 0
     }
 
     /// Somebody's listing of the directory that has not ended yet.

@@ -22,12 +22,14 @@ mod local;
 mod lookup;
 mod names;
 mod open;
+mod overlay;
 mod pending;
 mod scan;
 mod setattr;
 mod statfs;
 mod status;
 mod syncer;
+mod tree;
 mod virt;
 
 use std::collections::HashMap;
@@ -51,7 +53,7 @@ use crate::clock::{Clock, Deadline};
 use crate::content::{Content, SharedError};
 use crate::env::Env;
 use crate::gate::{Gate, WritePermit};
-use crate::inode::{Change, Ino, LOGS, ROOT, Root, Table, UPLOADS};
+use crate::inode::{Change, Ino, LOGS, ROOT, Root, Snapshot, Table, UPLOADS};
 use crate::mirror::Mirror;
 use crate::path::RemotePath;
 use crate::remote::Remote;
@@ -75,6 +77,8 @@ pub struct FsConfig {
     pub cache_bytes: u64,
     /// Holds what must survive: conflicts, stranded files. Private to the user.
     pub state_dir: PathBuf,
+    /// Holds what may be deleted at any time: the tree as it was seen last.
+    pub cache_dir: Option<PathBuf>,
     /// What is still to be sent.
     pub journal: Arc<Journal>,
     /// `close`, `fsync` and operations on names wait for the server.
@@ -139,6 +143,7 @@ pub(crate) struct Shared {
     gate: Gate,
     clock: Clock,
     table: Table,
+    snapshot: Option<Snapshot>,
     content: Content,
     rescue: Rescue,
     journal: Arc<Journal>,
@@ -175,7 +180,9 @@ impl Fs {
         let content = Content::new(remote.clone(), config.cache_bytes, clock.clone());
         let journal = config.journal.clone();
         let dwelling = dwelling::Dwelling::remembered(&config.state_dir);
+        let (snapshot, saved) = tree::open(config.cache_dir.as_deref());
         let fs = Self(Arc::new(Shared {
+            snapshot,
             table: Table::new(config.layout.roots()),
             rescue: Rescue::new(&config.state_dir),
             config,
@@ -206,6 +213,8 @@ impl Fs {
             changes: Mutex::default(),
             closing: AtomicBool::new(false),
         }));
+        fs.restore_tree(&saved);
+        fs.show_what_waits();
         fs.follow_environment();
         syncer::start(Arc::downgrade(&fs.0), fs.0.journal.clone());
         fs
@@ -259,7 +268,7 @@ impl Fs {
                 let fs = Fs(shared);
                 // Committed, or discarded by a switch: either way not ours any more.
                 fs.0.notes.forget_written();
-                fs.forget_everything();
+                fs.renew_everything();
                 fs.review_kept_soon(true);
             }
         });
@@ -267,10 +276,6 @@ impl Fs {
 
     /// Everything that is known is looked at anew when it is used next.
     pub fn renew_everything(&self) {
-        self.forget_everything();
-    }
-
-    fn forget_everything(&self) {
         let known = self.0.table.walk();
         self.0.table.expire(None);
         self.announce(
@@ -285,7 +290,7 @@ impl Fs {
         if area != Area::Code || recent(*lock(&self.0.changed)) || self.0.env.is_certain(TRUSTED) {
             return Ok(());
         }
-        if matches!(self.0.remote.link(), crate::remote::Link::Down { .. }) {
+        if self.is_offline() {
             return Ok(());
         }
         match wait {
@@ -328,6 +333,7 @@ impl Fs {
     pub fn close(&self) {
         self.0.closing.store(true, Ordering::Relaxed);
         self.0.journal.close();
+        self.save_tree(true);
     }
 
     fn is_closing(&self) -> bool {

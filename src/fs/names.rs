@@ -1,7 +1,6 @@
 //! mkdir, rmdir, unlink, rename, symlink: made here, recorded, and sent behind the caller's back.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::litter::is_litter;
 use super::{Cause, Entry, Fs, FsError, FsResult, Wait, lock};
@@ -267,10 +266,5 @@ impl Fs {
         let comes = is_litter(&source.path) && !is_litter(&target.path) && moved.attr.is_file();
         // Whoever still writes to it saves it by closing it.
         if comes && moved.opens == 0 { self.save_now(moved.ino).map(drop) } else { Ok(()) }
-    }
-
-    /// When the newest of our knowledge about a directory was learned, for tests.
-    pub fn listed_at(&self, dir: Ino) -> Option<Instant> {
-        self.0.table.listed(dir)
     }
 }

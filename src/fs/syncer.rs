@@ -78,7 +78,10 @@ pub(super) fn start(weak: Weak<Shared>, journal: Arc<Journal>) {
             let fs = Fs(shared);
             match next {
                 Next::Closed => return,
-                Next::Idle => fs.look_where_we_are(),
+                Next::Idle => {
+                    fs.look_where_we_are();
+                    fs.save_tree(false);
+                }
                 Next::Run(id, op, tries) => {
                     let bytes = if let Action::Put(put) = &op.action { put.len } else { 0 };
                     fs.0.slots.take(bytes);

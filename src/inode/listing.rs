@@ -51,7 +51,9 @@ impl Table {
         if known.changes != changes {
             return Applied::Raced;
         }
-        let first = known.listed.replace(now).is_none() && known.children.is_empty();
+        let expired = known.listed.replace(now).is_none();
+        let first = expired && known.children.is_empty();
+        known.complete = true;
         let mut gone = std::mem::take(&mut known.children);
         let mut out = Vec::new();
         for (name, attr) in entries {
@@ -78,6 +80,9 @@ impl Table {
         }
         for (name, ino) in gone {
             state.settle_missing(dir, name, ino, &mut out);
+        }
+        if expired || !out.is_empty() {
+            state.unsaved.insert(dir);
         }
         Applied::Changed(out)
     }

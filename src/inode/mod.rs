@@ -1,5 +1,5 @@
 //! The inode table: what names lead to, which attributes they have, how many references the kernel holds, and how long
-//! each piece of that may be believed. Memory only: it asks nobody and waits for nothing.
+//! each piece of that may be believed; and the snapshot of the tree on the local disk. It asks nobody and waits for nothing.
 //!
 //! A directory is known as a whole or not at all: a complete listing answers for the names in it *and* for every name
 //! that is not. Numbers are derived from the path at first sight, so that they are the same after a remount; a rename
@@ -7,10 +7,14 @@
 
 mod listing;
 mod node;
+mod saved;
+mod snapshot;
 mod table;
 
 pub use listing::{Applied, Change};
 pub use node::{Child, NodeView};
+pub use saved::Unsaved;
+pub use snapshot::{Saved, SavedDir, Snapshot};
 pub use table::{Root, Table};
 
 /// An inode number as the kernel sees it.

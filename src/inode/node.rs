@@ -36,6 +36,8 @@ pub(super) struct Dir {
     pub(super) children: BTreeMap<Name, Ino>,
     /// When the server's complete listing was last taken over; `None`: not complete.
     pub(super) listed: Option<Instant>,
+    /// The names are all that there were at some time, perhaps long ago.
+    pub(super) complete: bool,
     /// Local changes to the directory: a listing that was asked for before one of them is not taken over.
     pub(super) changes: u64,
 }

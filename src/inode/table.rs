@@ -1,6 +1,6 @@
 //! The table itself: numbers, lookups, local changes to names. Taking over listings is in `listing`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -29,6 +29,8 @@ pub struct Table {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) nodes: HashMap<Ino, Node>,
+    /// Directories that the server has otherwise than the snapshot.
+    pub(super) unsaved: HashSet<Ino>,
 }
 
 impl Table {
@@ -36,7 +38,7 @@ impl Table {
         let attr = Attr { kind: FileKind::Directory, size: 4096, perm: 0o755, mtime: 0, atime: 0 };
         let nodes =
             roots.iter().map(|root| (root.ino, Node::new(root.ino, None, attr, Some(attr.version())))).collect();
-        Self { roots, state: Mutex::new(State { nodes }) }
+        Self { roots, state: Mutex::new(State { nodes, unsaved: HashSet::new() }) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -103,6 +105,11 @@ impl Table {
     /// When the directory's complete listing was taken over.
     pub fn listed(&self, dir: Ino) -> Option<Instant> {
         self.lock().dir(dir)?.listed
+    }
+
+    /// Whether all names of the directory were known at some time, perhaps by an earlier mount.
+    pub fn is_complete(&self, dir: Ino) -> bool {
+        self.lock().dir(dir).is_some_and(|dir| dir.complete)
     }
 
     /// Every name of a directory with what it leads to, in name order.
@@ -191,7 +198,7 @@ impl Table {
         let mut node = Node::new(parent, Some(name.clone()), attr, server);
         node.seen = Some(Instant::now());
         if let Some(dir) = &mut node.dir {
-            dir.listed = node.seen;
+            (dir.listed, dir.complete) = (node.seen, true);
         }
         let dir = state.dir_mut(parent)?;
         dir.changes += 1;
@@ -254,6 +261,7 @@ impl Table {
         if let Some(dir) = state.dir_mut(parent) {
             dir.changes += 1;
         }
+        state.unsaved.insert(parent);
     }
 
     /// Hands the server version of a replaced object to the one that takes its place, as the base of its content.
@@ -265,8 +273,10 @@ impl Table {
 
     /// A local change to names of the directory: a listing that was asked for before it is not taken over.
     pub fn touch(&self, dir: Ino) {
-        if let Some(dir) = self.lock().dir_mut(dir) {
-            dir.changes += 1;
+        let mut state = self.lock();
+        if let Some(known) = state.dir_mut(dir) {
+            known.changes += 1;
+            state.unsaved.insert(dir);
         }
     }
 

@@ -73,7 +73,12 @@ pub struct Remote(Arc<Inner>);
 impl Remote {
     /// Takes over a first connection, so that whoever mounts sees why it cannot be made.
     pub fn start(config: RemoteConfig, first: Box<dyn Transport>) -> RemoteResult<Self> {
-        Inner::start(config, first).map(Self).map_err(|kind| kind.at("connect", &RemotePath::root()))
+        Inner::start(config, Ok(first)).map(Self).map_err(|kind| kind.at("connect", &RemotePath::root()))
+    }
+
+    /// Begins without a connection, for the reason given; one is made as soon as it can be.
+    pub fn start_offline(config: RemoteConfig, why: String) -> RemoteResult<Self> {
+        Inner::start(config, Err(why)).map(Self).map_err(|kind| kind.at("connect", &RemotePath::root()))
     }
 
     pub fn link(&self) -> Link {

@@ -42,6 +42,8 @@ struct State {
     /// The connection that was lost last had been of use.
     served: bool,
     closed: bool,
+    /// There has been no connection yet: nobody waits for the first one.
+    offline: bool,
 }
 
 pub(super) struct Inner {
@@ -72,15 +74,20 @@ const TICK: Duration = Duration::from_secs(15);
 pub(super) const MAX_TRIES: u32 = 3;
 
 impl Inner {
-    pub(super) fn start(config: RemoteConfig, first: Box<dyn Transport>) -> Result<Arc<Self>, ErrorKind> {
+    /// With a first connection, or with the reason why there is none yet.
+    pub(super) fn start(
+        config: RemoteConfig,
+        first: Result<Box<dyn Transport>, String>,
+    ) -> Result<Arc<Self>, ErrorKind> {
         let (events, heard) = mpsc::channel();
         let state = State {
             session: None,
             down_since: Instant::now(),
-            why: "not connected yet".into(),
+            why: first.as_ref().err().cloned().unwrap_or_default(),
             parked: Vec::new(),
             served: false,
             closed: false,
+            offline: first.is_err(),
         };
         let inner = Arc::new(Self {
             config,
@@ -89,7 +96,9 @@ impl Inner {
             changed: Condvar::new(),
             events,
         });
-        inner.begin(first, 1)?;
+        if let Ok(first) = first {
+            inner.begin(first, 1)?;
+        }
         let weak = Arc::downgrade(&inner);
         std::thread::Builder::new().name("session".into()).spawn(move || supervise(&weak, &heard))?;
         Ok(inner)
@@ -133,6 +142,7 @@ impl Inner {
                 return Ok(());
             }
             state.session = Some(session.clone());
+            state.offline = false;
             self.changed.notify_all();
             std::mem::take(&mut state.parked)
         };
@@ -209,7 +219,7 @@ impl Inner {
 
     /// A caller that finds the link down for this long already is told at once instead of after another wait.
     fn is_hopeless(&self, state: &State) -> bool {
-        state.closed || state.down_since.elapsed() > self.config.timeout
+        state.closed || state.offline || state.down_since.elapsed() > self.config.timeout
     }
 
     /// The session, waiting for it to come back if need be.

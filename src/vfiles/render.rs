@@ -68,6 +68,9 @@ fn write_lines(out: &mut String, key: &str, write: &Write) {
 fn mode_source(status: &Status) -> String {
     match status.belief.source {
         Source::Api => format!("api, checked {}", ago(status.belief.learned, status.now)),
+        Source::Remembered => {
+            format!("as of {}; the platform has not been heard since", ago(status.belief.learned, status.now))
+        }
         Source::Option => "mount option or default; the platform has not been asked".into(),
     }
 }

@@ -146,6 +146,11 @@ impl Journal {
         Ok(())
     }
 
+    /// An operation of an earlier mount is about this object of ours.
+    pub fn bind(&self, id: OpId, ino: u64) {
+        self.lock().queue.bind(id, ino);
+    }
+
     /// Whoever reads from it still has it open.
     pub fn drop_spool(&self, id: SpoolId) {
         if let Err(error) = fs::remove_file(self.spool_path(id))

@@ -12,7 +12,7 @@ use crate::common::eventually;
 use crate::common::mounted::Mounted;
 
 /// Ends the driver as the out-of-memory killer does.
-fn kill(m: &Mounted) {
+pub fn kill(m: &Mounted) {
     let wanted = m.dir().to_string_lossy().into_owned();
     let processes = fs::read_dir("/proc").expect("listed");
     for process in processes.flatten() {

@@ -11,6 +11,7 @@ mod editors;
 mod faults;
 mod modes;
 mod mount;
+mod offline;
 mod pending;
 mod platform;
 mod rescue;

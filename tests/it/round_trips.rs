@@ -62,6 +62,34 @@ fn a_walk_costs_rounds_per_level_and_not_per_directory() {
     assert!(rounds <= 10, "{rounds}");
 }
 
+/// After a pause the first touch renews the whole tree, not a directory at a time.
+#[test]
+fn a_walk_after_a_pause_is_one_sweep() {
+    let config = SimConfig { rtt: RTT, ..SimConfig::default() };
+    let Some(m) = Mounted::sim_with(&config, "dev", "fresh=3") else { return };
+    for n in 0..40 {
+        fs::create_dir_all(m.there(&format!("wide/dir{n}/sub"))).expect("made");
+    }
+    let first = walk(m.dir());
+    std::thread::sleep(Duration::from_secs(4));
+    let (rounds, _) = cost(&m, || assert_eq!(walk(m.dir()), first));
+    assert!(rounds <= 10, "{rounds}");
+}
+
+/// Code that nobody can change is known by the next mount without asking, as long as the commit is the same.
+#[test]
+fn frozen_code_is_known_after_a_remount() {
+    let Some(m) = far_away(&[]) else { return };
+    fs::write(m.path(".pantheon/mode"), "git").expect("switched");
+    let first = walk(m.dir());
+    // The platform has confirmed the commit since.
+    std::thread::sleep(Duration::from_secs(8));
+    m.umount().ok();
+    m.mount(&format!("{}.dev", m.sim_ref().site()), &m.sim_ref().options()).ok();
+    let (rounds, requests) = cost(&m, || assert_eq!(walk(m.dir()), first));
+    assert!(rounds <= 1 && requests <= 10, "{rounds} rounds, {requests} requests");
+}
+
 fn walk(dir: &std::path::Path) -> usize {
     let mut count = 0;
     for entry in fs::read_dir(dir).expect("listed") {

@@ -63,6 +63,11 @@ fn look(root: &Path, below: &str) -> Tree {
     out
 }
 
+/// Paths whose content is not the same.
+fn differences<'a>(one: &'a Tree, other: &'a Tree) -> Vec<&'a String> {
+    one.keys().chain(other.keys()).filter(|path| one.get(*path) != other.get(*path)).collect()
+}
+
 /// A server with something on it.
 fn furnished(args: &[&'static str]) -> Option<Inner> {
     let inner = Inner::with(args, std::time::Duration::from_secs(3600))?;
@@ -123,7 +128,9 @@ fn the_driver_dies_at_every_record_of_the_journal() {
             died += 1;
             let now = look(&inner.home, "w");
             if kept == records {
-                assert_eq!(now, after, "{name}: everything was recorded");
+                let (different, status) = (differences(&now, &after), inner.fs.status());
+                let why = (status.conflicts, status.last_error);
+                assert!(different.is_empty(), "{name}: everything was recorded: {different:?}, {why:?}");
             }
             for (path, content) in &now {
                 let known = [&before, &after].iter().any(|tree| tree.get(path) == Some(content));
@@ -158,10 +165,18 @@ fn the_link_goes_after_every_few_bytes() {
                 work(&inner);
                 inner.barrier();
                 cuts += inner.faults.cuts.load(std::sync::atomic::Ordering::Relaxed);
-                assert_eq!(look(&inner.home, "w"), wanted, "{name}, {args:?}, cut after {at}");
+                let status = inner.fs.status();
                 assert!(
-                    inner.fs.status().conflicts.is_empty(),
-                    "{name}, {args:?}, cut after {at}: our own work is no conflict"
+                    status.conflicts.is_empty(),
+                    "{name}, {args:?}, cut after {at}: our own work is no conflict: {:?}",
+                    status.last_error
+                );
+                let found = look(&inner.home, "w");
+                let different = differences(&found, &wanted);
+                assert!(
+                    different.is_empty(),
+                    "{name}, {args:?}, cut after {at}: {different:?}, {:?}",
+                    status.last_error
                 );
             }
         }

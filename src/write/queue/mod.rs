@@ -397,8 +397,11 @@ impl Queue {
         Some(entry.op)
     }
 
-    pub fn get(&self, id: OpId) -> Option<&Op> {
-        self.entries.get(&id).map(|entry| &entry.op)
+    /// An operation of an earlier mount is about this object of ours.
+    pub fn bind(&mut self, id: OpId, ino: u64) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.op.ino = ino;
+        *self.by_ino.entry(ino).or_default() += 1;
     }
 
     /// How many run now.

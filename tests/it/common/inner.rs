@@ -326,7 +326,14 @@ fn build(home: &Path, state: &Path, args: &[&'static str], faults: &Arc<Faults>,
     let config = RemoteConfig { dial: Box::new(dial), base: Vec::new(), timeout: LIMIT };
     let remote = Remote::start(config, first).expect("a session");
     let (gate, clock) = (Gate::new(), Clock::system());
-    let env = EnvConfig { name: None, api: None, mode: ConnectionMode::Sftp, read_only: false, author: None };
+    let env = EnvConfig {
+        name: None,
+        api: None,
+        mode: Some(ConnectionMode::Sftp),
+        memory: None,
+        read_only: false,
+        author: None,
+    };
     let env = Env::start(env, gate.clone(), clock.clone(), None);
     let config = FsConfig {
         source: "test".into(),
@@ -336,6 +343,7 @@ fn build(home: &Path, state: &Path, args: &[&'static str], faults: &Arc<Faults>,
         fresh,
         timeout: LIMIT,
         cache_bytes: 16 << 20,
+        cache_dir: None,
         state_dir: state.to_owned(),
         journal: Arc::new(Journal::open(state).expect("opened")),
         sync: false,

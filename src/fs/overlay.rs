@@ -1,0 +1,115 @@
+//! What an earlier mount changed and could not send is shown from the beginning, on top of the tree as it is known.
+
+use std::sync::Arc;
+
+use super::Fs;
+use crate::attr::{Attr, FileKind};
+use crate::inode::{Child, Ino};
+use crate::path::{Name, RemotePath};
+use crate::write::{Action, Expected, Op, Put, Spool};
+
+/// Permission bits and size of a directory about which nothing is known yet.
+const UNKNOWN_DIR: Attr = Attr { kind: FileKind::Directory, size: 4096, perm: 0o755, mtime: 0, atime: 0 };
+
+impl Fs {
+    /// Before anything is sent: an operation that ends must find its object.
+    pub(super) fn show_what_waits(&self) {
+        let ops: Vec<_> = self.0.journal.queue(|queue| queue.ops().map(|(id, op)| (id, op.clone())).collect());
+        for (id, op) in ops {
+            if let Some(ino) = self.show_op(&op) {
+                self.0.journal.bind(id, ino.0);
+                self.0.table.pin(ino, true);
+            }
+        }
+    }
+
+    /// Makes the change in the table; the object that it leaves, if any.
+    fn show_op(&self, op: &Op) -> Option<Ino> {
+        let parent = self.dir_at(&op.path.parent()?)?;
+        let name = op.path.file_name()?;
+        let known = match self.0.table.child(parent, &name) {
+            Child::Positive(view) => Some(view),
+            Child::Negative | Child::Unknown => None,
+        };
+        let at = u32::try_from(op.at).unwrap_or(u32::MAX);
+        let made = |kind, size, perm| Attr { kind, size, perm, mtime: at, atime: at };
+        match &op.action {
+            Action::Put(put) => {
+                let ino = match known.filter(|view| view.attr.is_file()) {
+                    Some(view) => view.ino,
+                    None => self.0.table.insert(parent, &name, made(FileKind::File, put.len, put.perm), None)?,
+                };
+                self.show_content(ino, put);
+                Some(ino)
+            }
+            Action::MakeDir { perm } => match known.filter(|view| view.attr.is_dir()) {
+                Some(view) => Some(view.ino),
+                None => {
+                    let attr = made(FileKind::Directory, UNKNOWN_DIR.size, *perm);
+                    let ino = self.0.table.insert(parent, &name, attr, None)?;
+                    // It may have been made, and filled by others, when the last mount ended.
+                    self.0.table.expire(Some(ino));
+                    Some(ino)
+                }
+            },
+            Action::Symlink { text } => {
+                self.0.table.insert(parent, &name, made(FileKind::Symlink, text.len() as u64, 0o777), None)
+            }
+            Action::Unlink { .. } | Action::RemoveDir => {
+                self.0.table.remove(parent, &name);
+                None
+            }
+            Action::Rename { to, base, dir, .. } => self.show_move((parent, &name), to, *base, *dir),
+            Action::SetAttr { perm, times, .. } => {
+                let ino = known?.ino;
+                self.0.table.update(ino, |attr| {
+                    attr.perm = perm.unwrap_or(attr.perm);
+                    (attr.atime, attr.mtime) = times.unwrap_or((attr.atime, attr.mtime));
+                })?;
+                Some(ino)
+            }
+        }
+    }
+
+    fn show_content(&self, ino: Ino, put: &Put) {
+        self.0.table.update(ino, |attr| {
+            (attr.size, attr.perm, attr.mtime) = (put.len, put.perm, put.mtime);
+        });
+        match put.base {
+            Expected::Version(version) => self.0.table.adopt_base(ino, Some(version)),
+            Expected::Absent => self.0.table.adopt_base(ino, None),
+            Expected::After(_) | Expected::Unknown | Expected::Ours => {}
+        }
+        let spool = Spool::reopen(put.spool, self.0.journal.spool_path(put.spool), put.len);
+        self.put_spool(ino, Arc::new(spool));
+    }
+
+    fn show_move(&self, from: (Ino, &Name), to: &RemotePath, base: Expected, dir: bool) -> Option<Ino> {
+        let (parent, name) = (self.dir_at(&to.parent()?)?, to.file_name()?);
+        if let Some(moved) = self.0.table.rename(from, (parent, &name)) {
+            return Some(moved);
+        }
+        if let Child::Positive(view) = self.0.table.child(parent, &name) {
+            // The tree was saved with the new name.
+            return Some(view.ino);
+        }
+        match base {
+            _ if dir => self.0.table.assume_dir(parent, &name, UNKNOWN_DIR),
+            Expected::Version(version) => {
+                let (size, mtime) = (version.size, version.mtime);
+                let attr = Attr { kind: FileKind::File, size, perm: 0o644, mtime, atime: mtime };
+                self.0.table.insert(parent, &name, attr, Some(version))
+            }
+            _ => None,
+        }
+    }
+
+    /// The directory at a path; what is not known of the way there must exist, or the operation could not be.
+    fn dir_at(&self, path: &RemotePath) -> Option<Ino> {
+        if let Some(ino) = self.0.table.find(path) {
+            return Some(ino);
+        }
+        let parent = self.dir_at(&path.parent()?)?;
+        self.0.table.assume_dir(parent, &path.file_name()?, UNKNOWN_DIR)
+    }
+}

@@ -1,0 +1,88 @@
+//! The tree on the local disk: read when the mount begins, written as it is learned.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::Fs;
+use crate::inode::{ROOT, Saved, Snapshot, Unsaved};
+
+/// The name of the snapshot in the cache directory.
+const FILE: &str = "tree";
+/// A snapshot that is not longer (bytes) knows no directory.
+const MIN_BYTES: u64 = 32;
+
+impl Fs {
+    /// Takes over what the last mount knew. Code that nobody could change since is as good as listed just now.
+    pub(super) fn restore_tree(&self, saved: &Saved) {
+        let belief = self.0.env.belief();
+        let commit = belief.target_commit.filter(|_| belief_is_frozen(self)).unwrap_or_default();
+        self.0.table.restore(ROOT, saved, self.0.clock.now(), |dir| !commit.is_empty() && *dir.commit == *commit);
+    }
+
+    /// Saves what was learned since the last time; with `all` also what nobody vouches for yet.
+    pub(super) fn save_tree(&self, all: bool) {
+        let Some(snapshot) = &self.0.snapshot else { return };
+        let unsaved: Vec<Unsaved> = self
+            .0
+            .table
+            .take_unsaved()
+            .into_iter()
+            .filter(|dir| dir.listing.0.starts_with(&self.object(ROOT)))
+            .collect();
+        if unsaved.is_empty() {
+            return;
+        }
+        let belief = self.0.env.belief();
+        let frozen = belief_is_frozen(self);
+        let commit = belief.target_commit.filter(|_| frozen).unwrap_or_default();
+        // The platform must have named this commit after the server was asked for the names, or the two may not agree.
+        let age = self.0.clock.wall().duration_since(belief.learned).unwrap_or_default();
+        let vouched = |dir: &Unsaved| {
+            dir.listed.is_some_and(|at| self.0.clock.now().saturating_duration_since(at) > age) && !commit.is_empty()
+        };
+        let (sure, unsure): (Vec<_>, Vec<_>) = unsaved.into_iter().partition(vouched);
+        let mut done = write(snapshot, &commit, sure);
+        if frozen && !all {
+            self.0.table.still_unsaved(unsure.into_iter().map(|dir| dir.dir));
+        } else {
+            done = done.and_then(|()| write(snapshot, "", unsure));
+        }
+        if let Err(error) = done {
+            log::warn!("{}: {error}; the next mount may start slower", snapshot.path().display());
+        }
+    }
+
+    /// Whether a mount could begin here without a connection.
+    pub fn knows_a_tree(cache_dir: &Path) -> bool {
+        std::fs::metadata(cache_dir.join(FILE)).is_ok_and(|file| file.len() > MIN_BYTES)
+    }
+
+    /// When the newest of our knowledge about a directory was learned, for tests.
+    pub fn listed_at(&self, dir: crate::inode::Ino) -> Option<Instant> {
+        self.0.table.listed(dir)
+    }
+}
+
+fn belief_is_frozen(fs: &Fs) -> bool {
+    fs.freshness(ROOT) == super::FROZEN_FRESH
+}
+
+fn write(snapshot: &Snapshot, commit: &str, dirs: Vec<Unsaved>) -> std::io::Result<()> {
+    if dirs.is_empty() {
+        return Ok(());
+    }
+    let listings: Vec<_> = dirs.into_iter().map(|dir| dir.listing).collect();
+    snapshot.append(commit, &listings)
+}
+
+/// Opens the snapshot below the cache directory. It is a convenience: without it the server is asked.
+pub(super) fn open(cache_dir: Option<&Path>) -> (Option<Snapshot>, Saved) {
+    let Some(dir) = cache_dir else { return (None, Saved::default()) };
+    match Snapshot::open(&dir.join(FILE)) {
+        Ok((snapshot, saved)) => (Some(snapshot), saved),
+        Err(error) => {
+            log::warn!("{}: {error}; the tree is not kept for the next mount", dir.join(FILE).display());
+            (None, Saved::default())
+        }
+    }
+}

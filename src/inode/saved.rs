@@ -1,0 +1,131 @@
+//! The table and its snapshot: what the last mount knew is taken over, what is learned is handed out to be saved.
+
+use std::time::Instant;
+
+use super::Ino;
+use super::node::Node;
+use super::snapshot::{Saved, SavedDir};
+use super::table::{State, Table};
+use crate::attr::Attr;
+use crate::path::{Name, RemotePath};
+
+/// A directory as the server has it.
+pub struct Unsaved {
+    pub dir: Ino,
+    /// Path and entries, as a snapshot takes them.
+    pub listing: (RemotePath, Vec<(Name, Attr)>),
+    /// When the server was asked; `None` while that is to be done anew.
+    pub listed: Option<Instant>,
+}
+
+impl Table {
+    /// Takes over the tree below a root. What `holds` may be believed as if it had been listed `now`, the rest is shown only
+    /// where the server cannot be asked.
+    pub fn restore(&self, root: Ino, saved: &Saved, now: Instant, holds: impl Fn(&SavedDir) -> bool) {
+        let mut state = self.lock();
+        let Some(path) = self.path_in(&state, root) else { return };
+        let mut queue = vec![(root, path)];
+        while let Some((ino, path)) = queue.pop() {
+            let Some(dir) = saved.dir(&path) else { continue };
+            let mut children = Vec::with_capacity(dir.entries.len());
+            for (name, attr) in &dir.entries {
+                let below = path.join(name);
+                let child = state.free_number(&below);
+                state.nodes.insert(child, Node::new(ino, Some(name.clone()), *attr, Some(attr.version())));
+                if attr.is_dir() {
+                    queue.push((child, below));
+                }
+                children.push((name.clone(), child));
+            }
+            if let Some(known) = state.dir_mut(ino) {
+                known.children.extend(children);
+                known.complete = true;
+                known.listed = holds(dir).then_some(now);
+            }
+        }
+    }
+
+    /// Directories that are to be saved, as the server has them. What only this machine knows is left out.
+    pub fn take_unsaved(&self) -> Vec<Unsaved> {
+        let mut state = self.lock();
+        let dirs = std::mem::take(&mut state.unsaved);
+        dirs.into_iter().filter_map(|dir| self.unsaved(&state, dir)).collect()
+    }
+
+    fn unsaved(&self, state: &State, ino: Ino) -> Option<Unsaved> {
+        if state.nodes.get(&ino)?.unlinked {
+            return None;
+        }
+        let dir = state.dir(ino).filter(|dir| dir.complete)?;
+        let there = |node: &Node| {
+            let version = node.server?;
+            let kept = node.attr.is_dir() || !node.attr.is_file();
+            Some(if kept { node.attr } else { Attr { size: version.size, mtime: version.mtime, ..node.attr } })
+        };
+        let entry = |(name, child): (&Name, &Ino)| Some((name.clone(), there(state.nodes.get(child)?)?));
+        let entries = dir.children.iter().filter_map(entry).collect();
+        Some(Unsaved { dir: ino, listing: (self.path_in(state, ino)?, entries), listed: dir.listed })
+    }
+
+    /// Not saved after all.
+    pub fn still_unsaved(&self, dirs: impl IntoIterator<Item = Ino>) {
+        self.lock().unsaved.extend(dirs);
+    }
+
+    /// A directory that must exist, since something in it was changed here; its other names are not known.
+    pub fn assume_dir(&self, parent: Ino, name: &Name, attr: Attr) -> Option<Ino> {
+        let mut state = self.lock();
+        let path = self.path_in(&state, parent)?.join(name);
+        let ino = state.free_number(&path);
+        state.dir_mut(parent)?.children.insert(name.clone(), ino);
+        state.nodes.insert(ino, Node::new(parent, Some(name.clone()), attr, Some(attr.version())));
+        Some(ino)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::{Area, FileKind, Version};
+    use crate::inode::{Child, ROOT, Root, Snapshot};
+
+    fn attr(kind: FileKind, size: u64) -> Attr {
+        Attr { kind, size, perm: 0o644, mtime: 5, atime: 5 }
+    }
+
+    fn table() -> Table {
+        let path = RemotePath::parse("code").expect("valid");
+        Table::new(vec![Root { ino: ROOT, path, area: Area::Code }])
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text).expect("valid")
+    }
+
+    #[test]
+    fn the_next_table_knows_what_the_server_had_and_nothing_that_was_only_here() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let (snapshot, _) = Snapshot::open(&place.path().join("tree")).expect("begun");
+        let first = table();
+        let changes = first.changes(ROOT).expect("a directory");
+        let entries = vec![(name("a"), attr(FileKind::File, 1)), (name("d"), attr(FileKind::Directory, 0))];
+        first.apply_listing(ROOT, changes, entries, Instant::now(), |_| false);
+        let Child::Positive(a) = first.child(ROOT, &name("a")) else { panic!("listed") };
+        first.pin(a.ino, true);
+        first.update(a.ino, |attr| attr.size = 99);
+        first.insert(ROOT, &name("new"), attr(FileKind::File, 7), None).expect("made here");
+        let unsaved: Vec<_> = first.take_unsaved().into_iter().map(|dir| dir.listing).collect();
+        snapshot.append("", &unsaved).expect("saved");
+        assert!(first.take_unsaved().is_empty(), "nothing was learned since");
+
+        let (_, saved) = Snapshot::open(&place.path().join("tree")).expect("read");
+        let second = table();
+        second.restore(ROOT, &saved, Instant::now(), |_| false);
+        let Child::Positive(again) = second.child(ROOT, &name("a")) else { panic!("saved") };
+        assert_eq!((again.ino, again.server), (a.ino, Some(Version { size: 1, mtime: 5 })));
+        assert!(second.is_complete(ROOT) && second.listed(ROOT).is_none());
+        assert!(matches!(second.child(ROOT, &name("new")), Child::Unknown));
+        let Child::Positive(d) = second.child(ROOT, &name("d")) else { panic!("saved") };
+        assert!(!second.is_complete(d.ino), "it was never listed");
+    }
+}

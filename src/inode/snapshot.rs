@@ -1,0 +1,343 @@
+//! The tree on the local disk, so that the next mount knows it before it has asked anybody. A cache: it may be deleted at
+//! any time, and whatever is wrong with it only means that the server is asked.
+//!
+//! Byte for byte (all numbers little endian):
+//!
+//! | offset | bytes | what |
+//! | --- | --- | --- |
+//! | 0 | 7 | `PFSTREE` |
+//! | 7 | 1 | version of this layout: 1 |
+//! | 8 | | records, one after the other; a later one about the same directory counts |
+//!
+//! A record is the length of its payload (4), the CRC-32 of its payload (4), and its payload. The first byte of a payload
+//! says what it is:
+//!
+//! - `C`: the commit that the code was of, and could not leave, when what follows was listed; empty: nobody vouches for it.
+//! - `D`: a directory as the server listed it: length of its path (2), path, number of entries (4), and for each its kind
+//!   (1: `f`ile, `d`irectory, `l`ink, `o`ther), length of the name (2), name, size (8), permission bits (2), mtime (4),
+//!   atime (4).
+//!
+//! A record that is cut off, or whose checksum is wrong, ends the reading; what came before it is good.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::attr::{Attr, FileKind};
+use crate::path::{Name, RemotePath};
+
+const HEADER: &[u8; 8] = b"PFSTREE\x01";
+/// Longest payload (bytes): a directory of a million entries fits. More is damage.
+const MAX_PAYLOAD: usize = 256 * 1024 * 1024;
+/// The file is written anew when more than half of it, and more than this (bytes), is history.
+const MIN_WASTE: usize = 256 * 1024;
+
+/// A directory as it was listed.
+pub struct SavedDir {
+    pub entries: Vec<(Name, Attr)>,
+    /// What vouched for it; empty: nothing.
+    pub commit: Arc<str>,
+}
+
+/// What the last mount knew.
+#[derive(Default)]
+pub struct Saved(HashMap<RemotePath, SavedDir>);
+
+impl Saved {
+    /// What can be read of a file's bytes, and how many of them are whole.
+    pub fn parse(bytes: &[u8]) -> (Self, usize) {
+        parse(bytes)
+    }
+
+    pub fn dir(&self, path: &RemotePath) -> Option<&SavedDir> {
+        self.0.get(path)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The file, open for what is learned from here on.
+pub struct Snapshot {
+    path: PathBuf,
+    out: Mutex<Out>,
+}
+
+struct Out {
+    file: File,
+    commit: String,
+}
+
+impl Snapshot {
+    /// Opens the file, or begins it, and says what is in it.
+    pub fn open(path: &Path) -> io::Result<(Self, Saved)> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let (saved, good) = Saved::parse(&bytes);
+        if good < bytes.len() {
+            log::info!("{}: {} bytes at its end are not whole, and go", path.display(), bytes.len() - good);
+        }
+        let live: usize = saved.0.iter().map(|(path, dir)| payload_len(path, &dir.entries) + 8).sum();
+        let mut file = if good < bytes.len() || good < HEADER.len() || good > 2 * live + MIN_WASTE {
+            rewrite(path, &saved)?
+        } else {
+            File::options().append(true).open(path)?
+        };
+        // What comes is vouched for by whoever appends it, not by the last mount.
+        file.write_all(&frame(b"C"))?;
+        Ok((Self { path: path.to_owned(), out: Mutex::new(Out { file, commit: String::new() }) }, saved))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds directories as they are on the server now; `commit` vouches for them.
+    pub fn append<'a>(
+        &self,
+        commit: &str,
+        dirs: impl IntoIterator<Item = &'a (RemotePath, Vec<(Name, Attr)>)>,
+    ) -> io::Result<()> {
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = Vec::new();
+        if out.commit != commit {
+            bytes.extend(frame(&[b"C", commit.as_bytes()].concat()));
+        }
+        for (path, entries) in dirs {
+            bytes.extend(frame(&encode(path, entries)));
+        }
+        out.file.write_all(&bytes)?;
+        commit.clone_into(&mut out.commit);
+        Ok(())
+    }
+}
+
+/// Puts only what counts into a new file in the place of the old one.
+fn rewrite(path: &Path, saved: &Saved) -> io::Result<File> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut commit: &str = "";
+    let mut bytes = HEADER.to_vec();
+    // Neighbours vouched for by the same commit share its record.
+    let mut dirs: Vec<_> = saved.0.iter().collect();
+    dirs.sort_by(|a, b| (&a.1.commit, a.0).cmp(&(&b.1.commit, b.0)));
+    for (path, dir) in dirs {
+        if *commit != *dir.commit {
+            commit = &dir.commit;
+            bytes.extend(frame(&[b"C", commit.as_bytes()].concat()));
+        }
+        bytes.extend(frame(&encode(path, &dir.entries)));
+    }
+    let mut new = tempfile::NamedTempFile::new_in(dir)?;
+    new.write_all(&bytes)?;
+    new.persist(path).map_err(|e| e.error)?;
+    File::options().append(true).mode(0o600).open(path)
+}
+
+fn frame(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload.len() + 8);
+    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
+    out.extend_from_slice(payload);
+    out
+}
+
+fn payload_len(path: &RemotePath, entries: &[(Name, Attr)]) -> usize {
+    7 + path.as_bytes().len() + entries.iter().map(|(name, _)| 21 + name.as_bytes().len()).sum::<usize>()
+}
+
+fn encode(path: &RemotePath, entries: &[(Name, Attr)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload_len(path, entries));
+    out.push(b'D');
+    put_text(&mut out, path.as_bytes());
+    out.extend_from_slice(&(entries.len() as u32).to_le_bytes());
+    for (name, attr) in entries {
+        out.push(match attr.kind {
+            FileKind::File => b'f',
+            FileKind::Directory => b'd',
+            FileKind::Symlink => b'l',
+            FileKind::Other => b'o',
+        });
+        put_text(&mut out, name.as_bytes());
+        out.extend_from_slice(&attr.size.to_le_bytes());
+        out.extend_from_slice(&attr.perm.to_le_bytes());
+        out.extend_from_slice(&attr.mtime.to_le_bytes());
+        out.extend_from_slice(&attr.atime.to_le_bytes());
+    }
+    out
+}
+
+/// Paths and names are shorter than 64 KiB: `path` sees to it.
+fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend_from_slice(&(text.len() as u16).to_le_bytes());
+    out.extend_from_slice(text);
+}
+
+fn parse(bytes: &[u8]) -> (Saved, usize) {
+    let mut saved = Saved::default();
+    let Some(mut rest) = bytes.strip_prefix(HEADER) else { return (saved, 0) };
+    let mut commit: Arc<str> = "".into();
+    loop {
+        let mut input = Input(rest);
+        let Some(payload) = input.record() else { break };
+        match payload.split_first() {
+            Some((b'C', text)) => commit = String::from_utf8_lossy(text).into(),
+            Some((b'D', body)) => {
+                let Some((path, entries)) = decode(body) else { break };
+                saved.0.insert(path, SavedDir { entries, commit: commit.clone() });
+            }
+            _ => break,
+        }
+        rest = input.0;
+    }
+    (saved, bytes.len() - rest.len())
+}
+
+fn decode(body: &[u8]) -> Option<(RemotePath, Vec<(Name, Attr)>)> {
+    let mut input = Input(body);
+    let path = RemotePath::parse(input.text()?).ok()?;
+    let count = input.number::<4>()?;
+    let mut entries = Vec::with_capacity(usize::try_from(count).ok()?.min(body.len() / 21));
+    for _ in 0..count {
+        let kind = match input.take(1)? {
+            b"f" => FileKind::File,
+            b"d" => FileKind::Directory,
+            b"l" => FileKind::Symlink,
+            b"o" => FileKind::Other,
+            _ => return None,
+        };
+        let name = Name::new(input.text()?).ok()?;
+        let size = input.number::<8>()?;
+        let perm = u16::try_from(input.number::<2>()?).ok()?;
+        let mtime = u32::try_from(input.number::<4>()?).ok()?;
+        let atime = u32::try_from(input.number::<4>()?).ok()?;
+        entries.push((name, Attr { kind, size, perm, mtime, atime }));
+    }
+    input.0.is_empty().then_some((path, entries))
+}
+
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(count)?;
+        self.0 = tail;
+        Some(head)
+    }
+
+    fn number<const N: usize>(&mut self) -> Option<u64> {
+        let mut out = [0; 8];
+        out[..N].copy_from_slice(self.take(N)?);
+        Some(u64::from_le_bytes(out))
+    }
+
+    fn text(&mut self) -> Option<&'a [u8]> {
+        let len = self.number::<2>()?;
+        self.take(usize::try_from(len).ok()?)
+    }
+
+    fn record(&mut self) -> Option<&'a [u8]> {
+        let (len, sum) = (usize::try_from(self.number::<4>()?).ok()?, self.number::<4>()?);
+        let payload = self.take(len).filter(|_| len <= MAX_PAYLOAD)?;
+        (u64::from(crc32fast::hash(payload)) == sum).then_some(payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dir(path: &str, names: &[&str]) -> (RemotePath, Vec<(Name, Attr)>) {
+        let attr = Attr { kind: FileKind::File, size: 300, perm: 0o644, mtime: 7, atime: 8 };
+        let entries = names.iter().map(|name| (Name::new(name).expect("valid"), attr)).collect();
+        (RemotePath::parse(path).expect("valid"), entries)
+    }
+
+    fn names(saved: &Saved, path: &str) -> Vec<String> {
+        let dir = saved.dir(&RemotePath::parse(path).expect("valid"));
+        dir.map(|dir| dir.entries.iter().map(|(name, _)| name.to_string()).collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_was_saved_is_there_again_and_the_last_word_counts() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let file = place.path().join("tree");
+        let (snapshot, saved) = Snapshot::open(&file).expect("begun");
+        assert!(saved.is_empty());
+        snapshot.append("", &[dir("code", &["a", "b"]), dir("code/d", &[])]).expect("written");
+        snapshot.append("c0ffee", &[dir("code", &["b", "c"])]).expect("written");
+        let (_, saved) = Snapshot::open(&file).expect("read");
+        assert_eq!((saved.len(), names(&saved, "code")), (2, vec!["b".to_owned(), "c".to_owned()]));
+        let commit = |path: &str| saved.dir(&RemotePath::parse(path).expect("valid")).map(|dir| dir.commit.to_string());
+        assert_eq!((commit("code"), commit("code/d")), (Some("c0ffee".into()), Some(String::new())));
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_byte_loses_only_what_comes_after() {
+        let mut bytes = HEADER.to_vec();
+        bytes.extend(frame(&{
+            let (path, entries) = dir("code", &["a"]);
+            encode(&path, &entries)
+        }));
+        let first = bytes.len();
+        bytes.extend(frame(&{
+            let (path, entries) = dir("code/d", &["b"]);
+            encode(&path, &entries)
+        }));
+        for cut in 0..bytes.len() {
+            let (saved, good) = parse(&bytes[..cut]);
+            assert_eq!(saved.len(), usize::from(cut >= first), "cut at {cut}");
+            assert!(good <= cut);
+        }
+        for at in first..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x40;
+            assert_eq!(parse(&flipped).0.len(), 1, "flipped at {at}");
+        }
+        assert_eq!(parse(&bytes).0.len(), 2);
+    }
+
+    #[test]
+    fn a_damaged_file_is_written_anew_and_history_does_not_pile_up() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let file = place.path().join("tree");
+        fs::write(&file, b"nonsense").expect("written");
+        let (snapshot, saved) = Snapshot::open(&file).expect("begun anew");
+        assert!(saved.is_empty());
+        let many: Vec<String> = (0..2000).map(|n| format!("file-{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        for _ in 0..20 {
+            snapshot.append("", &[dir("code", &many)]).expect("written");
+        }
+        let before = fs::metadata(&file).expect("there").len();
+        let (_, saved) = Snapshot::open(&file).expect("read");
+        assert_eq!(names(&saved, "code").len(), 2000);
+        assert!(fs::metadata(&file).expect("there").len() < before / 10);
+    }
+
+    #[test]
+    fn the_layout_of_version_1_is_read() {
+        let golden = [
+            HEADER.as_slice(),
+            &frame(b"Cabc"),
+            &frame(b"D\x04\0code\x01\0\0\0f\x01\0a\x2c\x01\0\0\0\0\0\0\xa4\x01\x07\0\0\0\x08\0\0\0"),
+        ]
+        .concat();
+        let (saved, good) = parse(&golden);
+        assert_eq!(good, golden.len());
+        let (path, entries) = dir("code", &["a"]);
+        let found = saved.dir(&path).expect("there");
+        assert_eq!((&found.entries, &*found.commit), (&entries, "abc"));
+        assert_eq!(frame(&encode(&path, &entries)), golden[HEADER.len() + 12..]);
+    }
+}

@@ -1,0 +1,131 @@
+//! Without the server: a mount that was there before starts all the same, shows what it knew, takes changes, and sends them
+//! when the server is back.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use pantheonfs::sim::{LinkConfig, SimConfig, run_link};
+
+use crate::common::eventually;
+use crate::common::mounted::Mounted;
+use crate::common::program::Ran;
+
+/// A port at which nobody listens.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port()
+}
+
+/// The options of the site, as if the server were at `port`.
+fn options_at(m: &Mounted, port: u16) -> String {
+    let options = m.sim_ref().options();
+    let real = options.split(',').find(|option| option.starts_with("Port=")).expect("a port");
+    format!("{},timeout=5,StrictHostKeyChecking=accept-new", options.replace(real, &format!("Port={port}")))
+}
+
+fn source(m: &Mounted) -> String {
+    format!("{}.dev", m.sim_ref().site())
+}
+
+/// Mounts as if the server were at `port`.
+fn mount_at(m: &Mounted, port: u16) -> String {
+    let ran = m.mount(&source(m), &options_at(m, port)).ok();
+    ran.out() + &ran.err()
+}
+
+fn server_port(m: &Mounted) -> u16 {
+    let options = m.sim_ref().options();
+    let port = options.split(',').find_map(|option| option.strip_prefix("Port=")).expect("a port");
+    port.parse().expect("a number")
+}
+
+/// Names below a directory of the mount, as `find` prints them.
+fn find(m: &Mounted, below: &str) -> Vec<String> {
+    let output = Command::new("find").current_dir(m.dir()).args([below, "-printf", "%p %y %s\n"]).output();
+    let output = output.expect("find runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut lines: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn a_mount_starts_offline_and_sends_what_was_changed_when_the_server_is_back() {
+    let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
+    let online = find(&m, "wp-content");
+    assert!(online.len() > 5, "{online:?}");
+    assert!(!fs::read(m.path("index.php")).expect("read").is_empty());
+    m.umount().ok();
+
+    let port = free_port();
+    let said = mount_at(&m, port);
+    assert!(said.contains("offline: ") && said.contains("cannot be reached"), "{said}");
+    assert_eq!(find(&m, "wp-content"), online);
+    assert_eq!(fs::metadata(m.path("no-such-name")).expect_err("known").kind(), std::io::ErrorKind::NotFound);
+    let status = fs::read_to_string(m.path(".pantheon/status")).expect("status");
+    assert!(status.contains("down"), "{status}");
+
+    fs::write(m.path("index.php"), "written on a train").expect("accepted");
+    fs::create_dir_all(m.path("wp-content/new/deep")).expect("accepted");
+    fs::write(m.path("wp-content/new/deep/a.php"), "a").expect("accepted");
+    fs::rename(m.path("wp-load.php"), m.path("wp-content/new/loaded.php")).expect("accepted");
+    fs::remove_file(m.path("wp-blog-header.php")).expect("accepted");
+    std::os::unix::fs::symlink("a.php", m.path("wp-content/new/deep/link")).expect("accepted");
+    let changed = find(&m, "wp-content");
+    assert_ne!(changed, online);
+
+    // The driver dies, and the server is still away: everything is there again.
+    super::crash::kill(&m);
+    mount_at(&m, port);
+    assert_eq!(find(&m, "wp-content"), changed);
+    assert_eq!(fs::read(m.path("index.php")).expect("read"), b"written on a train");
+    assert_eq!(fs::read(m.path("wp-content/new/deep/a.php")).expect("read"), b"a");
+    assert_eq!(fs::read_link(m.path("wp-content/new/deep/link")).expect("read"), Path::new("a.php"));
+    assert!(!m.path("wp-blog-header.php").exists() && !m.path("wp-load.php").exists());
+    assert!(m.there("wp-load.php").exists(), "the server knows nothing yet");
+    fs::write(m.path("wp-content/new/deep/a.php"), "once more").expect("accepted");
+
+    // The server is back.
+    let link = LinkConfig::new(Duration::ZERO, u64::MAX);
+    let target = format!("127.0.0.1:{}", server_port(&m));
+    std::thread::spawn(move || run_link(&target, port, &link, |_| {}));
+    eventually("everything is sent", || m.status()["waiting"] == 0);
+    assert_eq!(fs::read(m.there("index.php")).expect("there"), b"written on a train");
+    assert_eq!(fs::read(m.there("wp-content/new/deep/a.php")).expect("there"), b"once more");
+    assert!(m.there("wp-content/new/loaded.php").exists() && !m.there("wp-load.php").exists());
+    assert!(!m.there("wp-blog-header.php").exists());
+    assert_eq!(m.status()["conflicts"], serde_json::json!([]));
+    eventually("nothing is shown otherwise", || find(&m, "wp-content") == changed_after(&changed));
+}
+
+/// The last save made one file longer.
+fn changed_after(changed: &[String]) -> Vec<String> {
+    changed.iter().map(|line| line.replace("deep/a.php f 1", "deep/a.php f 9")).collect()
+}
+
+#[test]
+fn without_anything_known_an_unreachable_server_is_an_error() {
+    let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
+    m.umount().ok();
+    fs::remove_dir_all(m.surroundings().path("cache")).expect("a cache may be deleted at any time");
+    m.mount(&source(&m), &options_at(&m, free_port())).fails(6, &["cannot be reached"]);
+}
+
+/// The mode that the platform named last is what counts while nobody can be asked.
+#[test]
+fn the_mode_is_remembered() {
+    let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
+    find(&m, ".");
+    fs::write(m.path(".pantheon/mode"), "git").expect("switched");
+    m.umount().ok();
+    let mut mount = m.surroundings().command();
+    mount.env("TERMINUS_PORT", free_port().to_string());
+    mount.args(["mount", &source(&m), &m.dir().to_string_lossy(), "-o", &options_at(&m, free_port())]);
+    let said = Ran(mount.output().expect("it runs")).ok().out();
+    assert!(said.contains("read-only"), "{said}");
+    let error = fs::write(m.path("index.php"), "x").expect_err("Git mode");
+    assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+    assert_eq!(m.status()["mode_source"], "remembered");
+}
