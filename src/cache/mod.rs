@@ -1,11 +1,14 @@
-//! Blocks by content identity under an LRU byte budget, and one fetch per missing block.
+//! Blocks by content identity under an LRU byte budget, in memory and on the local disk, and one fetch per missing block.
 //!
 //! A key says what the bytes *are* ([`ContentId`](crate::attr::ContentId)), so an entry is never wrong, only unused: nothing here expires.
 //! Does not know where bytes come from; see `content`.
 
+mod disk;
 mod flight;
 mod memory;
+mod pack;
 
+pub use disk::{Disk, DiskFigures};
 pub use flight::{InFlight, Role, Ticket, Waiter};
 pub use memory::{BlockKey, Figures, Memory};
 

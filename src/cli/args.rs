@@ -27,6 +27,8 @@ pub(super) enum Command {
     Status(Status),
     /// Wait until the server has everything that was changed in a mount
     Sync(Look),
+    /// Bring a directory of a mount, or all of it, to this machine, for working offline
+    Hydrate(Look),
     /// Read or switch the connection mode of a mount
     Mode(Mode),
     /// List what is uncommitted

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{IsTerminal, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -179,12 +180,18 @@ fn ask_editor(pending: &str) -> CliResult<String> {
     Ok(text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n"))
 }
 
-/// Writes a command and waits for its outcome; the reason for a failure is in the status.
+/// Writes a command and waits for its outcome.
 fn write(at: &Path, name: &str, words: &str, doing: &str) -> CliResult<()> {
+    let activity = mountpoint::around(at)?.mountpoint.join(".pantheon/activity");
+    let _progress = Progress::start(doing, activity);
+    write_silently(at, name, Path::new(words))
+}
+
+/// Like [`write`], without showing that something moves; the reason for a failure is in the status.
+pub(super) fn write_silently(at: &Path, name: &str, words: &Path) -> CliResult<()> {
     let file = mountpoint::around(at)?.mountpoint.join(".pantheon").join(name);
-    let progress = Progress::start(doing, file.with_file_name("activity"));
-    let written = fs::OpenOptions::new().write(true).open(&file).and_then(|mut file| file.write_all(words.as_bytes()));
-    drop(progress);
+    let bytes = words.as_os_str().as_bytes();
+    let written = fs::OpenOptions::new().write(true).open(&file).and_then(|mut file| file.write_all(bytes));
     written.map_err(|error| {
         let why = report::status_json(at).ok().and_then(|s| Some(s["last_error"]["message"].as_str()?.to_owned()));
         let text = why.unwrap_or_else(|| format!("{}: {error}", file.display()));

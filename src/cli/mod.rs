@@ -9,6 +9,7 @@ mod daemon;
 mod demo;
 mod doctor;
 mod exit;
+mod hydrate;
 #[cfg(feature = "sim")]
 mod link;
 mod logging;
@@ -62,6 +63,7 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Umount(umount) => mountpoint::umount(&umount.mountpoint, umount.force, umount.json),
         Command::Status(status) => report::status(status.path.as_deref(), status.json),
         Command::Sync(look) => commands::sync(&look.path, look.json),
+        Command::Hydrate(look) => hydrate::run(&look.path, look.json),
         Command::Mode(mode) => commands::mode(&mode),
         Command::Pending(look) => report::look(&look, "pending", "pending"),
         Command::Diff(look) => report::diff(&look.paths, look.json),

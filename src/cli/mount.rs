@@ -57,7 +57,8 @@ fn serve(args: &Mount) -> CliResult<()> {
     let terminal = Arc::new(Terminal::new());
     let stop = stop_signals()?;
     let cache_dir = around.cache_dir(&plan.key)?;
-    let served = Served::start(plan, &options, &terminal, &mountpoint, (&state_dir, &cache_dir))?;
+    let content_dir = around.content_dir(&plan.content_key)?;
+    let served = Served::start(plan, &options, &terminal, &mountpoint, [&state_dir, &cache_dir, &content_dir])?;
     let ready = served.describe(&mountpoint);
     if args.report {
         terminal.leave();
@@ -131,7 +132,7 @@ impl Served {
         options: &Options,
         terminal: &Arc<Terminal>,
         mountpoint: &Path,
-        (state_dir, cache_dir): (&Path, &Path),
+        [state_dir, cache_dir, content_dir]: [&Path; 3],
     ) -> CliResult<Self> {
         let first = contact(&plan, options, terminal, cache_dir)?;
         let (remote, root) = (first.remote, first.root);
@@ -148,6 +149,7 @@ impl Served {
             cache_bytes: options.cache_bytes,
             state_dir: state_dir.to_owned(),
             cache_dir: Some(cache_dir.to_owned()),
+            content_dir: Some(content_dir.to_owned()),
             journal: journal(state_dir)?,
             sync: options.sync,
             layout: plan.layout,

@@ -24,6 +24,8 @@ pub(super) struct Plan {
     pub(super) connection: Connection,
     /// Name of the state directory.
     pub(super) key: String,
+    /// Name of the directory where content is kept: one for all environments of a site.
+    pub(super) content_key: String,
     pub(super) mirror: Option<MirrorConfig>,
 }
 
@@ -76,6 +78,7 @@ fn plain(source: &Source, url: &SftpUrl, options: &Options, given: &SshOverrides
     };
     let source = source.to_string();
     Ok(Plan {
+        content_key: key(&source),
         key: key(&source),
         source,
         endpoint,
@@ -134,6 +137,7 @@ fn pantheon(
         ssh_command: transport::git_ssh_command(&endpoint),
     };
     let connection = connection(&endpoint, "code".into(), Some(url));
+    let site_id = id.clone();
     let api = (initial.is_some() || control.can_log_in()).then_some((control, id));
     let key = around.sites.key(source);
     let env = EnvConfig {
@@ -146,6 +150,7 @@ fn pantheon(
     };
     Ok(Plan {
         key,
+        content_key: site_id,
         source: source.to_string(),
         endpoint,
         base: Vec::new(),

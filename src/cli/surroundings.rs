@@ -93,6 +93,11 @@ impl Surroundings {
         private_dir(&self.cache_root.join(key))
     }
 
+    /// Where the content of a site's files is kept. Free to delete.
+    pub(super) fn content_dir(&self, key: &str) -> CliResult<PathBuf> {
+        private_dir(&self.cache_root.join("content").join(key))
+    }
+
     /// Where a site's repository is kept. Free to delete.
     pub(super) fn mirror_dir(&self, site: &str) -> CliResult<PathBuf> {
         private_dir(&self.cache_root.join("mirror").join(format!("{site}.git")))

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use readahead::ReadAhead;
 
 use crate::attr::{ContentId, Version};
-use crate::cache::{BLOCK_BYTES, BlockKey, Figures, InFlight, Memory, Role, Ticket, Waiter};
+use crate::cache::{BLOCK_BYTES, BlockKey, Disk, DiskFigures, Figures, InFlight, Memory, Role, Ticket, Waiter};
 use crate::clock::{Clock, Deadline};
 use crate::path::RemotePath;
 use crate::remote::{Class, Remote, RemoteError};
@@ -40,16 +40,18 @@ struct Inner {
     remote: Remote,
     clock: Clock,
     memory: Memory,
+    disk: Option<Disk>,
     flights: InFlight<BlockKey, BlockResult>,
     fetched_bytes: AtomicU64,
 }
 
 impl Content {
-    pub fn new(remote: Remote, cache_bytes: u64, clock: Clock) -> Self {
+    pub fn new(remote: Remote, cache_bytes: u64, disk: Option<Disk>, clock: Clock) -> Self {
         Self(Arc::new(Inner {
             remote,
             clock,
             memory: Memory::new(cache_bytes),
+            disk,
             flights: InFlight::default(),
             fetched_bytes: AtomicU64::new(0),
         }))
@@ -59,16 +61,26 @@ impl Content {
         self.0.memory.figures()
     }
 
+    pub fn disk_figures(&self) -> Option<DiskFigures> {
+        self.0.disk.as_ref().map(Disk::figures)
+    }
+
+    /// What was kept is on the local disk.
+    pub fn close(&self) {
+        if let Some(disk) = &self.0.disk {
+            disk.close();
+        }
+    }
+
     /// Bytes that came over the wire as file content.
     pub fn fetched_bytes(&self) -> u64 {
         self.0.fetched_bytes.load(Ordering::Relaxed)
     }
 
-    /// The bytes if every one of them is in memory. Never waits.
+    /// The bytes if every one of them is here, in memory or on the local disk. Never waits for the network.
     pub fn read_cached(&self, path: &RemotePath, version: Version, range: Range<u64>) -> Option<Vec<u8>> {
         let range = clamp(range, version);
-        let blocks: Option<Vec<_>> =
-            blocks_of(&range).map(|index| self.0.memory.get(&key(path, version, index))).collect();
+        let blocks: Option<Vec<_>> = blocks_of(&range).map(|index| self.0.cached(&key(path, version, index))).collect();
         Some(assemble(&range, &blocks?))
     }
 
@@ -103,13 +115,31 @@ impl Content {
             return 0;
         }
         let range = clamp(range, version);
-        let missing: Vec<u64> =
-            blocks_of(&range).filter(|&index| !self.0.memory.contains(&key(path, version, index))).collect();
+        let missing: Vec<u64> = blocks_of(&range).filter(|&index| !self.0.has(&key(path, version, index))).collect();
         let bytes = missing.len() as u64 * BLOCK_BYTES;
         for index in missing {
             drop(self.want(path, version, index..index + 1, Class::Background));
         }
         bytes.min(range.end - range.start)
+    }
+
+    /// Has the bytes brought to the local disk, if they are not there yet.
+    pub fn bring(&self, path: &RemotePath, version: Version, range: Range<u64>) -> Fetching {
+        let range = clamp(range, version);
+        let mut waiters = Vec::new();
+        for index in blocks_of(&range).filter(|&index| !self.0.has(&key(path, version, index))) {
+            if let Some(Wanted::Coming(waiter)) = self.want(path, version, index..index + 1, Class::Background).pop() {
+                waiters.push(waiter);
+            }
+        }
+        Fetching(waiters)
+    }
+
+    /// What was read so far is on the local disk.
+    pub fn settle(&self) {
+        if let Some(disk) = &self.0.disk {
+            disk.settle();
+        }
     }
 
     /// The bytes as the server has them now, whatever is in memory.
@@ -125,15 +155,18 @@ impl Content {
 
     /// Puts bytes that are known to be this version into the cache: what was just written need not be fetched.
     pub fn put(&self, path: &RemotePath, version: Version, index: u64, block: Arc<[u8]>) {
-        self.0.memory.insert(key(path, version, index), block);
+        self.0.insert(key(path, version, index), block);
     }
 
     /// The file moved: its blocks go with it.
     pub fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
         for index in blocks_of(&(0..version.size)).take(1024) {
-            match self.0.memory.remove(&key(from, version, index)) {
-                Some(block) => self.put(to, version, index, block),
-                None => break,
+            let (old, new) = (key(from, version, index), key(to, version, index));
+            if let Some(disk) = &self.0.disk {
+                disk.renamed(&old, &new);
+            }
+            if let Some(block) = self.0.memory.remove(&old) {
+                self.0.memory.insert(new, block);
             }
         }
     }
@@ -145,7 +178,7 @@ impl Content {
         let mut run_start = 0;
         for index in indices {
             let key = key(path, version, index);
-            let wanted = match self.0.memory.get(&key) {
+            let wanted = match self.0.cached(&key) {
                 Some(block) => Wanted::Here(block),
                 None => match self.0.flights.join(key) {
                     Role::Follower(waiter) => Wanted::Coming(waiter),
@@ -189,7 +222,7 @@ impl Content {
                 for ((index, ticket), block) in (first..).zip(tickets).zip(chunks) {
                     // Bytes of a version that may still change under its name are good for whoever asked, no longer.
                     if !racy {
-                        inner.memory.insert(key(&at, version, index), block.clone());
+                        inner.insert(key(&at, version, index), block.clone());
                     }
                     ticket.complete(Ok(block));
                 }
@@ -199,6 +232,44 @@ impl Content {
                 tickets.into_iter().for_each(|ticket| ticket.complete(Err(error.clone())));
             }
         });
+    }
+}
+
+/// Blocks on their way.
+pub struct Fetching(Vec<Waiter<BlockResult>>);
+
+impl Fetching {
+    pub fn wait(self, deadline: Deadline) -> Result<(), ReadError> {
+        for waiter in self.0 {
+            match waiter.wait(deadline.0) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(ReadError::Remote(error)),
+                None => return Err(ReadError::TimedOut),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn cached(&self, key: &BlockKey) -> Option<Arc<[u8]>> {
+        if let Some(block) = self.memory.get(key) {
+            return Some(block);
+        }
+        let block = self.disk.as_ref()?.get(key)?;
+        self.memory.insert(key.clone(), block.clone());
+        Some(block)
+    }
+
+    fn has(&self, key: &BlockKey) -> bool {
+        self.memory.contains(key) || self.disk.as_ref().is_some_and(|disk| disk.contains(key))
+    }
+
+    fn insert(&self, key: BlockKey, block: Arc<[u8]>) {
+        if let Some(disk) = &self.disk {
+            disk.put(&key, block.clone());
+        }
+        self.memory.insert(key, block);
     }
 }
 

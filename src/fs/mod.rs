@@ -14,6 +14,7 @@ mod dir;
 mod dwelling;
 mod error;
 mod handle;
+mod hydrate;
 mod io;
 mod kept;
 mod link;
@@ -57,7 +58,7 @@ use crate::inode::{Change, Ino, LOGS, ROOT, Root, Snapshot, Table, UPLOADS};
 use crate::mirror::Mirror;
 use crate::path::RemotePath;
 use crate::remote::Remote;
-use crate::vfiles::Connection;
+use crate::vfiles::{Connection, Hydration};
 use crate::write::{Journal, Kept, Rescue, Spool};
 
 /// What a mount is made of and how it behaves.
@@ -79,6 +80,8 @@ pub struct FsConfig {
     pub state_dir: PathBuf,
     /// Holds what may be deleted at any time: the tree as it was seen last.
     pub cache_dir: Option<PathBuf>,
+    /// Holds what was read, for all environments of the site; may be deleted at any time, too.
+    pub content_dir: Option<PathBuf>,
     /// What is still to be sent.
     pub journal: Arc<Journal>,
     /// `close`, `fsync` and operations on names wait for the server.
@@ -171,13 +174,15 @@ pub(crate) struct Shared {
     space: statfs::SpaceCache,
     notes: status::Notes,
     dwelling: dwelling::Dwelling,
+    hydration: Mutex<Hydration>,
     changes: Mutex<Option<mpsc::Sender<Change>>>,
     closing: AtomicBool,
 }
 
 impl Fs {
     pub fn new(config: FsConfig, remote: Remote, env: Env, gate: Gate, clock: Clock) -> Self {
-        let content = Content::new(remote.clone(), config.cache_bytes, clock.clone());
+        let disk = config.content_dir.as_deref().and_then(|dir| tree::open_content(dir, &config.source));
+        let content = Content::new(remote.clone(), config.cache_bytes, disk, clock.clone());
         let journal = config.journal.clone();
         let dwelling = dwelling::Dwelling::remembered(&config.state_dir);
         let (snapshot, saved) = tree::open(config.cache_dir.as_deref());
@@ -210,6 +215,7 @@ impl Fs {
             space: statfs::SpaceCache::default(),
             notes: status::Notes::default(),
             dwelling,
+            hydration: Mutex::default(),
             changes: Mutex::default(),
             closing: AtomicBool::new(false),
         }));
@@ -334,6 +340,7 @@ impl Fs {
         self.0.closing.store(true, Ordering::Relaxed);
         self.0.journal.close();
         self.save_tree(true);
+        self.0.content.close();
     }
 
     fn is_closing(&self) -> bool {

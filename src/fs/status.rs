@@ -82,6 +82,7 @@ impl Fs {
     /// How things stand, from what is known here: no round trip.
     pub fn status(&self) -> Status {
         let shared = &self.0;
+        let disk = shared.content.disk_figures().unwrap_or_default();
         let notes = lock(&shared.notes.0).clone();
         let (kept, since) = self.kept_summary();
         let shelf = |shelf| shared.rescue.list(shelf).iter().map(|path| path.display().to_string()).collect();
@@ -110,6 +111,9 @@ impl Fs {
             sent_bytes: notes.sent_bytes,
             fetched_bytes: shared.content.fetched_bytes(),
             cached_bytes: shared.content.figures().bytes,
+            hydration: self.hydration(),
+            disk_bytes: disk.bytes,
+            disk_hits: disk.hits,
             inodes: shared.table.len(),
             looked: self.last_look(),
             committed: notes.committed,

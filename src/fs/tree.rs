@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::Fs;
+use crate::cache::Disk;
 use crate::inode::{ROOT, Saved, Snapshot, Unsaved};
 
 /// The name of the snapshot in the cache directory.
@@ -73,6 +74,20 @@ fn write(snapshot: &Snapshot, commit: &str, dirs: Vec<Unsaved>) -> std::io::Resu
     }
     let listings: Vec<_> = dirs.into_iter().map(|dir| dir.listing).collect();
     snapshot.append(commit, &listings)
+}
+
+/// Content on the local disk takes this much at most (bytes), and never more than a tenth of what is free.
+const CONTENT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Opens the disk tier. A convenience, too.
+pub(super) fn open_content(dir: &Path, owner: &str) -> Option<Disk> {
+    let free = |dir: &Path| {
+        std::fs::create_dir_all(dir)?;
+        let space = rustix::fs::statvfs(dir)?;
+        Ok::<u64, std::io::Error>(space.f_bavail.saturating_mul(space.f_frsize))
+    };
+    let opened = free(dir).and_then(|free| Disk::open(dir, owner.as_bytes(), CONTENT_BYTES.min(free / 10)));
+    opened.inspect_err(|error| log::warn!("{}: {error}; content is kept in memory only", dir.display())).ok()
 }
 
 /// Opens the snapshot below the cache directory. It is a convenience: without it the server is asked.

@@ -404,6 +404,7 @@ impl Fs {
             Ok(Command::Switch { mode, discard }) => self.switch_mode(mode, discard, wait),
             Ok(Command::Commit(message)) => self.commit(&message, wait),
             Ok(Command::Sync) => self.sync(wait).map_err(|error| error.cause),
+            Ok(Command::Hydrate(below)) => self.hydrate(&below, wait).map_err(|error| error.cause),
         };
         result.map_err(|cause| self.noted(FsError::new("write", object, cause)))
     }

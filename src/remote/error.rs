@@ -92,7 +92,7 @@ impl ErrorKind {
     }
 
     /// Whether the call can be made again on the next connection.
-    pub(super) fn is_loss(&self) -> bool {
+    pub fn is_loss(&self) -> bool {
         matches!(self, Self::Down(_))
     }
 

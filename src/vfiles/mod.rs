@@ -1,13 +1,16 @@
 //! `.pantheon/*`: what the small files there say and which commands they take. Pure: a [`Status`] goes in, text comes
 //! out; bytes go in, a [`Command`] comes out. Who asks and what is done about a command is `fs`' business.
 
+mod hydration;
 mod render;
 mod status;
 
+pub use hydration::Hydration;
 pub use render::render;
 pub use status::{Connection, LinkStatus, Status, Write};
 
 use crate::control::ConnectionMode;
+use crate::path::RemotePath;
 
 /// The files of `.pantheon`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,17 +25,19 @@ pub enum File {
     Log,
     Activity,
     Diff,
+    Hydrate,
     Ignored,
     Sync,
 }
 
 /// In the order of a listing.
-pub const FILES: [File; 12] = [
+pub const FILES: [File; 13] = [
     File::Readme,
     File::Activity,
     File::Commit,
     File::Connection,
     File::Diff,
+    File::Hydrate,
     File::Ignored,
     File::Log,
     File::Mode,
@@ -57,6 +62,7 @@ impl File {
             Self::Diff => "diff",
             Self::Ignored => "ignored",
             Self::Sync => "sync",
+            Self::Hydrate => "hydrate",
         }
     }
 
@@ -71,7 +77,7 @@ impl File {
 
     /// Whether something can be written to it.
     pub fn takes_commands(self) -> bool {
-        matches!(self, Self::Mode | Self::Commit | Self::Sync)
+        matches!(self, Self::Mode | Self::Commit | Self::Sync | Self::Hydrate)
     }
 }
 
@@ -86,6 +92,8 @@ pub enum Command {
     Commit(String),
     /// Everything to the server.
     Sync,
+    /// Everything below this path of the mount to the local disk.
+    Hydrate(RemotePath),
 }
 
 /// Longest command (bytes).
@@ -101,6 +109,16 @@ pub fn parse(file: File, bytes: &[u8]) -> Result<Command, String> {
         } else {
             Ok(Command::Commit(message.into()))
         };
+    }
+    if file == File::Hydrate {
+        let path = text.trim_end_matches('\n');
+        let path = if path == "." { "" } else { path };
+        let bad =
+            |what: String| format!("'{}': {what}; write a path below the mount, or '.' for everything", short(path));
+        if path.starts_with('/') {
+            return Err(bad("it begins at the root of this machine".into()));
+        }
+        return RemotePath::parse(path).map(Command::Hydrate).map_err(|error| bad(error.to_string()));
     }
     if file == File::Sync {
         return Ok(Command::Sync);
@@ -141,6 +159,8 @@ mod tests {
         assert_eq!(parse(File::Commit, b" Fix it\n\nBecause.\n"), Ok(Command::Commit("Fix it\n\nBecause.".into())));
         assert!(parse(File::Commit, b" \n").is_err());
         assert_eq!(parse(File::Sync, b"now\n"), Ok(Command::Sync));
+        assert_eq!(parse(File::Hydrate, b".\n"), Ok(Command::Hydrate(RemotePath::root())));
+        assert!(parse(File::Hydrate, b"../x\n").is_err() && parse(File::Hydrate, b"/etc\n").is_err());
     }
 
     proptest! {

@@ -25,6 +25,7 @@ pub fn render(file: File, status: &Status) -> Vec<u8> {
         File::Diff => return diff(status),
         File::Ignored => ignored(status),
         File::Sync => sync(status),
+        File::Hydrate => super::hydration::render(&status.hydration),
     }
     .into_bytes()
 }
@@ -134,6 +135,7 @@ fn status_text(status: &Status) -> String {
     put("sent", &format!("{} file(s), {}", status.sent_files, bytes(status.sent_bytes)));
     put("fetched", &bytes(status.fetched_bytes));
     put("cached", &format!("{}, {} names", bytes(status.cached_bytes), status.inodes));
+    put("on-disk", &format!("{}, {} blocks read from there", bytes(status.disk_bytes), status.disk_hits));
     if let Some((at, error)) = &status.last_error {
         put("last-error", &format!("{} {}", format_rfc3339_seconds(*at), line(error)));
     }
@@ -244,6 +246,9 @@ fn status_json(status: &Status) -> serde_json::Value {
         "sent_bytes": status.sent_bytes,
         "fetched_bytes": status.fetched_bytes,
         "cached_bytes": status.cached_bytes,
+        "hydration": super::hydration::json(&status.hydration),
+        "on_disk_bytes": status.disk_bytes,
+        "on_disk_hits": status.disk_hits,
         "inodes": status.inodes,
         "last_error": status.last_error.as_ref().map(|(at, error)| json!({
             "time": format_rfc3339_seconds(*at).to_string(), "message": error,
@@ -429,6 +434,7 @@ fn readme(status: &Status) -> String {
          status.json  the same for programs\n\
          pending      what is uncommitted, as the platform says and as this mount knows\n\
          diff         the difference, as git prints it: `git apply` takes it\n\
+         hydrate      write a path, or '.', to have everything there on this machine, for working offline\n\
          ignored      what is on the server and can never be committed\n\
          commit       write a message to commit everything that is pending; reads the last commit made here\n\
          log          the history\n\
@@ -523,6 +529,9 @@ mod tests {
             sent_bytes: 12_345,
             fetched_bytes: 0,
             cached_bytes: 0,
+            hydration: crate::vfiles::Hydration::default(),
+            disk_bytes: 0,
+            disk_hits: 0,
             inodes: 3,
             looked: Some((
                 now,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::Hydration;
 use crate::env::{Belief, Committed};
 use crate::pending::Pending;
 
@@ -83,6 +84,11 @@ pub struct Status {
     pub sent_bytes: u64,
     pub fetched_bytes: u64,
     pub cached_bytes: u64,
+    /// File content on the local disk.
+    pub hydration: Hydration,
+    pub disk_bytes: u64,
+    /// Blocks that came from there.
+    pub disk_hits: u64,
     pub inodes: usize,
     /// What is uncommitted, by comparing with the repository: the last look, or why there was none.
     pub looked: Option<(SystemTime, Result<Arc<Pending>, String>)>,

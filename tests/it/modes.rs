@@ -212,6 +212,7 @@ fn the_virtual_directory_is_what_the_readme_says() {
         "conflicts",
         "connection",
         "diff",
+        "hydrate",
         "ignored",
         "log",
         "mode",

@@ -129,3 +129,45 @@ fn the_mode_is_remembered() {
     assert_eq!(error.raw_os_error(), Some(libc::EROFS));
     assert_eq!(m.status()["mode_source"], "remembered");
 }
+
+/// What was fetched stays on the local disk: it is read without the server, by the next mount, too.
+#[test]
+fn what_was_hydrated_can_be_read_on_a_train() {
+    let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
+    // What was written this very second is not remembered.
+    std::thread::sleep(Duration::from_secs(4));
+    let place = m.dir().to_string_lossy().into_owned();
+    let said = m.surroundings().run(&["hydrate", &place]).ok().out();
+    assert!(said.contains("files, ") && said.contains("are on this machine"), "{said}");
+    let missing = format!("{place}/no-such-directory");
+    m.surroundings().run(&["hydrate", &missing]).fails(2, &["no-such-directory", "No such file"]);
+    assert_eq!(m.status()["hydration"]["missed"], 0);
+    let again = m.surroundings().run(&["hydrate", &format!("{place}/wp-content")]).ok().out();
+    assert!(again.contains("(0 B came over the wire"), "{again}");
+    let text = fs::read_to_string(m.path(".pantheon/hydrate")).expect("read");
+    assert!(text.contains("state: done in "), "{text}");
+    let all = content(m.dir());
+    assert!(all.len() > 20, "{}", all.len());
+    m.umount().ok();
+    mount_at(&m, free_port());
+    assert_eq!(content(m.dir()), all);
+    let status = m.status();
+    assert_eq!(status["fetched_bytes"], 0, "nobody was there to be asked");
+    assert!(status["on_disk_hits"].as_u64().is_some_and(|hits| hits > 20), "{status}");
+}
+
+/// Path and bytes of every file of the code.
+fn content(root: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let (mut out, mut dirs) = (std::collections::BTreeMap::new(), vec![root.to_owned()]);
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).expect("listed").flatten() {
+            let (path, kind) = (entry.path(), entry.file_type().expect("known"));
+            if kind.is_dir() && entry.file_name() != ".pantheon" {
+                dirs.push(path);
+            } else if kind.is_file() {
+                out.insert(path.to_string_lossy().into_owned(), fs::read(&path).expect("read"));
+            }
+        }
+    }
+    out
+}
