@@ -13,9 +13,9 @@ use super::{Fs, lock};
 use crate::inode::Ino;
 use crate::remote::Class;
 
-/// Directories being listed ahead at a time. Each is about four requests (open, two reads, close), so 256 fill the
-/// window of 1,024 requests that the engine allows at most.
-const MAX_LISTINGS: usize = 256;
+/// Directories being listed ahead at a time. Each is about four requests (open, two reads, close) one or two of which are on
+/// their way at once, so that this fills the window of 1,024 requests that the engine allows at most.
+const MAX_LISTINGS: usize = 512;
 /// Directories that may wait in line; beyond, a walk asks for them itself.
 const MAX_QUEUED: usize = 100_000;
 
@@ -26,6 +26,12 @@ pub(super) struct Ahead(Mutex<Queue>);
 struct Queue {
     waiting: VecDeque<Ino>,
     running: usize,
+}
+
+impl Queue {
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running == 0
+    }
 }
 
 impl Fs {
@@ -44,6 +50,29 @@ impl Fs {
             let mut queue = lock(&self.0.ahead.0);
             let room = MAX_QUEUED.saturating_sub(queue.waiting.len());
             queue.waiting.extend(subdirs.into_iter().take(room));
+        }
+        self.list_ahead();
+    }
+
+    /// A caller wants to know a directory anew: what is known below it from before is asked for beside it, all levels at
+    /// once, so that the walk that begins here costs a few round trips in all.
+    pub(super) fn renew_below(&self, dir: Ino) {
+        if self.0.table.area(dir) != Some(crate::attr::Area::Code) || !lock(&self.0.ahead.0).is_idle() {
+            return;
+        }
+        let mut level = vec![dir];
+        let mut due = Vec::new();
+        while !level.is_empty() && due.len() < MAX_QUEUED {
+            level = level.iter().flat_map(|dir| self.0.table.subdirs(*dir)).collect();
+            due.extend(level.iter().copied().filter(|dir| self.0.table.is_complete(*dir) && self.is_due(*dir)));
+        }
+        due.truncate(MAX_QUEUED);
+        {
+            let mut queue = lock(&self.0.ahead.0);
+            if due.is_empty() || !queue.is_idle() {
+                return;
+            }
+            queue.waiting.extend(due);
         }
         self.list_ahead();
     }

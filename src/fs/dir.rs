@@ -20,13 +20,15 @@ pub struct DirEntry {
 }
 
 impl Fs {
-    pub fn opendir(&self, ino: Ino, wait: Wait) -> FsResult<HandleId> {
+    /// The handle, and whether the names that the kernel has are those of now.
+    pub fn opendir(&self, ino: Ino, wait: Wait) -> FsResult<(HandleId, bool)> {
         if ino.is_virtual() {
             self.virt_opendir(ino, wait)?;
         } else {
             self.ensure_listed("opendir", ino, self.freshness(ino), wait)?;
         }
-        Ok(self.add_handle(Handle::Dir(DirHandle { ino, entries: Mutex::default() })))
+        let keep_names = !ino.is_virtual() && self.0.table.keep_names(ino);
+        Ok((self.add_handle(Handle::Dir(DirHandle { ino, entries: Mutex::default() })), keep_names))
     }
 
     /// Hands entries after `offset` to `take` until it says that it is full (`false`). Nothing here waits: the listing

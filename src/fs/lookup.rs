@@ -114,7 +114,9 @@ impl Fs {
         }
         let Wait::Until(deadline) = wait else { return Err(FsError::new(op, "", Cause::WouldBlock)) };
         self.wait_moved(&object, deadline).map_err(|cause| self.noted(FsError::new(op, &object, cause)))?;
-        match self.start_listing(dir, Class::Interactive).wait(deadline.0) {
+        let coming = self.start_listing(dir, Class::Interactive);
+        self.renew_below(dir);
+        match coming.wait(deadline.0) {
             Some(Ok(())) => Ok(()),
             Some(Err(error)) => {
                 let error = FsError::new(op, &object, Cause::Remote(error));

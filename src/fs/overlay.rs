@@ -6,7 +6,7 @@ use super::Fs;
 use crate::attr::{Attr, FileKind};
 use crate::inode::{Child, Ino};
 use crate::path::{Name, RemotePath};
-use crate::write::{Action, Expected, Op, Put, Spool};
+use crate::write::{Action, Expected, Op, Put};
 
 /// Permission bits and size of a directory about which nothing is known yet.
 const UNKNOWN_DIR: Attr = Attr { kind: FileKind::Directory, size: 4096, perm: 0o755, mtime: 0, atime: 0 };
@@ -80,8 +80,7 @@ impl Fs {
             Expected::Absent => self.0.table.adopt_base(ino, None),
             Expected::After(_) | Expected::Unknown | Expected::Ours => {}
         }
-        let spool = Spool::reopen(put.spool, self.0.journal.spool_path(put.spool), put.len);
-        self.put_spool(ino, Arc::new(spool));
+        self.put_spool(ino, Arc::new(self.0.journal.reopen(put.spool, put.len)));
     }
 
     fn show_move(&self, from: (Ino, &Name), to: &RemotePath, base: Expected, dir: bool) -> Option<Ino> {

@@ -18,7 +18,7 @@ use crate::remote::{self, Base, ErrorKind, Link, RemoteError, Store};
 use crate::write::{Action, Expected, Journal, Next, Op, OpId, Put, Shelf};
 
 /// Operations that are carried out at a time, and bytes of content in them.
-const MAX_RUNNING: usize = 96;
+const MAX_RUNNING: usize = 256;
 const MAX_RUNNING_BYTES: u64 = 16 * 1024 * 1024;
 /// How often the thread looks whether the mount still exists.
 const TICK: Duration = Duration::from_millis(500);

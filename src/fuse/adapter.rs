@@ -339,11 +339,15 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, req: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let number = ino(number);
-        let answer = |_: &Fs, reply: ReplyOpen, result: FsResult<HandleId>| match result {
-            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
+        let answer = |_: &Fs, reply: ReplyOpen, result: FsResult<(HandleId, bool)>| match result {
+            Ok((handle, keep_names)) => {
+                let mut flags = FopenFlags::FOPEN_CACHE_DIR;
+                flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep_names);
+                reply.opened(FileHandle(handle.0), flags);
+            }
             Err(error) => refuse(reply, &error),
         };
-        self.run(req, reply, move |fs, wait| fs.opendir(number, wait), answer, |fs, handle| fs.releasedir(handle));
+        self.run(req, reply, move |fs, wait| fs.opendir(number, wait), answer, |fs, opened| fs.releasedir(opened.0));
     }
 
     fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {

@@ -40,6 +40,8 @@ pub(super) struct Dir {
     pub(super) complete: bool,
     /// Local changes to the directory: a listing that was asked for before one of them is not taken over.
     pub(super) changes: u64,
+    /// What the kernel may have read of the names: as of this count of changes and this listing.
+    pub(super) kernel_names: Option<(u64, Instant)>,
 }
 
 impl Node {

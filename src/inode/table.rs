@@ -119,6 +119,13 @@ impl Table {
         dir.children.iter().filter_map(|(name, &ino)| Some((name.clone(), view_of(&state, ino)?))).collect()
     }
 
+    /// The directories in a directory.
+    pub fn subdirs(&self, dir: Ino) -> Vec<Ino> {
+        let state = self.lock();
+        let Some(dir) = state.dir(dir) else { return Vec::new() };
+        dir.children.values().copied().filter(|ino| state.dir(*ino).is_some()).collect()
+    }
+
     /// The first name of a directory after `after`, in name order.
     pub fn next_child(&self, dir: Ino, after: Option<&Name>) -> Option<(Name, NodeView)> {
         let state = self.lock();
@@ -186,6 +193,14 @@ impl Table {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return false };
         std::mem::replace(&mut node.kernel_pages, settled.then_some(version)) == Some(version) && settled
+    }
+
+    /// Notes that the kernel may keep the names of a directory, and says whether it had those of now before.
+    pub fn keep_names(&self, dir: Ino) -> bool {
+        let mut state = self.lock();
+        let Some(dir) = state.dir_mut(dir) else { return false };
+        let now = dir.listed.map(|listed| (dir.changes, listed));
+        std::mem::replace(&mut dir.kernel_names, now) == now && now.is_some()
     }
 
     // --- local changes

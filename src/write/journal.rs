@@ -9,13 +9,13 @@
 //!
 //! `spool/N` holds the content that operations name by number; it is never changed once an operation names it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::op::{Expected, Op, OpId, SpoolId};
 use super::queue::Queue;
 use super::records::Records;
-use super::spool::Spool;
+use super::spool::{FreeFiles, Hold, Spool};
 
 const KIND: u8 = b'J';
 /// The journal is written anew when it has grown to this (bytes) and most of it is history.
@@ -49,6 +49,9 @@ pub struct Journal {
     state: Mutex<State>,
     changed: Condvar,
     next_spool: AtomicU64,
+    free: FreeFiles,
+    /// Which spools somebody may have open.
+    holds: Mutex<HashMap<SpoolId, Hold>>,
 }
 
 #[derive(Default)]
@@ -77,13 +80,18 @@ impl Journal {
         let (log, records) = Records::open(&state_dir.join("journal"), KIND)?;
         let ops = fold(records);
         let used: Vec<SpoolId> = ops.values().filter_map(Op::spool).collect();
+        let free = FreeFiles::default();
         let mut next_spool = 1;
         for entry in fs::read_dir(&dir)? {
             let entry = entry?;
             let number = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(SpoolId);
             match number {
                 Some(id) if used.contains(&id) => next_spool = next_spool.max(id.0 + 1),
-                _ => fs::remove_file(entry.path())?,
+                Some(id) => {
+                    next_spool = next_spool.max(id.0 + 1);
+                    free.give(entry.path())?;
+                }
+                None => fs::remove_file(entry.path())?,
             }
         }
         let (mut queue, now) = (Queue::default(), Instant::now());
@@ -91,7 +99,15 @@ impl Journal {
             queue.restore(id, op, now);
         }
         let state = Mutex::new(State { queue, ..State::default() });
-        Ok(Self { dir, log, state, changed: Condvar::new(), next_spool: AtomicU64::new(next_spool) })
+        Ok(Self {
+            dir,
+            log,
+            state,
+            changed: Condvar::new(),
+            next_spool: AtomicU64::new(next_spool),
+            free,
+            holds: Mutex::default(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -110,7 +126,26 @@ impl Journal {
     /// An empty spool.
     pub fn new_spool(&self) -> io::Result<Spool> {
         let id = SpoolId(self.next_spool.fetch_add(1, Ordering::Relaxed));
-        Spool::create(id, self.spool_path(id))
+        Spool::create(id, self.spool_path(id), &self.free, self.hold(id))
+    }
+
+    /// The content that an operation of an earlier mount names.
+    pub fn reopen(&self, id: SpoolId, len: u64) -> Spool {
+        Spool::reopen(id, self.spool_path(id), len, self.hold(id))
+    }
+
+    fn hold(&self, id: SpoolId) -> Hold {
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        if holds.len() > 2 * MAX_OPS {
+            // Spools that went without ever being recorded.
+            holds.retain(|_, hold| Arc::strong_count(hold) > 1);
+        }
+        holds.entry(id).or_default().clone()
+    }
+
+    fn is_held(&self, id: SpoolId) -> bool {
+        let hold = self.holds.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        hold.is_none_or(|hold| Arc::strong_count(&hold) > 1)
     }
 
     /// Whether there is room for another operation; a writer that is too fast waits here.
@@ -153,7 +188,9 @@ impl Journal {
 
     /// Whoever reads from it still has it open.
     pub fn drop_spool(&self, id: SpoolId) {
-        if let Err(error) = fs::remove_file(self.spool_path(id))
+        let path = self.spool_path(id);
+        let gone = if self.is_held(id) { fs::remove_file(path) } else { self.free.give(path) };
+        if let Err(error) = gone
             && error.kind() != io::ErrorKind::NotFound
         {
             log::warn!("spool {}: {error}", id.0);
@@ -243,6 +280,7 @@ impl Journal {
     pub fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
+        self.free.remove();
     }
 
     /// The journal does not grow for ever.
@@ -303,6 +341,12 @@ mod tests {
         Op { area: Area::Code, path, action: Action::Put(put), ino: 0, at: 0 }
     }
 
+    /// Spool files with something in them.
+    fn full(state_dir: &Path) -> usize {
+        let files = fs::read_dir(state_dir.join("spool")).expect("listed").flatten();
+        files.filter(|file| file.metadata().is_ok_and(|meta| meta.len() > 0)).count()
+    }
+
     #[test]
     fn what_was_recorded_is_there_after_a_crash_and_what_was_not_is_gone() {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -313,11 +357,7 @@ mod tests {
         let unfinished = journal.new_spool().expect("made");
         unfinished.write_at(0, b"never closed").expect("written");
         let left = std::mem::ManuallyDrop::new(unfinished);
-        assert_eq!(
-            fs::read_dir(dir.path().join("spool")).expect("listed").count(),
-            3,
-            "the first content of a is gone"
-        );
+        assert_eq!(full(dir.path()), 3, "the first content of a is gone");
         // A crash: nothing is told goodbye.
         let journal = Journal::open(dir.path()).expect("opened again");
         let found: Vec<(String, Vec<u8>)> = journal.queue(|queue| {
@@ -325,7 +365,7 @@ mod tests {
             queue.ops().map(|(_, op)| (op.path.to_string(), content(op))).collect()
         });
         assert_eq!(found, [("a".into(), b"three".to_vec()), ("b".into(), b"two".to_vec())]);
-        assert_eq!(fs::read_dir(dir.path().join("spool")).expect("listed").count(), 2);
+        assert_eq!(full(dir.path()), 2);
         drop(std::mem::ManuallyDrop::into_inner(left));
     }
 

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::op::SpoolId;
@@ -18,6 +18,53 @@ pub struct Spool {
     id: SpoolId,
     path: PathBuf,
     state: Mutex<State>,
+    /// Held as long as somebody may read or write it: its file is not given to another spool meanwhile.
+    _hold: Hold,
+}
+
+/// Whoever has a clone may be using the file.
+pub(super) type Hold = Arc<()>;
+
+/// Files that no spool needs any more, for those that come. Making and removing thousands of files is what a local disk is
+/// slow at (ext4 searches long for an inode that was not freed a moment ago: 0.1 ms and more, against 0.03 ms here).
+#[derive(Default)]
+pub(super) struct FreeFiles(Mutex<Vec<PathBuf>>);
+
+/// More are removed: an empty file costs an inode.
+const MAX_FREE: usize = 4096;
+
+impl FreeFiles {
+    fn lock(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a file that nobody has open.
+    pub(super) fn give(&self, path: PathBuf) -> io::Result<()> {
+        if self.lock().len() >= MAX_FREE {
+            return std::fs::remove_file(&path);
+        }
+        File::options().write(true).open(&path)?.set_len(0)?;
+        self.lock().push(path);
+        Ok(())
+    }
+
+    /// Nobody needs one any more.
+    pub(super) fn remove(&self) {
+        for path in self.lock().drain(..) {
+            // The next mount finds it and takes it over.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// An empty file at this path.
+    fn take(&self, path: &Path) -> io::Result<File> {
+        while let Some(free) = self.lock().pop() {
+            if std::fs::rename(&free, path).is_ok() {
+                return File::options().read(true).write(true).open(path);
+            }
+        }
+        File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
+    }
 }
 
 struct State {
@@ -38,15 +85,16 @@ pub struct Sealed {
 
 impl Spool {
     /// An empty spool. It counts as dirty: a file that was created and never written exists too.
-    pub(super) fn create(id: SpoolId, path: PathBuf) -> io::Result<Self> {
-        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    pub(super) fn create(id: SpoolId, path: PathBuf, free: &FreeFiles, hold: Hold) -> io::Result<Self> {
+        let file = free.take(&path)?;
         let state = State { file: Some(Arc::new(file)), len: 0, dirty: true, sealed: false };
-        Ok(Self { id, path, state: Mutex::new(state) })
+        Ok(Self { id, path, state: Mutex::new(state), _hold: hold })
     }
 
     /// The content that an operation of an earlier mount names.
-    pub fn reopen(id: SpoolId, path: PathBuf, len: u64) -> Self {
-        Self { id, path, state: Mutex::new(State { file: None, len, dirty: false, sealed: true }) }
+    pub(super) fn reopen(id: SpoolId, path: PathBuf, len: u64, hold: Hold) -> Self {
+        let state = State { file: None, len, dirty: false, sealed: true };
+        Self { id, path, state: Mutex::new(state), _hold: hold }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -227,7 +275,8 @@ mod tests {
 
     fn spool() -> (tempfile::TempDir, Spool) {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let spool = Spool::create(SpoolId(1), dir.path().join("1")).expect("created");
+        let free = FreeFiles::default();
+        let spool = Spool::create(SpoolId(1), dir.path().join("1"), &free, Hold::default()).expect("created");
         (dir, spool)
     }
 
@@ -250,7 +299,8 @@ mod tests {
         assert_eq!(spool.write_at(0, b"two").expect("no error"), None);
         assert_eq!(spool.set_len(0).expect("no error"), None);
         spool.park();
-        let copy = Spool::create(SpoolId(2), dir.path().join("2")).expect("created");
+        let free = FreeFiles::default();
+        let copy = Spool::create(SpoolId(2), dir.path().join("2"), &free, Hold::default()).expect("created");
         copy.copy_from(&spool, 2).expect("copied");
         assert!(!copy.is_dirty());
         copy.write_at(2, b"!").expect("written");

@@ -277,7 +277,7 @@ impl Inner {
 
     /// Names in a directory.
     pub fn names(&self, path: &str) -> FsResult<Vec<String>> {
-        let handle = self.fs.opendir(self.find(path)?, wait())?;
+        let (handle, _) = self.fs.opendir(self.find(path)?, wait())?;
         let mut names = Vec::new();
         self.fs.readdirplus(handle, 0, |entry| {
             names.push(String::from_utf8_lossy(&entry.name).into_owned());
