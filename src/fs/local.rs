@@ -124,7 +124,10 @@ impl Fs {
     pub(super) fn new_spool(&self, op: &'static str, ino: Ino) -> FsResult<Arc<Spool>> {
         let spool = self.0.journal.new_spool().map_err(|e| FsError::new(op, self.object(ino), e))?;
         let spool = Arc::new(spool);
+        // What it takes the place of.
+        let before = self.spool(ino);
         self.put_spool(ino, spool.clone());
+        self.replaced_litter(ino, before).map_err(|cause| FsError::new(op, self.object(ino), cause))?;
         Ok(spool)
     }
 

@@ -160,6 +160,8 @@ pub(crate) struct Shared {
     listings: InFlight<Ino, ListResult>,
     fills: InFlight<Ino, Result<Arc<Spool>, Cause>>,
     spools: Mutex<HashMap<Ino, Arc<Spool>>>,
+    /// Links that stay on this machine, and where they lead.
+    litter_links: Mutex<HashMap<Ino, Vec<u8>>>,
     /// Kept copies that were looked at: number to local path.
     kept: Mutex<HashMap<Ino, PathBuf>>,
     /// Committed paths that were looked at: number to path below the code directory.
@@ -204,6 +206,7 @@ impl Fs {
             listings: InFlight::default(),
             fills: InFlight::default(),
             spools: Mutex::default(),
+            litter_links: Mutex::default(),
             kept: Mutex::default(),
             heads: Mutex::default(),
             diffs: Mutex::default(),

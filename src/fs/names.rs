@@ -97,7 +97,22 @@ impl Fs {
         let now = secs_from_time(self.0.clock.wall());
         let size = text.len() as u64;
         let attr = Attr { kind: FileKind::Symlink, size, perm: LINK_PERM, mtime: now, atime: now };
+        if is_litter(&target.path) {
+            return self.make_litter_link(&target, attr, text);
+        }
         self.make("symlink", &target, attr, Action::Symlink { text: text.to_vec() })
+    }
+
+    /// The lock of an editor: nobody else need know of it, and it ends with the editor.
+    fn make_litter_link(&self, target: &Target, attr: Attr, text: &[u8]) -> FsResult<Entry> {
+        let _names = lock(&self.0.names);
+        self.vacant("symlink", target)?;
+        let gone = || FsError::new("symlink", &target.path, Cause::NotFound);
+        let ino = self.0.table.insert(target.parent, &target.name, attr, None).ok_or_else(gone)?;
+        self.0.table.pin(ino, true);
+        lock(&self.0.litter_links).insert(ino, text.to_vec());
+        self.0.table.add_lookup(ino);
+        Ok(self.entry(&self.0.table.view(ino).ok_or_else(gone)?))
     }
 
     pub fn unlink(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<()> {
@@ -116,6 +131,8 @@ impl Fs {
                     .map_err(|cause| self.noted(FsError::new("unlink", &target.path, cause)))?;
             }
             self.0.table.remove(target.parent, &target.name);
+            lock(&self.0.litter_links).remove(&view.ino);
+            self.settle_litter(view.ino).map_err(|cause| FsError::new("unlink", &target.path, cause))?;
             if view.opens == 0 {
                 self.release_spool(view.ino);
             }
@@ -193,10 +210,14 @@ impl Fs {
                 self.0.content.renamed(&source.path, &target.path, version);
             }
             self.0.table.rename((source.parent, &source.name), (target.parent, &target.name));
+            if let Some(view) = &replaced {
+                self.settle_litter(view.ino).map_err(|cause| FsError::new("rename", &target.path, cause))?;
+            }
             if let Some(view) = replaced.filter(|view| view.opens == 0) {
                 self.release_spool(view.ino);
             }
             self.save_from_litter(&source, &target, &moved)
+                .and_then(|()| self.litter_renamed(&moved, &target.path))
                 .map_err(|cause| self.noted(FsError::new("rename", &target.path, cause)))?;
         }
         self.settle("rename", &target.path)
@@ -226,7 +247,7 @@ impl Fs {
     ) -> Result<(), Cause> {
         let dir = moved.attr.is_dir();
         if self.becomes_litter(moved, source, target) {
-            return self.take_home(source, moved);
+            return self.take_home(source, target, moved);
         }
         if let Some(view) = replaced.filter(|view| view.attr.is_dir()) {
             self.record(view.ino, &target.path, Action::RemoveDir)?;
@@ -248,11 +269,16 @@ impl Fs {
     }
 
     /// A file of the server gets a name that stays here: its content is here (`rename` saw to that), and there it goes.
-    fn take_home(&self, source: &Target, moved: &NodeView) -> Result<(), Cause> {
+    fn take_home(&self, source: &Target, target: &Target, moved: &NodeView) -> Result<(), Cause> {
         if let Some(spool) = self.spool(moved.ino).filter(|spool| spool.is_sealed()) {
             let copy = Arc::new(self.0.journal.new_spool()?);
             copy.copy_from(&spool, u64::MAX)?;
             self.put_spool(moved.ino, copy);
+        }
+        if let Some(spool) = self.spool(moved.ino) {
+            // Before the server may forget it.
+            spool.stay(true);
+            self.0.journal.note_litter(spool.id(), Some((target.path.clone(), moved.attr.perm)))?;
         }
         if !self.is_unrecorded(moved) {
             self.record(moved.ino, &source.path, Action::Unlink { base: moved.server.into(), file: true })?;

@@ -11,6 +11,11 @@ use crate::write::{Action, Expected, Op, Put};
 /// Permission bits and size of a directory about which nothing is known yet.
 const UNKNOWN_DIR: Attr = Attr { kind: FileKind::Directory, size: 4096, perm: 0o755, mtime: 0, atime: 0 };
 
+/// A file that was made here.
+pub(super) fn file_at(size: u64, perm: u16, at: u32) -> Attr {
+    Attr { kind: FileKind::File, size, perm, mtime: at, atime: at }
+}
+
 impl Fs {
     /// Before anything is sent: an operation that ends must find its object.
     pub(super) fn show_what_waits(&self) {
@@ -21,6 +26,7 @@ impl Fs {
                 self.0.table.pin(ino, true);
             }
         }
+        self.show_litter();
     }
 
     /// Makes the change in the table; the object that it leaves, if any.
@@ -104,7 +110,7 @@ impl Fs {
     }
 
     /// The directory at a path; what is not known of the way there must exist, or the operation could not be.
-    fn dir_at(&self, path: &RemotePath) -> Option<Ino> {
+    pub(super) fn dir_at(&self, path: &RemotePath) -> Option<Ino> {
         if let Some(ino) = self.0.table.find(path) {
             return Some(ino);
         }

@@ -14,7 +14,7 @@ use crate::clock::Deadline;
 use crate::gate::{ReadOnlyReason, Refused, WritePermit};
 use crate::inode::{Change, Ino};
 use crate::path::RemotePath;
-use crate::remote::{self, Base, ErrorKind, Link, RemoteError, Store};
+use crate::remote::{self, Base, Class, ErrorKind, Link, RemoteError, Store};
 use crate::write::{Action, Expected, Journal, Next, Op, OpId, Put, Shelf};
 
 /// Operations that are carried out at a time, and bytes of content in them.
@@ -147,7 +147,9 @@ impl Fs {
             Action::Symlink { text } => self.make_link(&permit, op, text),
             Action::Unlink { base, .. } => self.unlink_there(&permit, &op.path, *base),
             Action::RemoveDir => self.remove_dir(&permit, &op.path),
-            Action::Rename { to, base, replaced, dir } => self.rename_there(&permit, op, to, (*base, *replaced), *dir),
+            Action::Rename { to, base, replaced, dir } => {
+                self.rename_there(&permit, id, op, to, (*base, *replaced), *dir)
+            }
             Action::SetAttr { perm, times, link } => {
                 let change = remote::SetAttr { perm: *perm, times: *times, link: *link };
                 self.set_attr_there(&permit, op, change)
@@ -346,7 +348,7 @@ impl Fs {
             Ok(()) => Ok(Outcome::Done(Expected::Absent)),
             Err(error) => match error.kind {
                 ErrorKind::NotFound => Ok(Outcome::Done(Expected::Absent)),
-                ErrorKind::NotEmpty | ErrorKind::Failure(_) => {
+                ErrorKind::NotEmpty | ErrorKind::Failure(_) if self.holds_there(path) => {
                     let what = "removed here, but something was put into it on the server: it stays";
                     Ok(Outcome::Conflict(what.into()))
                 }
@@ -355,14 +357,28 @@ impl Fs {
         }
     }
 
+    /// Whether the server has something in the directory.
+    fn holds_there(&self, dir: &RemotePath) -> bool {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        self.0.remote.list_async(dir.clone(), Class::Interactive, move |listed| drop(sender.send(listed)));
+        let listed = receiver.recv_timeout(self.0.config.timeout);
+        listed.is_ok_and(|listed| listed.is_ok_and(|entries| !entries.is_empty()))
+    }
+
     fn rename_there(
         &self,
         permit: &WritePermit,
+        id: OpId,
         op: &Op,
         to: &RemotePath,
         (base, replaced): (Expected, Expected),
         dir: bool,
     ) -> Result<Outcome, RemoteError> {
+        if replaced == Expected::Ours {
+            self.0.remote.resume_rename(permit, &op.path, to)?;
+            self.note_done(op.area, to, Deed::MovedFrom(&op.path));
+            return Ok(Outcome::Done(base));
+        }
         let there = self.there(to)?;
         let expected = match (&there, replaced) {
             (None, _) => true,
@@ -380,7 +396,8 @@ impl Fs {
             }
             return Ok(Outcome::Conflict(format!("moved here, but somebody else wrote {to} on the server meanwhile")));
         }
-        match self.0.remote.rename(permit, &op.path, to, there.is_some()) {
+        let touch = || self.0.journal.touched(id);
+        match self.0.remote.rename(permit, &op.path, to, there.is_some(), &touch) {
             Ok(()) => {
                 self.note_done(op.area, to, Deed::MovedFrom(&op.path));
                 Ok(Outcome::Done(base))

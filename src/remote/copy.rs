@@ -25,13 +25,27 @@ pub(super) fn rename_by_copy(
     replace: bool,
 ) -> RemoteResult<()> {
     let attr = inner.retry("rename", from, |call| call.lstat(from))?;
-    Copying { inner, permit, replace }.object(from, to, &attr, 0)
+    Copying { inner, permit, replace, resume: false }.object(from, to, &attr, 0)
+}
+
+/// What is at `to` was begun by an earlier attempt; what is not at `from` any more has arrived.
+pub(super) fn resume(inner: &Arc<Inner>, permit: &WritePermit, from: &RemotePath, to: &RemotePath) -> RemoteResult<()> {
+    let attr = match inner.retry("rename", from, |call| call.lstat(from)) {
+        Ok(attr) => attr,
+        Err(error) if matches!(error.kind, ErrorKind::NotFound) => {
+            return inner.retry("rename", to, |call| call.lstat(to)).map(drop);
+        }
+        Err(error) => return Err(error),
+    };
+    Copying { inner, permit, replace: true, resume: true }.object(from, to, &attr, 0)
 }
 
 struct Copying<'a> {
     inner: &'a Arc<Inner>,
     permit: &'a WritePermit,
     replace: bool,
+    /// Directories may be there already.
+    resume: bool,
 }
 
 impl Copying<'_> {
@@ -96,7 +110,13 @@ impl Copying<'_> {
         if depth > MAX_DEPTH {
             return Err(ErrorKind::Unsupported.at("rename", from));
         }
-        self.inner.retry("rename", to, |call| call.mkdir(self.permit, to, attr.perm))?;
+        let made = self.inner.retry("rename", to, |call| call.mkdir(self.permit, to, attr.perm));
+        if let Err(error) = made {
+            let there = || self.inner.retry("rename", to, |call| call.lstat(to)).is_ok_and(|attr| attr.is_dir());
+            if !self.resume || !there() {
+                return Err(error);
+            }
+        }
         for (name, attr) in self.list(from)? {
             self.object(&from.join(&name), &to.join(&name), &attr, depth + 1)?;
         }

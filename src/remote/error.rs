@@ -91,9 +91,9 @@ impl ErrorKind {
         Self::Protocol("an answer of the wrong type".into())
     }
 
-    /// Whether the call can be made again on the next connection.
+    /// Whether the call can be made again on the next connection. One on which nonsense was said is given up, too.
     pub fn is_loss(&self) -> bool {
-        matches!(self, Self::Down(_))
+        matches!(self, Self::Down(_) | Self::Protocol(_))
     }
 
     /// Whether a server that does not offer the operation would say this.

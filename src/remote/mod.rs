@@ -152,9 +152,22 @@ impl Remote {
         self.0.retry("setattr", path, |call| call.set_attr(permit, path, change))
     }
 
-    /// Moves a file, link or directory. With `replace` it takes the place of a file that is there.
-    pub fn rename(&self, permit: &WritePermit, from: &RemotePath, to: &RemotePath, replace: bool) -> RemoteResult<()> {
-        rename::rename(&self.0, permit, from, to, replace)
+    /// Moves a file, link or directory. With `replace` it takes the place of a file that is there. `touch` is called before
+    /// the server is made to have a part of it at `to`, from where on only [`Remote::resume_rename`] makes it whole.
+    pub fn rename(
+        &self,
+        permit: &WritePermit,
+        from: &RemotePath,
+        to: &RemotePath,
+        replace: bool,
+        touch: &dyn Fn(),
+    ) -> RemoteResult<()> {
+        rename::rename(&self.0, permit, from, to, replace, touch)
+    }
+
+    /// Goes on where copying was interrupted: what is at `to` is ours.
+    pub fn resume_rename(&self, permit: &WritePermit, from: &RemotePath, to: &RemotePath) -> RemoteResult<()> {
+        copy::resume(&self.0, permit, from, to)
     }
 
     /// Whether the server was seen to refuse moving files in this area.

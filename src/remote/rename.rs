@@ -53,6 +53,7 @@ pub(super) fn rename(
     from: &RemotePath,
     to: &RemotePath,
     replace: bool,
+    touch: &dyn Fn(),
 ) -> RemoteResult<()> {
     let moved = inner.retry("rename", from, |call| {
         let (source, target) = (call.send_lstat(from), call.send_lstat(to));
@@ -70,7 +71,11 @@ pub(super) fn rename(
             Err(kind) => Err(kind),
         }
     })?;
-    if moved { Ok(()) } else { copy::rename_by_copy(inner, permit, from, to, replace) }
+    if moved {
+        return Ok(());
+    }
+    touch();
+    copy::rename_by_copy(inner, permit, from, to, replace)
 }
 
 struct Moving<'a> {

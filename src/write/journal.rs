@@ -5,7 +5,9 @@
 //!
 //! - `{"op": [ID, OP]}`: an operation as it is now, new or changed by a later one that was folded into it;
 //! - `{"gone": ID}`: it will never be carried out;
-//! - `{"done": [ID, LEFT]}`: the server acknowledged its last step, and this is what it left at its path.
+//! - `{"done": [ID, LEFT]}`: the server acknowledged its last step, and this is what it left at its path;
+//! - `{"litter": [SPOOL, PATH, PERM]}`: a file that stays on this machine is here now;
+//! - `{"swept": SPOOL}`: it is not any more.
 //!
 //! `spool/N` holds the content that operations name by number; it is never changed once an operation names it.
 
@@ -24,6 +26,7 @@ use super::op::{Expected, Op, OpId, SpoolId};
 use super::queue::Queue;
 use super::records::Records;
 use super::spool::{FreeFiles, Hold, Spool};
+use crate::path::RemotePath;
 
 const KIND: u8 = b'J';
 /// The journal is written anew when it has grown to this (bytes) and most of it is history.
@@ -40,6 +43,8 @@ enum Record {
     Op(OpId, Op),
     Gone(OpId),
     Done(OpId, Expected),
+    Litter(SpoolId, RemotePath, u16),
+    Swept(SpoolId),
 }
 
 /// See the module header.
@@ -57,11 +62,21 @@ pub struct Journal {
 #[derive(Default)]
 struct State {
     queue: Queue,
+    /// Files that stay on this machine: where they are, and their permission bits.
+    litter: Litter,
     /// Somebody waits for everything to be sent.
     hurry: usize,
     /// Operations that ended, well or not: who waits looks whether it grows.
     ended: u64,
     closed: bool,
+}
+
+impl State {
+    /// The journal as short as it can be.
+    fn records(&self) -> Vec<Record> {
+        let litter = self.litter.iter().map(|(id, (path, perm))| Record::Litter(*id, path.clone(), *perm));
+        self.queue.ops().map(|(id, op)| Record::Op(id, op.clone())).chain(litter).collect()
+    }
 }
 
 /// What there is to do.
@@ -78,8 +93,8 @@ impl Journal {
         let dir = state_dir.join("spool");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let (log, records) = Records::open(&state_dir.join("journal"), KIND)?;
-        let ops = fold(records);
-        let used: Vec<SpoolId> = ops.values().filter_map(Op::spool).collect();
+        let (ops, litter) = fold(records);
+        let used: Vec<SpoolId> = ops.values().filter_map(Op::spool).chain(litter.keys().copied()).collect();
         let free = FreeFiles::default();
         let mut next_spool = 1;
         for entry in fs::read_dir(&dir)? {
@@ -98,7 +113,7 @@ impl Journal {
         for (id, op) in ops {
             queue.restore(id, op, now);
         }
-        let state = Mutex::new(State { queue, ..State::default() });
+        let state = Mutex::new(State { queue, litter, ..State::default() });
         Ok(Self {
             dir,
             log,
@@ -132,6 +147,34 @@ impl Journal {
     /// The content that an operation of an earlier mount names.
     pub fn reopen(&self, id: SpoolId, len: u64) -> Spool {
         Spool::reopen(id, self.spool_path(id), len, self.hold(id))
+    }
+
+    /// Files that stay on this machine, as the last mount left them.
+    pub fn litter(&self) -> Vec<(SpoolId, RemotePath, u16)> {
+        self.lock().litter.iter().map(|(id, (path, perm))| (*id, path.clone(), *perm)).collect()
+    }
+
+    /// A file that stays on this machine is, or is not any more (`None`), at this path.
+    pub fn note_litter(&self, id: SpoolId, now: Option<(RemotePath, u16)>) -> io::Result<()> {
+        let mut state = self.lock();
+        if state.litter.get(&id) == now.as_ref() {
+            return Ok(());
+        }
+        let record = match &now {
+            Some((path, perm)) => Record::Litter(id, path.clone(), *perm),
+            None => Record::Swept(id),
+        };
+        self.log.append(&[record])?;
+        match now {
+            Some(now) => state.litter.insert(id, now),
+            None => state.litter.remove(&id),
+        };
+        Ok(())
+    }
+
+    /// The content of a file that stayed on this machine: it goes on being written to.
+    pub fn reopen_litter(&self, id: SpoolId) -> io::Result<Spool> {
+        Spool::resume(id, self.spool_path(id), self.hold(id))
     }
 
     fn hold(&self, id: SpoolId) -> Hold {
@@ -290,10 +333,10 @@ impl Journal {
             return;
         }
         let state = self.lock();
-        let done = if state.queue.is_empty() {
+        let done = if state.queue.is_empty() && state.litter.is_empty() {
             self.log.clear()
-        } else if len > COMPACT_BYTES && len > state.queue.len() as u64 * 2000 {
-            self.log.rewrite(|| state.queue.ops().map(|(id, op)| Record::Op(id, op.clone())).collect())
+        } else if len > COMPACT_BYTES && len > (state.queue.len() + state.litter.len()) as u64 * 2000 {
+            self.log.rewrite(|| state.records())
         } else {
             Ok(())
         };
@@ -304,25 +347,31 @@ impl Journal {
 }
 
 /// What still is to be done, of all that was recorded.
-fn fold(records: Vec<Record>) -> BTreeMap<OpId, Op> {
+type Litter = BTreeMap<SpoolId, (RemotePath, u16)>;
+
+fn fold(records: Vec<Record>) -> (BTreeMap<OpId, Op>, Litter) {
     let mut ops: BTreeMap<OpId, Op> = BTreeMap::new();
+    let mut litter = Litter::new();
     for record in records {
         match record {
             Record::Op(id, op) => {
                 // Folded into this one; the record that says so may have been torn off.
                 if let Some(spool) = op.spool() {
+                    litter.remove(&spool);
                     ops.retain(|_, older| older.spool() != Some(spool));
                 }
                 ops.insert(id, op);
             }
             Record::Gone(id) => drop(ops.remove(&id)),
+            Record::Litter(id, path, perm) => drop(litter.insert(id, (path, perm))),
+            Record::Swept(id) => drop(litter.remove(&id)),
             Record::Done(id, left) => {
                 let Some(done) = ops.remove(&id) else { continue };
                 ops.values_mut().for_each(|op| op.settle(id, &done, left));
             }
         }
     }
-    ops
+    (ops, litter)
 }
 
 #[cfg(test)]

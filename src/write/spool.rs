@@ -74,6 +74,8 @@ struct State {
     /// There is something that no operation carries yet.
     dirty: bool,
     sealed: bool,
+    /// The journal knows it although it is not sealed: it outlives its owner.
+    stays: bool,
 }
 
 /// A content that will not change.
@@ -87,14 +89,27 @@ impl Spool {
     /// An empty spool. It counts as dirty: a file that was created and never written exists too.
     pub(super) fn create(id: SpoolId, path: PathBuf, free: &FreeFiles, hold: Hold) -> io::Result<Self> {
         let file = free.take(&path)?;
-        let state = State { file: Some(Arc::new(file)), len: 0, dirty: true, sealed: false };
+        let state = State { file: Some(Arc::new(file)), len: 0, dirty: true, sealed: false, stays: false };
         Ok(Self { id, path, state: Mutex::new(state), _hold: hold })
     }
 
     /// The content that an operation of an earlier mount names.
     pub(super) fn reopen(id: SpoolId, path: PathBuf, len: u64, hold: Hold) -> Self {
-        let state = State { file: None, len, dirty: false, sealed: true };
+        let state = State { file: None, len, dirty: false, sealed: true, stays: false };
         Self { id, path, state: Mutex::new(state), _hold: hold }
+    }
+
+    /// A spool that was not sealed, as it is.
+    pub(super) fn resume(id: SpoolId, path: PathBuf, hold: Hold) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open(&path)?;
+        let len = file.metadata()?.len();
+        let state = State { file: Some(Arc::new(file)), len, dirty: true, sealed: false, stays: true };
+        Ok(Self { id, path, state: Mutex::new(state), _hold: hold })
+    }
+
+    /// Whether it outlives its owner without being sealed.
+    pub fn stay(&self, stays: bool) {
+        self.lock().stays = stays;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -261,9 +276,8 @@ impl Spool {
 impl Drop for Spool {
     fn drop(&mut self) {
         // What is sealed belongs to the journal.
-        if !self.is_sealed()
-            && let Err(error) = std::fs::remove_file(&self.path)
-        {
+        let stays = self.is_sealed() || self.lock().stays;
+        if !stays && let Err(error) = std::fs::remove_file(&self.path) {
             log::debug!("{}: {error}", self.path.display());
         }
     }

@@ -28,7 +28,7 @@ pub fn kill(m: &Mounted) {
     eventually("it is dead", || fs::metadata(m.dir()).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN)));
 }
 
-fn mount_again(m: &Mounted) -> String {
+pub fn mount_again(m: &Mounted) -> String {
     m.mount(&format!("{}.dev", m.sim_ref().site()), &format!("{},timeout=5", m.sim_ref().options())).ok().err()
 }
 

@@ -14,6 +14,7 @@ mod mount;
 mod offline;
 mod pending;
 mod platform;
+mod requests;
 mod rescue;
 mod round_trips;
 mod semantics;

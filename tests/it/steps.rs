@@ -10,10 +10,10 @@ use pantheonfs::fs::{OpenMode, SetAttr};
 
 use crate::common::inner::{Inner, wait};
 
-type Work = fn(&Inner);
+pub type Work = fn(&Inner);
 
 /// What people do: a save over the old content, a save by a temporary file, unpacking, moving a tree, removing a tree.
-const WORK: [(&str, Work); 5] = [
+pub const WORK: [(&str, Work); 5] = [
     ("save", |inner| {
         inner.write("w/a", &[b'n'; 5000]).expect("saved");
     }),
@@ -44,9 +44,9 @@ const WORK: [(&str, Work); 5] = [
     }),
 ];
 
-type Tree = BTreeMap<String, Option<Vec<u8>>>;
+pub type Tree = BTreeMap<String, Option<Vec<u8>>>;
 
-fn look(root: &Path, below: &str) -> Tree {
+pub fn look(root: &Path, below: &str) -> Tree {
     let mut out = Tree::new();
     for entry in fs::read_dir(root.join(below)).expect("listed").flatten() {
         let path = format!("{below}/{}", entry.file_name().to_string_lossy());
@@ -64,12 +64,12 @@ fn look(root: &Path, below: &str) -> Tree {
 }
 
 /// Paths whose content is not the same.
-fn differences<'a>(one: &'a Tree, other: &'a Tree) -> Vec<&'a String> {
+pub fn differences<'a>(one: &'a Tree, other: &'a Tree) -> Vec<&'a String> {
     one.keys().chain(other.keys()).filter(|path| one.get(*path) != other.get(*path)).collect()
 }
 
 /// A server with something on it.
-fn furnished(args: &[&'static str]) -> Option<Inner> {
+pub fn furnished(args: &[&'static str]) -> Option<Inner> {
     let inner = Inner::with(args, std::time::Duration::from_secs(3600))?;
     for dir in ["w", "w/tree", "w/tree/sub"] {
         inner.mkdir(dir).expect("made");

@@ -368,11 +368,14 @@ impl Queue {
         self.ready.first().map(|(due, _)| *due)
     }
 
-    /// Its content is being written over in place: only another attempt makes it whole. Returns the operation as it is now.
+    /// Its content is being written over in place, or it is moved piece by piece: only another attempt makes it whole. Returns the operation as it is now.
     pub fn touched(&mut self, id: OpId) -> Option<Op> {
         let entry = self.entries.get_mut(&id)?;
-        let Action::Put(put) = &mut entry.op.action else { return None };
-        put.base = Expected::Ours;
+        match &mut entry.op.action {
+            Action::Put(put) => put.base = Expected::Ours,
+            Action::Rename { replaced, .. } => *replaced = Expected::Ours,
+            _ => return None,
+        }
         Some(entry.op.clone())
     }
 

@@ -22,6 +22,7 @@ use pantheonfs::vfiles::Connection;
 use pantheonfs::write::Journal;
 use tempfile::TempDir;
 
+use super::meddler::{Meddler, Plan};
 use super::server::sftp_server;
 
 /// What happens to the pipes.
@@ -35,6 +36,8 @@ pub struct Faults {
     /// Nothing passes ever again: the process that used it is dead.
     dead: AtomicBool,
     pub cuts: AtomicU64,
+    /// What becomes of single packets.
+    pub plan: Arc<Plan>,
 }
 
 impl Faults {
@@ -320,6 +323,7 @@ fn build(home: &Path, state: &Path, args: &[&'static str], faults: &Arc<Faults>,
     let dial = move |_: Deadline| -> Result<Box<dyn Transport>, TransportError> {
         let args: Vec<&OsStr> = words.iter().map(|w| w.as_os_str()).collect();
         let inner = transport::exec(program, &args)?;
+        let inner = Box::new(Meddler::new(inner, plan.plan.clone()));
         Ok(Box::new(Faulty { inner, faults: plan.clone(), lost: false }))
     };
     let first = dial(Deadline::after(LIMIT)).expect("sftp-server starts");

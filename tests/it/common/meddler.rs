@@ -1,0 +1,192 @@
+//! Between us and a server, packet by packet: requests that are answered with an error instead of being passed on, answers
+//! that come late, in another order, twice, or are no answers at all.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pantheonfs::transport::{Transport, TransportInfo};
+
+/// What becomes of one request.
+pub enum Fate {
+    Pass,
+    /// It never reaches the server; this status (code, message) comes back.
+    Refuse(u32, &'static str),
+}
+
+type OnRequest = dyn Fn(u64, u8) -> Fate + Send + Sync;
+type OnReply = dyn Fn(u64, Vec<u8>) -> Vec<Vec<u8>> + Send + Sync;
+
+/// What to do with packets. Requests and replies are counted from 0 after the version was exchanged, over all connections.
+#[derive(Default)]
+pub struct Plan {
+    on_request: Mutex<Option<Arc<OnRequest>>>,
+    on_reply: Mutex<Option<Arc<OnReply>>>,
+    /// Replies are handed out in this many at a time, last first.
+    shuffle: AtomicU64,
+    pub requests: AtomicU64,
+    replies: AtomicU64,
+    pub refused: AtomicU64,
+}
+
+impl Plan {
+    pub fn on_request(&self, fate: impl Fn(u64, u8) -> Fate + Send + Sync + 'static) {
+        self.requests.store(0, Ordering::Relaxed);
+        *self.on_request.lock().expect("unharmed") = Some(Arc::new(fate));
+    }
+
+    /// `change` gets the number of the reply and the packet (with its length), and returns what arrives instead.
+    pub fn on_reply(&self, change: impl Fn(u64, Vec<u8>) -> Vec<Vec<u8>> + Send + Sync + 'static) {
+        self.replies.store(0, Ordering::Relaxed);
+        *self.on_reply.lock().expect("unharmed") = Some(Arc::new(change));
+    }
+
+    pub fn shuffle(&self, at_a_time: u64) {
+        self.shuffle.store(at_a_time, Ordering::Relaxed);
+    }
+}
+
+/// See the module header.
+pub struct Meddler {
+    inner: Box<dyn Transport>,
+    plan: Arc<Plan>,
+    /// Written by the client, not a whole packet yet.
+    outgoing: Vec<u8>,
+    /// Whole packets for the server.
+    to_server: VecDeque<u8>,
+    incoming: Vec<u8>,
+    /// Whole packets that wait for their turn.
+    held: Vec<Vec<u8>>,
+    to_client: VecDeque<u8>,
+}
+
+/// The first packet of a whole one in `bytes`.
+fn split(bytes: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let head = bytes.get(..4)?;
+    let len = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize + 4;
+    (bytes.len() >= len).then(|| bytes.drain(..len).collect())
+}
+
+/// A status packet.
+pub fn status(id: [u8; 4], code: u32, message: &str) -> Vec<u8> {
+    let mut body = vec![101];
+    body.extend(id);
+    body.extend(code.to_be_bytes());
+    for text in [message, ""] {
+        body.extend((text.len() as u32).to_be_bytes());
+        body.extend(text.as_bytes());
+    }
+    [(body.len() as u32).to_be_bytes().to_vec(), body].concat()
+}
+
+impl Meddler {
+    pub fn new(inner: Box<dyn Transport>, plan: Arc<Plan>) -> Self {
+        let (outgoing, incoming, held) = (Vec::new(), Vec::new(), Vec::new());
+        Self { inner, plan, outgoing, to_server: VecDeque::new(), incoming, held, to_client: VecDeque::new() }
+    }
+
+    fn sort_requests(&mut self) {
+        while let Some(packet) = split(&mut self.outgoing) {
+            let (kind, id) = (packet[4], packet.get(5..9).and_then(|id| <[u8; 4]>::try_from(id).ok()));
+            let hook = self.plan.on_request.lock().expect("unharmed").clone();
+            // Type 1 is the exchange of versions.
+            let (Some(hook), Some(id)) = (hook.filter(|_| kind != 1), id) else {
+                self.to_server.extend(packet);
+                continue;
+            };
+            match hook(self.plan.requests.fetch_add(1, Ordering::Relaxed), kind) {
+                Fate::Pass => self.to_server.extend(packet),
+                Fate::Refuse(code, message) => {
+                    self.plan.refused.fetch_add(1, Ordering::Relaxed);
+                    self.to_client.extend(status(id, code, message));
+                }
+            }
+        }
+    }
+
+    fn push(&mut self) -> io::Result<()> {
+        while !self.to_server.is_empty() {
+            let (front, _) = self.to_server.as_slices();
+            let n = self.inner.write(front)?;
+            self.to_server.drain(..n);
+        }
+        Ok(())
+    }
+
+    fn sort_replies(&mut self) {
+        while let Some(packet) = split(&mut self.incoming) {
+            let hook = self.plan.on_reply.lock().expect("unharmed").clone();
+            match hook.filter(|_| packet[4] != 2) {
+                Some(hook) => self.held.extend(hook(self.plan.replies.fetch_add(1, Ordering::Relaxed), packet)),
+                None => self.held.push(packet),
+            }
+        }
+    }
+
+    fn release(&mut self, all: bool) {
+        let shuffle = self.plan.shuffle.load(Ordering::Relaxed) as usize;
+        if all || self.held.len() >= shuffle {
+            for packet in self.held.drain(..).rev() {
+                self.to_client.extend(packet);
+            }
+        }
+    }
+}
+
+impl Transport for Meddler {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.to_client.is_empty() {
+            let mut bytes = vec![0; 64 * 1024];
+            match self.inner.read(&mut bytes) {
+                Ok(0) => return Ok(0),
+                Ok(n) => {
+                    self.incoming.extend_from_slice(&bytes[..n]);
+                    self.sort_replies();
+                    self.release(false);
+                }
+                // Nothing more is coming for now: whoever was held back may go.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.release(true),
+                Err(error) => return Err(error),
+            }
+        }
+        if self.to_client.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let n = buffer.len().min(self.to_client.len());
+        self.to_client.drain(..n).zip(buffer).for_each(|(from, to)| *to = from);
+        Ok(n)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.push() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) if self.to_server.len() > 1 << 20 => return Err(io::ErrorKind::WouldBlock.into()),
+            _ => {}
+        }
+        self.outgoing.extend_from_slice(bytes);
+        self.sort_requests();
+        match self.push() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(bytes.len()),
+        }
+    }
+
+    fn wait(&mut self, want_write: bool, wake: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
+        if !self.to_client.is_empty() {
+            return Ok(());
+        }
+        match self.push() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
+        let want_write = want_write || !self.to_server.is_empty();
+        self.inner.wait(want_write, wake, timeout.min(Duration::from_millis(5)))
+    }
+
+    fn info(&self) -> TransportInfo {
+        self.inner.info()
+    }
+}

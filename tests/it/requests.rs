@@ -1,0 +1,196 @@
+//! A server that fails at any single request, whose disk is full for a moment, that answers out of order, or answers
+//! nonsense: the work ends as if nothing had been, or is an error that says so.
+
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use pantheonfs::fs::FsResult;
+
+use crate::common::inner::Inner;
+use crate::common::meddler::Fate;
+use crate::steps::{WORK, Work, differences, furnished, look};
+
+/// Statuses of SFTP v3.
+const FAILURE: u32 = 4;
+
+/// Cases that run at a time: most of them wait.
+const SIDE_BY_SIDE: usize = 24;
+
+/// Runs each piece of work once for each request that it takes, with that request refused.
+fn refuse_each(code: u32, message: &'static str, every: usize) -> u64 {
+    let refused = AtomicU64::new(0);
+    let mut cases: Vec<(&[&'static str], &str, Work, u64)> = Vec::new();
+    for args in [&[][..], &["-P", "posix-rename,rename"][..]] {
+        for (name, work) in WORK {
+            let Some(inner) = furnished(args) else { return 1000 };
+            inner.faults.plan.on_request(|_, _| Fate::Pass);
+            work(&inner);
+            inner.barrier();
+            let taken = inner.faults.plan.requests.load(Ordering::Relaxed);
+            cases.extend((0..taken).map(|n| (args, name, work, n)));
+        }
+    }
+    let cases: Vec<_> = cases.into_iter().step_by(every).collect();
+    let next = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(|| {
+                while let Some((args, name, work, n)) = cases.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    refused.fetch_add(refuse_one(args, name, *work, *n, (code, message)), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    refused.into_inner()
+}
+
+fn refuse_one(args: &[&'static str], name: &str, work: Work, n: u64, status: (u32, &'static str)) -> u64 {
+    let wanted = {
+        let whole = furnished(args).expect("there is a server");
+        work(&whole);
+        whole.barrier();
+        look(&whole.home, "w")
+    };
+    let inner = furnished(args).expect("there is a server");
+    inner.faults.plan.on_request(move |at, _| if at == n { Fate::Refuse(status.0, status.1) } else { Fate::Pass });
+    work(&inner);
+    inner.barrier();
+    let (found, now) = (look(&inner.home, "w"), inner.fs.status());
+    let different = differences(&found, &wanted);
+    let refused = inner.faults.plan.refused.load(Ordering::Relaxed);
+    assert!(
+        different.is_empty() && now.conflicts.is_empty() && now.stranded.is_empty(),
+        "{name}, {args:?}, request {n}: {different:?}, {:?}, {:?}, {:?}",
+        now.conflicts,
+        now.stranded,
+        now.last_error
+    );
+    refused
+}
+
+#[test]
+fn a_server_may_fail_at_any_single_request() {
+    let refused = refuse_each(FAILURE, "Failure", 1);
+    assert!(refused > 50, "{refused}");
+    eprintln!("requests: {refused} failures survived");
+}
+
+#[test]
+fn the_servers_disk_may_be_full_at_any_request() {
+    let refused = refuse_each(FAILURE, "No space left on device", 6);
+    assert!(refused > 10, "{refused}");
+    eprintln!("requests: {refused} full disks survived");
+}
+
+/// Answers come in any order: each request has a number.
+#[test]
+fn answers_may_come_in_any_order() {
+    for args in [&[][..], &["-P", "posix-rename,rename"][..]] {
+        for (name, work) in WORK {
+            let Some(whole) = furnished(args) else { return };
+            work(&whole);
+            whole.barrier();
+            let wanted = look(&whole.home, "w");
+            for at_a_time in [2, 5, 50] {
+                let Some(inner) = furnished(args) else { return };
+                inner.faults.plan.shuffle(at_a_time);
+                work(&inner);
+                inner.barrier();
+                let found = look(&inner.home, "w");
+                let different = differences(&found, &wanted);
+                assert!(different.is_empty(), "{name}, {args:?}, {at_a_time} at a time: {different:?}");
+                assert!(inner.fs.status().conflicts.is_empty());
+            }
+        }
+    }
+}
+
+/// One reply is not what it should be: an error or another try, never a panic, never wrong bytes.
+#[test]
+fn an_answer_may_be_nonsense() {
+    type Change = fn(Vec<u8>) -> Vec<Vec<u8>>;
+    let changes: [(&str, Change); 8] = [
+        ("twice", |packet| vec![packet.clone(), packet]),
+        ("never asked", |packet| {
+            let mut other = packet.clone();
+            other[5..9].copy_from_slice(&u32::MAX.to_be_bytes());
+            vec![other, packet]
+        }),
+        ("of another kind", |mut packet| {
+            packet[4] = if packet[4] == 104 { 103 } else { 104 };
+            vec![packet]
+        }),
+        ("of no kind", |mut packet| {
+            packet[4] = 250;
+            vec![packet]
+        }),
+        ("4 GiB long", |mut packet| {
+            packet[..4].copy_from_slice(&u32::MAX.to_be_bytes());
+            vec![packet]
+        }),
+        ("cut off inside", |mut packet| {
+            let half = packet.len().min(4 + 6);
+            packet.truncate(half);
+            packet[..4].copy_from_slice(&(half as u32 - 4).to_be_bytes());
+            vec![packet]
+        }),
+        ("of lengths that lie", |mut packet| {
+            if let Some(part) = packet.get_mut(9..13) {
+                part.copy_from_slice(&0x7fff_ffff_u32.to_be_bytes());
+            }
+            vec![packet]
+        }),
+        ("empty", |_| vec![vec![0, 0, 0, 0]]),
+    ];
+    let mut survived = 0;
+    for (what, change) in changes {
+        for n in 0..24 {
+            let Some(inner) = furnished(&[]) else { return };
+            fs::write(inner.home.join("w/there"), b"the bytes of the server").expect("written");
+            inner.fs.renew_everything();
+            inner.faults.plan.on_reply(move |at, packet| if at == n { change(packet) } else { vec![packet] });
+            let read = inner.read("w/there");
+            check(&read, what, n);
+            // The directory may have been asked for in that very moment: then the caller got the error.
+            let errors: Vec<_> = (0..3).map_while(|_| inner.write("w/a", b"new content").err()).collect();
+            assert!(errors.len() < 3, "{what}, reply {n}: {errors:?}");
+            inner.barrier();
+            assert_eq!(fs::read(inner.home.join("w/a")).expect("there"), b"new content", "{what}, reply {n}");
+            survived += 1;
+        }
+    }
+    eprintln!("requests: {survived} answers that were nonsense survived");
+}
+
+fn check(read: &FsResult<Vec<u8>>, what: &str, n: u64) {
+    if let Ok(bytes) = read {
+        assert_eq!(bytes, b"the bytes of the server", "{what}, reply {n}");
+    }
+}
+
+/// The driver dies while a tree is moved on a server that cannot rename: copied, checked and removed, entry by entry.
+#[test]
+fn the_driver_dies_while_a_tree_is_moved_entry_by_entry() {
+    let args = &["-P", "posix-rename,rename"];
+    let (name, work) = WORK[3];
+    for at in (0..24_u64).map(|step| 40 + step * step * 11) {
+        let Some(whole) = furnished(args) else { return };
+        work(&whole);
+        whole.barrier();
+        let wanted = look(&whole.home, "w");
+        let mut inner: Inner = furnished(args).expect("there is a server");
+        inner.faults.die_after(at);
+        work(&inner);
+        inner.crash();
+        inner.barrier();
+        let (found, now) = (look(&inner.home, "w"), inner.fs.status());
+        let different = differences(&found, &wanted);
+        assert!(
+            different.is_empty() && now.conflicts.is_empty(),
+            "{name}, died after {at}: {different:?}, {:?}, {:?}",
+            now.conflicts,
+            now.last_error
+        );
+    }
+}
