@@ -17,7 +17,7 @@ use pantheonfs::fs::{HandleId, OpenMode, SetAttr};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use common::inner::{Inner, wait};
+use common::inner::Inner;
 
 /// Sequences in a run; `PANTHEONFS_MODEL_SEQUENCES` asks for more.
 const SEQUENCES: u32 = 10_000;
@@ -261,7 +261,7 @@ impl Run<'_> {
         let expected = self.file_error(path);
         if self.same(step, opened, expected) {
             let handle = handle.expect("opened");
-            self.inner.fs.write(handle, content.len() as u64, &vec![byte; len], wait()).expect("written");
+            self.inner.write_at(handle, content.len() as u64, &vec![byte; len]).expect("written");
             self.inner.close(handle).expect("closed");
             content.extend(vec![byte; len]);
             self.set_content(path, content);
@@ -306,9 +306,9 @@ impl Run<'_> {
 
     fn write_open(&mut self, byte: u8, len: usize) {
         let Some((handle, at, content)) = &mut self.open else { return };
-        self.inner.fs.write(*handle, content.len() as u64, &vec![byte; len], wait()).expect("written");
+        self.inner.write_at(*handle, content.len() as u64, &vec![byte; len]).expect("written");
         content.extend(vec![byte; len]);
-        let back = self.inner.fs.read(*handle, 0, 1 << 20, wait()).expect("readable");
+        let back = self.inner.read_at(*handle).expect("readable");
         assert!(back == *content, "an open file reads what was written");
         if let Some(at) = at
             && let Some(Node::File { content: known, .. }) = self.model.get_mut(at)
@@ -338,6 +338,7 @@ impl Run<'_> {
             (Some(_), _) if self.check_parent(to).is_err() => self.check_parent(to),
             (Some(Node::Dir), _) if to.starts_with(&format!("{from}/")) => Err(libc::EINVAL),
             (Some(_), Some(_)) if from == to => Ok(()),
+            (Some(_), Some(Node::Dir)) if from.starts_with(&format!("{to}/")) => Err(libc::ENOTEMPTY),
             (Some(Node::Dir), Some(Node::Dir)) if self.has_children(to) => Err(libc::ENOTEMPTY),
             (Some(Node::Dir), Some(Node::Dir) | None) => Ok(()),
             (Some(Node::Dir), Some(_)) => Err(libc::ENOTDIR),
@@ -367,8 +368,7 @@ impl Run<'_> {
     fn read(&mut self, step: &Step, path: &str) {
         match self.model.get(path) {
             Some(Node::Link(text)) => {
-                let link = self.inner.find(&self.full(path)).expect("there");
-                assert_eq!(self.inner.fs.readlink(link, wait()).expect("a link"), text.as_bytes(), "{step:?}");
+                assert_eq!(self.inner.readlink(&self.full(path)).expect("a link"), text.as_bytes(), "{step:?}");
             }
             Some(Node::File { content, .. }) => {
                 let real = self.inner.read(&self.full(path)).expect("readable");
@@ -395,7 +395,7 @@ impl Run<'_> {
                 self.model.remove(path);
             }
         }
-        self.inner.fs.renew_everything();
+        self.inner.look_anew();
     }
 
     fn barrier(&mut self) {
@@ -447,8 +447,14 @@ fn look(root: &Path, below: &str) -> Model {
     out
 }
 
-fn run(args: &[&'static str], sequences: u32) {
-    let Some(first) = Inner::with(args, std::time::Duration::from_secs(3600)) else { return };
+/// A server and a filesystem on it.
+fn fresh(args: &[&'static str], kernel: bool) -> Option<Inner> {
+    let inner = Inner::with(args, std::time::Duration::from_secs(3600))?;
+    Some(if kernel { inner.through_the_kernel() } else { inner })
+}
+
+fn run(args: &[&'static str], sequences: u32, kernel: bool) {
+    let Some(first) = fresh(args, kernel) else { return };
     let state = Mutex::new((first, 0_u32));
     let config = Config { cases: sequences, max_shrink_iters: 2000, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new(config);
@@ -458,7 +464,7 @@ fn run(args: &[&'static str], sequences: u32) {
         *count += 1;
         // After a failure the old one may be in any state, and old directories make the root's listing long.
         if *count % PER_SERVER == 0 || std::thread::panicking() {
-            *inner = Inner::with(args, std::time::Duration::from_secs(3600)).expect("it started before");
+            *inner = fresh(args, kernel).expect("it started before");
         }
         let root = format!("s{count}");
         let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -468,7 +474,7 @@ fn run(args: &[&'static str], sequences: u32) {
             run.barrier();
         }));
         if let Err(panic) = failed {
-            *inner = Inner::with(args, std::time::Duration::from_secs(3600)).expect("it started before");
+            *inner = fresh(args, kernel).expect("it started before");
             let text = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".into());
             return Err(TestCaseError::fail(text));
         }
@@ -489,7 +495,7 @@ const AT_A_TIME: u32 = 4;
 
 #[test]
 fn server_view_and_model_agree() {
-    let runs: Vec<_> = (0..AT_A_TIME).map(|_| std::thread::spawn(|| run(&[], sequences(AT_A_TIME)))).collect();
+    let runs: Vec<_> = (0..AT_A_TIME).map(|_| std::thread::spawn(|| run(&[], sequences(AT_A_TIME), false))).collect();
     for run in runs {
         if let Err(panic) = run.join() {
             std::panic::resume_unwind(panic);
@@ -499,5 +505,12 @@ fn server_view_and_model_agree() {
 
 #[test]
 fn server_view_and_model_agree_where_nothing_can_be_renamed() {
-    run(&["-P", "posix-rename,rename"], sequences(10));
+    run(&["-P", "posix-rename,rename"], sequences(10), false);
+}
+
+#[test]
+fn server_view_and_model_agree_through_the_kernel() {
+    if common::has_fuse() {
+        run(&[], sequences(20), true);
+    }
 }

@@ -187,6 +187,9 @@ impl Fs {
             let cause = Cause::Invalid("a directory cannot be moved into itself".into());
             return Err(FsError::new("rename", &target.path, cause));
         }
+        if source.path.starts_with(&target.path) && target.path != source.path {
+            return Err(FsError::new("rename", &target.path, Cause::NotEmpty));
+        }
         let replaced = self.existing("rename", &target).ok();
         if no_replace && replaced.is_some() {
             return Err(FsError::new("rename", &target.path, Cause::Exists));

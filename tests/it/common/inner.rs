@@ -22,6 +22,7 @@ use pantheonfs::vfiles::Connection;
 use pantheonfs::write::Journal;
 use tempfile::TempDir;
 
+use super::kernel::Kernel;
 use super::meddler::{Meddler, Plan};
 use super::server::sftp_server;
 
@@ -132,6 +133,8 @@ pub struct Inner {
     lives: u32,
     args: Vec<&'static str>,
     fresh: Duration,
+    /// The calls go through the kernel.
+    kernel: Option<Kernel>,
     pub fs: Fs,
     pub faults: Arc<Faults>,
 }
@@ -152,7 +155,13 @@ impl Inner {
         fs::create_dir(&state).expect("made");
         let faults = Arc::new(Faults::default());
         let fs = build(&home, &state, args, &faults, fresh);
-        Some(Self { home, dir, state, lives: 0, args: args.to_vec(), fresh, fs, faults })
+        Some(Self { home, dir, state, lives: 0, args: args.to_vec(), fresh, kernel: None, fs, faults })
+    }
+
+    /// From here on all calls go through the kernel.
+    pub fn through_the_kernel(mut self) -> Self {
+        self.kernel = Some(Kernel::mount(&self.fs, &self.dir.path().join("mnt-0")));
+        self
     }
 
     /// The process dies now, and another one starts with what is on the disk.
@@ -167,12 +176,17 @@ impl Inner {
         let state = self.dir.path().join(format!("state-{}", self.lives));
         copy(&self.state, &state);
         self.faults.dead.store(true, Ordering::Relaxed);
+        let mounted = self.kernel.take().is_some();
         self.fs.close();
         self.faults = Arc::new(Faults::default());
         fs::remove_dir_all(&self.state).ok();
         self.state = state;
         self.fs = build(&self.home, &self.state, &self.args, &self.faults, self.fresh);
         self.fs.recover();
+        if mounted {
+            let dir = self.dir.path().join(format!("mnt-{}", self.lives));
+            self.kernel = Some(Kernel::mount(&self.fs, &dir));
+        }
     }
 
     /// The state directory.
@@ -223,6 +237,9 @@ impl Inner {
     }
 
     pub fn open(&self, path: &str, mode: OpenMode, create: bool) -> FsResult<pantheonfs::fs::HandleId> {
+        if let Some(kernel) = &self.kernel {
+            return kernel.open(path, mode, create);
+        }
         if create {
             let (dir, name) = self.parent(path)?;
             return Ok(self.fs.create(dir, name, 0o644, mode, false, wait())?.1.handle);
@@ -231,55 +248,110 @@ impl Inner {
     }
 
     pub fn close(&self, handle: pantheonfs::fs::HandleId) -> FsResult<()> {
+        if let Some(kernel) = &self.kernel {
+            return kernel.close(handle);
+        }
         let flushed = self.fs.flush(handle, wait());
         self.fs.release(handle, wait())?;
         flushed
     }
 
+    pub fn write_at(&self, handle: pantheonfs::fs::HandleId, offset: u64, bytes: &[u8]) -> FsResult<()> {
+        match &self.kernel {
+            Some(kernel) => kernel.write_at(handle, offset, bytes),
+            None => self.fs.write(handle, offset, bytes, wait()).map(drop),
+        }
+    }
+
+    /// All of it.
+    pub fn read_at(&self, handle: pantheonfs::fs::HandleId) -> FsResult<Vec<u8>> {
+        match &self.kernel {
+            Some(kernel) => kernel.read_at(handle),
+            None => self.fs.read(handle, 0, 1 << 20, wait()),
+        }
+    }
+
+    pub fn readlink(&self, path: &str) -> FsResult<Vec<u8>> {
+        match &self.kernel {
+            Some(kernel) => kernel.readlink(path),
+            None => self.fs.readlink(self.find(path)?, wait()),
+        }
+    }
+
+    /// Somebody else has changed something on the server, and it is to be seen.
+    pub fn look_anew(&self) {
+        self.fs.renew_everything();
+        if self.kernel.is_some() {
+            // The kernel is told behind our back.
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
     pub fn write(&self, path: &str, bytes: &[u8]) -> FsResult<()> {
         let handle = self.open(path, OpenMode { read: false, write: true, truncate: true }, true)?;
-        let written = self.fs.write(handle, 0, bytes, wait());
+        let written = self.write_at(handle, 0, bytes);
         self.close(handle)?;
-        written.map(drop)
+        written
     }
 
     pub fn read(&self, path: &str) -> FsResult<Vec<u8>> {
         let handle = self.open(path, OpenMode { read: true, write: false, truncate: false }, false)?;
-        let bytes = self.fs.read(handle, 0, 1 << 20, wait());
+        let bytes = self.read_at(handle);
         self.close(handle)?;
         bytes
     }
 
     pub fn mkdir(&self, path: &str) -> FsResult<()> {
+        if let Some(kernel) = &self.kernel {
+            return kernel.mkdir(path);
+        }
         let (dir, name) = self.parent(path)?;
         self.fs.mkdir(dir, name, 0o755, wait()).map(drop)
     }
 
     pub fn rmdir(&self, path: &str) -> FsResult<()> {
+        if let Some(kernel) = &self.kernel {
+            return kernel.rmdir(path);
+        }
         let (dir, name) = self.parent(path)?;
         self.fs.rmdir(dir, name, wait())
     }
 
     pub fn unlink(&self, path: &str) -> FsResult<()> {
+        if let Some(kernel) = &self.kernel {
+            return kernel.unlink(path);
+        }
         let (dir, name) = self.parent(path)?;
         self.fs.unlink(dir, name, wait())
     }
 
     pub fn rename(&self, from: &str, to: &str) -> FsResult<()> {
+        if let Some(kernel) = &self.kernel {
+            return kernel.rename(from, to);
+        }
         self.fs.rename(self.parent(from)?, self.parent(to)?, false, wait())
     }
 
     pub fn symlink(&self, path: &str, text: &str) -> FsResult<()> {
+        if let Some(kernel) = &self.kernel {
+            return kernel.symlink(path, text);
+        }
         let (dir, name) = self.parent(path)?;
         self.fs.symlink(dir, name, text.as_bytes(), wait()).map(drop)
     }
 
     pub fn setattr(&self, path: &str, change: SetAttr) -> FsResult<()> {
+        if let Some(kernel) = &self.kernel {
+            return kernel.setattr(path, change);
+        }
         self.fs.setattr(self.find(path)?, change, wait()).map(drop)
     }
 
     /// Names in a directory.
     pub fn names(&self, path: &str) -> FsResult<Vec<String>> {
+        if let Some(kernel) = &self.kernel {
+            return kernel.names(path);
+        }
         let (handle, _) = self.fs.opendir(self.find(path)?, wait())?;
         let mut names = Vec::new();
         self.fs.readdirplus(handle, 0, |entry| {
@@ -294,6 +366,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        drop(self.kernel.take());
         self.faults.dead.store(true, Ordering::Relaxed);
         self.fs.close();
     }

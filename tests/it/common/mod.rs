@@ -1,6 +1,7 @@
 //! What the tests share: servers to talk to, mounts that go away, waits that end.
 
 pub mod inner;
+pub mod kernel;
 pub mod meddler;
 pub mod mounted;
 pub mod program;
