@@ -20,4 +20,5 @@ mod round_trips;
 mod semantics;
 mod sftp_conformance;
 mod steps;
+mod tools;
 mod wordpress;

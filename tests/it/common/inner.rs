@@ -158,6 +158,7 @@ impl Inner {
         Some(Self { home, dir, state, lives: 0, args: args.to_vec(), fresh, kernel: None, fs, faults })
     }
 
+    #[allow(dead_code)] // tests/model.rs
     /// From here on all calls go through the kernel.
     pub fn through_the_kernel(mut self) -> Self {
         self.kernel = Some(Kernel::mount(&self.fs, &self.dir.path().join("mnt-0")));
@@ -271,6 +272,7 @@ impl Inner {
         }
     }
 
+    #[allow(dead_code)] // tests/model.rs
     pub fn readlink(&self, path: &str) -> FsResult<Vec<u8>> {
         match &self.kernel {
             Some(kernel) => kernel.readlink(path),
@@ -278,6 +280,7 @@ impl Inner {
         }
     }
 
+    #[allow(dead_code)] // tests/model.rs
     /// Somebody else has changed something on the server, and it is to be seen.
     pub fn look_anew(&self) {
         self.fs.renew_everything();

@@ -1,5 +1,8 @@
 //! The filesystem of [`Inner`](super::inner::Inner) seen through the kernel: the same calls by path, as system calls.
 
+// Only `tests/model.rs` needs it.
+#![allow(dead_code)]
+
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
