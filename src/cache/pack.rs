@@ -206,4 +206,18 @@ mod tests {
         let found = read(&File::open(&path).expect("there")).expect("read");
         assert_eq!(found, [Record::Block { key: [7; 20], at: 41, len: 3, sum: 0x3524_41c2 }]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_can_be_read(noise in proptest::collection::vec(proptest::num::u8::ANY, 0..400), cut in 0..100_usize) {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let path = dir.path().join("1.pack");
+            sample(&path);
+            let mut bytes = std::fs::read(&path).expect("read");
+            bytes.truncate(cut.max(HEADER.len()));
+            bytes.extend(noise);
+            std::fs::write(&path, bytes).expect("damaged");
+            let _ = read(&File::open(&path).expect("there"));
+        }
+    }
 }

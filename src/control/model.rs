@@ -338,4 +338,44 @@ mod tests {
         assert_eq!(of(json!({"id": "1", "result": "failed"})), failed("the workflow failed"));
         assert!(Workflow::from_json(&json!({})).is_err());
     }
+
+    fn json() -> impl proptest::strategy::Strategy<Value = Value> {
+        use proptest::prelude::*;
+        let word = prop_oneof![
+            Just("id"),
+            Just("on_server_development"),
+            Just("diffstat"),
+            Just("target_commit"),
+            Just("type"),
+            Just("result"),
+            Just("finished_at"),
+            Just("hash"),
+            Just("deletions"),
+            Just("site"),
+            Just("x")
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[ -~]{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 6, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                proptest::collection::vec((word.clone(), inner), 0..6)
+                    .prop_map(|pairs| pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+            ]
+        })
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_json_is_an_answer_or_an_error(value in json()) {
+            let _ = Environment::from_json(&value);
+            let _ = Workflow::from_json(&value);
+            let _ = Diffstat::from_json(&value);
+            let _ = Commit::list(&value);
+        }
+    }
 }

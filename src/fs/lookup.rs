@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Cause, FROZEN_FRESH, Fs, FsError, FsResult, Layout, ListResult, Wait};
+use super::{Cause, FROZEN_FRESH, Fs, FsError, FsResult, Layout, ListResult, Wait, lock};
 use crate::attr::{Area, Attr};
 use crate::cache::{Role, Waiter};
+use crate::clock::Deadline;
 use crate::inode::{Applied, Child, Ino, NodeView, ROOT};
 use crate::path::{Name, RemotePath};
 use crate::remote::{Class, ErrorKind, Link};
@@ -16,6 +17,10 @@ pub struct Entry {
     pub attr: Attr,
     pub valid: Duration,
 }
+
+/// A server that says nothing at all for this long, although it was asked, is not waited for by those who can be shown what
+/// it said before.
+const SILENCE: Duration = Duration::from_millis(1500);
 
 /// A listing that races with local changes is asked for again this often, then the next caller tries.
 const MAX_RACED_LISTINGS: u32 = 5;
@@ -116,7 +121,7 @@ impl Fs {
         self.wait_moved(&object, deadline).map_err(|cause| self.noted(FsError::new(op, &object, cause)))?;
         let coming = self.start_listing(dir, Class::Interactive);
         self.renew_below(dir);
-        match coming.wait(deadline.0) {
+        match self.wait_patiently(dir, &coming, deadline) {
             Some(Ok(())) => Ok(()),
             Some(Err(error)) => {
                 let error = FsError::new(op, &object, Cause::Remote(error));
@@ -124,6 +129,27 @@ impl Fs {
             }
             None if self.holds_something(dir) => Ok(()),
             None => Err(self.noted(FsError::new(op, &object, Cause::TimedOut))),
+        }
+    }
+
+    /// Waits for a listing. What is known from before will do when the server has fallen silent: the first who notices
+    /// waits a moment, those who come after him do not.
+    fn wait_patiently(&self, dir: Ino, coming: &Waiter<ListResult>, deadline: Deadline) -> Option<ListResult> {
+        if !self.0.table.is_complete(dir) {
+            return coming.wait(deadline.0);
+        }
+        loop {
+            let heard = self.0.remote.heard();
+            let silent = heard.is_some() && *lock(&self.0.silent_at) == heard;
+            let pause = if silent { Duration::ZERO } else { SILENCE };
+            let result = coming.wait(deadline.0.min(Instant::now() + pause));
+            if result.is_some() || Instant::now() >= deadline.0 {
+                return result;
+            }
+            if self.0.remote.heard() == heard {
+                *lock(&self.0.silent_at) = heard;
+                return None;
+            }
         }
     }
 

@@ -177,6 +177,8 @@ pub(crate) struct Shared {
     notes: status::Notes,
     dwelling: dwelling::Dwelling,
     hydration: Mutex<Hydration>,
+    /// Bytes that the server had said when it fell silent.
+    silent_at: Mutex<Option<u64>>,
     changes: Mutex<Option<mpsc::Sender<Change>>>,
     closing: AtomicBool,
 }
@@ -219,6 +221,7 @@ impl Fs {
             notes: status::Notes::default(),
             dwelling,
             hydration: Mutex::default(),
+            silent_at: Mutex::default(),
             changes: Mutex::default(),
             closing: AtomicBool::new(false),
         }));

@@ -340,4 +340,21 @@ mod tests {
         assert_eq!((&found.entries, &*found.commit), (&entries, "abc"));
         assert_eq!(frame(&encode(&path, &entries)), golden[HEADER.len() + 12..]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_can_be_read(noise in proptest::collection::vec(proptest::num::u8::ANY, 0..400), at in 0..60_usize) {
+            let (path, entries) = dir("code", &["a", "b"]);
+            let mut bytes = [HEADER.as_slice(), &frame(&encode(&path, &entries)), &noise].concat();
+            Saved::parse(&bytes);
+            // Damage that the checksum does not see: whoever wrote it meant it.
+            let mut payload = encode(&path, &entries);
+            if let (Some(byte), Some(new)) = (payload.get_mut(at), noise.first()) {
+                *byte = *new;
+            }
+            bytes.truncate(HEADER.len());
+            bytes.extend(frame(&payload));
+            Saved::parse(&bytes);
+        }
+    }
 }

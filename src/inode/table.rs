@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use sha1::{Digest, Sha1};
 
 use super::node::{Child, Dir, Node, NodeView};
 use super::{FIRST_HASHED, Ino, VIRTUAL_BIT};
-use crate::attr::{Area, Attr, FileKind, Version};
+use crate::attr::{Area, Attr, FileKind, Version, secs_from_time};
 use crate::path::{Name, RemotePath};
 
 /// A directory of the server that the mount shows somewhere.
@@ -215,8 +215,7 @@ impl Table {
         if let Some(dir) = &mut node.dir {
             (dir.listed, dir.complete) = (node.seen, true);
         }
-        let dir = state.dir_mut(parent)?;
-        dir.changes += 1;
+        let dir = state.changed_here(parent)?;
         let replaced = dir.children.insert(name.clone(), ino);
         state.nodes.insert(ino, node);
         if let Some(old) = replaced {
@@ -228,9 +227,7 @@ impl Table {
     /// Takes a name away; the number lives on while it is referenced.
     pub fn remove(&self, parent: Ino, name: &Name) -> Option<Ino> {
         let mut state = self.lock();
-        let dir = state.dir_mut(parent)?;
-        dir.changes += 1;
-        let ino = dir.children.remove(name)?;
+        let ino = state.changed_here(parent)?.children.remove(name)?;
         state.unlink_node(ino);
         Some(ino)
     }
@@ -239,11 +236,8 @@ impl Table {
     pub fn rename(&self, from: (Ino, &Name), to: (Ino, &Name)) -> Option<Ino> {
         let mut state = self.lock();
         state.dir_mut(to.0)?;
-        let dir = state.dir_mut(from.0)?;
-        dir.changes += 1;
-        let ino = dir.children.remove(from.1)?;
-        let dir = state.dir_mut(to.0)?;
-        dir.changes += 1;
+        let ino = state.changed_here(from.0)?.children.remove(from.1)?;
+        let dir = state.changed_here(to.0)?;
         let replaced = dir.children.insert(to.1.clone(), ino);
         if let Some(old) = replaced.filter(|&old| old != ino) {
             state.unlink_node(old);
@@ -340,6 +334,15 @@ impl State {
 
     pub(super) fn dir_mut(&mut self, ino: Ino) -> Option<&mut Dir> {
         self.nodes.get_mut(&ino)?.dir.as_deref_mut()
+    }
+
+    /// A directory whose names are about to be changed here: its time follows, as it will on the server.
+    fn changed_here(&mut self, ino: Ino) -> Option<&mut Dir> {
+        let node = self.nodes.get_mut(&ino)?;
+        let dir = node.dir.as_deref_mut()?;
+        node.attr.mtime = node.attr.mtime.max(secs_from_time(SystemTime::now()));
+        dir.changes += 1;
+        Some(dir)
     }
 
     /// A number for a path: its hash, or the next free one after it.

@@ -89,6 +89,11 @@ impl Remote {
         self.0.session_info()
     }
 
+    /// Bytes received over the present connection; `None`: there is none.
+    pub fn heard(&self) -> Option<u64> {
+        self.0.heard()
+    }
+
     /// Ends the connection for good.
     pub fn close(&self) {
         self.0.close();

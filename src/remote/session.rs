@@ -191,6 +191,11 @@ impl Inner {
         })
     }
 
+    pub(super) fn heard(&self) -> Option<u64> {
+        let session = self.lock().session.clone()?;
+        Some(session.engine.counters().received_bytes)
+    }
+
     pub(super) fn close(&self) {
         let (session, parked) = {
             let mut state = self.lock();

@@ -177,3 +177,34 @@ fn what_could_not_be_sent_before_the_end_is_sent_by_the_next_mount() {
     assert_eq!(fs::read(m.there("index.php")).expect("there"), b"last words");
     assert_eq!(m.status()["waiting"], 0);
 }
+
+/// With a link on which nothing passes, and nobody told: what is known is answered, however old it is.
+#[test]
+fn a_stalled_link_does_not_hold_up_what_is_known() {
+    let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=15,fresh=1") else { return };
+    // What was written this very second is not remembered.
+    std::thread::sleep(Duration::from_secs(4));
+    let names = || fs::read_dir(m.path("wp-content")).expect("listed").count();
+    let before = (names(), fs::read(m.path("index.php")).expect("read"));
+    m.barrier().expect("nothing waits");
+    m.control("stall", r#"{"stalled": true}"#);
+    // Older than anybody may be shown while the link is up.
+    std::thread::sleep(Duration::from_secs(2));
+    let began = Instant::now();
+    assert_eq!((names(), fs::read(m.path("index.php")).expect("read")), before);
+    let first = began.elapsed();
+    let began = Instant::now();
+    for _ in 0..10 {
+        assert_eq!((names(), fs::read(m.path("index.php")).expect("read")), before);
+        assert!(fs::metadata(m.path("wp-content/themes")).is_ok());
+        assert!(fs::metadata(m.path("no-such-name")).is_err());
+        let space = Command::new("df").arg(m.dir()).stdout(Stdio::null()).status().expect("df runs");
+        assert!(space.success());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(first < Duration::from_secs(6), "the first who notices: {first:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "those who come after him: {:?}", began.elapsed());
+    m.control("stall", r#"{"stalled": false}"#);
+    fs::write(m.there("wp-content/new.php"), "x").expect("made there");
+    eventually("it goes on", || names() == before.0 + 1);
+}

@@ -372,3 +372,22 @@ fn a_reader_never_sees_two_versions_in_one_file() {
         Ok(_) => assert!(rest.iter().all(|byte| *byte == b'a'), "all of the old one, from memory"),
     }
 }
+
+#[test]
+fn a_directorys_time_follows_its_names() {
+    let Some(m) = Mounted::sim() else { return };
+    let time = || fs::metadata(m.path("wp-content")).expect("there").modified().expect("known");
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(1000);
+    let age = fs::FileTimes::new().set_modified(old);
+    for work in ["create", "rename", "remove"] {
+        fs::File::open(m.there("wp-content")).and_then(|dir| dir.set_times(age)).expect("aged");
+        let before = time();
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        match work {
+            "create" => fs::write(m.path("wp-content/new.php"), "x").expect("made"),
+            "rename" => fs::rename(m.path("wp-content/new.php"), m.path("wp-content/newer.php")).expect("moved"),
+            _ => fs::remove_file(m.path("wp-content/newer.php")).expect("removed"),
+        }
+        assert!(time() > before, "{work}");
+    }
+}
