@@ -483,6 +483,8 @@ fn run(args: &[&'static str], sequences: u32, kernel: bool) {
     if let Err(error) = result {
         panic!("{error}");
     }
+    let how = if kernel { "through the kernel" } else { "in process" };
+    eprintln!("survived: {sequences} random sequences {how}, server {args:?}");
 }
 
 fn sequences(share: u32) -> u32 {

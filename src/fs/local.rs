@@ -95,6 +95,7 @@ impl Fs {
         let put = Put {
             spool: sealed.id,
             len: sealed.len,
+            sum: sealed.sum,
             perm: view.attr.perm,
             mtime: view.attr.mtime,
             base: view.server.into(),

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Fs;
+use super::{Cause, Fs, FsError};
 use crate::attr::{Attr, FileKind};
 use crate::inode::{Child, Ino};
 use crate::path::{Name, RemotePath};
-use crate::write::{Action, Expected, Op, Put};
+use crate::write::{Action, Expected, Op, OpId, Put, Shelf};
 
 /// Permission bits and size of a directory about which nothing is known yet.
 const UNKNOWN_DIR: Attr = Attr { kind: FileKind::Directory, size: 4096, perm: 0o755, mtime: 0, atime: 0 };
@@ -21,12 +21,33 @@ impl Fs {
     pub(super) fn show_what_waits(&self) {
         let ops: Vec<_> = self.0.journal.queue(|queue| queue.ops().map(|(id, op)| (id, op.clone())).collect());
         for (id, op) in ops {
+            let whole = if let Action::Put(put) = &op.action { self.0.journal.is_whole(put) } else { Some(true) };
+            match whole {
+                Some(true) => {}
+                Some(false) => {
+                    self.content_is_lost(id, &op);
+                    continue;
+                }
+                None => {
+                    log::warn!("{}: it was sent already, it seems; what the server has is shown", op.path);
+                    self.0.journal.finish(id, Expected::Unknown);
+                    continue;
+                }
+            }
             if let Some(ino) = self.show_op(&op) {
                 self.0.journal.bind(id, ino.0);
                 self.0.table.pin(ino, true);
             }
         }
         self.show_litter();
+    }
+
+    /// The power failed before the content was on the local disk. What is left of it is kept, and never sent: the server stays
+    /// as it is.
+    fn content_is_lost(&self, id: OpId, op: &Op) {
+        let what =
+            "it was saved, but not on the local disk when the machine stopped; the server has the version before";
+        self.put_aside(id, op, Shelf::Stranded, FsError::new("recover", &op.path, Cause::Conflict(what.into())));
     }
 
     /// Makes the change in the table; the object that it leaves, if any.

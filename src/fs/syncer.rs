@@ -465,7 +465,7 @@ impl Fs {
     }
 
     /// The server does not take it: content goes to a shelf, and what the server has is shown again.
-    fn put_aside(&self, id: OpId, op: &Op, shelf: Shelf, error: FsError) {
+    pub(super) fn put_aside(&self, id: OpId, op: &Op, shelf: Shelf, error: FsError) {
         let ino = Ino(op.ino);
         if let Some(spool) = op.spool() {
             let path = self.0.journal.spool_path(spool);

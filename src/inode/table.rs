@@ -302,6 +302,8 @@ impl Table {
             node.seen = None;
             if let Some(dir) = &mut node.dir {
                 dir.listed = None;
+                // What is on its way was asked for before.
+                dir.changes += 1;
             }
         };
         match dir {

@@ -120,6 +120,10 @@ impl Listing {
     fn answered(self: &Arc<Self>, number: usize, reply: Result<Reply, crate::sftp::SftpError>) {
         let mut progress = self.lock();
         progress.under_way.remove(&number);
+        if progress.finished.is_none() {
+            // The handle is closed, or about to be, and may soon be another directory's.
+            return;
+        }
         match reply {
             Ok(Reply::Names(names)) => {
                 progress.pages += 1;

@@ -22,10 +22,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::op::{Expected, Op, OpId, SpoolId};
+use super::op::{Expected, Op, OpId, Put, SpoolId};
 use super::queue::Queue;
 use super::records::Records;
-use super::spool::{FreeFiles, Hold, Spool};
+use super::spool::{FreeFiles, Hold, Spool, checksum};
 use crate::path::RemotePath;
 
 const KIND: u8 = b'J';
@@ -147,6 +147,18 @@ impl Journal {
     /// The content that an operation of an earlier mount names.
     pub fn reopen(&self, id: SpoolId, len: u64) -> Spool {
         Spool::reopen(id, self.spool_path(id), len, self.hold(id))
+    }
+
+    /// Whether the content of an operation of an earlier mount is what was recorded; `None`: it was let go, since the
+    /// operation was carried out and only the record of that is missing.
+    pub fn is_whole(&self, put: &Put) -> Option<bool> {
+        match fs::File::open(self.spool_path(put.spool)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            file => {
+                let found = file.and_then(|file| checksum(&file, put.len));
+                Some(found.is_ok_and(|found| put.sum.is_none_or(|sum| sum == found)))
+            }
+        }
     }
 
     /// Files that stay on this machine, as the last mount left them.
@@ -379,13 +391,13 @@ mod tests {
     use super::*;
     use crate::attr::{Area, Version};
     use crate::path::RemotePath;
-    use crate::write::{Action, Put};
+    use crate::write::Action;
 
     fn put(journal: &Journal, at: &str, content: &[u8], base: Expected) -> Op {
         let spool = journal.new_spool().expect("made");
         spool.write_at(0, content).expect("written");
         let sealed = spool.seal();
-        let put = Put { spool: sealed.id, len: sealed.len, perm: 0o644, mtime: 1, base };
+        let put = Put { spool: sealed.id, len: sealed.len, sum: sealed.sum, perm: 0o644, mtime: 1, base };
         let path = RemotePath::parse(at).expect("valid");
         Op { area: Area::Code, path, action: Action::Put(put), ino: 0, at: 0 }
     }

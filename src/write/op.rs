@@ -39,6 +39,9 @@ pub struct Put {
     pub spool: SpoolId,
     /// Bytes.
     pub len: u64,
+    /// CRC-32 of them: after a loss of power the disk may have less, or zeros.
+    #[serde(default)]
+    pub sum: Option<u32>,
     pub perm: u16,
     /// Seconds since the epoch.
     pub mtime: u32,

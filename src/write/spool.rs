@@ -83,6 +83,8 @@ struct State {
 pub struct Sealed {
     pub id: SpoolId,
     pub len: u64,
+    /// CRC-32 of the content.
+    pub sum: Option<u32>,
 }
 
 impl Spool {
@@ -167,7 +169,8 @@ impl Spool {
         let mut state = self.lock();
         state.sealed = true;
         state.dirty = false;
-        Sealed { id: self.id, len: state.len }
+        let file = Self::file_of(&mut state, &self.path).ok();
+        Sealed { id: self.id, len: state.len, sum: file.and_then(|file| checksum(&file, state.len).ok()) }
     }
 
     /// The operation could not be recorded: it is as before.
@@ -273,6 +276,20 @@ impl Spool {
     }
 }
 
+/// CRC-32 of the first `len` bytes.
+pub(super) fn checksum(file: &File, len: u64) -> io::Result<u32> {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut piece = vec![0; CHUNK_BYTES.min(usize::try_from(len).unwrap_or(CHUNK_BYTES))];
+    let mut at = 0;
+    while at < len {
+        let part = usize::try_from(len - at).unwrap_or(CHUNK_BYTES).min(piece.len());
+        file.read_exact_at(&mut piece[..part], at)?;
+        hasher.update(&piece[..part]);
+        at += part as u64;
+    }
+    Ok(hasher.finalize())
+}
+
 impl Drop for Spool {
     fn drop(&mut self) {
         // What is sealed belongs to the journal.
@@ -309,7 +326,7 @@ mod tests {
     fn what_is_sealed_never_changes_and_outlives_its_owner() {
         let (dir, spool) = spool();
         spool.write_at(0, b"one").expect("written");
-        assert_eq!(spool.seal(), Sealed { id: SpoolId(1), len: 3 });
+        assert_eq!(spool.seal(), Sealed { id: SpoolId(1), len: 3, sum: Some(crc32fast::hash(b"one")) });
         assert_eq!(spool.write_at(0, b"two").expect("no error"), None);
         assert_eq!(spool.set_len(0).expect("no error"), None);
         spool.park();

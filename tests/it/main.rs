@@ -9,6 +9,7 @@ mod contract;
 mod crash;
 mod editors;
 mod faults;
+mod load;
 mod modes;
 mod mount;
 mod offline;

@@ -73,14 +73,14 @@ fn refuse_one(args: &[&'static str], name: &str, work: Work, n: u64, status: (u3
 fn a_server_may_fail_at_any_single_request() {
     let refused = refuse_each(FAILURE, "Failure", 1);
     assert!(refused > 50, "{refused}");
-    eprintln!("requests: {refused} failures survived");
+    eprintln!("survived: {refused} requests answered with FAILURE, each request of five kinds of work once");
 }
 
 #[test]
 fn the_servers_disk_may_be_full_at_any_request() {
     let refused = refuse_each(FAILURE, "No space left on device", 6);
     assert!(refused > 10, "{refused}");
-    eprintln!("requests: {refused} full disks survived");
+    eprintln!("survived: {refused} requests answered with \"no space left\"");
 }
 
 /// Answers come in any order: each request has a number.
@@ -160,7 +160,7 @@ fn an_answer_may_be_nonsense() {
             survived += 1;
         }
     }
-    eprintln!("requests: {survived} answers that were nonsense survived");
+    eprintln!("survived: {survived} answers that were nonsense, eight kinds at each of the first 24 replies");
 }
 
 fn check(read: &FsResult<Vec<u8>>, what: &str, n: u64) {

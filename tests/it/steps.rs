@@ -141,7 +141,7 @@ fn the_driver_dies_at_every_record_of_the_journal() {
             assert_eq!(view.len(), now.keys().filter(|path| path.matches('/').count() == 1).count(), "{name}");
         }
     }
-    eprintln!("steps: died after {died} records");
+    eprintln!("survived: {died} deaths of the driver after journal records, whole and torn");
 }
 
 /// The link is lost after every few bytes, on servers that rename atomically and on those that do not.
@@ -182,7 +182,7 @@ fn the_link_goes_after_every_few_bytes() {
         }
     }
     assert!(cuts > 50, "the cuts happened: {cuts}");
-    eprintln!("steps: {cuts} cuts survived");
+    eprintln!("survived: {cuts} cuts after every few bytes, in both directions");
 }
 
 /// The process dies while requests are under way, again and again, in the middle of a save over old content.
@@ -203,4 +203,43 @@ fn the_driver_dies_in_the_middle_of_requests() {
             assert!(inner.fs.status().conflicts.is_empty(), "{args:?}, died after {at}");
         }
     }
+}
+
+/// The machine stops without warning: what was not synced may be on the disk or not, in any order. Names and lengths of the
+/// spool files survive, their bytes do not: zeros, or nothing.
+#[test]
+fn the_power_fails_and_nothing_torn_is_sent() {
+    let mut lost = 0;
+    for (what, damage) in [("zeros", true), ("nothing", false)] {
+        let Some(mut inner) = furnished(&[]) else { return };
+        inner.stall(true);
+        let mode = OpenMode { read: false, write: true, truncate: true };
+        let synced = inner.open("w/synced", mode, true).expect("made");
+        inner.write_at(synced, 0, b"on the disk").expect("written");
+        inner.fs.fsync(synced, wait()).expect("synced");
+        inner.close(synced).expect("closed");
+        let spools = |state: &Path| -> Vec<std::path::PathBuf> {
+            fs::read_dir(state.join("spool")).expect("listed").flatten().map(|entry| entry.path()).collect()
+        };
+        let safe = spools(inner.state());
+        inner.write("w/a", &[b'n'; 5000]).expect("saved");
+        inner.write("w/new", b"never synced").expect("saved");
+        inner.crash_into(|state| {
+            for spool in spools(state).into_iter().filter(|spool| !safe.contains(spool)) {
+                let len = fs::metadata(&spool).expect("there").len();
+                let bytes = if damage { vec![0; len as usize] } else { Vec::new() };
+                fs::write(&spool, bytes).expect("damaged");
+                lost += 1;
+            }
+        });
+        inner.barrier();
+        let there = |name: &str| fs::read(inner.home.join(name));
+        assert_eq!(there("w/synced").expect("fsync had returned"), b"on the disk", "{what}");
+        assert_eq!(there("w/a").expect("there"), [b'o'; 3000], "{what}: the version before");
+        assert!(there("w/new").is_err(), "{what}");
+        let status = inner.fs.status();
+        assert_eq!(status.stranded.len(), 2, "{what}: said, and what is left is kept: {:?}", status.stranded);
+        assert_eq!(inner.read("w/a").expect("read"), [b'o'; 3000], "{what}: and that is shown");
+    }
+    eprintln!("survived: {lost} contents that were lost with the power");
 }
