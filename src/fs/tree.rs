@@ -1,7 +1,6 @@
 //! The tree on the local disk: read when the mount begins, written as it is learned.
 
 use std::path::Path;
-use std::time::Instant;
 
 use super::Fs;
 use crate::cache::Disk;
@@ -56,11 +55,6 @@ impl Fs {
     /// Whether a mount could begin here without a connection.
     pub fn knows_a_tree(cache_dir: &Path) -> bool {
         std::fs::metadata(cache_dir.join(FILE)).is_ok_and(|file| file.len() > MIN_BYTES)
-    }
-
-    /// When the newest of our knowledge about a directory was learned, for tests.
-    pub fn listed_at(&self, dir: crate::inode::Ino) -> Option<Instant> {
-        self.0.table.listed(dir)
     }
 }
 

@@ -21,6 +21,8 @@ use super::state::Shared;
 const PAGE: usize = 100;
 /// Largest READ and WRITE (bytes).
 const MAX_DATA_BYTES: u64 = 255 * 1024;
+/// Largest READ of a server that has the habit of short ones (bytes).
+const SHORT_BYTES: u64 = 4096;
 /// Handles that may be open at once.
 const MAX_HANDLES: u64 = 200;
 
@@ -347,7 +349,9 @@ impl Handler for Sftp {
 
     async fn read(&mut self, id: u32, handle: String, offset: u64, len: u32) -> Reply<Data> {
         self.answer(|sftp| {
-            let mut data = vec![0; u64::from(len).min(MAX_DATA_BYTES) as usize];
+            let short = sftp.shared.lock().habits.is("reads", "short");
+            let most = if short { SHORT_BYTES } else { MAX_DATA_BYTES };
+            let mut data = vec![0; u64::from(len).min(most) as usize];
             let n = sftp.file(&handle)?.read_at(&mut data, offset).map_err(|e| status(&e))?;
             if n == 0 {
                 return Err(code(StatusCode::Eof));
@@ -411,10 +415,11 @@ impl Handler for Sftp {
     }
 
     async fn readdir(&mut self, id: u32, handle: String) -> Reply<Name> {
+        let page = if self.shared.lock().habits.is("pages", "single") { 1 } else { PAGE };
         self.answer(|sftp| match sftp.handles.get_mut(&handle) {
             Some(Open::Dir(entries)) if entries.is_empty() => Err(code(StatusCode::Eof)),
             Some(Open::Dir(entries)) => {
-                let rest = entries.len().saturating_sub(PAGE);
+                let rest = entries.len().saturating_sub(page);
                 let mut files = entries.split_off(rest);
                 files.reverse();
                 Ok(Name { id, files })

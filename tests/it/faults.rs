@@ -208,3 +208,27 @@ fn a_stalled_link_does_not_hold_up_what_is_known() {
     fs::write(m.there("wp-content/new.php"), "x").expect("made there");
     eventually("it goes on", || names() == before.0 + 1);
 }
+
+/// A server of the plainest kind: no extensions, one entry in an answer, 4 KiB in another.
+#[test]
+fn a_server_that_can_do_next_to_nothing_is_enough() {
+    let habits = [("extensions", "off"), ("pages", "single"), ("reads", "short"), ("rename", "refuse")];
+    let habits = habits.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let Some(m) = Mounted::sim_with(&SimConfig { habits, ..SimConfig::default() }, "dev", "") else { return };
+    let bytes: Vec<u8> = (0..300_001_u32).map(|n| (n / 7) as u8).collect();
+    fs::write(m.there("large.bin"), &bytes).expect("written");
+    for n in 0..150 {
+        fs::write(m.there(&format!("wp-content/{n}.php")), n.to_string()).expect("written");
+    }
+    assert!(fs::read(m.path("large.bin")).expect("read") == bytes);
+    let names = |root: std::path::PathBuf| {
+        let mut names: Vec<_> = fs::read_dir(root).expect("listed").flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(m.path("wp-content")), names(m.there("wp-content")));
+    fs::write(m.path("large.bin"), &bytes[..200_000]).expect("saved");
+    fs::rename(m.path("large.bin"), m.path("wp-content/moved.bin")).expect("moved");
+    assert!(fs::read(m.on_server("wp-content/moved.bin")).expect("there") == bytes[..200_000]);
+    assert!(!m.there("large.bin").exists());
+}

@@ -406,11 +406,6 @@ impl Queue {
         entry.op.ino = ino;
         *self.by_ino.entry(ino).or_default() += 1;
     }
-
-    /// How many run now.
-    pub fn running(&self) -> usize {
-        self.entries.values().filter(|entry| entry.running).count()
-    }
 }
 
 /// Permissions and times that can travel with what waits already.
