@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::syncer::LOST_HERE;
 use super::{Cause, Fs, FsError};
 use crate::attr::{Attr, FileKind};
 use crate::inode::{Child, Ino};
@@ -45,9 +46,8 @@ impl Fs {
     /// The power failed before the content was on the local disk. What is left of it is kept, and never sent: the server stays
     /// as it is.
     fn content_is_lost(&self, id: OpId, op: &Op) {
-        let what =
-            "it was saved, but not on the local disk when the machine stopped; the server has the version before";
-        self.put_aside(id, op, Shelf::Stranded, FsError::new("recover", &op.path, Cause::Conflict(what.into())));
+        let error = FsError::new("recover", &op.path, Cause::Conflict(LOST_HERE.into()));
+        self.put_aside(id, op, Shelf::Stranded, error);
     }
 
     /// Makes the change in the table; the object that it leaves, if any.

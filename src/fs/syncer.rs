@@ -31,6 +31,9 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(2);
 const MAX_FAILURES: u32 = 5;
 /// Written files up to this size go into the cache as well: whoever saves usually reads next (bytes).
 const CACHE_WRITTEN_BYTES: u64 = 4 * 1024 * 1024;
+/// What is said of a content that the local disk does not have as it was saved.
+pub(super) const LOST_HERE: &str =
+    "it was saved, but not on the local disk when the machine stopped; the server has the version before";
 /// How long reading a file may take that is compared with ours.
 const COMPARE_LIMIT: Duration = Duration::from_secs(120);
 
@@ -192,6 +195,9 @@ impl Fs {
                 return Ok(Outcome::Conflict("the save before it could not be sent".into()));
             }
         };
+        if self.0.journal.is_whole(put) == Some(false) {
+            return Ok(Outcome::Conflict(LOST_HERE.into()));
+        }
         let source = match File::open(self.0.journal.spool_path(put.spool)) {
             Ok(source) => source,
             Err(error) => {
