@@ -140,7 +140,13 @@ impl Fs {
         if unlinked || (!spool.is_dirty() && !waits) {
             self.release_spool(ino);
         } else {
-            spool.park();
+            // Looked at and done in one step: the name of what no operation carries may go at any moment, and then only
+            // the descriptor leads to the content.
+            self.0.journal.queue(|queue| {
+                if queue.carries(spool.id()) {
+                    spool.park();
+                }
+            });
         }
     }
 

@@ -87,6 +87,11 @@ impl Queue {
         self.by_ino.contains_key(&ino)
     }
 
+    /// Whether an operation waits that carries this content. The newest are looked at first: whoever asks has just saved.
+    pub fn carries(&self, spool: SpoolId) -> bool {
+        self.entries.values().rev().any(|entry| entry.op.spool() == Some(spool))
+    }
+
     /// Whether an operation that takes the name away waits.
     pub fn takes_away(&self, path: &RemotePath) -> bool {
         let takes = |op: &Op| match &op.action {

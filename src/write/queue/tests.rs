@@ -27,6 +27,20 @@ fn all(queue: &Queue) -> Vec<String> {
 }
 
 #[test]
+fn a_content_is_carried_until_its_operation_ends() {
+    let (mut queue, now) = (Queue::default(), Instant::now());
+    queue.add(put("a", 1, Expected::Absent), now);
+    queue.add(put("b", 2, Expected::Absent), now);
+    assert!(queue.carries(SpoolId(1)) && queue.carries(SpoolId(2)));
+    // A later save takes the place of the one before, whose content nobody needs any more.
+    queue.add(put("a", 3, Expected::Absent), now);
+    assert!(!queue.carries(SpoolId(1)) && queue.carries(SpoolId(3)));
+    let (id, _) = queue.ops().find(|(_, op)| op.spool() == Some(SpoolId(2))).expect("it waits");
+    queue.finish(id, Expected::Version(V));
+    assert!(!queue.carries(SpoolId(2)));
+}
+
+#[test]
 fn a_temporary_file_that_is_renamed_is_one_save() {
     let (mut queue, now) = (Queue::default(), Instant::now());
     queue.add(put("a.tmp", 1, Expected::Absent), now);
