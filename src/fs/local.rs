@@ -209,9 +209,7 @@ impl Fs {
     /// being written do not count.
     pub fn sync(&self, wait: Wait) -> FsResult<()> {
         let Wait::Until(_) = wait else { return Err(FsError::new("sync", "", Cause::WouldBlock)) };
-        let limit = self.0.journal.queue(crate::write::Queue::next_id);
-        let earlier = |queue: &crate::write::Queue| queue.ops().next().is_none_or(|(id, _)| id >= limit);
-        if self.0.journal.wait_until(self.0.config.timeout, earlier) {
+        if self.0.journal.barrier(self.0.config.timeout) {
             return Ok(());
         }
         let (left, first) = self
@@ -233,7 +231,7 @@ impl Fs {
             return None;
         }
         let patience = if self.is_offline() { std::time::Duration::ZERO } else { self.0.config.timeout };
-        self.0.journal.wait_until(patience, crate::write::Queue::is_empty);
+        self.0.journal.barrier(patience);
         let left = self.0.journal.queue(crate::write::Queue::len);
         let sent = before.saturating_sub(left);
         let said = match left {

@@ -31,7 +31,7 @@ impl Fs {
                 }
                 None => {
                     log::warn!("{}: it was sent already, it seems; what the server has is shown", op.path);
-                    self.0.journal.finish(id, Expected::Unknown);
+                    drop(self.0.journal.finish(id, Expected::Unknown));
                     continue;
                 }
             }

@@ -437,7 +437,7 @@ impl Fs {
     fn done(&self, id: OpId, op: &Op, left: Expected) {
         self.names_changed(op);
         lock(&self.0.failures).remove(&op.path);
-        self.0.journal.finish(id, left);
+        let _ending = self.0.journal.finish(id, left);
         self.rest_after(op);
     }
 
@@ -490,7 +490,7 @@ impl Fs {
             lock(&self.0.failures).insert(op.path.clone(), error);
         }
         self.names_changed(op);
-        self.0.journal.finish(id, Expected::Unknown);
+        let _ending = self.0.journal.finish(id, Expected::Unknown);
         self.show_theirs(op, ino);
         self.rest_after(op);
     }

@@ -11,7 +11,7 @@
 //!
 //! `spool/N` holds the content that operations name by number; it is never changed once an operation names it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -68,6 +68,8 @@ struct State {
     hurry: usize,
     /// Operations that ended, well or not: who waits looks whether it grows.
     ended: u64,
+    /// Ended, but what was kept here for them is not let go yet.
+    ending: BTreeSet<OpId>,
     closed: bool,
 }
 
@@ -76,6 +78,19 @@ impl State {
     fn records(&self) -> Vec<Record> {
         let litter = self.litter.iter().map(|(id, (path, perm))| Record::Litter(*id, path.clone(), *perm));
         self.queue.ops().map(|(id, op)| Record::Op(id, op.clone())).chain(litter).collect()
+    }
+}
+
+/// An operation that ended and is being tidied up after.
+pub struct Ending<'a> {
+    journal: &'a Journal,
+    id: OpId,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.journal.lock().ending.remove(&self.id);
+        self.journal.changed.notify_all();
     }
 }
 
@@ -288,8 +303,10 @@ impl Journal {
         self.changed.notify_all();
     }
 
-    /// It is done, or was given up, and this is what is at its path now.
-    pub fn finish(&self, id: OpId, left: Expected) {
+    /// It is done, or was given up, and this is what is at its path now. A barrier counts it until the returned value is
+    /// dropped: whoever looks after a barrier is not shown what was kept for an operation.
+    #[must_use = "a barrier waits for it to be dropped"]
+    pub fn finish(&self, id: OpId, left: Expected) -> Ending<'_> {
         {
             let mut state = self.lock();
             if let Err(error) = self.log.append(&[Record::Done(id, left)]) {
@@ -298,18 +315,33 @@ impl Journal {
             }
             state.queue.finish(id, left);
             state.ended += 1;
+            state.ending.insert(id);
             self.changed.notify_all();
         }
         self.tidy();
+        Ending { journal: self, id }
     }
 
     /// Waits until `done` holds, in a hurry, as long as something is carried out every `patience`. `false`: it does not.
     pub fn wait_until(&self, patience: Duration, done: impl Fn(&Queue) -> bool) -> bool {
+        self.wait(patience, |state| done(&state.queue))
+    }
+
+    /// Waits like `wait_until` for what was recorded before the call.
+    pub fn barrier(&self, patience: Duration) -> bool {
+        let limit = self.queue(Queue::next_id);
+        let earlier = |id: Option<OpId>| id.is_some_and(|id| id < limit);
+        self.wait(patience, |state| {
+            !earlier(state.queue.ops().next().map(|(id, _)| id)) && !earlier(state.ending.first().copied())
+        })
+    }
+
+    fn wait(&self, patience: Duration, done: impl Fn(&State) -> bool) -> bool {
         let mut state = self.lock();
         state.hurry += 1;
         self.changed.notify_all();
         let (mut seen, mut since) = (state.ended, Instant::now());
-        let mut well = done(&state.queue);
+        let mut well = done(&state);
         while !well && !state.closed {
             if state.ended != seen {
                 (seen, since) = (state.ended, Instant::now());
@@ -319,7 +351,7 @@ impl Journal {
                 break;
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-            well = done(&state.queue);
+            well = done(&state);
         }
         state.hurry -= 1;
         well
@@ -438,12 +470,28 @@ mod tests {
         let Next::Run(first, ..) = journal.next(Instant::now() + Duration::from_secs(5)) else { panic!("due") };
         journal.add(put(&journal, "a", b"two", Expected::Absent)).expect("recorded");
         let left = Version { size: 3, mtime: 7 };
-        journal.finish(first, Expected::Version(left));
+        drop(journal.finish(first, Expected::Version(left)));
         let journal = Journal::open(dir.path()).expect("opened again");
         let ops: Vec<Op> = journal.queue(|queue| queue.ops().map(|(_, op)| op.clone()).collect());
         assert!(
             matches!(&ops[..], [Op { action: Action::Put(Put { base, .. }), .. }] if *base == Expected::Version(left))
         );
+    }
+
+    #[test]
+    fn a_barrier_waits_until_an_ended_operation_is_tidied_up_after() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let journal = Journal::open(dir.path()).expect("opened");
+        journal.add(put(&journal, "a", b"one", Expected::Absent)).expect("recorded");
+        let Next::Run(first, ..) = journal.next(Instant::now() + Duration::from_secs(5)) else { panic!("due") };
+        let ending = journal.finish(first, Expected::Unknown);
+        assert!(journal.wait_until(Duration::ZERO, Queue::is_empty) && !journal.barrier(Duration::from_millis(20)));
+        drop(ending);
+        journal.add(put(&journal, "b", b"two", Expected::Absent)).expect("recorded");
+        assert!(!journal.barrier(Duration::ZERO), "nobody carries it out");
+        let Next::Run(second, ..) = journal.next(Instant::now() + Duration::from_secs(5)) else { panic!("due") };
+        drop(journal.finish(second, Expected::Unknown));
+        assert!(journal.barrier(Duration::ZERO));
     }
 
     #[test]
