@@ -7,7 +7,8 @@
 //! - `{"gone": ID}`: it will never be carried out;
 //! - `{"done": [ID, LEFT]}`: the server acknowledged its last step, and this is what it left at its path;
 //! - `{"litter": [SPOOL, PATH, PERM]}`: a file that stays on this machine is here now;
-//! - `{"swept": SPOOL}`: it is not any more.
+//! - `{"swept": SPOOL}`: it is not any more;
+//! - `{"all": [RECORD…]}`: records that hold together.
 //!
 //! `spool/N` holds the content that operations name by number; it is never changed once an operation names it.
 
@@ -45,6 +46,7 @@ enum Record {
     Done(OpId, Expected),
     Litter(SpoolId, RemotePath, u16),
     Swept(SpoolId),
+    All(Vec<Record>),
 }
 
 /// See the module header.
@@ -238,10 +240,11 @@ impl Journal {
         let unused = {
             let mut state = self.lock();
             let changes = state.queue.add(op, Instant::now());
-            // The new first: if the end is torn off, the old is still there.
             let mut records: Vec<Record> = changes.put.into_iter().map(|(id, op)| Record::Op(id, op)).collect();
             records.extend(changes.dropped.iter().map(|(id, _)| Record::Gone(*id)));
-            self.log.append(&records)?;
+            // All of it or nothing, wherever the end is torn off.
+            let record = if records.len() == 1 { records.pop() } else { Some(Record::All(records)) };
+            self.log.append(record.as_slice())?;
             self.changed.notify_all();
             let dropped = changes.dropped.into_iter().filter_map(|(_, spool)| spool);
             dropped.chain(changes.spools).collect::<Vec<_>>()
@@ -396,10 +399,12 @@ type Litter = BTreeMap<SpoolId, (RemotePath, u16)>;
 fn fold(records: Vec<Record>) -> (BTreeMap<OpId, Op>, Litter) {
     let mut ops: BTreeMap<OpId, Op> = BTreeMap::new();
     let mut litter = Litter::new();
-    for record in records {
+    let mut records: Vec<Record> = records.into_iter().rev().collect();
+    while let Some(record) = records.pop() {
         match record {
+            Record::All(together) => records.extend(together.into_iter().rev()),
             Record::Op(id, op) => {
-                // Folded into this one; the record that says so may have been torn off.
+                // Folded into this one.
                 if let Some(spool) = op.spool() {
                     litter.remove(&spool);
                     ops.retain(|_, older| older.spool() != Some(spool));

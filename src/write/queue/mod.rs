@@ -164,6 +164,14 @@ impl Queue {
     }
 
     fn collapse(&mut self, mut op: Op, now: Instant, changes: &mut Changes) {
+        if let Action::Unlink { base, .. } = &mut op.action
+            && let Some(replaced) = self.undo_backup(&op.path, changes)
+        {
+            if replaced == Expected::Absent {
+                return;
+            }
+            *base = replaced;
+        }
         let last = self.malleable(&op.path);
         let before = last.and_then(|id| Some((id, self.entries.get(&id)?.op.action.clone())));
         match (&mut op.action, before) {
@@ -208,6 +216,29 @@ impl Queue {
         }
         self.await_previous(&mut op);
         self.push(op, now, changes);
+    }
+
+    /// A backup is removed that was made by moving the file aside, and the file has its new content under its old name:
+    /// that is one save, and the file is never absent. Returns what the backup took the place of.
+    fn undo_backup(&mut self, backup: &RemotePath, changes: &mut Changes) -> Option<Expected> {
+        let aside = self.last_on(backup)?;
+        let entry = self.entries.get(&aside).filter(|entry| !entry.attempted)?;
+        let Action::Rename { base, replaced, dir: false, .. } = entry.op.action else { return None };
+        let save = self.last_on(&entry.op.path)?;
+        let mut waiting = entry.dependents.iter().filter(|id| self.entries.contains_key(id));
+        if waiting.next() != Some(&save) || waiting.next().is_some() {
+            return None;
+        }
+        let entry = self.entries.get_mut(&save).filter(|entry| !entry.attempted)?;
+        match &mut entry.op.action {
+            Action::Put(put) if put.base == Expected::After(aside) => put.base = base,
+            _ => return None,
+        }
+        let op = entry.op.clone();
+        self.expect(save, &op);
+        changes.put.push((save, op));
+        self.drop_op(aside, changes);
+        Some(replaced)
     }
 
     fn happens_below(&self, path: &RemotePath) -> bool {

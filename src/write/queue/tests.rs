@@ -55,6 +55,31 @@ fn a_temporary_file_that_is_renamed_is_one_save() {
 }
 
 #[test]
+fn a_backup_that_is_made_and_removed_is_one_save() {
+    let now = Instant::now();
+    for taken in [Expected::Absent, Expected::Version(Version { size: 9, mtime: 9 })] {
+        let mut queue = Queue::default();
+        queue.add(put("tmp", 1, Expected::Absent), now);
+        queue.add(rename("a", "a.old", taken), now);
+        queue.add(rename("tmp", "a", Expected::Absent), now);
+        queue.add(op("a.old", Action::Unlink { base: Expected::Version(V), file: true }), now);
+        let mut ops = vec![put("a", 1, Expected::Version(V))];
+        if taken != Expected::Absent {
+            ops.push(op("a.old", Action::Unlink { base: taken, file: true }));
+        }
+        assert_eq!(queue.ops().map(|(_, op)| op.clone()).collect::<Vec<_>>(), ops);
+        assert!(queue.take(now, true).is_some_and(|(_, op, _)| op == ops[0]), "it waits for nobody");
+    }
+    // The server has begun to move the old one: the rest follows.
+    let mut queue = Queue::default();
+    queue.add(rename("a", "a.old", Expected::Absent), now);
+    queue.add(put("a", 1, Expected::Absent), now);
+    queue.take(now, true).expect("the rename");
+    queue.add(op("a.old", Action::Unlink { base: Expected::Version(V), file: true }), now);
+    assert_eq!(queue.len(), 3);
+}
+
+#[test]
 fn what_comes_and_goes_never_reaches_the_server() {
     let (mut queue, now) = (Queue::default(), Instant::now());
     queue.add(op("d", Action::MakeDir { perm: 0o755 }), now);
