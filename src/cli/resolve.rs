@@ -11,13 +11,15 @@ use super::exit::{CliResult, Exit, Failure};
 use super::mountpoint;
 use super::report::{self, Said};
 use super::surroundings::Surroundings;
+use crate::write::base_of;
 
 pub(super) fn run(args: &args::Resolve) -> CliResult<()> {
     let mount = mountpoint::around(&args.path)?;
     let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("{}: {e}", args.path.display()));
     let place = mountpoint::settle(&args.path).map_err(failed)?;
     let inside = place.strip_prefix(&mount.mountpoint).unwrap_or(&place).to_owned();
-    let ours_at = newest_copy(&mount.mountpoint, &inside)?;
+    let (state_dir, ours_at) = newest_copy(&mount.mountpoint, &inside)?;
+    let base_at = base_of(&state_dir, &ours_at).filter(|base| base.is_file());
     let ours = fs::read(&ours_at).map_err(failed)?;
     let theirs = match fs::read(&place) {
         Ok(bytes) => Some(bytes),
@@ -29,7 +31,8 @@ pub(super) fn run(args: &args::Resolve) -> CliResult<()> {
     let new = if args.ours {
         Some(ours)
     } else if args.merge {
-        let base = fs::read(mount.mountpoint.join(".pantheon/head").join(&inside)).unwrap_or_default();
+        let committed = || mount.mountpoint.join(".pantheon/head").join(&inside);
+        let base = fs::read(base_at.clone().unwrap_or_else(committed)).unwrap_or_default();
         Some(merge(&args.path, &ours, &base, theirs.as_deref().unwrap_or_default())?)
     } else {
         None
@@ -43,6 +46,9 @@ pub(super) fn run(args: &args::Resolve) -> CliResult<()> {
         file.write_all(&new).and_then(|()| file.sync_all()).map_err(failed)?;
     }
     fs::remove_file(&ours_at).map_err(failed)?;
+    if let Some(base) = base_at {
+        fs::remove_file(base).map_err(failed)?;
+    }
     let what = if args.ours {
         "ours"
     } else if args.merge {
@@ -54,11 +60,11 @@ pub(super) fn run(args: &args::Resolve) -> CliResult<()> {
     said.end()
 }
 
-/// The last copy of a path on the shelf; copies are numbered.
-fn newest_copy(root: &Path, inside: &Path) -> CliResult<PathBuf> {
+/// The state directory, and the last copy of a path on its shelf; copies are numbered.
+fn newest_copy(root: &Path, inside: &Path) -> CliResult<(PathBuf, PathBuf)> {
     let status = report::status_json(root)?;
-    let state_dir = status["state_dir"].as_str().unwrap_or_default();
-    let shelf = Path::new(state_dir).join("conflicts");
+    let state_dir = PathBuf::from(status["state_dir"].as_str().unwrap_or_default());
+    let shelf = state_dir.join("conflicts");
     let below = inside.strip_prefix(".pantheon").map_or_else(|_| Path::new("code").join(inside), Path::to_owned);
     // A plain server has no `code` in front of its paths.
     let places = [shelf.join(&below), shelf.join(inside)];
@@ -66,13 +72,14 @@ fn newest_copy(root: &Path, inside: &Path) -> CliResult<PathBuf> {
         let numbered = (1..=100).map(|n| format!("{}.{n}", place.display()).into());
         std::iter::once(place.clone()).chain(numbered)
     });
-    copies.rev().find(|copy: &PathBuf| copy.is_file()).ok_or_else(|| {
+    let newest = copies.rev().find(|copy: &PathBuf| copy.is_file()).ok_or_else(|| {
         let text = format!("{}: there is no conflict about it; `.pantheon/conflicts` lists them", inside.display());
         Failure::new(Exit::Usage, text)
-    })
+    })?;
+    Ok((state_dir, newest))
 }
 
-/// A three-way merge by git, with the committed version as the base. Only a clean one is taken.
+/// A three-way merge by git. The base is the version that was opened, or the committed one where that is gone. Only a clean one is taken.
 fn merge(path: &Path, ours: &[u8], base: &[u8], theirs: &[u8]) -> CliResult<Vec<u8>> {
     let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("git merge-file: {e}"));
     let dir = tempfile::tempdir().map_err(failed)?;

@@ -4,6 +4,7 @@
 //! are never put together. Does not know inodes or handles; what has been written here and not sent is in `write`.
 
 mod readahead;
+mod young;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use crate::attr::{ContentId, Version};
 use crate::cache::{BLOCK_BYTES, BlockKey, Disk, DiskFigures, Figures, InFlight, Memory, Role, Ticket, Waiter};
 use crate::clock::{Clock, Deadline};
 use crate::path::RemotePath;
-use crate::remote::{Class, Remote, RemoteError};
+use crate::remote::{Class, ErrorKind, Remote, RemoteError};
+use young::Young;
 
 /// A failed fetch has many waiters.
 pub type SharedError = Arc<RemoteError>;
@@ -42,6 +44,7 @@ struct Inner {
     memory: Memory,
     disk: Option<Disk>,
     flights: InFlight<BlockKey, BlockResult>,
+    young: Young,
     fetched_bytes: AtomicU64,
 }
 
@@ -53,6 +56,7 @@ impl Content {
             memory: Memory::new(cache_bytes),
             disk,
             flights: InFlight::default(),
+            young: Young::default(),
             fetched_bytes: AtomicU64::new(0),
         }))
     }
@@ -153,6 +157,35 @@ impl Content {
         }
     }
 
+    /// Whether the server still has the content that was last read or stored here under this version. Costs nothing where
+    /// the version was old enough then to tell one content from the next.
+    pub fn is_still(&self, path: &RemotePath, version: Version, deadline: Deadline) -> Result<bool, ReadError> {
+        let Some(sum) = self.0.young.sum(path, version) else { return Ok(true) };
+        let racy = version.is_racy(self.0.clock.wall());
+        match self.read_anew(path, version, deadline) {
+            Ok(bytes) => {
+                let still = crc32fast::hash(&bytes) == sum;
+                if still && !racy {
+                    self.0.young.forget(path);
+                }
+                Ok(still)
+            }
+            // Another version, or none: for those who compare versions.
+            Err(ReadError::Remote(error)) if matches!(error.kind, ErrorKind::Changed { .. } | ErrorKind::NotFound) => {
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// This was stored here: its CRC-32 tells whether somebody changes it within the second.
+    pub fn stored(&self, path: &RemotePath, version: Version, sum: Option<u32>) {
+        match sum.filter(|_| version.is_racy(self.0.clock.wall())) {
+            Some(sum) => self.0.young.note(path, version, sum),
+            None => self.0.young.forget(path),
+        }
+    }
+
     /// Puts bytes that are known to be this version into the cache: what was just written need not be fetched.
     pub fn put(&self, path: &RemotePath, version: Version, index: u64, block: Arc<[u8]>) {
         self.0.insert(key(path, version, index), block);
@@ -160,6 +193,7 @@ impl Content {
 
     /// The file moved: its blocks go with it.
     pub fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
+        self.0.young.renamed(from, to);
         for index in blocks_of(&(0..version.size)).take(1024) {
             let (old, new) = (key(from, version, index), key(to, version, index));
             if let Some(disk) = &self.0.disk {
@@ -218,6 +252,9 @@ impl Content {
             Ok(bytes) => {
                 inner.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 let racy = version.is_racy(inner.clock.wall());
+                if racy && bytes.len() as u64 == version.size {
+                    inner.young.note(&at, version, crc32fast::hash(&bytes));
+                }
                 let chunks = bytes.chunks(BLOCK_BYTES as usize).map(Arc::<[u8]>::from);
                 for ((index, ticket), block) in (first..).zip(tickets).zip(chunks) {
                     // Bytes of a version that may still change under its name are good for whoever asked, no longer.

@@ -205,6 +205,15 @@ impl Fs {
                 return Ok(Outcome::Done(Expected::Unknown));
             }
         };
+        if let Base::Version(version) = base
+            && let Some(other) = self.changed_unseen(&op.path, version)
+        {
+            if matches!(other, Outcome::Conflict(_)) && self.same_there(&op.path, version, &source) {
+                self.stored(op, put, Attr { perm: put.perm, ..file_attr(version) }, &source);
+                return Ok(Outcome::Done(Expected::Version(version)));
+            }
+            return Ok(other);
+        }
         let how = Store { base, perm: Some(put.perm), mtime: Some(put.mtime), temp_dir: self.temp_dir(op.area) };
         let store = |how: &Store| {
             let touch = || self.0.journal.touched(id);
@@ -238,6 +247,17 @@ impl Fs {
         }
     }
 
+    /// Where a version is too young to tell one content from the next, the bytes are compared.
+    fn changed_unseen(&self, path: &RemotePath, version: Version) -> Option<Outcome> {
+        match self.0.content.is_still(path, version, Deadline::after(COMPARE_LIMIT)) {
+            Ok(true) => None,
+            Ok(false) => {
+                Some(Outcome::Conflict("somebody else changed it on the server within the same second".into()))
+            }
+            Err(error) => Some(Outcome::Later(LINK_PAUSE, format!("the version before it cannot be read: {error:?}"))),
+        }
+    }
+
     /// Whether what is there is what ours begins with.
     fn same_there(&self, path: &RemotePath, found: Version, ours: &File) -> bool {
         let Ok(theirs) = self.0.content.read_anew(path, found, Deadline::after(COMPARE_LIMIT)) else { return false };
@@ -249,6 +269,7 @@ impl Fs {
     fn stored(&self, op: &Op, put: &Put, server: Attr, source: &File) {
         let ino = Ino(op.ino);
         self.0.notes.sent(server.size);
+        self.0.content.stored(&op.path, server.version(), put.sum);
         self.note_done(op.area, &op.path, Deed::Content(source, server));
         let Some(view) = self.0.table.view(ino).filter(|_| op.ino != 0) else { return };
         // Size and time go on being shown as they were when the writer looked, or editors see a change that is none.
@@ -339,6 +360,11 @@ impl Fs {
             (Some(now), Expected::Version(version)) if now.kind == FileKind::File && now.version() != version => {
                 return Ok(Outcome::Conflict("removed here, but changed on the server meanwhile: theirs stays".into()));
             }
+            (Some(now), Expected::Version(version)) if now.kind == FileKind::File => {
+                if let Some(other) = self.changed_unseen(path, version) {
+                    return Ok(other);
+                }
+            }
             _ => {}
         }
         match self.0.remote.unlink(permit, path) {
@@ -401,6 +427,12 @@ impl Fs {
                 return Ok(Outcome::Done(base));
             }
             return Ok(Outcome::Conflict(format!("moved here, but somebody else wrote {to} on the server meanwhile")));
+        }
+        if let (Some(now), Expected::Version(version)) = (&there, replaced)
+            && now.kind == FileKind::File
+            && let Some(other) = self.changed_unseen(to, version)
+        {
+            return Ok(other);
         }
         let touch = || self.0.journal.touched(id);
         match self.0.remote.rename(permit, &op.path, to, there.is_some(), &touch) {
@@ -476,7 +508,10 @@ impl Fs {
         if let Some(spool) = op.spool() {
             let path = self.0.journal.spool_path(spool);
             match File::open(&path).and_then(|file| self.0.rescue.keep(shelf, &op.path, &file)) {
-                Ok(copy) => log::warn!("{}: your version is kept in {}", op.path, copy.display()),
+                Ok(copy) => {
+                    log::warn!("{}: your version is kept in {}", op.path, copy.display());
+                    self.keep_base(op, shelf, &copy);
+                }
                 Err(trouble) => {
                     // Better to hold everything up than to lose it.
                     log::error!("{}: could not be sent ({error}), and keeping a copy failed: {trouble}", op.path);
@@ -493,6 +528,18 @@ impl Fs {
         let _ending = self.0.journal.finish(id, Expected::Unknown);
         self.show_theirs(op, ino);
         self.rest_after(op);
+    }
+
+    /// What a conflicting save was made from goes beside it, if it is still here: the base of a merge.
+    fn keep_base(&self, op: &Op, shelf: Shelf, copy: &std::path::Path) {
+        if let Action::Put(Put { base: Expected::Version(version), .. }) = &op.action
+            && shelf == Shelf::Conflicts
+            && version.size <= CACHE_WRITTEN_BYTES
+            && let Some(bytes) = self.0.content.read_cached(&op.path, *version, 0..version.size)
+            && let Err(error) = self.0.rescue.keep_base(copy, &bytes)
+        {
+            log::warn!("{}: what it was made from could not be kept: {error}", op.path);
+        }
     }
 
     fn show_theirs(&self, op: &Op, ino: Ino) {

@@ -17,5 +17,5 @@ pub use journal::{Journal, Next};
 pub use kept::{Kept, KeptCopy, What, blob_path, kept_copies};
 pub use op::{Action, Expected, Op, OpId, Put, SpoolId};
 pub use queue::Queue;
-pub use rescue::{Rescue, Shelf};
+pub use rescue::{Rescue, Shelf, base_of};
 pub use spool::{Sealed, Spool};

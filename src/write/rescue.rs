@@ -3,7 +3,7 @@
 //! where a web server would serve them.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -71,6 +71,16 @@ impl Rescue {
         Ok(target)
     }
 
+    /// What a conflicting copy was made from, for a merge. Not on a shelf: nobody is to decide about it.
+    pub fn keep_base(&self, copy: &Path, base: &[u8]) -> io::Result<()> {
+        let Some(target) = base_of(&self.state_dir, copy) else { return Ok(()) };
+        if let Some(parent) = target.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        }
+        let mut options = File::options();
+        options.write(true).mode(0o600).create(true).truncate(true).open(target)?.write_all(base)
+    }
+
     /// Files on the shelf, as paths relative to it, in order.
     pub fn list(&self, shelf: Shelf) -> Vec<PathBuf> {
         let (root, mut out) = (self.dir(shelf), Vec::new());
@@ -89,6 +99,12 @@ impl Rescue {
     }
 }
 
+/// Where the base of a conflicting copy is, if it was still at hand.
+pub fn base_of(state_dir: &Path, copy: &Path) -> Option<PathBuf> {
+    let inside = copy.strip_prefix(state_dir.join(Shelf::Conflicts.dir_name())).ok()?;
+    Some(state_dir.join("bases").join(inside))
+}
+
 fn numbered(path: &Path, n: u32) -> PathBuf {
     if n == 0 {
         return path.to_owned();
@@ -100,7 +116,6 @@ fn numbered(path: &Path, n: u32) -> PathBuf {
 
 /// Positioned reads: the file is shared with writers that have their own idea of a position.
 fn copy_all(source: &File, target: &mut File) -> io::Result<()> {
-    use std::io::Write;
     use std::os::unix::fs::FileExt;
     let mut buffer = vec![0; 128 * 1024];
     let mut at = 0;
@@ -116,7 +131,6 @@ fn copy_all(source: &File, target: &mut File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn copies_keep_their_path_and_never_replace_each_other() {

@@ -124,10 +124,12 @@ fn both_sides_change_and_nothing_is_lost() {
 fn conflicts_are_resolved_as_the_user_says() {
     let Some(m) = site() else { return };
     let lines = |first: &str, last: &str| format!("{first}\n2\n3\n4\n5\n6\n{last}\n");
-    let conflict = |name: &str, mine: &str, theirs: &str| {
+    let conflict_from = |name: &str, opened: &str, mine: &str, theirs: &str| {
         fs::write(m.path(name), lines("1", "7")).expect("written");
         m.barrier().expect("sent");
         fs::write(m.path(".pantheon/commit"), "base\n").expect("committed");
+        fs::write(m.path(name), opened).expect("written");
+        m.barrier().expect("sent");
         fs::read(m.path(name)).expect("known");
         m.control("stall", r#"{"stalled": true}"#);
         fs::write(m.path(name), mine).expect("saved");
@@ -136,10 +138,15 @@ fn conflicts_are_resolved_as_the_user_says() {
         eventually("it is a conflict", || m.status()["conflicts"] == serde_json::json!([format!("code/{name}")]));
         eventually("theirs is shown", || fs::read_to_string(m.path(name)).is_ok_and(|text| text == theirs));
     };
+    let conflict = |name: &str, mine: &str, theirs: &str| conflict_from(name, &lines("1", "7"), mine, theirs);
     let resolve = |name: &str, whose: &str| m.surroundings().run(&["resolve", &m.path(name).to_string_lossy(), whose]);
     conflict("merged", &lines("mine", "7"), &lines("1", "theirs"));
     resolve("merged", "--merge").ok();
     assert_eq!(fs::read_to_string(m.on_server("merged")).expect("there"), lines("mine", "theirs"));
+    // From the committed version both have changed the first line: from the one that was opened, only one has.
+    conflict_from("again", &lines("opened", "7"), &lines("mine", "7"), &lines("opened", "theirs"));
+    resolve("again", "--merge").ok();
+    assert_eq!(fs::read_to_string(m.on_server("again")).expect("there"), lines("mine", "theirs"));
     conflict("ours", "mine", "theirs");
     resolve("ours", "--merge").fails(1, &["both sides changed the same lines"]);
     resolve("ours", "--ours").ok();
@@ -149,6 +156,33 @@ fn conflicts_are_resolved_as_the_user_says() {
     assert_eq!(fs::read(m.on_server("theirs")).expect("there"), b"theirs");
     assert_eq!(m.status()["conflicts"], serde_json::json!([]));
     resolve("theirs", "--ours").fails(2, &["there is no conflict"]);
+}
+
+#[test]
+fn a_change_within_the_same_second_is_not_overwritten() {
+    let Some(m) = site() else { return };
+    for name in ["saved", "removed", "moved-over"] {
+        fs::write(m.path(name), "first").expect("saved");
+    }
+    fs::write(m.path("source"), "moved").expect("saved");
+    m.barrier().expect("sent");
+    for name in ["saved", "removed", "moved-over"] {
+        let there = fs::File::options().write(true).truncate(true).open(m.there(name));
+        let mut there = there.expect("the server's file");
+        let second = there.metadata().and_then(|meta| meta.modified()).expect("a time");
+        there.write_all(b"other").expect("changed there");
+        there.set_modified(second).expect("within the same second");
+    }
+    fs::write(m.path("saved"), "again").expect("saved here");
+    fs::remove_file(m.path("removed")).expect("removed here");
+    fs::rename(m.path("source"), m.path("moved-over")).expect("moved here");
+    m.barrier().expect("sent or put aside");
+    for name in ["saved", "removed", "moved-over"] {
+        assert_eq!(fs::read(m.there(name)).expect("theirs stays"), b"other", "{name}");
+    }
+    let kept = m.status()["conflicts"].to_string();
+    assert_eq!(fs::read(m.path(".pantheon/conflicts/code/saved")).expect("kept"), b"again", "{kept}");
+    assert_eq!(fs::read(m.there("source")).expect("what was not moved is still there"), b"moved");
 }
 
 /// Everything below a directory: path to content.
