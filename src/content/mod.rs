@@ -186,6 +186,11 @@ impl Content {
         }
     }
 
+    /// The server has moved it.
+    pub fn moved(&self, from: &RemotePath, to: &RemotePath) {
+        self.0.young.renamed(from, to);
+    }
+
     /// Puts bytes that are known to be this version into the cache: what was just written need not be fetched.
     pub fn put(&self, path: &RemotePath, version: Version, index: u64, block: Arc<[u8]>) {
         self.0.insert(key(path, version, index), block);
@@ -193,7 +198,6 @@ impl Content {
 
     /// The file moved: its blocks go with it.
     pub fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
-        self.0.young.renamed(from, to);
         for index in blocks_of(&(0..version.size)).take(1024) {
             let (old, new) = (key(from, version, index), key(to, version, index));
             if let Some(disk) = &self.0.disk {

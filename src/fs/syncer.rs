@@ -408,7 +408,7 @@ impl Fs {
     ) -> Result<Outcome, RemoteError> {
         if replaced == Expected::Ours {
             self.0.remote.resume_rename(permit, &op.path, to)?;
-            self.note_done(op.area, to, Deed::MovedFrom(&op.path));
+            self.moved_there(op, to);
             return Ok(Outcome::Done(base));
         }
         let there = self.there(to)?;
@@ -424,6 +424,7 @@ impl Fs {
             // Moved by an attempt whose end nobody saw?
             let ours = there.is_some_and(|now| dir && now.is_dir() || Expected::Version(now.version()) == base);
             if ours && self.there(&op.path)?.is_none() {
+                self.0.remote.end_rename(permit, to)?;
                 return Ok(Outcome::Done(base));
             }
             return Ok(Outcome::Conflict(format!("moved here, but somebody else wrote {to} on the server meanwhile")));
@@ -437,20 +438,26 @@ impl Fs {
         let touch = || self.0.journal.touched(id);
         match self.0.remote.rename(permit, &op.path, to, there.is_some(), &touch) {
             Ok(()) => {
-                self.note_done(op.area, to, Deed::MovedFrom(&op.path));
+                self.moved_there(op, to);
                 Ok(Outcome::Done(base))
             }
             Err(error) if matches!(error.kind, ErrorKind::NotFound) => {
                 // Moved by an attempt whose answer was lost?
                 let there = self.there(to)?;
                 if there.is_some_and(|now| dir && now.is_dir() || Expected::Version(now.version()) == base) {
-                    self.note_done(op.area, to, Deed::MovedFrom(&op.path));
+                    self.0.remote.end_rename(permit, to)?;
+                    self.moved_there(op, to);
                     return Ok(Outcome::Done(base));
                 }
                 Ok(Outcome::Conflict("moved here, but removed on the server meanwhile".into()))
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn moved_there(&self, op: &Op, to: &RemotePath) {
+        self.0.content.moved(&op.path, to);
+        self.note_done(op.area, to, Deed::MovedFrom(&op.path));
     }
 
     fn set_attr_there(&self, permit: &WritePermit, op: &Op, change: remote::SetAttr) -> Result<Outcome, RemoteError> {

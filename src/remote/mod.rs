@@ -170,6 +170,11 @@ impl Remote {
         rename::rename(&self.0, permit, from, to, replace, touch)
     }
 
+    /// It was moved by an attempt whose end nobody saw: what that may have left beside it goes.
+    pub fn end_rename(&self, permit: &WritePermit, to: &RemotePath) -> RemoteResult<()> {
+        rename::clear(&self.0, permit, to)
+    }
+
     /// Goes on where copying was interrupted: what is at `to` is ours.
     pub fn resume_rename(&self, permit: &WritePermit, from: &RemotePath, to: &RemotePath) -> RemoteResult<()> {
         copy::resume(&self.0, permit, from, to)

@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::copy;
 use super::session::{Call, Inner};
-use super::store::temp_name;
 use super::{ErrorKind, RemoteResult};
 use crate::attr::{Area, Attr};
 use crate::gate::WritePermit;
-use crate::path::RemotePath;
+use crate::path::{Name, RemotePath};
 use crate::sftp::Request;
 
 /// What this server has been seen to accept, per area and separately for directories.
@@ -57,25 +56,54 @@ pub(super) fn rename(
 ) -> RemoteResult<()> {
     let moved = inner.retry("rename", from, |call| {
         let (source, target) = (call.send_lstat(from), call.send_lstat(to));
+        // What an attempt that was cut off may have left.
+        let swaps = !call.session.engine.capabilities().posix_rename;
+        let left = swaps.then(|| aside(to)).transpose()?.map(|aside| (call.send_lstat(&aside), aside));
         let (source, target) = (call.attr(source), call.attr(target));
-        let moving = match (source, &target) {
-            (Ok(attr), _) => Moving { call, permit, from, to, replace, is_dir: attr.is_dir() },
+        let left = left.and_then(|(there, aside)| call.attr(there).ok().map(|_| aside));
+        let moving = |attr: Attr| Moving { call, permit, from, to, replace, is_dir: attr.is_dir() };
+        let done = match (source, target) {
             // Moved by the attempt whose answer was lost.
-            (Err(ErrorKind::NotFound), Ok(_)) if call.again => return Ok(true),
-            (Err(kind), _) => return Err(kind),
+            (Err(ErrorKind::NotFound), Ok(_)) if call.again => Ok(true),
+            (Err(kind), _) => Err(kind),
+            (Ok(_), Ok(_)) if !replace => Err(ErrorKind::Exists),
+            (Ok(attr), Ok(target)) => {
+                // Nobody waits for it: its place was taken by something else meanwhile.
+                left.iter().try_for_each(|aside| call.unlink(permit, aside))?;
+                return moving(attr).onto(&target);
+            }
+            (Ok(attr), Err(ErrorKind::NotFound)) => moving(attr).to_free_name(),
+            (_, Err(kind)) => Err(kind),
         };
-        match target {
-            Ok(_) if !replace => Err(ErrorKind::Exists),
-            Ok(attr) => moving.onto(&attr),
-            Err(ErrorKind::NotFound) => moving.to_free_name(),
-            Err(kind) => Err(kind),
+        if let (Ok(true), Some(aside)) = (&done, left) {
+            call.unlink(permit, &aside)?;
         }
+        done
     })?;
     if moved {
         return Ok(());
     }
     touch();
     copy::rename_by_copy(inner, permit, from, to, replace)
+}
+
+/// Removes what waits for nothing any more.
+pub(super) fn clear(inner: &Arc<Inner>, permit: &WritePermit, to: &RemotePath) -> RemoteResult<()> {
+    inner.retry("rename", to, |call| {
+        let aside = aside(to)?;
+        if call.session.engine.capabilities().posix_rename || call.lstat(&aside).is_err() {
+            return Ok(());
+        }
+        call.unlink(permit, &aside)
+    })
+}
+
+/// Where a file waits while another takes its place on a server that cannot do both at once. Always the same, so that it is
+/// found again.
+fn aside(to: &RemotePath) -> Result<RemotePath, ErrorKind> {
+    let name = format!(".pantheonfs-{:08x}", crc32fast::hash(to.as_bytes()));
+    let name = Name::new(name).map_err(|e| ErrorKind::Local(std::io::Error::other(e)))?;
+    Ok(to.parent().unwrap_or_else(RemotePath::root).join(&name))
 }
 
 struct Moving<'a> {
@@ -152,7 +180,7 @@ impl Moving<'_> {
 
     /// Without an atomic way: the old file steps aside, and back if the new one cannot take its place.
     fn swap(&self) -> Moved {
-        let aside = self.to.parent().unwrap_or_else(RemotePath::root).join(&temp_name()?);
+        let aside = aside(self.to)?;
         match self.plain(self.to, &aside) {
             Ok(()) => {}
             Err(kind) if kind.may_mean_unsupported() => {
@@ -167,8 +195,10 @@ impl Moving<'_> {
             }
             return Err(kind);
         }
-        if let Err(kind) = self.call.unlink(self.permit, &aside) {
-            log::warn!("{aside}: could not be removed on the server: {kind}");
+        match self.call.unlink(self.permit, &aside) {
+            Err(kind) if kind.is_loss() => return Err(kind),
+            Err(kind) => log::warn!("{aside}: could not be removed on the server: {kind}"),
+            Ok(()) => {}
         }
         Ok(true)
     }

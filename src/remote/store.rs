@@ -349,7 +349,7 @@ impl From<ErrorKind> for Failed {
 }
 
 /// A name that nobody guesses and nobody has.
-pub(super) fn temp_name() -> Result<Name, std::io::Error> {
+fn temp_name() -> Result<Name, std::io::Error> {
     let mut random = [0; 12];
     let mut at = 0;
     while at < random.len() {

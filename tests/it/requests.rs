@@ -194,3 +194,37 @@ fn the_driver_dies_while_a_tree_is_moved_entry_by_entry() {
         );
     }
 }
+
+/// A server that renames, but not over something: the old file steps aside and is never left behind.
+#[test]
+fn a_file_steps_aside_and_does_not_stay_there() {
+    let sides = |inner: &Inner| {
+        inner.write("w/old", b"the old content").expect("saved");
+        inner.write("w/new", b"the new content").expect("saved");
+        inner.barrier();
+    };
+    let swap = |inner: &Inner| inner.rename("w/new", "w/old").expect("moved here");
+    let mut moved = 0;
+    for at in 0..60_u64 {
+        let Some(mut inner) = furnished(&["-P", "posix-rename"]) else { return };
+        sides(&inner);
+        let (dies, after) = (at % 2 == 0, 20 + at * 9);
+        if dies {
+            inner.faults.die_after(after);
+        } else {
+            inner.faults.cut_after(after, u64::MAX);
+        }
+        swap(&inner);
+        if dies {
+            inner.crash();
+        }
+        inner.barrier();
+        let (names, now) = (look(&inner.home, "w").into_keys().collect::<Vec<_>>(), inner.fs.status());
+        let why = format!("after {after} bytes: {names:?}, {:?}, {:?}", now.conflicts, now.last_error);
+        assert_eq!(fs::read(inner.home.join("w/old")).ok().as_deref(), Some(&b"the new content"[..]), "{why}");
+        let wanted = |name: &String| !name.contains(".pantheonfs") && name != "w/new";
+        assert!(names.iter().all(wanted) && now.conflicts.is_empty(), "{why}");
+        moved += 1;
+    }
+    eprintln!("survived: {moved} deaths and cuts while a file stepped aside for another");
+}
