@@ -9,13 +9,14 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::BuildHasher;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Mutex;
 
 use pantheonfs::fs::{HandleId, OpenMode, SetAttr};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 use common::inner::Inner;
 
@@ -53,8 +54,8 @@ enum Step {
     Append(usize, u8, u16),
     Truncate(usize, u16),
     Open(usize),
-    WriteOpen(u8, u16),
-    CloseOpen,
+    WriteOpen(usize, u8, u16),
+    CloseOpen(usize),
     Mkdir(usize),
     Rmdir(usize),
     Unlink(usize),
@@ -79,9 +80,9 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (path.clone(), bytes()).prop_map(|(p, (b, n))| Step::Write(p, b, n)),
         3 => (path.clone(), bytes()).prop_map(|(p, (b, n))| Step::Append(p, b, n)),
         2 => (path.clone(), 0..4000_u16).prop_map(|(p, n)| Step::Truncate(p, n)),
-        2 => path.clone().prop_map(Step::Open),
-        2 => bytes().prop_map(|(b, n)| Step::WriteOpen(b, n)),
-        2 => Just(Step::CloseOpen),
+        3 => path.clone().prop_map(Step::Open),
+        3 => (0..MAX_OPEN, bytes()).prop_map(|(at, (b, n))| Step::WriteOpen(at, b, n)),
+        2 => (0..MAX_OPEN).prop_map(Step::CloseOpen),
         5 => path.clone().prop_map(Step::Mkdir),
         2 => path.clone().prop_map(Step::Rmdir),
         4 => path.clone().prop_map(Step::Unlink),
@@ -106,9 +107,22 @@ struct Run<'a> {
     inner: &'a mut Inner,
     root: String,
     model: Model,
-    /// A file held open, where it is now (`None`: it has no name any more), and its content as the model knows it.
-    open: Option<(HandleId, Option<String>, Vec<u8>)>,
+    /// Files that were opened, each with its handles.
+    open: Vec<Held>,
 }
+
+/// A file that is held open.
+struct Held {
+    /// More than one where it was opened again.
+    handles: Vec<HandleId>,
+    /// Where it is now; `None`: it has no name any more.
+    at: Option<String>,
+    /// As the model knows it.
+    content: Vec<u8>,
+}
+
+/// Handles that a sequence holds at most.
+const MAX_OPEN: usize = 4;
 
 impl Run<'_> {
     fn full(&self, path: &str) -> String {
@@ -144,8 +158,8 @@ impl Run<'_> {
             Step::Append(p, byte, len) => self.append(step, PATHS[*p], *byte, usize::from(*len)),
             Step::Truncate(p, len) => self.truncate(step, PATHS[*p], usize::from(*len)),
             Step::Open(p) => self.open(PATHS[*p]),
-            Step::WriteOpen(byte, len) => self.write_open(*byte, usize::from(*len)),
-            Step::CloseOpen => self.close_open(),
+            Step::WriteOpen(at, byte, len) => self.write_open(*at, *byte, usize::from(*len)),
+            Step::CloseOpen(at) => self.close_one(*at),
             Step::Mkdir(p) => {
                 let path = PATHS[*p];
                 let expected = self.check_parent(path).and(match self.model.get(path) {
@@ -202,7 +216,7 @@ impl Run<'_> {
             Step::TheirsRemoved(p) => self.theirs(PATHS[*p], None),
             Step::Cut(sent, received) => self.inner.faults.cut_after(u64::from(*sent), u64::from(*received)),
             Step::Crash => {
-                self.close_open();
+                self.close_all();
                 self.inner.crash();
             }
         }
@@ -230,12 +244,15 @@ impl Run<'_> {
         }
     }
 
+    /// The file that is held open under this name, if one is.
+    fn held(&mut self, path: &str) -> Option<&mut Held> {
+        self.open.iter_mut().find(|held| held.at.as_deref() == Some(path))
+    }
+
     /// A file that is held open was changed through its name.
     fn note_open(&mut self, path: &str, content: &[u8]) {
-        if let Some((_, Some(at), known)) = &mut self.open
-            && at == path
-        {
-            *known = content.to_vec();
+        if let Some(held) = self.held(path) {
+            held.content = content.to_vec();
         }
     }
 
@@ -296,38 +313,62 @@ impl Run<'_> {
     }
 
     fn open(&mut self, path: &str) {
-        if self.open.is_some() || self.file_error(path).is_err() {
+        let handles: usize = self.open.iter().map(|held| held.handles.len()).sum();
+        if handles >= MAX_OPEN || self.file_error(path).is_err() {
             return;
         }
         let mode = OpenMode { read: true, write: true, truncate: false };
         let handle = self.inner.open(&self.full(path), mode, false).expect("it is there");
-        self.open = Some((handle, Some(path.to_owned()), self.content(path)));
+        if let Some(held) = self.held(path) {
+            held.handles.push(handle);
+            return;
+        }
+        let content = self.content(path);
+        self.open.push(Held { handles: vec![handle], at: Some(path.to_owned()), content });
     }
 
-    fn write_open(&mut self, byte: u8, len: usize) {
-        let Some((handle, at, content)) = &mut self.open else { return };
-        self.inner.write_at(*handle, content.len() as u64, &vec![byte; len]).expect("written");
-        content.extend(vec![byte; len]);
-        let back = self.inner.read_at(*handle).expect("readable");
-        assert!(back == *content, "an open file reads what was written");
-        if let Some(at) = at
+    /// Writes at the end of a file by one of its handles; every one of them reads it.
+    fn write_open(&mut self, which: usize, byte: u8, len: usize) {
+        if self.open.is_empty() {
+            return;
+        }
+        let which = which % self.open.len();
+        let held = &mut self.open[which];
+        let writer = held.handles[len % held.handles.len()];
+        self.inner.write_at(writer, held.content.len() as u64, &vec![byte; len]).expect("written");
+        held.content.extend(vec![byte; len]);
+        for handle in &held.handles {
+            let back = self.inner.read_at(*handle).expect("readable");
+            assert!(back == held.content, "an open file reads what was written");
+        }
+        if let Some(at) = &held.at
             && let Some(Node::File { content: known, .. }) = self.model.get_mut(at)
         {
-            known.clone_from(content);
+            known.clone_from(&held.content);
         }
     }
 
-    fn close_open(&mut self) {
-        if let Some((handle, ..)) = self.open.take() {
-            self.inner.close(handle).expect("closed");
+    fn close_one(&mut self, which: usize) {
+        if self.open.is_empty() {
+            return;
+        }
+        let which = which % self.open.len();
+        let handle = self.open[which].handles.pop().expect("it is open");
+        if self.open[which].handles.is_empty() {
+            self.open.swap_remove(which);
+        }
+        self.inner.close(handle).expect("closed");
+    }
+
+    fn close_all(&mut self) {
+        while !self.open.is_empty() {
+            self.close_one(0);
         }
     }
 
     fn lose_name(&mut self, path: &str) {
-        if let Some((_, at, _)) = &mut self.open
-            && at.as_deref() == Some(path)
-        {
-            *at = None;
+        if let Some(held) = self.held(path) {
+            held.at = None;
         }
     }
 
@@ -356,10 +397,8 @@ impl Run<'_> {
         for path in moved {
             let target = format!("{to}{}", &path[from.len()..]);
             let node = self.model.remove(&path).expect("listed");
-            if let Some((_, Some(at), _)) = &mut self.open
-                && *at == path
-            {
-                at.clone_from(&target);
+            if let Some(held) = self.held(&path) {
+                held.at = Some(target.clone());
             }
             self.model.insert(target, node);
         }
@@ -380,7 +419,7 @@ impl Run<'_> {
 
     /// Somebody else changes a file on the server, once it has everything.
     fn theirs(&mut self, path: &str, content: Option<Vec<u8>>) {
-        if self.file_error(path).is_err() || self.open.is_some() {
+        if self.file_error(path).is_err() || !self.open.is_empty() {
             return;
         }
         self.inner.barrier();
@@ -399,7 +438,7 @@ impl Run<'_> {
     }
 
     fn barrier(&mut self) {
-        self.close_open();
+        self.close_all();
         self.inner.barrier();
         let there = look(&self.inner.home.join(&self.root), "");
         assert_eq!(there, self.model, "the server");
@@ -456,7 +495,14 @@ fn fresh(args: &[&'static str], kernel: bool) -> Option<Inner> {
 fn run(args: &[&'static str], sequences: u32, kernel: bool) {
     let Some(first) = fresh(args, kernel) else { return };
     let state = Mutex::new((first, 0_u32));
-    let config = Config { cases: sequences, max_shrink_iters: 2000, failure_persistence: None, ..Config::default() };
+    let seed = seed();
+    let config = Config {
+        cases: sequences,
+        max_shrink_iters: 2000,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(seed),
+        ..Config::default()
+    };
     let mut runner = TestRunner::new(config);
     let result = runner.run(&proptest::collection::vec(step(), 1..25), |steps| {
         let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -469,7 +515,7 @@ fn run(args: &[&'static str], sequences: u32, kernel: bool) {
         let root = format!("s{count}");
         let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             inner.mkdir(&root).expect("made");
-            let mut run = Run { inner, root, model: Model::new(), open: None };
+            let mut run = Run { inner, root, model: Model::new(), open: Vec::new() };
             steps.iter().for_each(|step| run.step(step));
             run.barrier();
         }));
@@ -481,10 +527,16 @@ fn run(args: &[&'static str], sequences: u32, kernel: bool) {
         Ok(())
     });
     if let Err(error) = result {
-        panic!("{error}");
+        panic!("PANTHEONFS_MODEL_SEED={seed}: {error}");
     }
     let how = if kernel { "through the kernel" } else { "in process" };
-    eprintln!("survived: {sequences} random sequences {how}, server {args:?}");
+    eprintln!("survived: {sequences} random sequences {how}, server {args:?}, seed {seed}");
+}
+
+/// Another one each time, unless `PANTHEONFS_MODEL_SEED` says which.
+fn seed() -> u64 {
+    let asked = std::env::var("PANTHEONFS_MODEL_SEED").ok().and_then(|n| n.parse().ok());
+    asked.unwrap_or_else(|| std::collections::hash_map::RandomState::new().hash_one(std::time::Instant::now()))
 }
 
 fn sequences(share: u32) -> u32 {

@@ -7,6 +7,7 @@ mod common;
 mod cli;
 mod contract;
 mod crash;
+mod deaths;
 mod editors;
 mod faults;
 mod load;

@@ -181,3 +181,27 @@ fn what_can_never_be_committed_is_said_once_and_listed() {
     let log = fs::read_to_string(m.surroundings().state().join("sim-wordpress.dev/log")).expect("a log");
     assert_eq!(log.matches("debug.log: is matched by .gitignore").count(), 1, "{log}");
 }
+
+/// Saved on a train while a teammate switched to Git mode: it cannot be sent, it can be read, and it can be put back.
+#[test]
+fn what_was_stranded_by_a_switch_is_put_back_when_the_mode_allows() {
+    let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
+    fs::read_dir(m.path("wp-content")).expect("known").count();
+    m.control("stall", r#"{"stalled": true}"#);
+    fs::write(m.path("wp-content/mine.php"), "<?php // mine").expect("saved here");
+    m.control("mode", r#"{"environment": "dev", "mode": "git"}"#);
+    m.control("stall", r#"{"stalled": false}"#);
+    eventually("it is stranded", || m.status()["stranded"] == serde_json::json!(["code/wp-content/mine.php"]));
+    let shown = fs::read(m.path(".pantheon/stranded/code/wp-content/mine.php")).expect("readable as a file");
+    assert_eq!(shown, b"<?php // mine");
+    let status = fs::read_to_string(m.path(".pantheon/status")).expect("readable");
+    assert!(status.contains("wp-content/mine.php") && status.contains("Git mode"), "{status}");
+    assert!(!m.path("wp-content/mine.php").exists(), "the view is the server's");
+    let refused = rescue(&m, &["restore", "wp-content/mine.php"]);
+    assert_ne!(refused.code(), 0, "not in Git mode");
+    assert!(m.path(".pantheon/stranded/code/wp-content/mine.php").exists(), "and still kept");
+    m.control("mode", r#"{"environment": "dev", "mode": "sftp"}"#);
+    eventually("the switch back is noticed", || m.status()["mode"] == "sftp");
+    rescue(&m, &["restore", "wp-content/mine.php"]).ok();
+    assert_eq!(fs::read(m.on_server("wp-content/mine.php")).expect("there"), b"<?php // mine");
+}

@@ -86,7 +86,7 @@ pub fn furnished(args: &[&'static str]) -> Option<Inner> {
 }
 
 /// Where each record of a journal ends.
-fn ends(journal: &[u8]) -> Vec<usize> {
+pub fn ends(journal: &[u8]) -> Vec<usize> {
     let (mut at, mut out) = (8, vec![8]);
     while let Some(head) = journal.get(at..at + 4) {
         let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;

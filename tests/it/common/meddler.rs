@@ -15,6 +15,8 @@ pub enum Fate {
     Pass,
     /// It never reaches the server; this status (code, message) comes back.
     Refuse(u32, &'static str),
+    /// It never reaches the server, and nothing comes back.
+    Swallow,
 }
 
 type OnRequest = dyn Fn(u64, u8) -> Fate + Send + Sync;
@@ -103,6 +105,7 @@ impl Meddler {
                     self.plan.refused.fetch_add(1, Ordering::Relaxed);
                     self.to_client.extend(status(id, code, message));
                 }
+                Fate::Swallow => {}
             }
         }
     }
