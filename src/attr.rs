@@ -83,6 +83,14 @@ impl fmt::Display for Version {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlobId(pub [u8; 20]);
 
+impl BlobId {
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = |i: usize| text.get(2 * i..2 * i + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let bytes: Option<Vec<u8>> = (0..20).map(digits).collect();
+        bytes.filter(|_| text.len() == 40).and_then(|bytes| bytes.try_into().ok()).map(Self)
+    }
+}
+
 impl fmt::Display for BlobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
@@ -98,10 +106,7 @@ impl Serialize for BlobId {
 impl<'de> Deserialize<'de> for BlobId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let digits = |i: usize| text.get(2 * i..2 * i + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        let bytes: Option<Vec<u8>> = (0..20).map(digits).collect();
-        let bytes = bytes.filter(|_| text.len() == 40).and_then(|bytes| <[u8; 20]>::try_from(bytes).ok());
-        bytes.map(Self).ok_or_else(|| serde::de::Error::custom("not 40 hexadecimal digits"))
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not 40 hexadecimal digits"))
     }
 }
 

@@ -19,7 +19,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("remote", &["transport", "sftp", "gate", "path", "attr", "clock"]),
     ("env", &["control", "gate", "path", "attr", "clock"]),
     ("sim", &["control", "path", "attr"]),
-    ("content", &["cache", "remote", "env", "path", "attr", "clock"]),
+    ("content", &["cache", "mirror", "remote", "path", "attr", "clock"]),
     ("write", &["remote", "gate", "cache", "path", "attr", "clock"]),
     ("pending", &["mirror", "path", "attr"]),
     ("vfiles", &["env", "control", "pending", "path"]),

@@ -154,6 +154,7 @@ impl Served {
             sync: options.sync,
             layout: plan.layout,
             kept: kept(plan.layout, state_dir)?,
+            attest: plan.attest,
             mirror: plan.mirror.map(|config| Arc::new(Mirror::new(config))),
             connection: plan.connection,
         };

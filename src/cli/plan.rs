@@ -6,7 +6,7 @@ use super::source::{SftpUrl, Source, is_uuid};
 use super::surroundings::Surroundings;
 use crate::control::{Control, ControlError, Environment};
 use crate::env::EnvConfig;
-use crate::fs::Layout;
+use crate::fs::{AttestConfig, Layout};
 use crate::mirror::MirrorConfig;
 use crate::transport::{self, Endpoint, Secret, SshOverrides};
 use crate::vfiles::Connection;
@@ -27,6 +27,8 @@ pub(super) struct Plan {
     /// Name of the directory where content is kept: one for all environments of a site.
     pub(super) content_key: String,
     pub(super) mirror: Option<MirrorConfig>,
+    /// Where the server can be asked for checksums.
+    pub(super) attest: Option<AttestConfig>,
 }
 
 /// Port of the platform's SFTP.
@@ -88,6 +90,7 @@ fn plain(source: &Source, url: &SftpUrl, options: &Options, given: &SshOverrides
         initial: None,
         connection,
         mirror: None,
+        attest: None,
     })
 }
 
@@ -136,6 +139,11 @@ fn pantheon(
         url: url.clone(),
         ssh_command: transport::git_ssh_command(&endpoint),
     };
+    let attest = AttestConfig {
+        ssh_command: transport::ssh_command(&endpoint),
+        host: endpoint.host.clone(),
+        dir: "code".into(),
+    };
     let connection = connection(&endpoint, "code".into(), Some(url));
     let site_id = id.clone();
     let api = (initial.is_some() || control.can_log_in()).then_some((control, id));
@@ -159,6 +167,7 @@ fn pantheon(
         initial,
         connection,
         mirror: Some(mirror),
+        attest: Some(attest),
     })
 }
 

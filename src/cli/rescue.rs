@@ -173,8 +173,8 @@ impl Place {
     fn committed_below(&self, path: &RemotePath, commit: Option<&str>) -> Vec<(RemotePath, (Vec<u8>, u32))> {
         let (Some(mirror), Some(commit)) = (&self.mirror, commit) else { return Vec::new() };
         let Ok(tree) = mirror.tree(commit) else { return Vec::new() };
-        let below = tree.into_iter().filter(|(other, _)| other.starts_with(path));
-        below.filter_map(|(path, file)| Some((path, (mirror.blob(file.blob).ok()?, file.mode)))).collect()
+        let below = tree.iter().filter(|(other, _)| other.starts_with(path));
+        below.filter_map(|(path, file)| Some((path.clone(), (mirror.blob(file.blob).ok()?, file.mode)))).collect()
     }
 
     /// Files of a shelf. They are named by their path on the server; `code` is the root of the mount.

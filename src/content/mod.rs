@@ -1,8 +1,13 @@
-//! "These bytes of this version", wherever they are: in the cache, or on the server.
+//! "These bytes of this version", wherever they are: in the cache, in the repository on this machine where that is proved, or
+//! on the server.
 //!
 //! A version that moved is an error of its own ([`ErrorKind::Changed`](crate::remote::ErrorKind)): bytes of two versions
 //! are never put together. Does not know inodes or handles; what has been written here and not sent is in `write`.
 
+mod attest;
+mod blocks;
+mod proved;
+mod provenance;
 mod readahead;
 mod young;
 
@@ -10,6 +15,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use attest::{AttestConfig, ask as attest};
+pub use provenance::{ProofFigures, Proofs, Provenance};
 pub use readahead::ReadAhead;
 
 use crate::attr::{ContentId, Version};
@@ -17,6 +24,8 @@ use crate::cache::{BLOCK_BYTES, BlockKey, Disk, DiskFigures, Figures, InFlight, 
 use crate::clock::{Clock, Deadline};
 use crate::path::RemotePath;
 use crate::remote::{Class, ErrorKind, Remote, RemoteError};
+use blocks::{assemble, blocks_of, clamp};
+use proved::{OnMismatch, remote_id};
 use young::Young;
 
 /// A failed fetch has many waiters.
@@ -45,11 +54,22 @@ struct Inner {
     disk: Option<Disk>,
     flights: InFlight<BlockKey, BlockResult>,
     young: Young,
+    /// What may come from the repository, where there is one.
+    proofs: Option<Arc<Proofs>>,
+    /// Told when something that was given out was wrong.
+    mismatch: OnMismatch,
     fetched_bytes: AtomicU64,
+    fetched_files: AtomicU64,
 }
 
 impl Content {
-    pub fn new(remote: Remote, cache_bytes: u64, disk: Option<Disk>, clock: Clock) -> Self {
+    pub fn new(
+        remote: Remote,
+        cache_bytes: u64,
+        disk: Option<Disk>,
+        proofs: Option<Arc<Proofs>>,
+        clock: Clock,
+    ) -> Self {
         Self(Arc::new(Inner {
             remote,
             clock,
@@ -57,7 +77,10 @@ impl Content {
             disk,
             flights: InFlight::default(),
             young: Young::default(),
+            proofs,
+            mismatch: OnMismatch::default(),
             fetched_bytes: AtomicU64::new(0),
+            fetched_files: AtomicU64::new(0),
         }))
     }
 
@@ -76,15 +99,17 @@ impl Content {
         }
     }
 
-    /// Bytes that came over the wire as file content.
-    pub fn fetched_bytes(&self) -> u64 {
-        self.0.fetched_bytes.load(Ordering::Relaxed)
+    /// Files that were begun to be read over the wire, and bytes of content that came.
+    pub fn fetched(&self) -> (u64, u64) {
+        (self.0.fetched_files.load(Ordering::Relaxed), self.0.fetched_bytes.load(Ordering::Relaxed))
     }
 
     /// The bytes if every one of them is here, in memory or on the local disk. Never waits for the network.
     pub fn read_cached(&self, path: &RemotePath, version: Version, range: Range<u64>) -> Option<Vec<u8>> {
         let range = clamp(range, version);
-        let blocks: Option<Vec<_>> = blocks_of(&range).map(|index| self.0.cached(&key(path, version, index))).collect();
+        let content = self.0.content_id(path, version);
+        let block = |index| self.0.cached(path, version, &BlockKey { content: content.clone(), index });
+        let blocks: Option<Vec<_>> = blocks_of(&range).map(block).collect();
         Some(assemble(&range, &blocks?))
     }
 
@@ -119,7 +144,7 @@ impl Content {
             return 0;
         }
         let range = clamp(range, version);
-        let missing: Vec<u64> = blocks_of(&range).filter(|&index| !self.0.has(&key(path, version, index))).collect();
+        let missing: Vec<u64> = self.missing(path, version, &range);
         let bytes = missing.len() as u64 * BLOCK_BYTES;
         for index in missing {
             drop(self.want(path, version, index..index + 1, Class::Background));
@@ -131,7 +156,7 @@ impl Content {
     pub fn bring(&self, path: &RemotePath, version: Version, range: Range<u64>) -> Fetching {
         let range = clamp(range, version);
         let mut waiters = Vec::new();
-        for index in blocks_of(&range).filter(|&index| !self.0.has(&key(path, version, index))) {
+        for index in self.missing(path, version, &range) {
             if let Some(Wanted::Coming(waiter)) = self.want(path, version, index..index + 1, Class::Background).pop() {
                 waiters.push(waiter);
             }
@@ -189,17 +214,26 @@ impl Content {
     /// The server has moved it.
     pub fn moved(&self, from: &RemotePath, to: &RemotePath) {
         self.0.young.renamed(from, to);
+        if let Some(proofs) = &self.0.proofs {
+            proofs.renamed(from, to);
+        }
     }
 
     /// Puts bytes that are known to be this version into the cache: what was just written need not be fetched.
     pub fn put(&self, path: &RemotePath, version: Version, index: u64, block: Arc<[u8]>) {
-        self.0.insert(key(path, version, index), block);
+        self.0.insert(BlockKey { content: remote_id(path, version), index }, block);
+    }
+
+    fn missing(&self, path: &RemotePath, version: Version, range: &Range<u64>) -> Vec<u64> {
+        let content = self.0.content_id(path, version);
+        blocks_of(range).filter(|&index| !self.0.has(&BlockKey { content: content.clone(), index })).collect()
     }
 
     /// The file moved: its blocks go with it.
     pub fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
         for index in blocks_of(&(0..version.size)).take(1024) {
-            let (old, new) = (key(from, version, index), key(to, version, index));
+            let key = |path| BlockKey { content: remote_id(path, version), index };
+            let (old, new) = (key(from), key(to));
             if let Some(disk) = &self.0.disk {
                 disk.renamed(&old, &new);
             }
@@ -214,9 +248,10 @@ impl Content {
         let mut out = Vec::new();
         let mut run: Vec<Ticket<BlockKey, BlockResult>> = Vec::new();
         let mut run_start = 0;
+        let content = self.0.content_id(path, version);
         for index in indices {
-            let key = key(path, version, index);
-            let wanted = match self.0.cached(&key) {
+            let key = BlockKey { content: content.clone(), index };
+            let wanted = match self.0.cached(path, version, &key) {
                 Some(block) => Wanted::Here(block),
                 None => match self.0.flights.join(key) {
                     Role::Follower(waiter) => Wanted::Coming(waiter),
@@ -252,6 +287,9 @@ impl Content {
         let end = (first + tickets.len() as u64) * BLOCK_BYTES;
         let range = clamp(first * BLOCK_BYTES..end, version);
         let (inner, at) = (self.0.clone(), path.clone());
+        if first == 0 {
+            inner.fetched_files.fetch_add(1, Ordering::Relaxed);
+        }
         self.0.remote.fetch_async(path.clone(), version, range, class, move |result| match result {
             Ok(bytes) => {
                 inner.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -259,11 +297,12 @@ impl Content {
                 if racy && bytes.len() as u64 == version.size {
                     inner.young.note(&at, version, crc32fast::hash(&bytes));
                 }
+                let content = if racy { remote_id(&at, version) } else { inner.read_in_full(&at, version, &bytes) };
                 let chunks = bytes.chunks(BLOCK_BYTES as usize).map(Arc::<[u8]>::from);
                 for ((index, ticket), block) in (first..).zip(tickets).zip(chunks) {
                     // Bytes of a version that may still change under its name are good for whoever asked, no longer.
                     if !racy {
-                        inner.insert(key(&at, version, index), block.clone());
+                        inner.insert(BlockKey { content: content.clone(), index }, block.clone());
                     }
                     ticket.complete(Ok(block));
                 }
@@ -293,9 +332,12 @@ impl Fetching {
 }
 
 impl Inner {
-    fn cached(&self, key: &BlockKey) -> Option<Arc<[u8]>> {
+    fn cached(self: &Arc<Self>, path: &RemotePath, version: Version, key: &BlockKey) -> Option<Arc<[u8]>> {
         if let Some(block) = self.memory.get(key) {
             return Some(block);
+        }
+        if let ContentId::Blob(blob) = key.content {
+            return self.from_repository(path, version, blob, key.index);
         }
         let block = self.disk.as_ref()?.get(key)?;
         self.memory.insert(key.clone(), block.clone());
@@ -303,11 +345,13 @@ impl Inner {
     }
 
     fn has(&self, key: &BlockKey) -> bool {
-        self.memory.contains(key) || self.disk.as_ref().is_some_and(|disk| disk.contains(key))
+        let proved = matches!(key.content, ContentId::Blob(_));
+        proved || self.memory.contains(key) || self.disk.as_ref().is_some_and(|disk| disk.contains(key))
     }
 
     fn insert(&self, key: BlockKey, block: Arc<[u8]>) {
-        if let Some(disk) = &self.disk {
+        // What the repository has is on the local disk already.
+        if let (Some(disk), ContentId::Remote(..)) = (&self.disk, &key.content) {
             disk.put(&key, block.clone());
         }
         self.memory.insert(key, block);
@@ -317,51 +361,4 @@ impl Inner {
 enum Wanted {
     Here(Arc<[u8]>),
     Coming(Waiter<BlockResult>),
-}
-
-fn key(path: &RemotePath, version: Version, index: u64) -> BlockKey {
-    BlockKey { content: ContentId::Remote(path.clone(), version), index }
-}
-
-fn clamp(range: Range<u64>, version: Version) -> Range<u64> {
-    let end = range.end.min(version.size);
-    range.start.min(end)..end
-}
-
-fn blocks_of(range: &Range<u64>) -> Range<u64> {
-    if range.is_empty() { 0..0 } else { range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) }
-}
-
-/// Cuts `range` out of the blocks that cover it.
-fn assemble(range: &Range<u64>, blocks: &[Arc<[u8]>]) -> Vec<u8> {
-    let mut out = Vec::with_capacity((range.end - range.start) as usize);
-    for (index, block) in blocks_of(range).zip(blocks) {
-        let start = index * BLOCK_BYTES;
-        let from = range.start.saturating_sub(start) as usize;
-        let to = (range.end - start).min(block.len() as u64) as usize;
-        out.extend_from_slice(block.get(from..to).unwrap_or_default());
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_cut_out_of_blocks() {
-        let blocks: Vec<Arc<[u8]>> = vec![vec![1; BLOCK_BYTES as usize].into(), vec![2; 10].into()];
-        let range = BLOCK_BYTES - 2..BLOCK_BYTES + 3;
-        assert_eq!(blocks_of(&range), 0..2);
-        assert_eq!(assemble(&range, &blocks), [1, 1, 2, 2, 2]);
-        assert_eq!(blocks_of(&(5..5)), 0..0);
-        assert_eq!(blocks_of(&(0..BLOCK_BYTES)), 0..1);
-    }
-
-    #[test]
-    fn reading_past_the_end_gives_what_there_is() {
-        let version = Version { size: 10, mtime: 0 };
-        assert_eq!(clamp(5..100, version), 5..10);
-        assert_eq!(clamp(50..100, version), 10..10);
-    }
 }

@@ -172,7 +172,7 @@ impl Fs {
     pub(super) fn moved_house(&self, what: &str) {
         log::warn!("the environment has moved ({what}): everything is looked at anew");
         self.renew_everything();
-        self.0.looks.forget();
+        self.0.content.forget_proofs();
         self.review_kept_soon(true);
     }
 }

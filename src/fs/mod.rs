@@ -25,6 +25,7 @@ mod names;
 mod open;
 mod overlay;
 mod pending;
+mod provenance;
 mod scan;
 mod setattr;
 mod statfs;
@@ -39,6 +40,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+pub use crate::content::AttestConfig;
 pub use dir::DirEntry;
 pub use error::{Cause, FsError, FsResult, Wait};
 pub use handle::{HandleId, OpenMode};
@@ -89,6 +91,8 @@ pub struct FsConfig {
     pub layout: Layout,
     /// The site's repository, where it can be had.
     pub mirror: Option<Arc<Mirror>>,
+    /// Where the server can be asked for checksums of the code.
+    pub attest: Option<AttestConfig>,
     /// Copies of what is changed, until it is committed; `None` where nothing is ever committed.
     pub kept: Option<Arc<Kept>>,
     /// For people who want to connect another way.
@@ -176,6 +180,7 @@ pub(crate) struct Shared {
     space: statfs::SpaceCache,
     notes: status::Notes,
     dwelling: dwelling::Dwelling,
+    following: provenance::Following,
     hydration: Mutex<Hydration>,
     /// Bytes that the server had said when it fell silent.
     silent_at: Mutex<Option<u64>>,
@@ -186,7 +191,8 @@ pub(crate) struct Shared {
 impl Fs {
     pub fn new(config: FsConfig, remote: Remote, env: Env, gate: Gate, clock: Clock) -> Self {
         let disk = config.content_dir.as_deref().and_then(|dir| tree::open_content(dir, &config.source));
-        let content = Content::new(remote.clone(), config.cache_bytes, disk, clock.clone());
+        let content =
+            Content::new(remote.clone(), config.cache_bytes, disk, provenance::proofs(&config), clock.clone());
         let journal = config.journal.clone();
         let dwelling = dwelling::Dwelling::remembered(&config.state_dir);
         let (snapshot, saved) = tree::open(config.cache_dir.as_deref());
@@ -220,6 +226,7 @@ impl Fs {
             space: statfs::SpaceCache::default(),
             notes: status::Notes::default(),
             dwelling,
+            following: provenance::Following::default(),
             hydration: Mutex::default(),
             silent_at: Mutex::default(),
             changes: Mutex::default(),
@@ -228,6 +235,7 @@ impl Fs {
         fs.restore_tree(&saved);
         fs.show_what_waits();
         fs.follow_environment();
+        fs.follow_provenance();
         syncer::start(Arc::downgrade(&fs.0), fs.0.journal.clone());
         fs
     }
@@ -280,6 +288,7 @@ impl Fs {
                 let fs = Fs(shared);
                 // Committed, or discarded by a switch: either way not ours any more.
                 fs.0.notes.forget_written();
+                fs.provenance_soon();
                 fs.renew_everything();
                 fs.review_kept_soon(true);
             }
@@ -346,6 +355,7 @@ impl Fs {
         self.0.closing.store(true, Ordering::Relaxed);
         self.0.journal.close();
         self.save_tree(true);
+        self.save_proofs();
         self.0.content.close();
     }
 

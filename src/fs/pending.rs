@@ -12,7 +12,7 @@ use crate::cache::Waiter;
 use crate::inode::{Ino, ROOT};
 use crate::mirror::{Committed, Ignored, Tree};
 use crate::path::RemotePath;
-use crate::pending::{Found, Hashes, Pending, compute};
+use crate::pending::{Found, Known, Pending, compute};
 use crate::remote::Class;
 
 /// Files fetched ahead of the comparison.
@@ -25,13 +25,10 @@ const READ_LIMIT: Duration = Duration::from_secs(60);
 /// When was looked last, and what came of it.
 type LastLook = Option<(SystemTime, Result<Arc<Pending>, String>)>;
 
-/// What was seen, and what need not be read again.
+/// What was seen.
 #[derive(Default)]
 pub(super) struct Looks {
-    hashes: Hashes,
     last: Mutex<LastLook>,
-    /// The tree of the commit that was asked for last.
-    tree: Mutex<Option<(String, Arc<Tree>)>>,
     /// The ignore rules of a commit, once they are known.
     rules: Mutex<Option<Arc<Ignored>>>,
 }
@@ -39,11 +36,6 @@ pub(super) struct Looks {
 impl Looks {
     pub(super) fn rules(&self) -> Option<Arc<Ignored>> {
         lock(&self.rules).clone()
-    }
-
-    /// Nothing that was seen counts any more.
-    pub(super) fn forget(&self) {
-        self.hashes.clear();
     }
 }
 
@@ -85,7 +77,11 @@ impl Fs {
         let found = self.picture()?;
         let next = Cell::new(0);
         let read = |object: &Found| self.read_whole(object, &found, &next);
-        compute(&mirror, &commit, &found, &self.0.looks.hashes, self.0.clock.wall(), &read).map_err(|e| e.to_string())
+        let known = Known {
+            blob: &|object| self.0.content.proved(&self.on_server(&object.path), object.attr.version()),
+            note: &|object, blob| self.0.content.verified(&self.on_server(&object.path), object.attr.version(), blob),
+        };
+        compute(&mirror, &commit, &found, &known, &read).map_err(|e| e.to_string())
     }
 
     /// Everything below the code directory but directories, listed just now, level by level.
@@ -158,7 +154,7 @@ impl Fs {
         let mut at = next.get().max(here);
         while at < all.len().min(here + FETCH_AHEAD) {
             let other = &all[at];
-            if other.attr.is_file() && !self.0.looks.hashes.knows(&other.path, other.attr.version()) {
+            if other.attr.is_file() {
                 self.0.content.prefetch(&self.on_server(&other.path), other.attr.version(), 0..other.attr.size);
             }
             at += 1;
@@ -172,32 +168,23 @@ impl Fs {
     pub(super) fn head_tree(&self) -> Option<Arc<Tree>> {
         let mirror = self.0.config.mirror.clone()?;
         let commit = self.0.env.belief().target_commit?;
-        if let Some((known, tree)) = &*lock(&self.0.looks.tree)
-            && *known == commit
-        {
-            return Some(tree.clone());
-        }
-        let tree = mirror.ensure(&commit).and_then(|()| mirror.tree(&commit));
-        if let Ok(rules) = mirror.ignored(&commit) {
-            *lock(&self.0.looks.rules) = Some(Arc::new(rules));
-        }
-        match tree {
-            Ok(tree) => {
-                let tree = Arc::new(tree);
-                *lock(&self.0.looks.tree) = Some((commit, tree.clone()));
-                Some(tree)
-            }
-            Err(error) => {
-                log::info!("{error}");
-                None
+        if !mirror.has_tree(&commit) {
+            let fetched = mirror.ensure(&commit).and_then(|()| mirror.ignored(&commit));
+            match fetched {
+                Ok(rules) => *lock(&self.0.looks.rules) = Some(Arc::new(rules)),
+                Err(error) => {
+                    log::info!("{error}");
+                    return None;
+                }
             }
         }
+        mirror.tree(&commit).ok()
     }
 
     /// Whether the committed files can be shown without waiting.
     pub(super) fn head_is_known(&self) -> bool {
-        let commit = self.0.env.belief().target_commit;
-        lock(&self.0.looks.tree).as_ref().is_some_and(|(known, _)| Some(known) == commit.as_ref())
+        let (mirror, commit) = (&self.0.config.mirror, self.0.env.belief().target_commit);
+        mirror.as_ref().zip(commit).is_some_and(|(mirror, commit)| mirror.has_tree(&commit))
     }
 
     pub(super) fn head_blob(&self, file: &Committed) -> Result<Vec<u8>, String> {

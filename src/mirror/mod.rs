@@ -4,13 +4,12 @@
 //! Knows commits, trees and blobs; which of them the environment runs is `env`'s knowledge.
 
 mod diff;
+mod fetch;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use git2::{ObjectType, Oid, Repository, TreeWalkMode, TreeWalkResult};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -65,19 +64,22 @@ pub struct Committed {
 /// All files of a commit.
 pub type Tree = BTreeMap<RemotePath, Committed>;
 
-/// How long a fetch may take.
-const FETCH_LIMIT: Duration = Duration::from_secs(120);
+/// Trees that are kept at hand: the commit that runs and the one before.
+const TREES: usize = 2;
 
 /// See the module header.
 pub struct Mirror {
     config: MirrorConfig,
     /// One fetch at a time: git would only wait for its own locks.
     fetching: Mutex<()>,
+    /// Opening a repository costs more than reading a small blob.
+    open: Mutex<Vec<Repository>>,
+    trees: Mutex<Vec<(String, Arc<Tree>)>>,
 }
 
 impl Mirror {
     pub fn new(config: MirrorConfig) -> Self {
-        Self { config, fetching: Mutex::default() }
+        Self { config, fetching: Mutex::default(), open: Mutex::default(), trees: Mutex::default() }
     }
 
     /// A copy that was made earlier, without the means to fetch.
@@ -97,54 +99,49 @@ impl Mirror {
         if self.has(commit) {
             return Ok(());
         }
-        let _one = self.fetching.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
         if self.has(commit) {
             return Ok(());
         }
-        self.fetch()?;
-        if self.has(commit) { Ok(()) } else { Err(MirrorError::NoCommit(commit.to_owned())) }
+        let lock = self.lock_dir()?;
+        for depth in fetch::DEPTHS {
+            if self.has(commit) {
+                break;
+            }
+            self.fetch(depth, &lock)?;
+        }
+        if self.has(commit) {
+            return Ok(());
+        }
+        Err(MirrorError::NoCommit(commit.to_owned()))
     }
 
-    fn has(&self, commit: &str) -> bool {
+    /// Whether the commit is here.
+    pub fn has(&self, commit: &str) -> bool {
         let found = || Some(self.repo().ok()?.find_commit(Oid::from_str(commit).ok()?).is_ok());
         found().unwrap_or(false)
     }
 
-    fn fetch(&self) -> Result<(), MirrorError> {
-        let failed = |detail: String| MirrorError::Fetch { url: self.config.url.clone(), detail };
-        drop(self.repo()?);
-        let mut command = Command::new("git");
-        command.arg("--git-dir").arg(&self.config.dir);
-        command.args(["-c", "gc.auto=0", "fetch", "--quiet", "--prune", "--no-write-fetch-head", "--"]);
-        command.arg(&self.config.url).args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]);
-        command.env("GIT_SSH_COMMAND", &self.config.ssh_command).env("GIT_TERMINAL_PROMPT", "0").current_dir("/");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|e| failed(format!("git: {e}")))?;
-        let until = Instant::now() + FETCH_LIMIT;
-        loop {
-            match child.try_wait().map_err(|e| failed(e.to_string()))? {
-                Some(status) if status.success() => return Ok(()),
-                Some(_) => {
-                    let mut said = String::new();
-                    if let Some(mut errors) = child.stderr.take() {
-                        // What it managed to say is all there is.
-                        let _ = io::Read::read_to_string(&mut errors, &mut said);
-                    }
-                    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("git failed");
-                    return Err(failed(last.to_owned()));
-                }
-                None if Instant::now() > until => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    return Err(failed(format!("not done within {} s", FETCH_LIMIT.as_secs())));
-                }
-                None => std::thread::sleep(Duration::from_millis(20)),
-            }
+    /// Every file of the commit.
+    pub fn tree(&self, commit: &str) -> Result<Arc<Tree>, MirrorError> {
+        let known = |trees: &[(String, Arc<Tree>)]| trees.iter().find(|(of, _)| of == commit).map(|(_, t)| t.clone());
+        let trees = || self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tree) = known(&trees()) {
+            return Ok(tree);
         }
+        let tree = Arc::new(self.read_tree(commit)?);
+        let mut trees = trees();
+        trees.truncate(TREES - 1);
+        trees.insert(0, (commit.to_owned(), tree.clone()));
+        Ok(tree)
     }
 
-    /// Every file of the commit.
-    pub fn tree(&self, commit: &str) -> Result<Tree, MirrorError> {
+    /// Whether the files of the commit are at hand.
+    pub fn has_tree(&self, commit: &str) -> bool {
+        self.trees.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|(of, _)| of == commit)
+    }
+
+    fn read_tree(&self, commit: &str) -> Result<Tree, MirrorError> {
         let repo = self.repo()?;
         let tree = find(&repo, commit)?;
         let odb = repo.odb()?;
@@ -164,13 +161,18 @@ impl Mirror {
     }
 
     pub fn blob(&self, blob: BlobId) -> Result<Vec<u8>, MirrorError> {
-        Ok(self.repo()?.find_blob(Oid::from_bytes(&blob.0)?)?.content().to_vec())
+        let pool = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let pooled = pool().pop();
+        let repo = pooled.map_or_else(|| self.repo(), Ok)?;
+        let bytes = repo.find_blob(Oid::from_bytes(&blob.0)?)?.content().to_vec();
+        pool().push(repo);
+        Ok(bytes)
     }
 
     /// The ignore rules of the commit.
     pub fn ignored(&self, commit: &str) -> Result<Ignored, MirrorError> {
         let mut rules = Vec::new();
-        for (path, file) in self.tree(commit)? {
+        for (path, file) in self.tree(commit)?.iter() {
             if path.file_name().is_some_and(|name| name.as_bytes() == b".gitignore") {
                 let dir = Path::new("/").join(path.parent().unwrap_or_else(RemotePath::root).to_os_string());
                 let mut builder = GitignoreBuilder::new(&dir);
@@ -219,4 +221,18 @@ fn blob_id(oid: Oid) -> BlobId {
 /// The name that git gives to this content.
 pub fn hash(content: &[u8]) -> Result<BlobId, MirrorError> {
     Ok(blob_id(Oid::hash_object(ObjectType::Blob, content)?))
+}
+
+/// A repository with one file, `a.php`, and its commit.
+#[cfg(test)]
+pub(crate) fn sample(content: &[u8]) -> (tempfile::TempDir, Mirror, String) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let repo = Repository::init_bare(dir.path()).expect("made");
+    let mut tree = repo.treebuilder(None).expect("begun");
+    tree.insert("a.php", repo.blob(content).expect("written"), 0o100_644).expect("added");
+    let tree = repo.find_tree(tree.write().expect("written")).expect("there");
+    let who = git2::Signature::now("x", "x@x").expect("valid");
+    let commit = repo.commit(None, &who, &who, "all", &tree, &[]).expect("committed").to_string();
+    let mirror = Mirror::local(dir.path().to_owned());
+    (dir, mirror, commit)
 }

@@ -1,13 +1,9 @@
 //! What is uncommitted, by looking: the server's files against the commit that the environment runs.
 //!
-//! A file whose size differs has changed. One whose size is the same is read and hashed once per version; what was seen
-//! equal is remembered until its version moves. Reading is asked of the caller, who knows where bytes come from.
+//! A file whose size differs has changed. One whose size is the same is read and hashed, unless it is proved to be what was
+//! committed. Reading and proofs are asked of the caller, who knows where bytes come from.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
-
-use crate::attr::{Attr, BlobId, FileKind, Version};
+use crate::attr::{Attr, BlobId, FileKind};
 use crate::mirror::{Change, Committed, Mirror, MirrorError, count_lines, hash};
 use crate::path::RemotePath;
 
@@ -76,30 +72,12 @@ pub struct Found {
     pub attr: Attr,
 }
 
-/// Hashes that were made, by path and version.
-#[derive(Default)]
-pub struct Hashes(Mutex<HashMap<RemotePath, (Version, BlobId)>>);
-
-impl Hashes {
-    fn get(&self, path: &RemotePath, version: Version) -> Option<BlobId> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(path).filter(|(at, _)| *at == version).map(|(_, blob)| *blob)
-    }
-
-    /// Whether this version was hashed.
-    pub fn knows(&self, path: &RemotePath, version: Version) -> bool {
-        self.get(path, version).is_some()
-    }
-
-    pub fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    fn put(&self, path: &RemotePath, version: Version, blob: BlobId, now: SystemTime) {
-        if !version.is_racy(now) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), (version, blob));
-        }
-    }
+/// What need not be read again.
+pub struct Known<'a> {
+    /// The committed content that this version is proved to be.
+    pub blob: &'a dyn Fn(&Found) -> Option<BlobId>,
+    /// It was read, and is that.
+    pub note: &'a dyn Fn(&Found, BlobId),
 }
 
 /// Bytes of a file, or text of a link.
@@ -110,12 +88,11 @@ pub fn compute(
     mirror: &Mirror,
     commit: &str,
     found: &[Found],
-    hashes: &Hashes,
-    now: SystemTime,
+    known: &Known<'_>,
     read: Read<'_>,
 ) -> Result<Pending, PendingError> {
     mirror.ensure(commit)?;
-    let mut committed = mirror.tree(commit)?;
+    let mut committed = mirror.tree(commit)?.as_ref().clone();
     let rules = mirror.ignored(commit)?;
     let (mut changes, mut files, mut ignored) = (Vec::new(), Vec::new(), Vec::new());
     for object in found {
@@ -128,7 +105,7 @@ pub fn compute(
                 changes.push(Change { path: object.path.clone(), now: Some((content, mode)) });
             }
             Some(base) => {
-                if let Some(content) = changed(&base, object, mode, hashes, now, read)? {
+                if let Some(content) = changed(&base, object, mode, known, read)? {
                     files.push((object.path.clone(), 'M', mirror.blob(base.blob)?));
                     changes.push(Change { path: object.path.clone(), now: Some((content, mode)) });
                 }
@@ -167,18 +144,18 @@ fn changed(
     base: &Committed,
     object: &Found,
     mode: u32,
-    hashes: &Hashes,
-    now: SystemTime,
+    known: &Known<'_>,
     read: Read<'_>,
 ) -> Result<Option<Vec<u8>>, PendingError> {
-    let version = object.attr.version();
     let same_mode = base.mode == mode;
-    if same_mode && base.size == version.size && hashes.get(&object.path, version) == Some(base.blob) {
+    if same_mode && base.size == object.attr.size && (known.blob)(object) == Some(base.blob) {
         return Ok(None);
     }
     let content = read(object).map_err(PendingError::Server)?;
     let blob = hash(&content)?;
-    hashes.put(&object.path, version, blob, now);
+    if blob == base.blob && object.attr.is_file() {
+        (known.note)(object, blob);
+    }
     Ok((!same_mode || blob != base.blob).then_some(content))
 }
 

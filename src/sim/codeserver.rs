@@ -3,16 +3,14 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
 use std::sync::Arc;
 
 use russh::server::Msg;
 use russh::{Channel, ChannelReadHalf, ChannelWriteHalf};
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::state::Shared;
-use super::{ENVIRONMENTS, site};
+use super::{ENVIRONMENTS, exec, site};
 use crate::control::{ConnectionMode, EnvKind};
 
 /// Asked by git for every ref of a push; the marks are made by [`mark_modes`].
@@ -41,10 +39,7 @@ pub(super) fn serve(shared: Arc<Shared>, channel: Channel<Msg>, service: &str) {
                 }
             }
         }
-        // In this order, behind the last byte of the answer. The client may be gone already.
-        let _ = to.exit_status(code).await;
-        let _ = to.eof().await;
-        let _ = to.close().await;
+        exec::end(&to, code).await;
     });
 }
 
@@ -57,29 +52,7 @@ async fn run(
     mark_modes(shared)?;
     let mut command = Command::new("git");
     command.arg(service).arg(shared.repository());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-    let mut child = command.spawn()?;
-    let (Some(mut input), Some(mut output)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err(io::Error::other("no pipes"));
-    };
-    let mut reader = from.make_reader();
-    let mut writer = to.make_writer();
-    let up = async move {
-        // Git stops reading when it has what it needs.
-        let _ = tokio::io::copy(&mut reader, &mut input).await;
-        drop(input);
-        std::future::pending::<io::Result<()>>().await
-    };
-    let down = async {
-        tokio::io::copy(&mut output, &mut writer).await?;
-        writer.flush().await
-    };
-    tokio::select! {
-        done = down => done?,
-        done = up => done?,
-    }
-    let status = child.wait().await?;
-    Ok(u32::try_from(status.code().unwrap_or(1)).unwrap_or(1))
+    exec::run(command, from, to).await
 }
 
 /// One file per ref that must not be pushed to now.

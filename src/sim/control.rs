@@ -154,12 +154,12 @@ async fn key(State(shared): App, Json(body): Json<Value>) -> Answer {
 
 async fn reset(State(shared): App) -> Answer {
     shared.rounds().reset();
-    shared.lock().ssh_connections = 0;
+    shared.lock().sftp_sessions = 0;
     Ok(Json(json!({})))
 }
 
 async fn counters(State(shared): App) -> Answer {
-    let connections = shared.lock().ssh_connections;
+    let connections = shared.lock().sftp_sessions;
     let rounds = shared.rounds();
     Ok(Json(json!({ "requests": rounds.requests(), "rounds": rounds.deepest(), "connections": connections })))
 }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 /// Name, what it may be (the first is the default), what it does.
-const TABLE: [(&str, &[&str], &str); 14] = [
+const TABLE: [(&str, &[&str], &str); 15] = [
     ("rename", &["allow", "refuse", "refuse-directories", "refuse-replace"], "what SFTP renames are answered with"),
     ("extensions", &["on", "off"], "posix-rename, statvfs and limits, for connections made from now on"),
     ("second-connection", &["allow", "refuse"], "a second SFTP session beside a running one"),
     ("pages", &["full", "single"], "single: an answer to READDIR has one entry"),
     ("reads", &["full", "short"], "short: an answer to READ has 4 KiB at most"),
+    ("rsync", &["allow", "refuse"], "rsync over SSH, beside SFTP"),
     ("chmod", &["obey", "ignore"], "permissions set by the client"),
     ("ed25519-keys", &["refuse", "accept"], "user keys of that type"),
     ("diffstat", &["fresh", "stale"], "stale: frozen until somebody asks for the fresh one"),

@@ -7,6 +7,7 @@ mod api;
 mod codeserver;
 mod control;
 mod demo_site;
+mod exec;
 mod habits;
 mod link;
 mod rounds;

@@ -11,9 +11,9 @@ use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, Veri
 use russh::{Channel, ChannelId, Preferred};
 use tokio::net::TcpListener;
 
-use super::codeserver;
 use super::sftp::Sftp;
 use super::state::Shared;
+use super::{codeserver, exec};
 
 /// Bytes between our end of the link and the SSH server.
 const PIPE_BYTES: usize = 1024 * 1024;
@@ -51,11 +51,15 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
             }
         };
         let _ = client.set_nodelay(true);
-        shared.lock().ssh_connections += 1;
         tokio::spawn(async move {
             let (near, far) = tokio::io::duplex(PIPE_BYTES);
-            let login =
-                Login { shared: shared.clone(), environment: None, code_server: false, channels: HashMap::new() };
+            let login = Login {
+                shared: shared.clone(),
+                environment: None,
+                code_server: false,
+                runs_program: false,
+                channels: HashMap::new(),
+            };
             let session = tokio::spawn(async move {
                 match russh::server::run_stream(config, far, login).await {
                     Ok(session) => session.await,
@@ -75,6 +79,8 @@ struct Login {
     environment: Option<String>,
     /// Logged in to the code server, which speaks git and nothing else.
     code_server: bool,
+    /// A program runs instead of SFTP.
+    runs_program: bool,
     channels: HashMap<ChannelId, Channel<Msg>>,
 }
 
@@ -131,18 +137,28 @@ impl Handler for Login {
     }
 
     async fn channel_eof(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
-        // Git says that it has sent everything and waits for the rest of the answer.
-        if self.code_server { Ok(()) } else { session.close(channel) }
+        // Git and rsync say that they have sent everything and wait for the rest of the answer.
+        if self.runs_program { Ok(()) } else { session.close(channel) }
     }
 
-    /// `git-upload-pack '~/repository.git'` and its counterpart: the code server.
+    /// `git-upload-pack '~/repository.git'` and its counterpart: the code server. On an environment: rsync.
     async fn exec_request(&mut self, id: ChannelId, data: &[u8], session: &mut Session) -> Result<(), Self::Error> {
         let line = String::from_utf8_lossy(data).into_owned();
+        if let Some(env) = self.environment.clone()
+            && let Some(words) = exec::rsync_words(&line).filter(|_| self.shared.habit_is("rsync", "allow"))
+            && let Some(channel) = self.channels.remove(&id)
+        {
+            self.runs_program = true;
+            session.channel_success(id)?;
+            exec::serve_rsync(self.shared.home(&env), channel, words);
+            return Ok(());
+        }
         let service = line.split_whitespace().next().unwrap_or_default().to_owned();
         let known = matches!(service.as_str(), "git-upload-pack" | "git-receive-pack");
         let (true, true, Some(channel)) = (self.code_server, known, self.channels.remove(&id)) else {
             return session.channel_failure(id);
         };
+        self.runs_program = true;
         session.channel_success(id)?;
         codeserver::serve(self.shared.clone(), channel, &service);
         Ok(())
@@ -154,6 +170,7 @@ impl Handler for Login {
         };
         match Sftp::start(self.shared.clone(), &env) {
             Some(sftp) => {
+                self.shared.lock().sftp_sessions += 1;
                 session.channel_success(id)?;
                 let limits = russh_sftp::server::Config { max_client_packet_len: 512 * 1024 };
                 russh_sftp::server::run_with_config(channel.into_stream(), sftp, limits).await;

@@ -38,7 +38,7 @@ pub(super) struct State {
     /// API sessions that are accepted.
     pub(super) sessions: Vec<String>,
     pub(super) workflows: Vec<Workflow>,
-    pub(super) ssh_connections: u64,
+    pub(super) sftp_sessions: u64,
     pub(super) ssh_port: u16,
     /// Calls of the API so far.
     pub(super) api_calls: u64,
@@ -115,7 +115,7 @@ impl Shared {
                 authorized: vec![authorized],
                 sessions: Vec::new(),
                 workflows: Vec::new(),
-                ssh_connections: 0,
+                sftp_sessions: 0,
                 ssh_port: 0,
                 api_calls: 0,
             }),

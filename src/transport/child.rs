@@ -69,14 +69,30 @@ pub(super) fn connect(
 
 /// What git is to run for SSH with these settings, quoted for the shell that it uses. Not the host name: git's own.
 pub fn git_ssh_command(endpoint: &Endpoint) -> String {
+    let mut other_host = endpoint.clone();
+    other_host.explicit.host_name = None;
+    quoted(&batch_command(&other_host))
+}
+
+/// What another program (rsync) is to run to reach the same server, port and user included. Not the host name.
+pub fn ssh_command(endpoint: &Endpoint) -> String {
+    let mut command = batch_command(endpoint);
+    command.arg("-p").arg(endpoint.port.to_string()).arg("-l").arg(&endpoint.user);
+    quoted(&command)
+}
+
+/// Asks nobody, and takes old servers.
+fn batch_command(endpoint: &Endpoint) -> Command {
     let mut command = Command::new(endpoint.ssh_command.as_deref().unwrap_or("ssh"));
     option(&mut command, "BatchMode=yes");
     option(&mut command, "ConnectTimeout=15");
     option(&mut command, "HostKeyAlgorithms=+ssh-rsa");
     option(&mut command, "PubkeyAcceptedAlgorithms=+ssh-rsa");
-    let mut other_host = endpoint.clone();
-    other_host.explicit.host_name = None;
-    explicit_options(&mut command, &other_host);
+    explicit_options(&mut command, endpoint);
+    command
+}
+
+fn quoted(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let quoted = words.map(|word| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''")));
     quoted.collect::<Vec<_>>().join(" ")

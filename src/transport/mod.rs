@@ -17,7 +17,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-pub use child::{exec, git_ssh_command};
+pub use child::{exec, git_ssh_command, ssh_command};
 pub use endpoint::{Endpoint, SshOverrides};
 pub use error::TransportError;
 pub use known_hosts::{HostKeyPolicy, KnownHosts, Verdict};

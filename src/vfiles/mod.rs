@@ -2,10 +2,12 @@
 //! out; bytes go in, a [`Command`] comes out. Who asks and what is done about a command is `fs`' business.
 
 mod hydration;
+mod origin;
 mod render;
 mod status;
 
 pub use hydration::Hydration;
+pub use origin::Origin;
 pub use render::render;
 pub use status::{Connection, LinkStatus, Status, Write};
 

@@ -133,7 +133,10 @@ fn status_text(status: &Status) -> String {
         put("reminder", &reminder);
     }
     put("sent", &format!("{} file(s), {}", status.sent_files, bytes(status.sent_bytes)));
-    put("fetched", &bytes(status.fetched_bytes));
+    put("fetched", &format!("{} files, {}", status.fetched_files, bytes(status.fetched_bytes)));
+    if let Some(origin) = &status.origin {
+        put("repository", &line(&origin.text()));
+    }
     put("cached", &format!("{}, {} names", bytes(status.cached_bytes), status.inodes));
     put("on-disk", &format!("{}, {} blocks read from there", bytes(status.disk_bytes), status.disk_hits));
     if let Some((at, error)) = &status.last_error {
@@ -187,7 +190,7 @@ fn status_json(status: &Status) -> serde_json::Value {
     };
     let belief = &status.belief;
     let link = &status.link;
-    json!({
+    let mut out = json!({
         "source": status.source,
         "state_dir": status.state_dir,
         "environment": belief.environment,
@@ -244,6 +247,7 @@ fn status_json(status: &Status) -> serde_json::Value {
         })),
         "sent_files": status.sent_files,
         "sent_bytes": status.sent_bytes,
+        "fetched_files": status.fetched_files,
         "fetched_bytes": status.fetched_bytes,
         "cached_bytes": status.cached_bytes,
         "hydration": super::hydration::json(&status.hydration),
@@ -253,7 +257,9 @@ fn status_json(status: &Status) -> serde_json::Value {
         "last_error": status.last_error.as_ref().map(|(at, error)| json!({
             "time": format_rfc3339_seconds(*at).to_string(), "message": error,
         })),
-    })
+    });
+    out["repository"] = json!(status.origin.as_ref().map(super::Origin::json));
+    out
 }
 
 /// Lines as `git status --porcelain` has them, each list with its source and age above it. What a look at the files
@@ -527,7 +533,9 @@ mod tests {
             connection_changes: vec!["2026-01-02T03:04:05Z home was /a, is /b".into()],
             sent_files: 1,
             sent_bytes: 12_345,
+            fetched_files: 0,
             fetched_bytes: 0,
+            origin: Some(super::super::Origin { files: 900, proved: 850, attested: 850, ..Default::default() }),
             cached_bytes: 0,
             hydration: crate::vfiles::Hydration::default(),
             disk_bytes: 0,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::Hydration;
+use super::{Hydration, Origin};
 use crate::env::{Belief, Committed};
 use crate::pending::Pending;
 
@@ -82,7 +82,10 @@ pub struct Status {
     pub connection_changes: Vec<String>,
     pub sent_files: u64,
     pub sent_bytes: u64,
+    pub fetched_files: u64,
     pub fetched_bytes: u64,
+    /// What comes from the repository; `None`: there is none.
+    pub origin: Option<Origin>,
     pub cached_bytes: u64,
     /// File content on the local disk.
     pub hydration: Hydration,

@@ -16,6 +16,7 @@ mod mount;
 mod offline;
 mod pending;
 mod platform;
+mod provenance;
 mod requests;
 mod rescue;
 mod round_trips;

@@ -430,6 +430,7 @@ fn build(home: &Path, state: &Path, args: &[&'static str], faults: &Arc<Faults>,
         sync: false,
         layout: Layout::Plain,
         mirror: None,
+        attest: None,
         kept: None,
         connection: Connection::default(),
     };

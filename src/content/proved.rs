@@ -1,0 +1,143 @@
+//! Content from the repository, and the look at the server that tells whether that was right.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use super::attest::Attested;
+use super::provenance::Proof;
+use super::{Content, Inner, ProofFigures, Proofs};
+use crate::attr::{BlobId, ContentId, Version};
+use crate::cache::{BLOCK_BYTES, BlockKey};
+use crate::path::RemotePath;
+use crate::remote::{Class, ErrorKind};
+
+type Listener = Arc<dyn Fn() + Send + Sync>;
+
+/// Who wants to know that proofs were wrong.
+#[derive(Default)]
+pub(super) struct OnMismatch(Mutex<Option<Listener>>);
+
+/// Larger files (bytes) are not compared with the server: a sample must not cost what it saves.
+const MAX_AUDIT_BYTES: u64 = 256 * 1024;
+
+/// What is called by path and version, since nothing better is known.
+pub(super) fn remote_id(path: &RemotePath, version: Version) -> ContentId {
+    ContentId::Remote(path.clone(), version)
+}
+
+impl Content {
+    /// The committed object that this version is proved to be.
+    pub fn proved(&self, path: &RemotePath, version: Version) -> Option<BlobId> {
+        self.0.proofs.as_ref()?.of(path, version)
+    }
+
+    /// Whoever read this version in full has hashed it.
+    pub fn verified(&self, path: &RemotePath, version: Version, blob: BlobId) {
+        if let Some(proofs) = self.0.proofs.as_ref().filter(|_| !version.is_racy(self.0.clock.wall())) {
+            proofs.verified(path, version, blob);
+        }
+    }
+
+    /// Takes over what the server says of its files.
+    pub fn take_attested(&self, said: &[Attested], now: SystemTime) -> u64 {
+        self.0.proofs.as_ref().map_or(0, |proofs| proofs.attest(said, now))
+    }
+
+    /// Nothing that was proved counts any more.
+    pub fn forget_proofs(&self) {
+        if let Some(proofs) = &self.0.proofs {
+            proofs.forget();
+        }
+    }
+
+    pub fn proofs(&self) -> Option<&Proofs> {
+        self.0.proofs.as_deref()
+    }
+
+    pub fn proof_figures(&self) -> Option<ProofFigures> {
+        self.0.proofs.as_ref().map(|proofs| proofs.figures())
+    }
+
+    /// `listener` is told when something that was given out turns out to be wrong: what the kernel has of it must go.
+    pub fn on_mismatch(&self, listener: impl Fn() + Send + Sync + 'static) {
+        *self.0.mismatch.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(listener));
+    }
+}
+
+impl Inner {
+    /// What the content is called: by what it is where that is proved.
+    pub(super) fn content_id(&self, path: &RemotePath, version: Version) -> ContentId {
+        let proved = self.proofs.as_ref().and_then(|proofs| proofs.of(path, version));
+        proved.map_or_else(|| remote_id(path, version), ContentId::Blob)
+    }
+
+    /// One block of a proved object; the others of it come into memory, too.
+    pub(super) fn from_repository(
+        self: &Arc<Self>,
+        path: &RemotePath,
+        version: Version,
+        blob: BlobId,
+        index: u64,
+    ) -> Option<Arc<[u8]>> {
+        let proofs = self.proofs.as_ref()?;
+        let bytes = proofs.bytes(path, version, blob)?;
+        let mut wanted = None;
+        for (at, chunk) in (0..).zip(bytes.chunks(BLOCK_BYTES as usize)) {
+            let block: Arc<[u8]> = chunk.into();
+            self.memory.insert(BlockKey { content: ContentId::Blob(blob), index: at }, block.clone());
+            if at == index {
+                wanted = Some(block);
+            }
+        }
+        if version.size <= MAX_AUDIT_BYTES && proofs.audit_due() {
+            self.audit(path, version, bytes);
+        }
+        wanted
+    }
+
+    /// Behind the reader's back: does the server have the same?
+    fn audit(self: &Arc<Self>, path: &RemotePath, version: Version, given: Vec<u8>) {
+        let (inner, at) = (self.clone(), path.clone());
+        self.remote.fetch_async(path.clone(), version, 0..version.size, Class::Background, move |found| match found {
+            Ok(bytes) if bytes == given => log::debug!("{at}: the server has what the repository has"),
+            Ok(_) => inner.was_wrong(&at),
+            // Another version by now, or the link is away: says nothing about this one.
+            Err(error) if matches!(error.kind, ErrorKind::Changed { .. }) || error.kind.is_loss() => {}
+            Err(error) => log::debug!("{at}: could not be compared: {error}"),
+        });
+    }
+
+    fn was_wrong(&self, path: &RemotePath) {
+        if let Some(proofs) = &self.proofs {
+            proofs.turn_off(path);
+        }
+        let listener = self.mismatch.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(listener) = listener {
+            // Whoever is told may ask the server: not on the thread that reads its answers.
+            blocking::unblock(move || listener()).detach();
+        }
+    }
+
+    /// These bytes came from the server. What they are called from here on: by what they are, if they are the committed object.
+    pub(super) fn read_in_full(&self, path: &RemotePath, version: Version, bytes: &[u8]) -> ContentId {
+        let whole = bytes.len() as u64 == version.size;
+        let proofs = self.proofs.as_ref().filter(|_| whole);
+        let verified = proofs.and_then(|proofs| proofs.verify(path, version, bytes));
+        verified.map_or_else(|| remote_id(path, version), ContentId::Blob)
+    }
+}
+
+impl Content {
+    /// What an earlier mount had proved.
+    pub fn carry_proofs(&self, text: &str) {
+        if let Some(proofs) = &self.0.proofs {
+            proofs.carry(text.lines().filter_map(Proof::parse));
+        }
+    }
+
+    /// What is proved, if that changed since it was asked for: one line each.
+    pub fn changed_proofs(&self) -> Option<String> {
+        let changed = self.0.proofs.as_ref()?.take_changed()?;
+        Some(changed.iter().filter_map(|(path, proof)| proof.line(path)).collect())
+    }
+}

@@ -1,0 +1,104 @@
+//! Fetching, by the `git` program. One fetch at a time in a directory, whichever process asks: a mount that ended leaves its
+//! git running for a moment, and a git that was killed leaves locks that would keep every later one out.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{Mirror, MirrorError};
+
+/// How long a fetch may take, and how long it waits for another one.
+const FETCH_LIMIT: Duration = Duration::from_secs(120);
+/// Commits of each branch and tag that are fetched: what runs is the last one. Where it is not among them (somebody has just
+/// pushed more), that many are.
+pub(super) const DEPTHS: [u32; 2] = [1, 50];
+
+impl Mirror {
+    /// Waits for other fetches, and clears away what dead ones left.
+    pub(super) fn lock_dir(&self) -> Result<File, MirrorError> {
+        drop(self.repo()?);
+        let path = self.config.dir.join("fetching");
+        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        let until = Instant::now() + FETCH_LIMIT;
+        while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != rustix::io::Errno::WOULDBLOCK || Instant::now() > until {
+                return Err(io::Error::from(error).into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        remove_locks(&self.config.dir, 0)?;
+        Ok(file)
+    }
+
+    pub(super) fn fetch(&self, depth: u32, lock: &File) -> Result<(), MirrorError> {
+        let failed = |detail: String| MirrorError::Fetch { url: self.config.url.clone(), detail };
+        drop(self.repo()?);
+        let mut command = Command::new("git");
+        command.arg("--git-dir").arg(&self.config.dir);
+        command.args(["-c", "gc.auto=0", "fetch", "--quiet", "--prune", "--no-write-fetch-head"]);
+        command.arg(format!("--depth={depth}")).arg("--");
+        command.arg(&self.config.url).args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]);
+        command.env("GIT_SSH_COMMAND", &self.config.ssh_command).env("GIT_TERMINAL_PROMPT", "0").current_dir("/");
+        // Git does not read it, and holds the lock with it for as long as it lives, longer than we if need be.
+        command.stdin(lock.try_clone()?).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|e| failed(format!("git: {e}")))?;
+        let until = Instant::now() + FETCH_LIMIT;
+        loop {
+            match child.try_wait().map_err(|e| failed(e.to_string()))? {
+                Some(status) if status.success() => return Ok(()),
+                Some(_) => {
+                    let mut said = String::new();
+                    if let Some(mut errors) = child.stderr.take() {
+                        // What it managed to say is all there is.
+                        let _ = io::Read::read_to_string(&mut errors, &mut said);
+                    }
+                    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("git failed");
+                    return Err(failed(last.to_owned()));
+                }
+                None if Instant::now() > until => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Err(failed(format!("not done within {} s", FETCH_LIMIT.as_secs())));
+                }
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+}
+
+/// Locks of git: at the top, and beside the refs. Whoever made them is gone.
+fn remove_locks(dir: &Path, depth: u32) -> io::Result<()> {
+    for entry in fs::read_dir(dir)?.flatten() {
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        if kind.is_file() && path.extension().is_some_and(|ext| ext == "lock") {
+            log::info!("{}: left by a git that was killed; it goes", path.display());
+            fs::remove_file(path)?;
+        } else if kind.is_dir() && (depth > 0 || entry.file_name() == "refs") && depth < 8 {
+            remove_locks(&path, depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_of_dead_gits_go_and_one_fetches_at_a_time() {
+        let (dir, mirror, _) = super::super::sample(b"x");
+        fs::create_dir_all(dir.path().join("refs/heads")).expect("made");
+        let left = ["shallow.lock", "packed-refs.lock", "refs/heads/master.lock"].map(|name| dir.path().join(name));
+        left.iter().for_each(|path| fs::write(path, "").expect("written"));
+        let lock = mirror.lock_dir().expect("free");
+        assert!(left.iter().all(|path| !path.exists()));
+        let other = File::open(dir.path().join("fetching")).expect("there");
+        assert!(flock(&other, FlockOperation::NonBlockingLockExclusive).is_err());
+        drop(lock);
+        assert!(flock(&other, FlockOperation::NonBlockingLockExclusive).is_ok());
+    }
+}
