@@ -156,6 +156,11 @@ impl Env {
         lock(&self.0.belief).clone()
     }
 
+    /// Nobody can change the code here, short of a push or a deploy. Asked for every name that is shown.
+    pub fn is_frozen(&self) -> bool {
+        lock(&self.0.belief).is_frozen()
+    }
+
     /// The mount is being used.
     pub fn touch(&self) {
         let was_idle = {

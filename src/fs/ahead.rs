@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use super::{Fs, lock};
-use crate::inode::Ino;
+use crate::inode::{Ino, ROOT};
 use crate::remote::Class;
 
 /// Directories being listed ahead at a time. Each is about four requests (open, two reads, close) one or two of which are on
@@ -75,6 +75,15 @@ impl Fs {
             queue.waiting.extend(due);
         }
         self.list_ahead();
+    }
+
+    /// The tree that an earlier mount knew is renewed as this one begins: whoever mounts wants to look, and by then most of it
+    /// is there.
+    pub(super) fn renew_from_the_start(&self) {
+        if self.0.table.is_complete(ROOT) && self.is_due(ROOT) && !self.is_offline() {
+            drop(self.start_listing(ROOT, Class::Background));
+            self.renew_below(ROOT);
+        }
     }
 
     /// Never listed by this mount, or so long ago that a caller would have to wait for it.

@@ -66,9 +66,7 @@ impl Fs {
     /// How long answers about this object hold.
     pub(super) fn freshness(&self, ino: Ino) -> Duration {
         match self.0.table.area(ino) {
-            Some(Area::Code) if self.0.config.layout == Layout::Pantheon && self.0.env.belief().is_frozen() => {
-                FROZEN_FRESH
-            }
+            Some(Area::Code) if self.0.config.layout == Layout::Pantheon && self.0.env.is_frozen() => FROZEN_FRESH,
             _ => self.0.config.fresh,
         }
     }

@@ -28,7 +28,8 @@ pub struct Table {
 
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) nodes: HashMap<Ino, Node>,
+    /// Looked at many times for every name that is shown: a fast hash.
+    pub(super) nodes: HashMap<Ino, Node, foldhash::fast::RandomState>,
     /// Directories that the server has otherwise than the snapshot.
     pub(super) unsaved: HashSet<Ino>,
 }

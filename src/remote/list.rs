@@ -11,9 +11,10 @@ use crate::clock::Deadline;
 use crate::path::{Name, RemotePath};
 use crate::sftp::{Class, NameEntry, Reply, Request, StatusCode};
 
-/// READDIRs under way at a time for one directory: the second finds the end of most directories.
+/// READDIRs under way at a time for one directory: the second finds the end of most directories, and more of them would be
+/// most of what a walk asks of the server.
 const FIRST_READS: usize = 2;
-/// For directories that turn out to be long.
+/// For directories that turn out to be long: twice as many after each page, up to this.
 const MAX_READS: usize = 16;
 /// Entries of one directory: more is refused instead of filling the memory. The platform stops at 200,000.
 const MAX_ENTRIES: usize = 1_000_000;
@@ -142,7 +143,9 @@ impl Listing {
         }
         match (progress.end, &progress.failure) {
             (None, None) => {
-                let more = (MAX_READS - progress.under_way.len().min(MAX_READS)).min(2);
+                let wanted = FIRST_READS.saturating_mul(1 << (progress.pages - 1).min(8)).min(MAX_READS);
+                let wanted = if progress.pages == 1 { 1 } else { wanted };
+                let more = wanted.saturating_sub(progress.under_way.len());
                 drop(progress);
                 self.read(more);
             }

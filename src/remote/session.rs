@@ -118,11 +118,7 @@ impl Inner {
             }
         };
         let engine = Engine::start(transport, Config { timeout: self.config.timeout }, deadline, closed)?;
-        let home = match engine.call(
-            Request::RealPath { path: self.wire(&RemotePath::root()) },
-            Class::Interactive,
-            deadline,
-        )? {
+        let home = match engine.first_call(Request::RealPath { path: self.wire(&RemotePath::root()) }, deadline)? {
             Reply::Names(names) if names.len() == 1 => names.into_iter().next().map(|n| n.name).unwrap_or_default(),
             Reply::Status { code, message } => return Err(ErrorKind::from_status(code, message)),
             _ => return Err(ErrorKind::unexpected()),

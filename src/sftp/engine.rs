@@ -124,16 +124,21 @@ impl Engine {
             .name("sftp-io".into())
             .spawn(move || closed(worker.run()))
             .map_err(|e| SftpError::Lost(e.to_string()))?;
-        let engine = Self { shared };
-        engine.learn_limits(deadline);
-        Ok(engine)
+        Ok(Self { shared })
     }
 
-    fn learn_limits(&self, deadline: Deadline) {
-        if !self.capabilities().limits {
-            return;
+    /// Makes the first call, and learns the server's limits beside it: both cost one round trip.
+    pub fn first_call(&self, request: Request, deadline: Deadline) -> Result<Reply, SftpError> {
+        let limits = self.capabilities().limits.then(|| self.send(Request::limits(), Class::Interactive));
+        let answer = self.call(request, Class::Interactive, deadline);
+        if let Some(limits) = limits {
+            self.take_limits(limits.wait(deadline));
         }
-        if let Ok(Reply::Extended(reply)) = self.call(Request::limits(), Class::Interactive, deadline)
+        answer
+    }
+
+    fn take_limits(&self, reply: Result<Reply, SftpError>) {
+        if let Ok(Reply::Extended(reply)) = reply
             && let Ok(capabilities) = self.capabilities().with_limits(&reply)
         {
             *lock(&self.shared.capabilities) = capabilities;
