@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use super::args;
 use super::exit::{CliResult, Exit, Failure};
-use super::mount;
 use super::options::Options;
 use super::plan::{self, Plan};
 use super::prompt::Terminal;
 use super::report::Said;
 use super::source::Source;
 use super::surroundings::Surroundings;
+use super::{awake, mount};
 use crate::attr::Area;
 use crate::fs::Layout;
 use crate::gate::Gate;
@@ -47,6 +47,11 @@ fn walk(args: &args::Doctor, steps: &mut Steps) -> CliResult<()> {
         steps.note("login", &format!("credentials from: {from}"))?;
     }
     let plan = steps.value("platform", plan::make(&source, &options, &around), describe_platform)?;
+    if let Some(waker) = &plan.waker
+        && !answers(&plan)
+    {
+        steps.step("sleep", awake::visit(waker, || answers(&plan)))?;
+    }
     let addresses =
         steps.value("dns", resolve(&plan), |found| format!("{} is {}", plan.endpoint.address, found[0].ip()))?;
     let stream = steps.value("port", reach(&plan, &addresses), |(_, at)| format!("{at} answers"))?;
@@ -86,6 +91,12 @@ impl Steps {
             }
         }
     }
+}
+
+/// Whether SSH is there at all; a sleeping environment may have none.
+fn answers(plan: &Plan) -> bool {
+    let reached = resolve(plan).and_then(|addresses| reach(plan, &addresses));
+    reached.and_then(|(stream, _)| banner(plan, stream)).is_ok()
 }
 
 /// What the server calls itself.

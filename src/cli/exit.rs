@@ -14,7 +14,7 @@ pub(super) enum Exit {
     Failed = 1,
     /// Wrong arguments, unknown option.
     Usage = 2,
-    /// No such site or environment.
+    /// No such site or environment, or one that is not there to be mounted: not created yet, frozen.
     NoSuchSite = 3,
     /// Not logged in to the platform, or the token was refused.
     NotLoggedIn = 4,
@@ -142,7 +142,11 @@ impl From<ControlError> for Failure {
             | ControlError::TokenRefused { .. }
             | ControlError::Unauthorized { .. }
             | ControlError::Forbidden { .. } => Exit::NotLoggedIn,
-            ControlError::NoSuchSite { .. } | ControlError::NoSuchEnvironment { .. } => Exit::NoSuchSite,
+            ControlError::NoSuchSite { .. }
+            | ControlError::NoSuchEnvironment { .. }
+            | ControlError::Frozen { .. }
+            | ControlError::NotInitialized { .. } => Exit::NoSuchSite,
+            ControlError::Unhealthy { .. } => Exit::Unreachable,
             ControlError::NotFound { .. }
             | ControlError::Status { .. }
             | ControlError::Malformed { .. }

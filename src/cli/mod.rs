@@ -3,6 +3,7 @@
 
 mod account;
 mod args;
+mod awake;
 mod commands;
 mod daemon;
 #[cfg(feature = "sim")]

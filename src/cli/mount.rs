@@ -13,9 +13,9 @@ use super::plan::{self, Plan};
 use super::prompt::Terminal;
 use super::source::Source;
 use super::surroundings::Surroundings;
-use super::{daemon, logging, mountpoint};
+use super::{awake, daemon, logging, mountpoint};
 use crate::attr::{Area, Attr, FileKind};
-use crate::clock::{Clock, Deadline};
+use crate::clock::Clock;
 use crate::env::Env;
 use crate::fs::{Fs, FsConfig, Layout, Wait};
 use crate::fuse::{self, MountConfig, Mounted};
@@ -23,7 +23,7 @@ use crate::gate::{Gate, Verdict};
 use crate::mirror::Mirror;
 use crate::path::RemotePath;
 use crate::remote::{ErrorKind, Link, Remote, RemoteConfig, RemoteError};
-use crate::transport::{self, Prompt as _, Transport, TransportError};
+use crate::transport::{self, Prompt as _, Transport};
 use crate::write::{Journal, Kept};
 
 /// How often the wait for the end looks at signals.
@@ -251,34 +251,40 @@ struct First {
 fn contact(plan: &Plan, options: &Options, terminal: &Arc<Terminal>, cache_dir: &Path) -> CliResult<First> {
     let known = Fs::knows_a_tree(cache_dir);
     let limit = if known { CONNECT_LIMIT.min(options.timeout) } else { CONNECT_LIMIT };
-    let first = match transport::connect(&plan.endpoint, terminal.as_ref(), Deadline::after(limit)) {
-        Err(error) if known && is_passing(&error) => {
+    match connect_within(limit, plan, options, terminal) {
+        Ok((remote, root)) => Ok(First { remote, root: Some(root) }),
+        // The next try may find it otherwise, without anybody doing anything.
+        Err(failure) if known && failure.exit == Exit::Unreachable => {
             let failed = |e: RemoteError| Failure::new(Exit::Failed, e.to_string());
-            let remote = Remote::start_offline(remote_config(plan, options, terminal), error.to_string());
-            return Ok(First { remote: remote.map_err(failed)?, root: None });
+            let remote = Remote::start_offline(remote_config(plan, options, terminal), failure.message);
+            Ok(First { remote: remote.map_err(failed)?, root: None })
         }
-        other => other?,
-    };
-    let (remote, root) = begin(plan, options, terminal, first)?;
-    Ok(First { remote, root: Some(root) })
-}
-
-/// Whether the next try may find it otherwise, without anybody doing anything.
-fn is_passing(error: &TransportError) -> bool {
-    use TransportError as E;
-    matches!(error, E::NoSuchHost { .. } | E::Unreachable { .. } | E::Timeout { .. } | E::Io { .. })
+        Err(failure) => Err(failure),
+    }
 }
 
 fn remote_config(plan: &Plan, options: &Options, terminal: &Arc<Terminal>) -> RemoteConfig {
     let (endpoint, asked) = (plan.endpoint.clone(), terminal.clone());
     let dial = move |deadline| transport::connect(&endpoint, asked.as_ref(), deadline);
-    RemoteConfig { dial: Box::new(dial), base: plan.base.clone(), timeout: options.timeout }
+    let config = RemoteConfig::new(Box::new(dial), plan.base.clone(), options.timeout);
+    RemoteConfig { rouse: awake::rouse(plan), ..config }
 }
 
 /// Connects with the person at hand, and makes sure that what is to be mounted is there.
 pub(super) fn connect(plan: &Plan, options: &Options, terminal: &Arc<Terminal>) -> CliResult<(Remote, Attr)> {
-    let first = transport::connect(&plan.endpoint, terminal.as_ref(), Deadline::after(CONNECT_LIMIT))?;
-    begin(plan, options, terminal, first)
+    connect_within(CONNECT_LIMIT, plan, options, terminal)
+}
+
+fn connect_within(
+    limit: Duration,
+    plan: &Plan,
+    options: &Options,
+    terminal: &Arc<Terminal>,
+) -> CliResult<(Remote, Attr)> {
+    awake::rousing(plan, limit, |deadline| {
+        let first = transport::connect(&plan.endpoint, terminal.as_ref(), deadline)?;
+        begin(plan, options, terminal, first)
+    })
 }
 
 fn begin(

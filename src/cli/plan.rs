@@ -1,10 +1,12 @@
 //! From a source and options to everything a mount needs: endpoint, API, directories.
 
+use std::sync::Arc;
+
 use super::exit::{CliResult, Exit, Failure};
 use super::options::Options;
 use super::source::{SftpUrl, Source, is_uuid};
 use super::surroundings::Surroundings;
-use crate::control::{Control, ControlError, Environment};
+use crate::control::{Control, ControlError, EnvKind, Environment, WakeConfig, Waker};
 use crate::env::EnvConfig;
 use crate::fs::{AttestConfig, Layout};
 use crate::mirror::MirrorConfig;
@@ -29,6 +31,16 @@ pub(super) struct Plan {
     pub(super) mirror: Option<MirrorConfig>,
     /// Where the server can be asked for checksums.
     pub(super) attest: Option<AttestConfig>,
+    /// Wakes the environment; `None` for a plain server, and where the site's name is not known.
+    pub(super) waker: Option<Arc<Waker>>,
+}
+
+/// A site as far as it is known without connecting.
+struct Known {
+    id: String,
+    /// `None`: mounted by its UUID, and nobody to ask for the name.
+    name: Option<String>,
+    environment: Option<Environment>,
 }
 
 /// Port of the platform's SFTP.
@@ -91,6 +103,7 @@ fn plain(source: &Source, url: &SftpUrl, options: &Options, given: &SshOverrides
         connection,
         mirror: None,
         attest: None,
+        waker: None,
     })
 }
 
@@ -104,24 +117,19 @@ fn pantheon(
     let control = Control::new(around.control.clone())?;
     let known = if is_uuid(site) {
         // Host and user follow from the UUID: without a login only the mode stays unknown.
-        let asked = if control.can_log_in() { ask(&control, site, env).map(Some) } else { Ok(None) };
-        match asked {
-            Err(error) if error.is_passing() => {
+        let nothing = Known { id: site.to_owned(), name: None, environment: None };
+        match control.can_log_in().then(|| ask(&control, site, env)) {
+            Some(Err(error)) if error.is_passing() => {
                 log::warn!("{error}; mounting without it");
-                (site.to_owned(), None)
+                nothing
             }
-            asked => (site.to_owned(), asked?),
+            asked => asked.unwrap_or(Ok(nothing))?,
         }
     } else {
         by_name(&control, (site, env), around)?
     };
-    let (id, initial) = known;
-    if let Some(environment) = &initial
-        && environment.initialized == Some(false)
-    {
-        let text = format!("{source}: this environment has not been created yet; deploy to it first");
-        return Err(Failure::new(Exit::NoSuchSite, text));
-    }
+    let waker = waker(&known, env, around)?;
+    let Known { id, environment: initial, .. } = known;
     let (host, user) = match &around.ssh_host {
         Some(host) => (host.clone(), format!("appserver.{env}.{id}")),
         None => (format!("appserver.{env}.{id}.drush.in"), format!("{env}.{id}")),
@@ -168,33 +176,45 @@ fn pantheon(
         connection,
         mirror: Some(mirror),
         attest: Some(attest),
+        waker,
     })
 }
 
+/// Where the environment answers the web. Whoever leads SSH elsewhere (a simulator) says where that is, too: nobody else's
+/// site is to be visited.
+fn waker(known: &Known, env: &str, around: &Surroundings) -> CliResult<Option<Arc<Waker>>> {
+    let Some(site) = known.name.clone() else { return Ok(None) };
+    if around.ssh_host.is_some() && around.wake_url.is_none() {
+        return Ok(None);
+    }
+    let told = known.environment.as_ref();
+    let config = WakeConfig {
+        site,
+        env: env.to_owned(),
+        dns_zone: told.and_then(|environment| environment.dns_zone.clone()),
+        url: around.wake_url.clone(),
+        lock: told.and_then(|environment| environment.lock.clone()),
+    };
+    Ok(Some(Arc::new(Waker::new(config)?)))
+}
+
 /// The id of a site and how the environment stands. A site that was seen before is mounted without the API, too.
-fn by_name(
-    control: &Control,
-    (site, env): (&str, &str),
-    around: &Surroundings,
-) -> CliResult<(String, Option<Environment>)> {
+fn by_name(control: &Control, (site, env): (&str, &str), around: &Surroundings) -> CliResult<Known> {
     let known = around.sites.id_of(site);
     let id = match control.site_id(site) {
         Ok(id) => id,
-        Err(error) => return without_api(error, known),
+        Err(error) => return without_api(error, site, known),
     };
     around.sites.remember(site, &id);
-    match ask(control, &id, env) {
-        Ok(environment) => Ok((id, Some(environment))),
-        Err(error) => without_api(error, known),
-    }
+    ask(control, &id, env).or_else(|error| without_api(error, site, known))
 }
 
-fn without_api(error: ControlError, known: Option<String>) -> CliResult<(String, Option<Environment>)> {
+fn without_api(error: ControlError, site: &str, known: Option<String>) -> CliResult<Known> {
     let excused = error.is_passing() || matches!(error, ControlError::NotLoggedIn);
     match known.filter(|_| excused) {
         Some(id) => {
             log::warn!("{error}; the site is known from before: mounting without the platform's API");
-            Ok((id, None))
+            Ok(Known { id, name: Some(site.to_owned()), environment: None })
         }
         None => Err(error.into()),
     }
@@ -211,14 +231,22 @@ fn git_author() -> Option<(String, String)> {
 }
 
 /// The site must be in a state to be mounted.
-fn ask(control: &Control, id: &str, env: &str) -> Result<Environment, ControlError> {
-    if control.site(id)?.frozen {
-        return Err(ControlError::Forbidden {
-            what: id.to_owned(),
-            message: "the site is frozen; unfreeze it in the dashboard".into(),
-        });
+fn ask(control: &Control, id: &str, env: &str) -> Result<Known, ControlError> {
+    let site = control.site(id)?;
+    let name = Some(site.name).filter(|name| !name.is_empty());
+    let called = name.clone().unwrap_or_else(|| id.to_owned());
+    if site.frozen {
+        return Err(ControlError::Frozen { name: called });
     }
-    control.environment(id, env)
+    let environment = control.environment(id, env)?;
+    let initialized = match environment.initialized {
+        None if !EnvKind::of(env).takes_code() => control.is_initialized(id, env)?,
+        told => told,
+    };
+    if initialized == Some(false) {
+        return Err(ControlError::NotInitialized { name: format!("{called}.{env}") });
+    }
+    Ok(Known { id: id.to_owned(), name, environment: Some(environment) })
 }
 
 fn connection(endpoint: &Endpoint, path: String, git_url: Option<String>) -> Connection {

@@ -18,6 +18,8 @@ pub(super) struct Surroundings {
     pub(super) control: ControlConfig,
     /// `TERMINUS_SSH_HOST`: one host for all sites.
     pub(super) ssh_host: Option<String>,
+    /// `PANTHEONFS_WAKE_URL`: where a simulator answers the health checks of its environments.
+    pub(super) wake_url: Option<String>,
     pub(super) sites: Sites,
     state_root: PathBuf,
     cache_root: PathBuf,
@@ -68,6 +70,7 @@ impl Surroundings {
             agent: path("SSH_AUTH_SOCK"),
             control,
             ssh_host: text("TERMINUS_SSH_HOST"),
+            wake_url: text("PANTHEONFS_WAKE_URL"),
             state_root,
             cache_root: root("XDG_CACHE_HOME", ".cache").ok_or_else(homeless)?,
             home,

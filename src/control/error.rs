@@ -22,6 +22,16 @@ pub enum ControlError {
     NoSuchSite { name: String, message: String },
     #[error("{name}: the site has no such environment{}; it has dev, test, live and its multidevs", said(.message))]
     NoSuchEnvironment { name: String, message: String },
+    #[error(
+        "{name}: the platform has put the site to rest (frozen); wake it in the dashboard (Unfreeze site), then mount again"
+    )]
+    Frozen { name: String },
+    #[error(
+        "{name}: this environment has not been created yet; deploy to it first (dashboard, or `terminus env:deploy`)"
+    )]
+    NotInitialized { name: String },
+    #[error("{domain}: the environment does not answer its health check ({detail}); look at it in a browser")]
+    Unhealthy { domain: String, detail: String },
     #[error("{what}: the API answered {status}: {message}; try again later")]
     Status { what: String, status: u16, message: String },
     #[error("{what}: the API's answer makes no sense ({detail}); try again, and report it if it stays so")]

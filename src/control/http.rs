@@ -9,7 +9,7 @@ use ureq::http::{Request, StatusCode, Uri};
 use super::routes::Routes;
 use super::{ControlConfig, ControlError};
 
-const USER_AGENT: &str = concat!("pantheonfs/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!("pantheonfs/", env!("CARGO_PKG_VERSION"));
 /// Largest answer that is read (bytes): an environment with thousands of pending files is about 1 MB.
 const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 /// Longest error text of the API that is passed on (characters).
@@ -99,7 +99,7 @@ fn refusal(what: &str, status: StatusCode, message: &str) -> ControlError {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

@@ -6,6 +6,7 @@ mod http;
 mod login;
 mod model;
 mod routes;
+mod wake;
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -15,14 +16,17 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 pub use error::ControlError;
-pub use model::{Commit, ConnectionMode, Diffstat, EnvKind, Environment, FileDiff, Outcome, Profile, Site, Workflow};
+pub use model::{
+    Commit, ConnectionMode, Diffstat, EnvKind, Environment, FileDiff, Lock, Outcome, Profile, Site, Workflow,
+};
+pub use wake::{WakeConfig, Waker};
 
 use http::Http;
 use login::Login;
 use routes::{Call, Routes};
 
-/// Where the API is and how to log in.
-#[derive(Debug, Clone, Default)]
+/// Where the API is and how to log in. Not `Debug`: it holds the token.
+#[derive(Clone, Default)]
 pub struct ControlConfig {
     /// `https`, or `http` for a simulator on this machine.
     pub protocol: Option<String>,
@@ -144,6 +148,12 @@ impl Control {
             Err(ControlError::NotFound { message, .. }) => Err(missing(message)),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether Test or Live has anything in it yet; `None`: not told. Only these can be without.
+    pub fn is_initialized(&self, site: &str, env: &str) -> Answer<Option<bool>> {
+        let path = format!("sites/{}/environments/{}/settings", http::segment(site), http::segment(env));
+        Ok(model::truthy(self.get(path)?.get("is_initialized")))
     }
 
     /// What the platform believes to be uncommitted; it may be stale.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::ControlError;
 
@@ -75,6 +76,23 @@ pub struct Environment {
     pub diffstat: Diffstat,
     /// `None`: not told.
     pub initialized: Option<bool>,
+    /// Domain below which the platform serves it.
+    pub dns_zone: Option<String>,
+    /// The password that visitors of the web site need; no lock on the code.
+    pub lock: Option<Lock>,
+}
+
+/// See [`Environment::lock`]. Shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Lock {
+    pub(super) user: String,
+    pub(super) password: Zeroizing<String>,
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lock(…)")
+    }
 }
 
 /// What the platform says about one uncommitted path.
@@ -142,7 +160,7 @@ fn optional(value: &Value, field: &str) -> String {
 }
 
 /// PHP and JSON disagree about what is true.
-fn truthy(value: Option<&Value>) -> Option<bool> {
+pub(super) fn truthy(value: Option<&Value>) -> Option<bool> {
     match value? {
         Value::Bool(b) => Some(*b),
         Value::Number(n) => Some(n.as_f64() != Some(0.0)),
@@ -191,8 +209,19 @@ impl Environment {
             mode: if sftp { ConnectionMode::Sftp } else { ConnectionMode::Git },
             target_commit: value.get("target_commit").and_then(Value::as_str).map(str::to_owned),
             diffstat: value.get("diffstat").map(Diffstat::from_json).unwrap_or_default(),
-            initialized: truthy(value.get("is_initialized")),
+            // The public API has its own word for it.
+            initialized: truthy(value.get("is_initialized").or_else(|| value.get("initialized"))),
+            dns_zone: Some(optional(value, "dns_zone")).filter(|zone| !zone.is_empty()),
+            lock: Lock::from_json(value.get("lock")),
         })
+    }
+}
+
+impl Lock {
+    fn from_json(value: Option<&Value>) -> Option<Self> {
+        let value = value.filter(|lock| truthy(lock.get("locked")).unwrap_or(false))?;
+        let password = Zeroizing::new(optional(value, "password"));
+        Some(Self { user: optional(value, "username"), password })
     }
 }
 

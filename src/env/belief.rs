@@ -117,7 +117,9 @@ mod tests {
     use super::*;
 
     fn environment(mode: ConnectionMode, commit: &str) -> Environment {
-        Environment { mode, target_commit: Some(commit.into()), diffstat: Diffstat::default(), initialized: None }
+        let target_commit = Some(commit.into());
+        let diffstat = Diffstat::default();
+        Environment { mode, target_commit, diffstat, initialized: None, dns_zone: None, lock: None }
     }
 
     #[test]

@@ -12,8 +12,10 @@ mod handles;
 mod list;
 mod names;
 mod rename;
+mod senses;
 mod session;
 mod store;
+mod supervise;
 
 use std::fs::File;
 use std::ops::Range;
@@ -21,8 +23,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use error::{ErrorKind, RemoteError};
+pub use senses::{Machine, Senses};
 pub use session::{Dial, Link};
 pub use store::{Base, Store};
+pub use supervise::{Life, Rouse};
 
 pub use crate::sftp::{Capabilities, Class, StatVfs};
 
@@ -43,6 +47,17 @@ pub struct RemoteConfig {
     pub base: Vec<u8>,
     /// How long a call may take, and how long an answer may stay out before the connection counts as dead.
     pub timeout: Duration,
+    /// Wakes a server that may be asleep.
+    pub rouse: Option<Rouse>,
+    pub life: Life,
+    pub senses: Box<dyn Senses>,
+}
+
+impl RemoteConfig {
+    /// For a server that never sleeps, with the platform's limits on a connection, on this machine.
+    pub fn new(dial: Dial, base: Vec<u8>, timeout: Duration) -> Self {
+        Self { dial, base, timeout, rouse: None, life: Life::default(), senses: Box::<Machine>::default() }
+    }
 }
 
 /// Attributes to set. Size is not among them: content changes as a whole, by [`Remote::store`].

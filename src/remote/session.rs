@@ -1,11 +1,13 @@
-//! The connection: made, watched, made again. One supervisor thread per mount.
+//! The connection that there is now, and who waits for the next one. Made, watched and replaced in `supervise`.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Instant;
 
 use super::fetch::Readers;
 use super::handles::Handles;
 use super::rename::Rungs;
+use super::supervise;
 use super::{ErrorKind, RemoteConfig, RemoteResult, SessionInfo};
 use crate::clock::Deadline;
 use crate::path::RemotePath;
@@ -28,20 +30,26 @@ pub(super) struct Session {
     pub(super) handles: Handles,
     pub(super) readers: Readers,
     epoch: u64,
-    since: Instant,
+    pub(super) since: Instant,
     home: Vec<u8>,
+    /// Ended by us because of its age: what it was doing is done again.
+    retired: AtomicBool,
 }
 
 type Parked = Box<dyn FnOnce(Result<Arc<Session>, ErrorKind>) + Send>;
 
-struct State {
-    session: Option<Arc<Session>>,
+pub(super) struct State {
+    pub(super) session: Option<Arc<Session>>,
     down_since: Instant,
-    why: String,
+    pub(super) why: String,
     parked: Vec<(Deadline, Parked)>,
     /// The connection that was lost last had been of use.
-    served: bool,
-    closed: bool,
+    pub(super) served: bool,
+    pub(super) closed: bool,
+    /// Somebody wants something of a server to which there is no connection.
+    pub(super) wanted: bool,
+    /// The server is being woken: waiting for it is not hopeless.
+    pub(super) waking: bool,
     /// There has been no connection yet: nobody waits for the first one.
     offline: bool,
 }
@@ -54,22 +62,6 @@ pub(super) struct Inner {
     events: mpsc::Sender<()>,
 }
 
-/// Silence after which something is sent: the platform drops a connection after 10 minutes without traffic.
-const KEEPALIVE: Duration = Duration::from_secs(240);
-/// Age at which a connection is replaced: the platform ends it after 60 minutes, whatever is under way.
-const MAX_AGE: Duration = Duration::from_secs(55 * 60);
-/// Waits between attempts to connect.
-const BACKOFF: [Duration; 7] = [
-    Duration::from_millis(100),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(5),
-    Duration::from_secs(10),
-    Duration::from_secs(20),
-];
-/// How often the supervisor looks at age and silence.
-const TICK: Duration = Duration::from_secs(15);
 /// How often a call is made again after its connection was lost.
 pub(super) const MAX_TRIES: u32 = 3;
 
@@ -87,6 +79,8 @@ impl Inner {
             parked: Vec::new(),
             served: false,
             closed: false,
+            wanted: false,
+            waking: false,
             offline: first.is_err(),
         };
         let inner = Arc::new(Self {
@@ -100,16 +94,17 @@ impl Inner {
             inner.begin(first, 1)?;
         }
         let weak = Arc::downgrade(&inner);
-        std::thread::Builder::new().name("session".into()).spawn(move || supervise(&weak, &heard))?;
+        std::thread::Builder::new().name("session".into()).spawn(move || supervise::run(&weak, &heard))?;
         Ok(inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts SFTP on a fresh stream and learns where it leads.
-    fn begin(self: &Arc<Self>, transport: Box<dyn Transport>, epoch: u64) -> Result<(), ErrorKind> {
+    /// Starts SFTP on a fresh stream and learns where it leads. From then on it is the connection; one that there was before
+    /// goes on with what it was doing, and ends when its last call does.
+    pub(super) fn begin(self: &Arc<Self>, transport: Box<dyn Transport>, epoch: u64) -> Result<(), ErrorKind> {
         let deadline = Deadline::after(self.config.timeout);
         let weak = Arc::downgrade(self);
         let closed = move |error: crate::sftp::SftpError| {
@@ -131,17 +126,22 @@ impl Inner {
             epoch,
             since: Instant::now(),
             home,
+            retired: AtomicBool::new(false),
         });
-        let parked = {
+        let (before, parked) = {
             let mut state = self.lock();
             if state.closed {
                 return Ok(());
             }
-            state.session = Some(session.clone());
-            state.offline = false;
+            let before = state.session.replace(session.clone());
+            (state.offline, state.wanted) = (false, false);
             self.changed.notify_all();
-            std::mem::take(&mut state.parked)
+            (before, std::mem::take(&mut state.parked))
         };
+        // Outside of the lock: closing what it has open for reading submits requests.
+        if let Some(before) = before {
+            before.readers.clear();
+        }
         parked.into_iter().for_each(|(_, resume)| resume(Ok(session.clone())));
         Ok(())
     }
@@ -166,6 +166,29 @@ impl Inner {
         }
         // The supervisor is gone only when nobody needs it any more.
         let _ = self.events.send(());
+    }
+
+    /// From here on calls wait for the next connection; those under way go on. The last user of this one ends it.
+    pub(super) fn hold(&self, epoch: u64, why: &str) {
+        let mut state = self.lock();
+        if state.session.as_ref().is_some_and(|session| session.epoch == epoch) {
+            state.session = None;
+            state.down_since = Instant::now();
+            state.why = why.to_owned();
+            state.served = true;
+        }
+    }
+
+    /// The server is being woken, or no more.
+    pub(super) fn set_waking(&self, waking: bool) {
+        self.lock().waking = waking;
+    }
+
+    /// Somebody needs a connection. The first one to say so has the supervisor look at once, if the server may be asleep.
+    fn want(&self, state: &mut State) {
+        if !std::mem::replace(&mut state.wanted, true) && self.config.rouse.is_some() {
+            let _ = self.events.send(());
+        }
     }
 
     pub(super) fn link(&self) -> Link {
@@ -220,7 +243,7 @@ impl Inner {
 
     /// A caller that finds the link down for this long already is told at once instead of after another wait.
     fn is_hopeless(&self, state: &State) -> bool {
-        state.closed || state.offline || state.down_since.elapsed() > self.config.timeout
+        state.closed || (!state.waking && (state.offline || state.down_since.elapsed() > self.config.timeout))
     }
 
     /// The session, waiting for it to come back if need be.
@@ -230,6 +253,7 @@ impl Inner {
             if let Some(session) = &state.session {
                 return Ok(session.clone());
             }
+            self.want(&mut state);
             let left = deadline.remaining();
             if left.is_zero() || self.is_hopeless(&state) {
                 return Err(ErrorKind::Down(state.why.clone()));
@@ -249,6 +273,7 @@ impl Inner {
             drop(state);
             return then(Ok(session));
         }
+        self.want(&mut state);
         if deadline.is_over() || self.is_hopeless(&state) {
             let why = state.why.clone();
             drop(state);
@@ -258,7 +283,7 @@ impl Inner {
     }
 
     /// Answers for those who have waited long enough.
-    fn expire_parked(&self) {
+    pub(super) fn expire_parked(&self) {
         let (over, why) = {
             let mut state = self.lock();
             let hopeless = self.is_hopeless(&state);
@@ -278,13 +303,17 @@ impl Inner {
         path: &RemotePath,
         call: impl Fn(&Call) -> Result<T, ErrorKind>,
     ) -> RemoteResult<T> {
-        let deadline = Deadline::after(self.config.timeout);
+        let mut deadline = Deadline::after(self.config.timeout);
         let mut tries = 0;
         loop {
             tries += 1;
             let session = self.session(deadline).map_err(|kind| kind.at(op, path))?;
             let result = call(&Call { inner: self, session: &session, deadline, again: tries > 1 });
             match result {
+                // A planned end is nobody's failure: a long upload that it caught has not used up its time.
+                Err(kind) if kind.is_loss() && session.retired.swap(false, Ordering::Relaxed) => {
+                    deadline = Deadline::after(self.config.timeout);
+                }
                 Err(kind) if kind.is_loss() && tries < MAX_TRIES && !deadline.is_over() => {
                     self.lost(session.epoch, &kind.to_string());
                 }
@@ -298,6 +327,13 @@ impl Inner {
 impl Session {
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Ends it because of its age, with what it still has under way.
+    pub(super) fn retire(&self, why: &str) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.readers.clear();
+        self.engine.close(why);
     }
 
     /// Bytes to ask for in one READ.
@@ -326,79 +362,4 @@ pub(super) struct Call<'a> {
     pub(super) session: &'a Arc<Session>,
     pub(super) deadline: Deadline,
     pub(super) again: bool,
-}
-
-fn supervise(weak: &Weak<Inner>, heard: &mpsc::Receiver<()>) {
-    let (mut epoch, mut failures, mut began, mut just_lost) = (1, 0, Instant::now(), true);
-    let mut last_requests = (0, Instant::now());
-    loop {
-        let wait = {
-            let Some(inner) = weak.upgrade() else { return };
-            let mut state = inner.lock();
-            if state.closed {
-                return;
-            }
-            let (up, served) = (state.session.clone(), std::mem::take(&mut state.served));
-            drop(state);
-            match up {
-                Some(session) => {
-                    inner.tend(&session, &mut last_requests);
-                    TICK
-                }
-                // It came and went at once, and served nobody: such a server is not asked again in a hurry.
-                None if std::mem::take(&mut just_lost) && began.elapsed() < BACKOFF[1] && !served => {
-                    failures += 1;
-                    BACKOFF[(failures - 1).min(BACKOFF.len() - 1)]
-                }
-                None => {
-                    if served {
-                        failures = 0;
-                    }
-                    epoch += 1;
-                    match inner.reconnect(epoch) {
-                        Ok(()) => {
-                            last_requests = (0, Instant::now());
-                            began = Instant::now();
-                            just_lost = true;
-                            TICK
-                        }
-                        Err(why) => {
-                            log::info!("no connection: {why}");
-                            inner.lock().why = why;
-                            inner.expire_parked();
-                            failures += 1;
-                            BACKOFF[(failures - 1).min(BACKOFF.len() - 1)]
-                        }
-                    }
-                }
-            }
-        };
-        // Woken early by a loss; a back-off is sat out, because the server may be drowning.
-        match heard.recv_timeout(wait) {
-            Ok(()) | Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => return,
-        }
-        while heard.try_recv().is_ok() {}
-    }
-}
-
-impl Inner {
-    fn reconnect(self: &Arc<Self>, epoch: u64) -> Result<(), String> {
-        let transport = (self.config.dial)(Deadline::after(self.config.timeout)).map_err(|e| e.to_string())?;
-        self.begin(transport, epoch).map_err(|e| e.to_string())
-    }
-
-    /// Keeps the connection alive, and ends it before the platform does.
-    fn tend(&self, session: &Arc<Session>, last: &mut (u64, Instant)) {
-        if session.since.elapsed() > MAX_AGE && session.engine.backlog() == 0 {
-            self.lost(session.epoch, "replaced before the platform's 60-minute limit");
-            return;
-        }
-        let requests = session.engine.counters().requests;
-        if requests != last.0 {
-            *last = (requests, Instant::now());
-        } else if last.1.elapsed() > KEEPALIVE {
-            session.engine.submit(Request::RealPath { path: b".".to_vec() }, Class::Background, |_| {});
-        }
-    }
 }

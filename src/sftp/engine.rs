@@ -196,10 +196,10 @@ impl Engine {
         self.send(request, class).wait(deadline)
     }
 
-    /// Requests queued or under way.
-    pub fn backlog(&self) -> usize {
-        let queues = lock(&self.shared.queues);
-        queues.interactive.len() + queues.background.len()
+    /// Ends the connection now: what is queued or under way fails with the reason.
+    pub fn close(&self, why: &str) {
+        lock(&self.shared.queues).closed.get_or_insert(SftpError::Lost(why.to_owned()));
+        self.wake();
     }
 
     fn wake(&self) {

@@ -9,9 +9,11 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::state::{EMAIL, Shared, random_hex};
+use super::state::{EMAIL, LOCK, Shared, random_hex};
 use super::{ENVIRONMENTS, site, workflows};
 use crate::control::{ConnectionMode, EnvKind};
 
@@ -23,7 +25,29 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
     let both = Router::new().nest("/api", common().merge(terminus())).nest("/v0", common().merge(v0()));
     let both = both.layer(middleware::from_fn_with_state(shared.clone(), moods));
     // Not part of the API: every site answers it.
-    both.route("/pantheon_healthcheck", get(|| async { "OK" })).with_state(shared)
+    both.route("/pantheon_healthcheck", get(health_check)).with_state(shared)
+}
+
+/// The web site's own answer, under its own name: `dev-sim-….pantheonsite.io`. It is what wakes the containers.
+async fn health_check(State(shared): App, headers: HeaderMap) -> Response {
+    let named = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let first = named("host").split('.').next().unwrap_or_default();
+    // Terminus asks by the name that the API told, which is an address here.
+    let ours = ENVIRONMENTS.iter().any(|env| first == format!("{env}-{}", shared.site_name)) || first == "127";
+    if !ours {
+        return (StatusCode::NOT_FOUND, "no such site").into_response();
+    }
+    if shared.habit_is("site", "frozen") {
+        let frozen = StatusCode::from_u16(530).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        return (frozen, "530 Site Frozen").into_response();
+    }
+    let proof = STANDARD.encode(format!("{}:{}", LOCK.0, LOCK.1));
+    if shared.habit_is("lock", "locked") && named("authorization") != format!("Basic {proof}") {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    // Answered a little before SFTP is there.
+    tokio::time::sleep(shared.visit() / 2).await;
+    ([("X-Pantheon-Styx-Hostname", "sim")], "OK").into_response()
 }
 
 fn common() -> Router<Arc<Shared>> {
@@ -161,6 +185,13 @@ fn is_initialized(shared: &Shared, env: &str) -> bool {
     EnvKind::of(env).takes_code() || !shared.habit_is("test-env", "missing")
 }
 
+fn lock(shared: &Shared) -> Value {
+    match shared.habit_is("lock", "locked") {
+        true => json!({ "locked": true, "username": LOCK.0, "password": LOCK.1 }),
+        false => json!({ "locked": false, "username": null, "password": null }),
+    }
+}
+
 fn environment_json(shared: &Shared, env: &str) -> std::io::Result<Value> {
     let mode = shared.lock().environments.get(env).map(|e| e.mode);
     let mut out = json!({
@@ -169,8 +200,7 @@ fn environment_json(shared: &Shared, env: &str) -> std::io::Result<Value> {
         "dns_zone": "pantheonsite.io",
         "target_ref": site::target_ref(env),
         "target_commit": site::head(shared, env)?,
-        "lock": { "locked": false, "username": null, "password": null },
-        "is_initialized": is_initialized(shared, env),
+        "lock": lock(shared),
         "php_version": "82",
         "randseed": "sim",
         "styx_cluster": "sim",

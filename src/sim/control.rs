@@ -101,7 +101,13 @@ async fn job(State(shared): App, Json(body): Json<Value>) -> Answer {
 
 async fn habit(State(shared): App, Json(body): Json<Value>) -> Answer {
     let (name, value) = (text(&body, "name")?, text(&body, "value")?);
-    shared.lock().habits.set(name, value).map_err(bad)?;
+    let mut state = shared.lock();
+    state.habits.set(name, value).map_err(bad)?;
+    // Whoever goes to sleep again was woken in vain.
+    if name == "sleep" {
+        state.woken = None;
+    }
+    drop(state);
     Ok(Json(json!({ "name": name, "value": value })))
 }
 

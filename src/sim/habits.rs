@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 /// Name, what it may be (the first is the default), what it does.
-const TABLE: [(&str, &[&str], &str); 15] = [
+const TABLE: [(&str, &[&str], &str); 17] = [
     ("rename", &["allow", "refuse", "refuse-directories", "refuse-replace"], "what SFTP renames are answered with"),
     ("extensions", &["on", "off"], "posix-rename, statvfs and limits, for connections made from now on"),
     ("second-connection", &["allow", "refuse"], "a second SFTP session beside a running one"),
@@ -23,6 +23,12 @@ const TABLE: [(&str, &[&str], &str); 15] = [
     ("workflow", &["succeed", "fail", "abort", "slow"], "how mode switches and commits end; slow: after 4 s"),
     ("build", &["none", "composer"], "composer: a build runs, and SFTP mode is refused meanwhile"),
     ("site", &["active", "frozen"], "frozen: the platform has put the site to rest"),
+    (
+        "sleep",
+        &["off", "closed", "sftp"],
+        "asleep until the health check is asked, and a second more; closed: connections end at once; sftp: the login works, SFTP does not",
+    ),
+    ("lock", &["open", "locked"], "locked: the web site asks for a password, the health check too"),
     ("test-env", &["created", "missing"], "missing: nothing was deployed to test and live yet"),
     ("host-key", &["ed25519", "rsa-sha1"], "only at the start: rsa-sha1 offers nothing but ssh-rsa"),
 ];

@@ -111,6 +111,7 @@ impl Sim {
             ("TERMINUS_PROTOCOL".into(), "http".into()),
             ("TERMINUS_HOST".into(), self.http.ip().to_string()),
             ("TERMINUS_PORT".into(), self.http.port().to_string()),
+            ("PANTHEONFS_WAKE_URL".into(), format!("http://{}", self.http)),
             ("TERMINUS_SSH_HOST".into(), self.ssh.ip().to_string()),
             ("TERMINUS_MACHINE_TOKEN".into(), self.shared.token.clone()),
             ("TERMINUS_CACHE_DIR".into(), text(&self.shared.root().join("terminus"))),

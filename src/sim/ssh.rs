@@ -50,6 +50,9 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
                 continue;
             }
         };
+        if shared.sleeps("closed") {
+            continue;
+        }
         let _ = client.set_nodelay(true);
         tokio::spawn(async move {
             let (near, far) = tokio::io::duplex(PIPE_BYTES);
@@ -168,6 +171,9 @@ impl Handler for Login {
         let (Some(env), Some(channel), "sftp") = (self.environment.clone(), self.channels.remove(&id), name) else {
             return session.channel_failure(id);
         };
+        if self.shared.sleeps("sftp") {
+            return session.channel_failure(id);
+        }
         match Sftp::start(self.shared.clone(), &env) {
             Some(sftp) => {
                 self.shared.lock().sftp_sessions += 1;

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use russh::keys::{PublicKey, PublicKeyBase64};
 use tempfile::TempDir;
@@ -40,6 +41,8 @@ pub(super) struct State {
     pub(super) workflows: Vec<Workflow>,
     pub(super) sftp_sessions: u64,
     pub(super) ssh_port: u16,
+    /// When the sleeping site will be awake.
+    pub(super) woken: Option<Instant>,
     /// Calls of the API so far.
     pub(super) api_calls: u64,
 }
@@ -54,6 +57,10 @@ pub(super) struct Environment {
     pub(super) stale_diffstat: Option<serde_json::Value>,
 }
 
+/// How long a container takes to wake up here; the platform's take up to 30 s.
+const WAKING: Duration = Duration::from_secs(1);
+/// Password of the locked web site.
+pub(super) const LOCK: (&str, &str) = ("visitor", "sim-lock");
 pub(super) const EMAIL: &str = "dev@sim.example";
 
 /// `n` random bytes as hexadecimal text.
@@ -117,6 +124,7 @@ impl Shared {
                 workflows: Vec::new(),
                 sftp_sessions: 0,
                 ssh_port: 0,
+                woken: None,
                 api_calls: 0,
             }),
             rounds: Mutex::default(),
@@ -193,6 +201,21 @@ impl Shared {
 
     pub(super) fn habit_is(&self, name: &str, value: &str) -> bool {
         self.lock().habits.is(name, value)
+    }
+
+    /// Whether the containers sleep, and this is how it shows.
+    pub(super) fn sleeps(&self, how: &str) -> bool {
+        let state = self.lock();
+        state.habits.is("sleep", how) && state.woken.is_none_or(|at| Instant::now() < at)
+    }
+
+    /// Somebody visits: it wakes up, and takes its time.
+    pub(super) fn visit(&self) -> Duration {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let asleep = !state.habits.is("sleep", "off");
+        let at = *state.woken.get_or_insert(if asleep { now + WAKING } else { now });
+        at.saturating_duration_since(now)
     }
 
     pub(super) fn rounds(&self) -> MutexGuard<'_, Rounds> {

@@ -153,9 +153,16 @@ fn frozen_sites_and_missing_environments_are_said_so() {
         post(&format!("{}/habit", sim.control()), &json!({ "name": name, "value": value }).to_string());
     };
     habit("test-env", "missing");
-    mount("test").fails(3, &["has not been created yet"]);
+    mount("test").fails(3, &["has not been created yet", "deploy to it first"]);
     habit("site", "frozen");
-    mount("dev").fails(4, &["frozen"]);
+    mount("dev").fails(3, &["frozen", "Unfreeze"]);
+    let ran = around.run(&["doctor", &format!("{}.dev", sim.site()), "-o", &sim.options()]);
+    assert_eq!(ran.code(), 3);
+    assert!(
+        ran.out().contains("platform: FAILED: sim-wordpress: the platform has put the site to rest"),
+        "{}",
+        ran.out()
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod common;
 
+mod asleep;
 mod cli;
 mod contract;
 mod crash;

@@ -403,7 +403,7 @@ fn build(home: &Path, state: &Path, args: &[&'static str], faults: &Arc<Faults>,
         Ok(Box::new(Faulty { inner, faults: plan.clone(), lost: false }))
     };
     let first = dial(Deadline::after(LIMIT)).expect("sftp-server starts");
-    let config = RemoteConfig { dial: Box::new(dial), base: Vec::new(), timeout: LIMIT };
+    let config = RemoteConfig::new(Box::new(dial), Vec::new(), LIMIT);
     let remote = Remote::start(config, first).expect("a session");
     let (gate, clock) = (Gate::new(), Clock::system());
     let env = EnvConfig {

@@ -26,6 +26,6 @@ pub fn start(home: &Path, args: &[&str]) -> Remote {
         transport::exec(program, &args)
     };
     let first = dial(Deadline::after(Duration::from_secs(5))).expect("sftp-server starts");
-    let config = RemoteConfig { dial: Box::new(dial), base: Vec::new(), timeout: Duration::from_secs(10) };
+    let config = RemoteConfig::new(Box::new(dial), Vec::new(), Duration::from_secs(10));
     Remote::start(config, first).expect("a session")
 }

@@ -1,0 +1,138 @@
+//! Waking an environment. Containers of the platform sleep when nobody visits them; SFTP to a sleeping one fails, and only a
+//! web request wakes it: the health check, which every environment answers under its platform domain.
+//!
+//! Not part of the API: no session goes there, and the answer is a status and a header, no JSON.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ureq::Agent;
+use ureq::http::{Request, Response, Uri};
+
+use super::http::{USER_AGENT, is_loopback, segment};
+use super::{ControlError, Lock};
+use crate::clock::Deadline;
+
+/// Which environment, and where it is knocked.
+#[derive(Debug, Clone, Default)]
+pub struct WakeConfig {
+    pub site: String,
+    pub env: String,
+    /// The domain of the platform; `None`: the one that nearly every site has.
+    pub dns_zone: Option<String>,
+    /// Of a simulator: everything goes there, with the name of the environment in the Host header.
+    pub url: Option<String>,
+    pub lock: Option<Lock>,
+}
+
+/// See the module header.
+pub struct Waker {
+    agent: Agent,
+    url: String,
+    domain: String,
+    lock: Option<Lock>,
+}
+
+const DNS_ZONE: &str = "pantheonsite.io";
+const PATH: &str = "pantheon_healthcheck";
+/// What only the platform says: a hotel's login page says 200, too.
+const HEADER: &str = "X-Pantheon-Styx-Hostname";
+/// How long one knock may take: the platform answers when the container is up, usually within 30 s.
+const KNOCK_LIMIT: Duration = Duration::from_secs(45);
+/// Pause before the next knock where the container is only starting.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Where the request gets nowhere, it is made this often, as Terminus does it.
+const MAX_LOST: u32 = 2;
+/// The platform's own code for a site that was put to rest.
+const FROZEN: u16 = 530;
+
+impl Waker {
+    pub fn new(config: WakeConfig) -> Result<Self, ControlError> {
+        let is_name = |zone: &&str| zone.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
+        let zone = config.dns_zone.as_deref().filter(is_name).unwrap_or(DNS_ZONE);
+        let domain = format!("{}-{}.{zone}", segment(&config.env), segment(&config.site));
+        let base = config.url.unwrap_or_else(|| format!("https://{domain}"));
+        let url = format!("{}/{PATH}", base.trim_end_matches('/'));
+        let insecure = || ControlError::Insecure { url: base.clone() };
+        let uri: Uri = url.parse().map_err(|_| insecure())?;
+        if uri.scheme_str() != Some("https") && !is_loopback(uri.host().unwrap_or_default()) {
+            return Err(insecure());
+        }
+        let agent = Agent::config_builder().http_status_as_error(false).max_redirects(0);
+        let agent = agent.max_redirects_will_error(false).user_agent(USER_AGENT).build().into();
+        Ok(Self { agent, url, domain, lock: config.lock })
+    }
+
+    /// The name under which the environment answers the web.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// Knocks until the environment answers, and says how long it took: one that was awake answers at once.
+    pub fn wake(&self, deadline: Deadline) -> Result<Duration, ControlError> {
+        let (began, mut lost, mut with_lock) = (Instant::now(), 0, false);
+        loop {
+            let last = match self.knock(deadline, with_lock) {
+                Ok(answer) => match answer.status().as_u16() {
+                    200 if answer.headers().contains_key(HEADER) => return Ok(began.elapsed()),
+                    200 => return Err(self.unhealthy("something else answers for the platform")),
+                    FROZEN => return Err(ControlError::Frozen { name: self.domain.clone() }),
+                    401 if self.lock.is_some() && !with_lock => {
+                        with_lock = true;
+                        continue;
+                    }
+                    401 => return Err(self.unhealthy("it is locked with a password that is not known here")),
+                    status @ (429 | 500..=599) => self.unhealthy(&format!("status {status}")),
+                    status => return Err(self.unhealthy(&format!("status {status}"))),
+                },
+                Err(detail) => {
+                    lost += 1;
+                    let unreachable = ControlError::Unreachable { host: self.domain.clone(), detail };
+                    if lost >= MAX_LOST {
+                        return Err(unreachable);
+                    }
+                    unreachable
+                }
+            };
+            if deadline.remaining() <= PAUSE {
+                return Err(last);
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn knock(&self, deadline: Deadline, with_lock: bool) -> Result<Response<ureq::Body>, String> {
+        let mut request = Request::builder().method("GET").uri(&self.url).header("Host", &self.domain);
+        if let Some(lock) = self.lock.as_ref().filter(|_| with_lock) {
+            let pair = STANDARD.encode(format!("{}:{}", lock.user, lock.password.as_str()));
+            request = request.header("Authorization", format!("Basic {pair}"));
+        }
+        let limit = deadline.remaining().clamp(Duration::from_millis(100), KNOCK_LIMIT);
+        let request = request.body(()).map_err(|e| e.to_string())?;
+        let request = self.agent.configure_request(request).timeout_global(Some(limit)).build();
+        self.agent.run(request).map_err(|e| e.to_string())
+    }
+
+    fn unhealthy(&self, detail: &str) -> ControlError {
+        ControlError::Unhealthy { domain: self.domain.clone(), detail: detail.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_is_the_platforms_and_plain_http_stays_here() {
+        let config = WakeConfig { site: "mysite".into(), env: "dev".into(), ..WakeConfig::default() };
+        let waker = Waker::new(config.clone()).expect("valid");
+        assert_eq!(waker.url, "https://dev-mysite.pantheonsite.io/pantheon_healthcheck");
+        let at = |url: &str| Waker::new(WakeConfig { url: Some(url.into()), ..config.clone() });
+        assert_eq!(at("http://127.0.0.1:80/").expect("here").url, "http://127.0.0.1:80/pantheon_healthcheck");
+        assert!(matches!(at("http://example.org"), Err(ControlError::Insecure { .. })));
+        assert!(matches!(at("no url"), Err(ControlError::Insecure { .. })));
+        let zone = WakeConfig { dns_zone: Some("evil.example/x".into()), ..config.clone() };
+        assert_eq!(Waker::new(zone).expect("valid").domain(), "dev-mysite.pantheonsite.io");
+    }
+}

@@ -1,0 +1,130 @@
+//! What happens to the machine while nobody looks: it sleeps, it moves to another network. Either can leave a connection that
+//! looks well and carries nothing, and either is a good moment to try again what failed a moment ago.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Notices; see the module header.
+pub trait Senses: Send + Sync {
+    /// What happened since it was asked last. `peer` is the server as far as it is known.
+    fn upset(&self, peer: Option<SocketAddr>) -> Option<String>;
+}
+
+/// The senses of a real machine.
+#[derive(Default)]
+pub struct Machine(Mutex<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    /// How long the machine has slept since it started.
+    slept: Option<Duration>,
+    peer: Option<SocketAddr>,
+    /// The addresses that packets to the peer and to anywhere would leave from.
+    sources: Option<Sources>,
+    /// There was no way to the peer.
+    gone: bool,
+}
+
+type Sources = [Option<IpAddr>; 3];
+
+/// The two clocks are not read at the same instant.
+const GRAIN: Duration = Duration::from_secs(1);
+
+impl Senses for Machine {
+    fn upset(&self, peer: Option<SocketAddr>) -> Option<String> {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.slept(time_asleep()).or_else(|| seen.moved(peer, sources(peer)))
+    }
+}
+
+impl Seen {
+    fn slept(&mut self, total: Duration) -> Option<String> {
+        let more = total.saturating_sub(self.slept.replace(total)?);
+        (more > GRAIN).then(|| format!("the machine slept for {} s", more.as_secs()))
+    }
+
+    /// A way that is gone says nothing: a connection outlives a moment without one. One that is back, or another, does.
+    fn moved(&mut self, peer: Option<SocketAddr>, now: Sources) -> Option<String> {
+        if now == Sources::default() {
+            self.gone = self.sources.is_some();
+            return None;
+        }
+        let before = self.sources.replace(now);
+        let same_peer = std::mem::replace(&mut self.peer, peer) == peer;
+        let was_gone = std::mem::take(&mut self.gone);
+        match before {
+            Some(_) if was_gone => Some("the network is back".into()),
+            Some(before) if before[1..] != now[1..] || (same_peer && before != now) => {
+                Some("the network changed".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The monotonic clock stands still while the machine sleeps, the other one does not.
+fn time_asleep() -> Duration {
+    let read = |id| Duration::try_from(clock_gettime(id)).unwrap_or_default();
+    read(ClockId::Boottime).saturating_sub(read(ClockId::Monotonic))
+}
+
+/// By the routing table alone: connecting a UDP socket sends nothing. The last two stand for "anywhere" (addresses that are
+/// reserved for documentation).
+fn sources(peer: Option<SocketAddr>) -> Sources {
+    let anywhere =
+        [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
+    let [v4, v6] = anywhere.map(|ip| source(SocketAddr::new(ip, 9)));
+    [peer.and_then(source), v4, v6]
+}
+
+fn source(to: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(to).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(last: u8) -> Sources {
+        let ip = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
+        [ip, ip, None]
+    }
+
+    #[test]
+    fn a_sleep_is_noticed_once() {
+        let mut seen = Seen::default();
+        let after = |secs| Duration::from_secs(secs);
+        assert_eq!(seen.slept(after(100)), None, "what was before us");
+        assert_eq!(seen.slept(after(100) + GRAIN / 2), None);
+        assert!(seen.slept(after(700)).is_some_and(|what| what.contains("599 s")));
+        assert_eq!(seen.slept(after(700)), None);
+    }
+
+    #[test]
+    fn another_way_out_and_one_that_is_back_are_noticed() {
+        let mut seen = Seen::default();
+        let peer = Some(SocketAddr::from(([127, 0, 0, 1], 22)));
+        assert_eq!(seen.moved(peer, Sources::default()), None, "no network from the start");
+        assert_eq!(seen.moved(peer, from(1)), None);
+        assert_eq!(seen.moved(peer, from(1)), None);
+        assert!(seen.moved(peer, from(2)).is_some());
+        assert_eq!(seen.moved(peer, Sources::default()), None, "gone");
+        assert!(seen.moved(peer, from(2)).is_some_and(|what| what.contains("back")));
+        let other = Some(SocketAddr::from(([127, 0, 0, 2], 22)));
+        let [_, v4, v6] = from(2);
+        assert_eq!(seen.moved(other, [None, v4, v6]), None, "another server has another way");
+    }
+
+    #[test]
+    fn a_machine_that_stays_has_nothing_to_say() {
+        let (machine, peer) = (Machine::default(), Some(SocketAddr::from(([127, 0, 0, 1], 22))));
+        assert!((0..5).all(|_| machine.upset(peer).is_none()));
+        assert_eq!(source(SocketAddr::from(([127, 0, 0, 1], 22))), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    }
+}

@@ -1,0 +1,163 @@
+//! Environments that sleep when nobody visits them: SFTP fails until the web site is visited.
+
+use std::fs;
+use std::process::Command;
+
+use pantheonfs::sim::{Sim, SimConfig};
+
+use crate::common::mounted::{Mounted, post};
+use crate::common::program::{Surroundings, is_mounted};
+use crate::common::{eventually, has_fuse, has_program, watch};
+
+/// A site that sleeps, and where to mount it.
+struct Bed {
+    sim: Sim,
+    around: Surroundings,
+    site: String,
+}
+
+impl Bed {
+    fn new(habits: &[(&str, &str)]) -> Self {
+        let habits = habits.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let sim = Sim::start(&SimConfig { habits, ..SimConfig::default() }).expect("the simulator starts");
+        let around = Surroundings::new().with(sim.env());
+        fs::create_dir(around.path("mnt")).expect("made");
+        Self { site: format!("{}.dev", sim.site()), sim, around }
+    }
+
+    fn habit(&self, name: &str, value: &str) {
+        post(&format!("{}/habit", self.sim.control()), &format!(r#"{{"name": "{name}", "value": "{value}"}}"#));
+    }
+
+    fn mount(&self) -> crate::common::program::Ran {
+        let mnt = self.around.path("mnt");
+        self.around.run(&["mount", "-v", &self.site, &mnt.to_string_lossy(), "-o", &self.sim.options()])
+    }
+
+    fn umount(&self) {
+        self.around.run(&["umount", &self.around.path("mnt").to_string_lossy()]).ok();
+        // The process has to end before the same environment can be mounted again.
+        let lock = self.around.state().join(format!("{}/lock", self.site));
+        eventually("the process has ended", || {
+            let lock = fs::File::open(&lock).expect("there");
+            rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+        });
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let mnt = self.around.path("mnt");
+        if is_mounted(&mnt) {
+            self.around.run(&["umount", "--force", &mnt.to_string_lossy()]);
+        }
+    }
+}
+
+#[test]
+fn a_sleeping_environment_is_woken_and_waited_for() {
+    if !has_fuse() {
+        return;
+    }
+    let _watch = watch();
+    for how in ["closed", "sftp"] {
+        let bed = Bed::new(&[("sleep", how)]);
+        let ran = bed.mount().ok();
+        assert!(ran.err().contains("may be asleep: waking it (dev-sim-wordpress.pantheonsite.io)"), "{}", ran.err());
+        assert!(fs::read(bed.around.path("mnt/index.php")).expect("read").starts_with(b"<?php"));
+        bed.umount();
+        // The first mount of one that is awake says nothing of it.
+        assert!(!bed.mount().ok().err().contains("asleep"));
+        bed.umount();
+        // A tree is known now, which is no reason to begin offline.
+        bed.habit("sleep", how);
+        let ran = bed.mount().ok();
+        assert!(ran.err().contains("waking it") && !ran.err().contains("offline"), "{}", ran.err());
+    }
+}
+
+#[test]
+fn who_waits_at_a_terminal_is_told() {
+    if !has_fuse() || !has_program("script") {
+        return;
+    }
+    let _watch = watch();
+    let bed = Bed::new(&[("sleep", "closed")]);
+    let mount = format!(
+        "{} mount {} {} -o {}",
+        env!("CARGO_BIN_EXE_pantheonfs"),
+        bed.site,
+        bed.around.path("mnt").display(),
+        bed.sim.options()
+    );
+    let mut script = Command::new("script");
+    script.args(["-qec", &mount, "/dev/null"]);
+    bed.around.dress(&mut script);
+    let output = script.output().expect("script runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("pantheonfs: sim-wordpress.dev does not answer and may be asleep: waking it"), "{said}");
+    assert!(said.contains("is mounted on"), "{said}");
+}
+
+#[test]
+fn one_that_falls_asleep_while_it_is_mounted_is_woken() {
+    let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5,fresh=1") else { return };
+    for how in ["closed", "sftp"] {
+        m.control("habit", &format!(r#"{{"name": "sleep", "value": "{how}"}}"#));
+        m.control("cut", "{}");
+        let name = format!("late-{how}.php");
+        fs::write(m.there(&name), "new").expect("made there");
+        eventually("what nobody knew is read", || fs::read(m.path(&name)).is_ok_and(|bytes| bytes == b"new"));
+        fs::write(m.path("index.php"), how).expect("saved");
+        assert_eq!(fs::read(m.on_server("index.php")).expect("there"), how.as_bytes());
+        m.control("habit", r#"{"name": "sleep", "value": "off"}"#);
+    }
+}
+
+#[test]
+fn a_locked_one_is_woken_with_the_password_that_the_platform_tells() {
+    if !has_fuse() {
+        return;
+    }
+    let _watch = watch();
+    let bed = Bed::new(&[("sleep", "closed"), ("lock", "locked")]);
+    let ran = bed.mount().ok();
+    assert!(ran.err().contains("waking it") && !ran.err().contains("sim-lock"), "{}", ran.err());
+}
+
+#[test]
+fn a_frozen_site_is_said_so_though_only_its_web_site_can_tell() {
+    if !has_fuse() {
+        return;
+    }
+    let _watch = watch();
+    let bed = Bed::new(&[]);
+    bed.mount().ok();
+    bed.umount();
+    for (name, value) in [("api", "error"), ("site", "frozen"), ("sleep", "closed")] {
+        bed.habit(name, value);
+    }
+    let ran = bed.mount();
+    assert_eq!(ran.code(), 3, "{}", ran.err());
+    assert!(ran.err().contains("put the site to rest (frozen)"), "{}", ran.err());
+}
+
+#[test]
+fn the_doctor_names_sleep_and_tells_it_from_a_blocked_port() {
+    if !has_fuse() {
+        return;
+    }
+    let bed = Bed::new(&[("sleep", "closed")]);
+    let doctor = |options: &str| bed.around.run(&["doctor", &bed.site, "-o", options]);
+    let said = doctor(&bed.sim.options()).ok().out();
+    assert!(said.contains("sleep: ok: it was asleep, and was woken by a visit to dev-sim-wordpress."), "{said}");
+    assert!(said.contains("all well"), "{said}");
+    assert!(!doctor(&bed.sim.options()).ok().out().contains("sleep:"), "awake now");
+    let elsewhere = bed.sim.options().replacen("Port=", "Port=1,comment=", 1);
+    let ran = doctor(&elsewhere);
+    assert_eq!(ran.code(), 6);
+    assert!(ran.out().contains("sleep: ok: not asleep: dev-sim-wordpress."), "{}", ran.out());
+    bed.habit("site", "frozen");
+    bed.habit("sleep", "closed");
+    assert_eq!(doctor(&bed.sim.options()).code(), 3);
+}
