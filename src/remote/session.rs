@@ -163,6 +163,8 @@ impl Inner {
         };
         if let Some(session) = gone {
             session.readers.clear();
+            // Who still waits for an answer over it waits in vain.
+            session.engine.close(why);
         }
         // The supervisor is gone only when nobody needs it any more.
         let _ = self.events.send(());

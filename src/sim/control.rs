@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::state::{Shared, random_hex};
+use super::state::{Environment, Shared, random_hex};
 use super::{site, workflows};
 use crate::control::ConnectionMode;
 
@@ -17,7 +17,7 @@ type App = State<Arc<Shared>>;
 type Answer = Result<Json<Value>, (StatusCode, String)>;
 
 /// Route and what it is for.
-const ROUTES: [(&str, &str); 13] = [
+const ROUTES: [(&str, &str); 14] = [
     (
         "POST /control/mode",
         r#"{"environment": "dev", "mode": "git"}: a teammate switches; git deletes what is uncommitted"#,
@@ -29,6 +29,7 @@ const ROUTES: [(&str, &str); 13] = [
     ("POST /control/rtt", r#"{"ms": 50}: the latency of the link"#),
     ("POST /control/cut", "{}: every SSH connection ends"),
     ("POST /control/stall", r#"{"stalled": true}: nothing passes, nobody is told"#),
+    ("POST /control/abandon", "{}: what is connected carries nothing any more, nobody is told; new connections work"),
     (
         "POST /control/migrate",
         r#"{"environment": "dev", "lose": true, "host_key": true}: the container moves; home and perhaps host key change, uncommitted work may be lost, connections end"#,
@@ -36,7 +37,10 @@ const ROUTES: [(&str, &str); 13] = [
     ("POST /control/expire", "{}: every API session ends"),
     ("POST /control/key", r#"{"key": "ssh-rsa AAAA…"}: another key may log in"#),
     ("POST /control/reset", "{}: the counters begin anew"),
-    ("GET /control/counters", "SFTP requests, rounds (with a latency) and connections"),
+    (
+        "GET /control/counters",
+        "SFTP requests, rounds (with a latency), connections, and sessions: now, and at once at most",
+    ),
 ];
 
 pub(super) fn routes(shared: Arc<Shared>) -> Router {
@@ -49,6 +53,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/control/rtt", post(rtt))
         .route("/control/cut", post(cut))
         .route("/control/stall", post(stall))
+        .route("/control/abandon", post(abandon))
         .route("/control/migrate", post(migrate))
         .route("/control/expire", post(expire))
         .route("/control/key", post(key))
@@ -123,6 +128,11 @@ async fn cut(State(shared): App) -> Answer {
     Ok(Json(json!({})))
 }
 
+async fn abandon(State(shared): App) -> Answer {
+    shared.link.abandon();
+    Ok(Json(json!({})))
+}
+
 async fn stall(State(shared): App, Json(body): Json<Value>) -> Answer {
     let stalled = body.get("stalled").and_then(Value::as_bool).ok_or_else(|| bad("\"stalled\": true or false"))?;
     shared.link.set_silent(stalled);
@@ -165,9 +175,19 @@ async fn reset(State(shared): App) -> Answer {
 }
 
 async fn counters(State(shared): App) -> Answer {
-    let connections = shared.lock().sftp_sessions;
+    let (connections, sessions, most) = {
+        let state = shared.lock();
+        let of = |count: fn(&Environment) -> u32| state.environments.values().map(count).sum::<u32>();
+        (state.sftp_sessions, of(|env| env.sessions), of(|env| env.most_sessions))
+    };
     let rounds = shared.rounds();
-    Ok(Json(json!({ "requests": rounds.requests(), "rounds": rounds.deepest(), "connections": connections })))
+    Ok(Json(json!({
+        "requests": rounds.requests(),
+        "rounds": rounds.deepest(),
+        "connections": connections,
+        "sessions": sessions,
+        "most_sessions": most,
+    })))
 }
 
 async fn diff(State(shared): App) -> Result<String, (StatusCode, String)> {

@@ -20,6 +20,9 @@ struct Inner {
     /// Per direction; 0: unlimited.
     bytes_per_second: AtomicU64,
     silent: AtomicBool,
+    /// Connections up to this number are silent for ever.
+    abandoned: AtomicU64,
+    joined: AtomicU64,
     cuts: watch::Sender<u64>,
 }
 
@@ -39,6 +42,8 @@ impl LinkConfig {
             rtt_micros: AtomicU64::new(0),
             bytes_per_second: AtomicU64::new(bytes_per_second),
             silent: AtomicBool::new(false),
+            abandoned: AtomicU64::new(0),
+            joined: AtomicU64::new(0),
             cuts,
         };
         let link = Self(Arc::new(inner));
@@ -59,13 +64,18 @@ impl LinkConfig {
         self.0.silent.store(silent, Ordering::Relaxed);
     }
 
+    /// What is connected now carries nothing any more, and nobody is told; what connects from now on does.
+    pub fn abandon(&self) {
+        self.0.abandoned.store(self.0.joined.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// Ends every connection.
     pub fn cut(&self) {
         self.0.cuts.send_modify(|n| *n += 1);
     }
 
-    fn silent(&self) -> bool {
-        self.0.silent.load(Ordering::Relaxed)
+    fn silent(&self, number: u64) -> bool {
+        self.0.silent.load(Ordering::Relaxed) || number <= self.0.abandoned.load(Ordering::Relaxed)
     }
 
     /// Carries bytes both ways until one side ends or the link is cut.
@@ -75,16 +85,17 @@ impl LinkConfig {
         B: AsyncRead + AsyncWrite + Send + 'static,
     {
         let mut cuts = self.0.cuts.subscribe();
+        let number = self.0.joined.fetch_add(1, Ordering::Relaxed) + 1;
         let (a_in, a_out) = tokio::io::split(a);
         let (b_in, b_out) = tokio::io::split(b);
         tokio::select! {
-            () = self.pump(a_in, b_out) => {}
-            () = self.pump(b_in, a_out) => {}
+            () = self.pump(number, a_in, b_out) => {}
+            () = self.pump(number, b_in, a_out) => {}
             _ = cuts.changed() => {}
         }
     }
 
-    async fn pump(&self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    async fn pump(&self, number: u64, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
         let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(MAX_CHUNKS);
         let take = async move {
             let mut free_at = Instant::now();
@@ -106,7 +117,7 @@ impl LinkConfig {
                 if due > Instant::now() + TIMER_GRAIN {
                     tokio::time::sleep_until(due.into()).await;
                 }
-                while self.silent() {
+                while self.silent(number) {
                     tokio::time::sleep(SILENT_TICK).await;
                 }
                 if to.write_all(&chunk).await.is_err() || to.flush().await.is_err() {

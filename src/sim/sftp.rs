@@ -94,6 +94,7 @@ impl Sftp {
                 return None;
             }
             env.sessions += 1;
+            env.most_sessions = env.most_sessions.max(env.sessions);
             (format!("/srv/bindings/{}", env.binding), extensions)
         };
         let home = shared.home(environment);

@@ -53,6 +53,8 @@ pub(super) struct Environment {
     pub(super) binding: String,
     /// SFTP sessions that run.
     pub(super) sessions: u32,
+    /// And how many ran at once at most.
+    pub(super) most_sessions: u32,
     /// The pending list as it was when it was last looked at closely.
     pub(super) stale_diffstat: Option<serde_json::Value>,
 }
@@ -106,7 +108,8 @@ impl Shared {
         let authorized = russh::keys::load_public_key(dir.path().join("identity.pub")).map_err(io::Error::other)?;
         let environments = ENVIRONMENTS.iter().map(|name| {
             let mode = if EnvKind::of(name).takes_code() { ConnectionMode::Sftp } else { ConnectionMode::Git };
-            let environment = Environment { mode, binding: random_hex(16)?, sessions: 0, stale_diffstat: None };
+            let environment =
+                Environment { mode, binding: random_hex(16)?, sessions: 0, most_sessions: 0, stale_diffstat: None };
             io::Result::Ok(((*name).to_owned(), environment))
         });
         let shared = Self {

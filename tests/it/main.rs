@@ -22,6 +22,7 @@ mod requests;
 mod rescue;
 mod round_trips;
 mod semantics;
+mod sessions;
 mod sftp_conformance;
 mod steps;
 mod tools;

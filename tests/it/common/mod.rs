@@ -6,6 +6,7 @@ pub mod meddler;
 pub mod mounted;
 pub mod program;
 pub mod server;
+pub mod sim_remote;
 pub mod sshd;
 
 use std::sync::mpsc;

@@ -1,0 +1,221 @@
+//! Connections that are replaced before the platform ends them, with readers and writers at work; and those of a machine that
+//! slept or moved.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pantheonfs::remote::{Life, Link, Remote, RemoteConfig, Senses};
+use pantheonfs::sim::SimConfig;
+
+use crate::common::sim_remote::SimRemote;
+use crate::common::{eventually, has_fuse, watch};
+
+/// An hour, for those who have no time.
+const LIFE: Life = Life { renew: Duration::from_millis(400), last: Duration::from_millis(600) };
+/// How long the work goes on.
+const WORK: Duration = Duration::from_secs(4);
+/// A pause that a person hardly notices.
+const PAUSE: Duration = Duration::from_millis(2500);
+
+fn with(second: &str, life: Life) -> SimRemote {
+    let habits = vec![("second-connection".to_owned(), second.to_owned())];
+    let config = SimConfig { habits, rtt: Duration::from_millis(2), ..SimConfig::default() };
+    SimRemote::with(&config, |config| RemoteConfig { life, ..config })
+}
+
+fn pattern(seed: u32, len: u32) -> Vec<u8> {
+    (0..len).map(|n| (n.wrapping_mul(seed) >> 7) as u8).collect()
+}
+
+/// The longest that a piece of work took.
+fn repeat(stop: &AtomicBool, mut work: impl FnMut(u32)) -> Duration {
+    let (mut longest, mut n) = (Duration::ZERO, 0);
+    while !stop.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        work(n);
+        longest = longest.max(began.elapsed());
+        n += 1;
+    }
+    longest
+}
+
+/// Two readers (one of a file that stays open, far larger than the cache) and a writer.
+fn work_goes_on(m: &SimRemote) -> Duration {
+    let bytes = pattern(7919, 6_000_000);
+    fs::write(m.there("big.bin"), &bytes).expect("written");
+    let open = File::open(m.path("big.bin")).expect("opened before the first connection ends");
+    let (mount, server) = (m.path(""), m.there(""));
+    let (path, there) = (|name: &str| mount.join(name), |name: &str| server.join(name));
+    let stop = AtomicBool::new(false);
+    let longest = thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            repeat(&stop, |n| {
+                let (mut piece, at) = ([0; 20_000], u64::from(n) * 655_360 % 5_900_000);
+                open.read_exact_at(&mut piece, at).expect("read in the middle of it");
+                assert!(piece == bytes[at as usize..at as usize + 20_000]);
+            })
+        });
+        let writing = scope.spawn(|| {
+            repeat(&stop, |n| {
+                let content = pattern(n + 3, 40_000 + n);
+                let name = format!("saved-{}.php", n % 5);
+                fs::write(path(&name), &content).expect("saved in the middle of it");
+                fs::write(path(".pantheon/sync"), "now").expect("and sent");
+                assert!(fs::read(there(&name)).expect("there") == content, "save {n}");
+            })
+        });
+        let listing = scope.spawn(|| {
+            repeat(&stop, |n| {
+                let dir = path(&format!("made-{n}"));
+                fs::create_dir(&dir).expect("made in the middle of it");
+                assert_eq!(fs::read_dir(&dir).expect("listed").count(), 0);
+            })
+        });
+        thread::sleep(WORK);
+        stop.store(true, Ordering::Relaxed);
+        [reading, writing, listing].map(|worker| worker.join().expect("nobody noticed more than a pause"))
+    });
+    longest.into_iter().max().unwrap_or_default()
+}
+
+#[test]
+fn a_connection_is_replaced_beside_the_old_one_where_the_server_allows_it() {
+    if !has_fuse() {
+        return;
+    }
+    let _watch = watch();
+    let m = with("allow", LIFE);
+    let longest = work_goes_on(&m);
+    assert!(longest < PAUSE, "a pause: {longest:?}");
+    assert!(m.connections() > 5, "{} connections", m.connections());
+    assert_eq!(m.sessions().1, 2, "never more than two at once");
+    eventually("the old ones are gone", || m.sessions().0 == 1);
+}
+
+#[test]
+fn where_the_server_takes_one_connection_the_old_one_ends_first() {
+    if !has_fuse() {
+        return;
+    }
+    let _watch = watch();
+    let m = with("refuse", LIFE);
+    let longest = work_goes_on(&m);
+    assert!(longest < PAUSE, "a pause: {longest:?}");
+    assert!(m.connections() > 5, "{} connections", m.connections());
+    assert_eq!(m.sessions().1, 1, "never two at once");
+    assert_eq!(m.sessions().0, 1);
+}
+
+/// A server that takes one connection says so once in the life of a mount.
+#[test]
+fn a_refusal_is_remembered() {
+    if !has_fuse() {
+        return;
+    }
+    let _watch = watch();
+    let (remote, asked): (Arc<OnceLock<Remote>>, Arc<AtomicU64>) = Default::default();
+    let (seen, counted) = (remote.clone(), asked.clone());
+    let habits = vec![("second-connection".to_owned(), "refuse".to_owned())];
+    let m = SimRemote::with(&SimConfig { habits, ..SimConfig::default() }, |config| {
+        let dial = config.dial;
+        let counting = move |deadline| {
+            let beside = seen.get().is_some_and(|remote| matches!(remote.link(), Link::Up { .. }));
+            counted.fetch_add(u64::from(beside), Ordering::Relaxed);
+            dial(deadline)
+        };
+        RemoteConfig { life: LIFE, dial: Box::new(counting), ..config }
+    });
+    assert!(remote.set(m.remote.clone()).is_ok());
+    eventually("it was replaced several times", || m.connections() >= 8);
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "connections that were tried beside another");
+    m.remote.close();
+}
+
+/// One save that takes longer than a connection may live: it is not interrupted for ever.
+#[test]
+fn a_transfer_that_is_longer_than_a_connection_arrives() {
+    if !has_fuse() {
+        return;
+    }
+    let _watch = watch();
+    let life = Life { renew: Duration::from_millis(300), last: Duration::from_millis(800) };
+    for second in ["allow", "refuse"] {
+        let m = with(second, life);
+        m.control("rtt", r#"{"ms": 40}"#);
+        let content = pattern(31, 24_000_000);
+        fs::write(m.path("large.bin"), &content).expect("saved here");
+        let began = Instant::now();
+        eventually("it arrives", || {
+            let _ = fs::write(m.path(".pantheon/sync"), "now");
+            fs::read(m.there("large.bin")).is_ok_and(|there| there == content)
+        });
+        assert!(m.connections() > 1, "{second}: it took {:?}, which is no long transfer", began.elapsed());
+    }
+}
+
+/// A machine that wakes up when the test says so.
+#[derive(Default)]
+struct Sleeper(Arc<AtomicBool>);
+
+impl Senses for Sleeper {
+    fn upset(&self, _: Option<std::net::SocketAddr>) -> Option<String> {
+        self.0.swap(false, Ordering::Relaxed).then(|| "the machine slept for 3600 s".to_owned())
+    }
+}
+
+/// A laptop that was asleep has a connection that looks well and carries nothing: it is looked at, and not believed.
+#[test]
+fn a_machine_that_slept_or_moved_is_connected_again_at_once() {
+    if !has_fuse() {
+        return;
+    }
+    let _watch = watch();
+    let woken = Arc::new(AtomicBool::new(false));
+    let senses = Box::new(Sleeper(woken.clone()));
+    let m = SimRemote::with(&SimConfig::default(), |config| {
+        // Nothing else would notice for a long time.
+        RemoteConfig { senses, timeout: Duration::from_secs(100), ..config }
+    });
+    assert!(fs::read(m.path("index.php")).is_ok());
+    let before = m.connections();
+    woken.store(true, Ordering::Relaxed);
+    eventually("it was looked at", || !woken.load(Ordering::Relaxed));
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(m.connections(), before, "a connection that answers stays");
+    // The old connection is dead without a word; what is made from now on works.
+    m.control("abandon", "{}");
+    let file = m.path("wp-includes/js/dist/part-06.php");
+    let began = Instant::now();
+    let waiting = thread::spawn(move || fs::read(file).map(|bytes| bytes.len()));
+    thread::sleep(Duration::from_millis(300));
+    woken.store(true, Ordering::Relaxed);
+    eventually("there is another connection", || m.connections() > before);
+    assert!(waiting.join().expect("no panic").expect("read over the next connection") > 100);
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+/// Without a network the next try is far away; with one it is made at once.
+#[test]
+fn a_network_that_is_back_ends_the_waiting() {
+    if !has_fuse() {
+        return;
+    }
+    let _watch = watch();
+    let woken = Arc::new(AtomicBool::new(false));
+    let senses = Box::new(Sleeper(woken.clone()));
+    let m = SimRemote::with(&SimConfig::default(), |config| RemoteConfig { senses, ..config });
+    m.control("habit", r#"{"name": "sleep", "value": "closed"}"#);
+    m.control("cut", "{}");
+    // 0.1, 0.5, 1, 2, 5 s: the next pause has ten.
+    thread::sleep(Duration::from_secs(9));
+    assert!(matches!(m.remote.link(), Link::Down { .. }));
+    m.control("habit", r#"{"name": "sleep", "value": "off"}"#);
+    woken.store(true, Ordering::Relaxed);
+    let began = Instant::now();
+    eventually("it is connected", || matches!(m.remote.link(), Link::Up { .. }));
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
