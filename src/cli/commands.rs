@@ -51,9 +51,7 @@ pub(super) fn sync(at: &Path, json: bool) -> CliResult<()> {
 
 /// Before the end: what waits gets the time that it needs, as long as it moves. What cannot go stays.
 pub(super) fn send_what_waits(place: &Path) {
-    if report::status_json(place).is_ok_and(|status| status["waiting"].as_u64().is_some_and(|n| n > 0))
-        && let Err(failure) = write(place, "sync", "now\n", "sending what waits")
-    {
+    if let Err(failure) = write(place, "sync", "now\n", "sending what waits") {
         log::info!("{}", failure.message);
     }
 }

@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::mount::{UnmountFlags, unmount};
 
@@ -13,6 +15,10 @@ use super::exit::{CliResult, Exit, Failure};
 
 /// The type under which the kernel lists our mounts.
 const TYPE: &[u8] = b"fuse.pantheonfs";
+/// How long a mount may take to say how it stands: it needs no server for that, so one that takes longer hangs.
+const STATUS_LIMIT: Duration = Duration::from_secs(3);
+/// Files that are named where some wait to be sent.
+const MAX_NAMED: usize = 5;
 
 /// One of our mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,14 +113,14 @@ pub(super) fn prepare(path: &Path, nonempty: bool) -> CliResult<PathBuf> {
 
 /// `pantheonfs umount`.
 pub(super) fn umount(path: &Path, force: bool, json: bool) -> CliResult<()> {
-    let place = settle(path).map_err(|e| failure(path, &format!("{e}; nothing is mounted there")))?;
-    if !ours().iter().any(|mount| mount.mountpoint == place) {
-        return Err(failure(path, "no mount of pantheonfs; `pantheonfs status` works inside one"));
-    }
-    if !force {
+    let place = locate(path)?;
+    let status = status_of(&place);
+    if !force && status.as_ref().is_some_and(|status| status["waiting"].as_u64() != Some(0)) {
         super::commands::send_what_waits(&place);
+        tell_what_waits(status_of(&place).as_ref());
+    } else {
+        tell_what_waits(status.as_ref());
     }
-    tell_what_waits(&place);
     detach(&place, force).map_err(|error| match error.raw_os_error() {
         Some(libc::EBUSY) => {
             let text = format!(
@@ -132,10 +138,38 @@ pub(super) fn umount(path: &Path, force: bool, json: bool) -> CliResult<()> {
     Ok(())
 }
 
+/// Our mount on `path`. The mount itself is asked last: one whose driver hangs must be found, too.
+fn locate(path: &Path) -> CliResult<PathBuf> {
+    let ours = ours();
+    let is_ours = |place: &PathBuf| ours.iter().any(|mount| mount.mountpoint == *place);
+    let beside = || {
+        let path = std::path::absolute(path).ok()?;
+        Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?))
+    };
+    if let Some(place) = beside().filter(is_ours) {
+        return Ok(place);
+    }
+    let place = settle(path).map_err(|e| failure(path, &format!("{e}; nothing is mounted there")))?;
+    if is_ours(&place) {
+        return Ok(place);
+    }
+    Err(failure(path, "no mount of pantheonfs; `pantheonfs status` works inside one"))
+}
+
+/// What the mount says of itself, unless it does not answer: then it is left to itself.
+fn status_of(place: &Path) -> Option<serde_json::Value> {
+    let (file, (sender, answer)) = (place.join(".pantheon/status.json"), mpsc::channel());
+    std::thread::Builder::new().spawn(move || drop(sender.send(fs::read_to_string(file)))).ok()?;
+    serde_json::from_str(&answer.recv_timeout(STATUS_LIMIT).ok()?.ok()?).ok()
+}
+
 /// Files that only this machine has, with where they will be found.
-fn tell_what_waits(place: &Path) {
-    let Ok(text) = fs::read_to_string(place.join(".pantheon/status.json")) else { return };
-    let Ok(status) = serde_json::from_str::<serde_json::Value>(&text) else { return };
+fn tell_what_waits(status: Option<&serde_json::Value>) {
+    let Some(status) = status else {
+        return eprintln!(
+            "pantheonfs: the mount does not say how it stands; what it has not sent is kept for the next one"
+        );
+    };
     for reminder in status["reminders"].as_array().into_iter().flatten().filter_map(|r| r.as_str()) {
         if reminder.contains("uncommitted") || reminder.contains("rescue") {
             eprintln!("pantheonfs: {reminder}");
@@ -143,8 +177,15 @@ fn tell_what_waits(place: &Path) {
     }
     let waiting = status["waiting"].as_u64().unwrap_or_default();
     if waiting > 0 {
+        let dirty: Vec<&str> =
+            status["dirty"].as_array().into_iter().flatten().filter_map(|name| name.as_str()).collect();
+        let more = if dirty.len() > MAX_NAMED { ", …" } else { "" };
+        let names = match dirty.iter().take(MAX_NAMED).copied().collect::<Vec<_>>().join(", ") {
+            names if names.is_empty() => String::new(),
+            names => format!(" ({names}{more})"),
+        };
         eprintln!(
-            "pantheonfs: {waiting} change(s) are not on the server yet; they are kept here, and the next mount sends them"
+            "pantheonfs: {waiting} change(s) are not on the server yet{names}; they are kept here, and the next mount sends them"
         );
     }
 }

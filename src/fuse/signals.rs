@@ -3,6 +3,7 @@
 //! at the pending signals of callers that have waited for some time and answers EINTR for them.
 //!
 //! Only signals that would end the program count: Go programs and git get others all the time and take EINTR for an error.
+//! One that ends programs by default (SIGALRM, say) counts where the program has made no arrangements for it.
 
 use std::fs;
 use std::io;
@@ -22,6 +23,22 @@ const FATAL: u64 = 1 << (libc::SIGHUP - 1)
     | 1 << (libc::SIGQUIT - 1)
     | 1 << (libc::SIGKILL - 1)
     | 1 << (libc::SIGTERM - 1);
+
+/// What ends a program that has no handler: SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGUSR1, SIGSEGV, SIGUSR2, SIGPIPE, SIGALRM,
+/// SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF.
+const FATAL_BY_DEFAULT: u64 = 1 << (libc::SIGILL - 1)
+    | 1 << (libc::SIGABRT - 1)
+    | 1 << (libc::SIGBUS - 1)
+    | 1 << (libc::SIGFPE - 1)
+    | 1 << (libc::SIGUSR1 - 1)
+    | 1 << (libc::SIGSEGV - 1)
+    | 1 << (libc::SIGUSR2 - 1)
+    | 1 << (libc::SIGPIPE - 1)
+    | 1 << (libc::SIGALRM - 1)
+    | 1 << (libc::SIGXCPU - 1)
+    | 1 << (libc::SIGXFSZ - 1)
+    | 1 << (libc::SIGVTALRM - 1)
+    | 1 << (libc::SIGPROF - 1);
 
 /// Runs as long as `waiting` lives.
 pub(super) fn start(waiting: &Arc<Waiting>) -> io::Result<()> {
@@ -49,9 +66,10 @@ fn pending_fatal(status: &str) -> bool {
         u64::from_str_radix(line.trim(), 16).ok()
     };
     let pending = mask("SigPnd:").unwrap_or(0) | mask("ShdPnd:").unwrap_or(0);
-    let ignored = mask("SigIgn:").unwrap_or(0);
+    let (ignored, caught) = (mask("SigIgn:").unwrap_or(0), mask("SigCgt:").unwrap_or(u64::MAX));
+    let fatal = FATAL | (FATAL_BY_DEFAULT & !caught);
     // SIGKILL cannot be blocked; the others only count where they would be delivered.
-    pending & FATAL & !ignored & !(mask("SigBlk:").unwrap_or(0)) != 0
+    pending & fatal & !ignored & !(mask("SigBlk:").unwrap_or(0)) != 0
 }
 
 #[cfg(test)]
@@ -73,5 +91,8 @@ mod tests {
         assert!(!pending_fatal(&status(0, bit(libc::SIGTERM), bit(libc::SIGTERM), 0)));
         assert!(!pending_fatal(&status(bit(libc::SIGURG), bit(libc::SIGALRM) | bit(libc::SIGCHLD), 0, 0)));
         assert!(!pending_fatal("nonsense"));
+        let caught = |mask: u64| format!("{}SigCgt:\t{mask:016x}\n", status(0, bit(libc::SIGALRM), 0, 0));
+        assert!(pending_fatal(&caught(0)), "an alarm nobody waits for");
+        assert!(!pending_fatal(&caught(bit(libc::SIGALRM))));
     }
 }

@@ -24,6 +24,7 @@ mod round_trips;
 mod semantics;
 mod sessions;
 mod sftp_conformance;
+mod signals;
 mod steps;
 mod tools;
 mod wordpress;
