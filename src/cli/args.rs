@@ -98,6 +98,9 @@ pub(super) struct Mount {
     /// We are the child that becomes the daemon: standard output is the pipe to the parent
     #[arg(long, hide = true)]
     pub(super) report: bool,
+    /// The descriptor from which the child reads the machine token
+    #[arg(long, hide = true)]
+    pub(super) token_fd: Option<i32>,
     /// Say nothing on success
     #[arg(long, hide = true)]
     pub(super) quiet: bool,
@@ -346,7 +349,8 @@ pub(super) fn helper(words: &[OsString]) -> CliResult<Option<Mount>> {
     let [source, mountpoint] = <[OsString; 2]>::try_from(places)
         .map_err(|_| usage("usage: mount.pantheonfs SOURCE MOUNTPOINT [-o OPTIONS]".into()))?;
     let mountpoint = Some(PathBuf::from(mountpoint));
-    let mount = Mount { source, mountpoint, options, foreground: false, verbose, report: false, quiet: true };
+    let mount =
+        Mount { source, mountpoint, options, foreground: false, verbose, report: false, quiet: true, token_fd: None };
     Ok((!fake).then_some(mount))
 }
 

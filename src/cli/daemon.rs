@@ -4,10 +4,12 @@
 //! Starting anew instead of forking: no thread is lost on the way, and nothing unsafe is needed.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use super::args::Mount;
 use super::exit::{self, CliResult, Exit, Failure};
+use super::surroundings;
 
 /// What the child says when the mount can be used.
 const READY: &str = "ready";
@@ -22,8 +24,13 @@ pub(super) fn start(mount: &Mount) -> CliResult<()> {
     for options in &mount.options {
         command.arg("-o").arg(options);
     }
+    let token = token_pipe().map_err(failed)?;
+    if let Some(token) = &token {
+        command.arg("--token-fd").arg(token.as_raw_fd().to_string());
+    }
     command.arg("--").arg(&mount.source).args(&mount.mountpoint).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
+    drop(token);
     let mut said = String::new();
     if let Some(output) = child.stdout.take() {
         // An unreadable pipe counts as silence.
@@ -39,22 +46,32 @@ pub(super) fn start(mount: &Mount) -> CliResult<()> {
     Err(Failure::silent(exit::from_code(status.code())))
 }
 
-/// In the child: the mount is ready. Says so and leaves the terminal.
+/// The machine token, ready to be read by the child: neither its arguments nor its environment show it.
+fn token_pipe() -> std::io::Result<Option<OwnedFd>> {
+    let Some(token) = surroundings::token() else { return Ok(None) };
+    // Not closed by exec; a token fits into the buffer of a pipe.
+    let (read, write) = rustix::pipe::pipe()?;
+    std::fs::File::from(write).write_all(token.as_bytes())?;
+    Ok(Some(read))
+}
+
+/// In the child: the mount is ready. Leaves the terminal and says so, in this order: once the parent has gone, a terminal that
+/// closes takes everybody with it who still belongs to it (SIGHUP).
 pub(super) fn let_go(text: &str) {
     let mut out = std::io::stdout();
+    let left = leave_terminal();
     // A parent that has gone away does not want to know.
     let _ = writeln!(out, "{READY} {text}").and_then(|()| out.flush());
-    if let Err(error) = leave_terminal() {
+    if let Err(error) = left.and_then(|null| Ok(rustix::stdio::dup2_stdout(&null)?)) {
         log::warn!("the terminal could not be left: {error}");
     }
 }
 
-fn leave_terminal() -> std::io::Result<()> {
+fn leave_terminal() -> std::io::Result<std::fs::File> {
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
-    Ok(())
+    Ok(null)
 }

@@ -39,8 +39,9 @@ use exit::{CliResult, Exit, Failure};
 /// What `mount -t pantheonfs` looks for in the path.
 const HELPER_NAME: &str = "mount.pantheonfs";
 
-/// Runs the program.
+/// Runs the program. Called once, by a process that has no other thread yet.
 pub fn main() -> ExitCode {
+    surroundings::hide_token();
     let words: Vec<OsString> = std::env::args_os().collect();
     let called = words.first().map(std::path::Path::new).and_then(|path| path.file_name());
     if called.is_some_and(|name| name == HELPER_NAME) {

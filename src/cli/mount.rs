@@ -13,7 +13,7 @@ use super::plan::{self, Plan};
 use super::prompt::Terminal;
 use super::source::Source;
 use super::surroundings::Surroundings;
-use super::{awake, daemon, logging, mountpoint};
+use super::{awake, daemon, logging, mountpoint, surroundings};
 use crate::attr::{Area, Attr, FileKind};
 use crate::clock::Clock;
 use crate::env::Env;
@@ -42,6 +42,9 @@ pub(super) fn run(args: &Mount) -> CliResult<()> {
 
 fn serve(args: &Mount) -> CliResult<()> {
     logging::start(args.verbose);
+    if let Some(descriptor) = args.token_fd {
+        surroundings::receive_token(descriptor)?;
+    }
     let around = Surroundings::look()?;
     let (source, place) = match &args.mountpoint {
         Some(place) => (Source::parse(&args.source)?, place.clone()),

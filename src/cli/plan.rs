@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::exit::{CliResult, Exit, Failure};
 use super::options::Options;
 use super::source::{SftpUrl, Source, is_uuid};
@@ -58,7 +60,7 @@ fn overrides(options: &Options, around: &Surroundings) -> CliResult<SshOverrides
     let password = match &options.password_file {
         None => None,
         Some(file) => {
-            let read = std::fs::read_to_string(file).map_err(|e| {
+            let read = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|e| {
                 Failure::new(Exit::LoginRefused, format!("{}: the password cannot be read: {e}", file.display()))
             })?;
             Some(Secret::new(read.lines().next().unwrap_or_default().to_owned()))

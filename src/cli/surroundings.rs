@@ -1,7 +1,9 @@
 //! Environment variables and what follows from them. The only place that reads them.
 
 use std::env;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use zeroize::Zeroizing;
 
@@ -27,6 +29,41 @@ pub(super) struct Surroundings {
 
 /// Variables that may hold a machine token, in this order.
 const TOKEN_VARIABLES: [&str; 3] = ["TERMINUS_MACHINE_TOKEN", "PANTHEON_MACHINE_TOKEN", "TERMINUS_TOKEN"];
+
+/// The token that was taken out of the environment.
+static TOKEN: Mutex<Option<Zeroizing<String>>> = Mutex::new(None);
+/// Longer than any token (bytes).
+const MAX_TOKEN_BYTES: u64 = 64 * 1024;
+
+/// Takes the machine token out of the environment, so that no child inherits it: not ssh, not git, no editor. The first
+/// thing that the program does.
+pub(super) fn hide_token() {
+    let found = TOKEN_VARIABLES.iter().find_map(|name| text(name)).map(Zeroizing::new);
+    for name in TOKEN_VARIABLES {
+        // SAFETY: no thread has been started yet, so nobody reads the environment meanwhile.
+        unsafe { env::remove_var(name) };
+    }
+    keep_token(found);
+}
+
+/// The token that the process which started us passes through a pipe.
+pub(super) fn receive_token(descriptor: i32) -> CliResult<()> {
+    let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("the token cannot be passed on: {e}"));
+    let pipe = std::fs::File::open(format!("/proc/self/fd/{descriptor}")).map_err(failed)?;
+    let mut token = Zeroizing::new(String::new());
+    pipe.take(MAX_TOKEN_BYTES).read_to_string(&mut token).map_err(failed)?;
+    keep_token(Some(token).filter(|token| !token.is_empty()));
+    Ok(())
+}
+
+fn keep_token(token: Option<Zeroizing<String>>) {
+    *TOKEN.lock().unwrap_or_else(PoisonError::into_inner) = token;
+}
+
+/// The token that was given for this run.
+pub(super) fn token() -> Option<Zeroizing<String>> {
+    TOKEN.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
 
 fn text(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
@@ -58,7 +95,7 @@ impl Surroundings {
             protocol: text("TERMINUS_PROTOCOL"),
             host: text("TERMINUS_HOST"),
             port,
-            token: TOKEN_VARIABLES.iter().find_map(|name| text(name)).map(Zeroizing::new),
+            token: token(),
             cache_dir: path("TERMINUS_CACHE_DIR").or(terminus),
             user: text("TERMINUS_USER"),
             api: text("PANTHEONFS_API"),

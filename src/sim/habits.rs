@@ -13,6 +13,7 @@ const TABLE: [(&str, &[&str], &str); 17] = [
     ("reads", &["full", "short"], "short: an answer to READ has 4 KiB at most"),
     ("rsync", &["allow", "refuse"], "rsync over SSH, beside SFTP"),
     ("chmod", &["obey", "ignore"], "permissions set by the client"),
+    ("auth", &["all", "keyboard-interactive"], "how users may log in; the password is the same"),
     ("ed25519-keys", &["refuse", "accept"], "user keys of that type"),
     ("diffstat", &["fresh", "stale"], "stale: frozen until somebody asks for the fresh one"),
     (

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use russh::keys::Algorithm;
-use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, VerifiedPublicKey};
-use russh::{Channel, ChannelId, Preferred};
+use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Response, Session, VerifiedPublicKey};
+use russh::{Channel, ChannelId, MethodKind, MethodSet, Preferred};
 use tokio::net::TcpListener;
 
 use super::sftp::Sftp;
@@ -26,7 +26,12 @@ fn server_config(shared: &Shared) -> io::Result<Config> {
     if shared.habit_is("host-key", "rsa-sha1") {
         preferred.key = Cow::Owned(vec![Algorithm::Rsa { hash: None }]);
     }
+    let methods = match shared.habit_is("auth", "keyboard-interactive") {
+        true => MethodSet::from([MethodKind::KeyboardInteractive].as_slice()),
+        false => Config::default().methods,
+    };
     Ok(Config {
+        methods,
         keys: vec![key],
         preferred,
         // Nobody guesses passwords here, and tests should not wait.
@@ -116,6 +121,20 @@ impl Handler for Login {
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
         let right = password == self.shared.password;
+        Ok(self.decide(user, right))
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Self::Error> {
+        let Some(mut answers) = response else {
+            let prompts = Cow::Owned(vec![(Cow::Borrowed("Password: "), false)]);
+            return Ok(Auth::Partial { name: "".into(), instructions: "".into(), prompts });
+        };
+        let right = answers.next().is_some_and(|answer| answer == self.shared.password.as_bytes());
         Ok(self.decide(user, right))
     }
 

@@ -20,6 +20,8 @@ struct Tried {
     names: Vec<String>,
     ed25519: bool,
     password: bool,
+    /// Keys of the agent that were not offered.
+    left_out: usize,
 }
 
 impl Tried {
@@ -78,8 +80,15 @@ fn refused(endpoint: &Endpoint, tried: Tried) -> TransportError {
     } else {
         "; check that the public key is in the account, or use a password"
     };
+    let more = match tried.left_out {
+        0 => String::new(),
+        n => format!(
+            "; the agent has {n} more key(s) that were not offered, since servers end the connection after some: name \
+             the right one with -o IdentityFile="
+        ),
+    };
     let tried = if tried.names.is_empty() { "nothing".into() } else { tried.names.join(", ") };
-    TransportError::AuthRefused { user, host, tried, hint: hint.into() }
+    TransportError::AuthRefused { user, host, tried, hint: format!("{hint}{more}") }
 }
 
 /// Keys of the agent, those that a Pantheon server cannot take last.
@@ -95,7 +104,10 @@ fn agent(session: &Session, endpoint: &Endpoint, _: &dyn Prompt, tried: &mut Tri
         keys.retain(|key| wanted.iter().any(|blob| blob == key.blob()));
     }
     let is_ed25519 = |blob: &[u8]| key_type(blob).is_some_and(|kind| kind.contains("ed25519"));
-    keys.sort_by_key(|key| is_ed25519(key.blob()));
+    // Those that the settings name come first, as with the ssh program.
+    let named: Vec<Vec<u8>> = endpoint.identity_files.iter().filter_map(|f| public_half(f)).collect();
+    keys.sort_by_key(|key| (!named.iter().any(|blob| blob == key.blob()), is_implausible(endpoint, key.blob())));
+    tried.left_out = keys.len().saturating_sub(MAX_AGENT_KEYS);
     for key in keys.iter().take(MAX_AGENT_KEYS) {
         tried.key(format!("agent key '{}'", key.comment()), is_ed25519(key.blob()));
         if agent.userauth(&endpoint.user, key).is_ok() && session.authenticated() {
@@ -103,6 +115,15 @@ fn agent(session: &Session, endpoint: &Endpoint, _: &dyn Prompt, tried: &mut Tri
         }
     }
     Ok(false)
+}
+
+/// The platform takes RSA, and ECDSA with 256 bits; elsewhere only ed25519 comes last, which old servers do not take.
+fn is_implausible(endpoint: &Endpoint, key: &[u8]) -> bool {
+    let kind = key_type(key).unwrap_or_default();
+    if endpoint.is_pantheon() {
+        return !matches!(kind, "ssh-rsa" | "ecdsa-sha2-nistp256");
+    }
+    kind.contains("ed25519")
 }
 
 /// The public key beside a private one.
@@ -193,6 +214,27 @@ fn password(session: &Session, endpoint: &Endpoint, prompt: &dyn Prompt, methods
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_that_the_platform_cannot_take_come_last_and_are_explained() {
+        let given = super::super::SshOverrides { ssh_command: Some("/nonexistent".into()), ..Default::default() };
+        let at = |host: &str| Endpoint::resolve(host, None, Some("u"), &given).expect("valid");
+        let key = |kind: &str| [&(kind.len() as u32).to_be_bytes(), kind.as_bytes()].concat();
+        let (pantheon, other) = (at("appserver.dev.x.drush.in"), at("example.org"));
+        for (kind, there, elsewhere) in [
+            ("ssh-rsa", false, false),
+            ("ecdsa-sha2-nistp256", false, false),
+            ("ecdsa-sha2-nistp521", true, false),
+            ("ssh-ed25519", true, true),
+            ("sk-ssh-ed25519@openssh.com", true, true),
+        ] {
+            assert_eq!(is_implausible(&pantheon, &key(kind)), there, "{kind}");
+            assert_eq!(is_implausible(&other, &key(kind)), elsewhere, "{kind}");
+        }
+        let tried = Tried { names: vec!["agent key 'a'".into()], ed25519: true, left_out: 2, ..Tried::default() };
+        let said = refused(&pantheon, tried).to_string();
+        assert!(said.contains("Pantheon does not take ed25519") && said.contains("2 more key(s)"), "{said}");
+    }
 
     #[test]
     fn encrypted_keys_are_recognised() {

@@ -97,6 +97,8 @@ fn who_waits_at_a_terminal_is_told() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("pantheonfs: sim-wordpress.dev does not answer and may be asleep: waking it"), "{said}");
     assert!(said.contains("is mounted on"), "{said}");
+    // The terminal is gone; the mount is not.
+    assert!(fs::read(bed.around.path("mnt/index.php")).is_ok());
 }
 
 #[test]

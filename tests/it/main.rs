@@ -21,6 +21,7 @@ mod provenance;
 mod requests;
 mod rescue;
 mod round_trips;
+mod secrets;
 mod semantics;
 mod sessions;
 mod sftp_conformance;
