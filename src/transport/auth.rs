@@ -34,8 +34,20 @@ impl Tried {
 /// One way to log in; says whether it did.
 type Attempt = fn(&Session, &Endpoint, &dyn Prompt, &mut Tried) -> Result<bool, TransportError>;
 
+/// Whether the server has proved who it is. One that has not gets no password: a key gives nothing away, a password does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    Host,
+    None,
+}
+
 /// Logs in and says by which means.
-pub(super) fn login(session: &Session, endpoint: &Endpoint, prompt: &dyn Prompt) -> Result<String, TransportError> {
+pub(super) fn login(
+    session: &Session,
+    endpoint: &Endpoint,
+    prompt: &dyn Prompt,
+    trust: Trust,
+) -> Result<String, TransportError> {
     let user = endpoint.user.as_str();
     let mut tried = Tried::default();
     // Also sends "none", which a server may accept.
@@ -58,7 +70,8 @@ pub(super) fn login(session: &Session, endpoint: &Endpoint, prompt: &dyn Prompt)
             }
         }
     }
-    if (offers("password") || offers("keyboard-interactive"))
+    if trust == Trust::Host
+        && (offers("password") || offers("keyboard-interactive"))
         && password(session, endpoint, prompt, &methods, &mut tried)
     {
         return Ok(accepted(&tried));

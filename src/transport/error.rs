@@ -22,8 +22,9 @@ pub enum TransportError {
     )]
     HostKeyUnknown { host: String, fingerprint: String },
     #[error(
-        "{host}: THE HOST KEY CHANGED (now {fingerprint}). Someone may be listening in, or the server was moved. If you know \
-         it was moved, remove the old key with: ssh-keygen -R '{entry}' -f '{}'",
+        "{host}: THE HOST KEY CHANGED (now {fingerprint}). Someone may be listening in, or the server was moved. Compare it \
+         from another network (ssh-keyscan) or ask the host's owner; if it is right, remove the old key with: \
+         ssh-keygen -R '{entry}' -f '{}'",
         file.display()
     )]
     HostKeyChanged { host: String, fingerprint: String, entry: String, file: PathBuf },

@@ -1,8 +1,8 @@
 //! `known_hosts`, read as OpenSSH reads it: patterns with `*`, `?` and `!`, hashed names, `[host]:port`, `@revoked`.
 //! libssh2's own reader knows neither patterns nor markers, and would accept a revoked key.
 //!
-//! `@cert-authority` lines cannot be honoured (libssh2 checks no certificates): they never match, so a host that is known
-//! by its authority only counts as unknown and is asked about.
+//! `@cert-authority` lines never match a key: libssh2 checks no certificates. A host that is known by its authority only is
+//! left to the `ssh` program.
 
 use std::fs;
 use std::io::{self, Write};
@@ -103,6 +103,13 @@ impl KnownHosts {
             && self.lines.iter().any(|l| l.marker == Marker::None && l.key == key && l.hosts.split(',').any(platform))
     }
 
+    /// Whether the host is known by a certificate authority and by nothing else.
+    pub fn only_by_authority(&self, host: &str, port: u16) -> bool {
+        let name = lookup_name(host, port);
+        let known = |marker: Marker| self.lines.iter().any(|line| line.marker == marker && line.names(&name));
+        known(Marker::CertAuthority) && !known(Marker::None)
+    }
+
     /// Key types known for the host: the server is asked for one of these first, or a known key of another type would look
     /// like a changed one.
     pub fn key_types(&self, host: &str, port: u16) -> Vec<String> {
@@ -114,9 +121,10 @@ impl KnownHosts {
 
 impl Line {
     fn matches(&self, name: &str) -> bool {
-        if self.marker == Marker::CertAuthority {
-            return false;
-        }
+        self.marker != Marker::CertAuthority && self.names(name)
+    }
+
+    fn names(&self, name: &str) -> bool {
         if let Some(hashed) = self.hosts.strip_prefix("|1|") {
             return matches_hashed(hashed, name);
         }
@@ -275,6 +283,14 @@ mod tests {
         let lines = known("h ssh-rsa K1\n@revoked * ssh-rsa K1\n@cert-authority * ssh-rsa K2");
         assert_eq!(lines.verdict("h", 22, &key(1)), Verdict::Revoked("/kh".into()));
         assert_eq!(lines.verdict("other", 22, &key(2)), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_host_that_only_an_authority_vouches_for_is_one_for_the_program() {
+        let lines = known("@cert-authority *.example ssh-rsa K2\nb.example ssh-rsa K1\n@revoked a.example ssh-rsa K1");
+        assert!(lines.only_by_authority("a.example", 22));
+        assert!(!lines.only_by_authority("b.example", 22) && !lines.only_by_authority("other", 22));
+        assert_eq!(lines.verdict("a.example", 22, &key(2)), Verdict::Unknown, "an authority's key is no host key");
     }
 
     #[test]

@@ -82,14 +82,17 @@ impl Prompt for Silent {
 
 /// Connects, logs in and starts the SFTP subsystem.
 ///
-/// libssh2 is tried first unless the settings need the `ssh` program; where libssh2 cannot agree with the server on
+/// libssh2 is tried first unless the settings need the `ssh` program, or `known_hosts` knows the host by a certificate
+/// authority, which libssh2 cannot check; where libssh2 cannot agree with the server on
 /// algorithms (a server that has only a SHA-1 `ssh-rsa` host key), the program takes over by itself.
 pub fn connect(
     endpoint: &Endpoint,
     prompt: &dyn Prompt,
     deadline: Deadline,
 ) -> Result<Box<dyn Transport>, TransportError> {
-    if endpoint.needs_program() {
+    let (name, port) = (&endpoint.host_keys.name, endpoint.host_keys.port);
+    let certified = || KnownHosts::read(&endpoint.host_keys).only_by_authority(name, port);
+    if endpoint.needs_program() || certified() {
         return child::connect(endpoint, false, deadline);
     }
     match libssh2::connect(endpoint, prompt, deadline) {

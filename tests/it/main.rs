@@ -11,6 +11,7 @@ mod crash;
 mod deaths;
 mod editors;
 mod faults;
+mod host_keys;
 mod load;
 mod modes;
 mod mount;
