@@ -40,6 +40,8 @@ const PATH: &str = "pantheon_healthcheck";
 const HEADER: &str = "X-Pantheon-Styx-Hostname";
 /// How long one knock may take: the platform answers when the container is up, usually within 30 s.
 const KNOCK_LIMIT: Duration = Duration::from_secs(45);
+/// How long reaching it may take: a network that leads nowhere must not hold up those who would find another.
+const REACH_LIMIT: Duration = Duration::from_secs(4);
 /// Pause before the next knock where the container is only starting.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Where the request gets nowhere, it is made this often, as Terminus does it.
@@ -60,7 +62,8 @@ impl Waker {
             return Err(insecure());
         }
         let agent = Agent::config_builder().http_status_as_error(false).max_redirects(0);
-        let agent = agent.max_redirects_will_error(false).user_agent(USER_AGENT).build().into();
+        let agent = agent.max_redirects_will_error(false).user_agent(USER_AGENT);
+        let agent = agent.timeout_resolve(Some(REACH_LIMIT)).timeout_connect(Some(REACH_LIMIT)).build().into();
         Ok(Self { agent, url, domain, lock: config.lock })
     }
 

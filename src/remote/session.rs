@@ -32,7 +32,7 @@ pub(super) struct Session {
     epoch: u64,
     pub(super) since: Instant,
     home: Vec<u8>,
-    /// Ended by us because of its age: what it was doing is done again.
+    /// Replaced because of its age: what it does not end is done again.
     retired: AtomicBool,
 }
 
@@ -140,6 +140,7 @@ impl Inner {
         };
         // Outside of the lock: closing what it has open for reading submits requests.
         if let Some(before) = before {
+            before.retired.store(true, Ordering::Relaxed);
             before.readers.clear();
         }
         parked.into_iter().for_each(|(_, resume)| resume(Ok(session.clone())));
@@ -312,7 +313,7 @@ impl Inner {
             let session = self.session(deadline).map_err(|kind| kind.at(op, path))?;
             let result = call(&Call { inner: self, session: &session, deadline, again: tries > 1 });
             match result {
-                // A planned end is nobody's failure: a long upload that it caught has not used up its time.
+                // That end was planned, and is nobody's failure: a long upload that it caught has not used up its time.
                 Err(kind) if kind.is_loss() && session.retired.swap(false, Ordering::Relaxed) => {
                     deadline = Deadline::after(self.config.timeout);
                 }

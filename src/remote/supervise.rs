@@ -180,6 +180,9 @@ impl Supervisor {
         let result = loop {
             match answer.recv_timeout(BACKOFF[0]) {
                 Ok(result) => break result,
+                Err(mpsc::RecvTimeoutError::Timeout) if self.upset(inner, None).is_some() => {
+                    break Err("the network changed meanwhile".into());
+                }
                 Err(mpsc::RecvTimeoutError::Timeout) if !inner.lock().closed => inner.expire_parked(),
                 Err(_) => break Err("the server could not be woken".into()),
             }
@@ -263,7 +266,7 @@ impl Supervisor {
                 Err(mpsc::RecvTimeoutError::Disconnected) => return false,
             }
             let Some(inner) = weak.upgrade() else { return false };
-            if self.sensed.elapsed() >= SENSE && self.sense(&inner) {
+            if self.sense(&inner) {
                 return true;
             }
             if Instant::now() >= until {
@@ -272,12 +275,19 @@ impl Supervisor {
         }
     }
 
+    /// What happened to the machine, if it is time to look.
+    fn upset(&mut self, inner: &Inner, session: Option<&Session>) -> Option<String> {
+        if self.sensed.elapsed() < SENSE {
+            return None;
+        }
+        self.sensed = Instant::now();
+        inner.config.senses.upset(session.and_then(|session| session.engine.info().peer.parse().ok()))
+    }
+
     /// Looks at the machine. After a sleep or a move the connection has to prove itself, and waiting is over.
     fn sense(&mut self, inner: &Arc<Inner>) -> bool {
-        self.sensed = Instant::now();
         let session = inner.lock().session.clone();
-        let peer = session.as_ref().and_then(|session| session.engine.info().peer.parse().ok());
-        let Some(what) = inner.config.senses.upset(peer) else { return false };
+        let Some(what) = self.upset(inner, session.as_deref()) else { return false };
         (self.failures, self.roused) = (0, None);
         if let Some(session) = session
             && !answers(&session)

@@ -39,7 +39,7 @@ const ROUTES: [(&str, &str); 14] = [
     ("POST /control/reset", "{}: the counters begin anew"),
     (
         "GET /control/counters",
-        "SFTP requests, rounds (with a latency), connections, and sessions: now, and at once at most",
+        "SFTP requests, rounds (with a latency), connections, health checks, and sessions: now, and at once at most",
     ),
 ];
 
@@ -175,16 +175,17 @@ async fn reset(State(shared): App) -> Answer {
 }
 
 async fn counters(State(shared): App) -> Answer {
-    let (connections, sessions, most) = {
+    let (connections, visits, sessions, most) = {
         let state = shared.lock();
         let of = |count: fn(&Environment) -> u32| state.environments.values().map(count).sum::<u32>();
-        (state.sftp_sessions, of(|env| env.sessions), of(|env| env.most_sessions))
+        (state.sftp_sessions, state.visits, of(|env| env.sessions), of(|env| env.most_sessions))
     };
     let rounds = shared.rounds();
     Ok(Json(json!({
         "requests": rounds.requests(),
         "rounds": rounds.deepest(),
         "connections": connections,
+        "visits": visits,
         "sessions": sessions,
         "most_sessions": most,
     })))

@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) workflows: Vec<Workflow>,
     pub(super) sftp_sessions: u64,
     pub(super) ssh_port: u16,
+    /// Health checks so far.
+    pub(super) visits: u64,
     /// When the sleeping site will be awake.
     pub(super) woken: Option<Instant>,
     /// Calls of the API so far.
@@ -127,6 +129,7 @@ impl Shared {
                 workflows: Vec::new(),
                 sftp_sessions: 0,
                 ssh_port: 0,
+                visits: 0,
                 woken: None,
                 api_calls: 0,
             }),
@@ -215,6 +218,7 @@ impl Shared {
     /// Somebody visits: it wakes up, and takes its time.
     pub(super) fn visit(&self) -> Duration {
         let mut state = self.lock();
+        state.visits += 1;
         let now = Instant::now();
         let asleep = !state.habits.is("sleep", "off");
         let at = *state.woken.get_or_insert(if asleep { now + WAKING } else { now });

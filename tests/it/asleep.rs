@@ -5,7 +5,7 @@ use std::process::Command;
 
 use pantheonfs::sim::{Sim, SimConfig};
 
-use crate::common::mounted::{Mounted, post};
+use crate::common::mounted::{Mounted, get, post};
 use crate::common::program::{Surroundings, is_mounted};
 use crate::common::{eventually, has_fuse, has_program, watch};
 
@@ -114,6 +114,19 @@ fn one_that_falls_asleep_while_it_is_mounted_is_woken() {
         assert_eq!(fs::read(m.on_server("index.php")).expect("there"), how.as_bytes());
         m.control("habit", r#"{"name": "sleep", "value": "off"}"#);
     }
+}
+
+/// Nobody pays for keeping a site awake that nobody looks at.
+#[test]
+fn a_mount_that_nobody_uses_lets_it_sleep() {
+    let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
+    let visits = || get(&format!("{}/counters", m.sim_ref().control()))["visits"].as_u64().expect("a number");
+    m.control("habit", r#"{"name": "sleep", "value": "closed"}"#);
+    m.control("cut", "{}");
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_eq!(visits(), 0);
+    eventually("somebody looks", || fs::read(m.path("wp-includes/version.php")).is_ok());
+    assert_eq!(visits(), 1);
 }
 
 #[test]
