@@ -11,7 +11,7 @@ use super::supervise;
 use super::{ErrorKind, RemoteConfig, RemoteResult, SessionInfo};
 use crate::clock::Deadline;
 use crate::path::RemotePath;
-use crate::sftp::{Class, Config, Engine, Reply, Request};
+use crate::sftp::{Config, Engine, Reply, Request};
 use crate::transport::{Transport, TransportError};
 
 /// Makes a connection before the deadline, asking nobody.

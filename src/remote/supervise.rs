@@ -177,10 +177,13 @@ impl Supervisor {
         // Beside us: those who have waited long enough are to be told meanwhile.
         let thread = std::thread::Builder::new().name("rouse".into());
         let started = thread.spawn(move || drop(sender.send(rouse(deadline))));
+        self.roused = Some(Instant::now());
         let result = loop {
             match answer.recv_timeout(BACKOFF[0]) {
                 Ok(result) => break result,
                 Err(mpsc::RecvTimeoutError::Timeout) if self.upset(inner, None).is_some() => {
+                    // Whatever it was knocking at: there may be a way now.
+                    (self.failures, self.roused) = (0, None);
                     break Err("the network changed meanwhile".into());
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) if !inner.lock().closed => inner.expire_parked(),
@@ -188,7 +191,6 @@ impl Supervisor {
             }
         };
         inner.set_waking(false);
-        self.roused = Some(Instant::now());
         started.ok().map(|_| result)
     }
 
@@ -209,7 +211,7 @@ impl Supervisor {
 
     /// Replaces an old connection: beside it where the server takes a second one for a moment, else after its end.
     fn renew(&mut self, inner: &Arc<Inner>, session: Arc<Session>, urgent: bool) -> Duration {
-        if self.second == Second::Refused || (urgent && Instant::now() < self.next_try) {
+        if self.second == Second::Refused {
             // Our own and the one in the state: nobody else uses it.
             if !urgent && Arc::strong_count(&session) > 2 {
                 return QUIET_TICK;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 /// Name, what it may be (the first is the default), what it does.
-const TABLE: [(&str, &[&str], &str); 17] = [
+const TABLE: [(&str, &[&str], &str); 18] = [
     ("rename", &["allow", "refuse", "refuse-directories", "refuse-replace"], "what SFTP renames are answered with"),
     ("extensions", &["on", "off"], "posix-rename, statvfs and limits, for connections made from now on"),
     ("second-connection", &["allow", "refuse"], "a second SFTP session beside a running one"),
