@@ -116,6 +116,26 @@ fn one_that_falls_asleep_while_it_is_mounted_is_woken() {
     }
 }
 
+/// The platform's servers have been such that only the ssh program can talk to them: there a sleep looks different.
+#[test]
+fn one_behind_the_ssh_program_is_woken_too() {
+    if !has_fuse() || !has_program("ssh") {
+        return;
+    }
+    let _watch = watch();
+    for how in ["closed", "sftp"] {
+        let bed = Bed::new(&[("sleep", how), ("host-key", "rsa-sha1")]);
+        let ran = bed.mount().ok();
+        assert!(ran.err().contains("waking it"), "{how}: {}", ran.err());
+        let status = fs::read_to_string(bed.around.path("mnt/.pantheon/status")).expect("readable");
+        assert!(status.contains("transport: ssh to "), "{status}");
+        bed.habit("sleep", how);
+        post(&format!("{}/cut", bed.sim.control()), "{}");
+        let file = bed.around.path("mnt/wp-includes/version.php");
+        eventually("it is woken again", || fs::read(&file).is_ok());
+    }
+}
+
 /// Nobody pays for keeping a site awake that nobody looks at.
 #[test]
 fn a_mount_that_nobody_uses_lets_it_sleep() {
