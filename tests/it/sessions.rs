@@ -3,16 +3,17 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pantheonfs::remote::{Life, Link, Remote, RemoteConfig, Senses};
+use pantheonfs::remote::{Life, Link, Machine, Remote, RemoteConfig, Senses};
 use pantheonfs::sim::SimConfig;
 
 use crate::common::sim_remote::SimRemote;
-use crate::common::{eventually, has_fuse, has_program, watch};
+use crate::common::{eventually, has_fuse, has_program, skip, watch};
 
 /// An hour, for those who have no time.
 const LIFE: Life = Life { renew: Duration::from_millis(400), last: Duration::from_millis(600) };
@@ -238,4 +239,51 @@ fn a_network_that_is_back_ends_the_waiting() {
     let began = Instant::now();
     eventually("it is connected", || matches!(m.remote.link(), Link::Up { .. }));
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+/// The kernel's own routes, in a network of its own: a test program started anew, which runs the test below.
+#[test]
+fn a_move_to_another_network_is_seen_in_the_kernels_routes() {
+    if !has_program("unshare") || !has_program("ip") {
+        return;
+    }
+    let allowed = Command::new("unshare").args(["-rn", "true"]).status().is_ok_and(|status| status.success());
+    if !allowed {
+        return skip("a network of one's own may not be made here");
+    }
+    let mut inside = Command::new("unshare");
+    inside.arg("-rn").arg(std::env::current_exe().expect("this program"));
+    inside.args(["--exact", "sessions::inside_a_network_of_its_own", "--ignored", "--nocapture"]);
+    let output = inside.output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "changes routes: only inside a network of its own"]
+fn inside_a_network_of_its_own() {
+    let ip = |line: &str| {
+        let done = Command::new("ip").args(line.split(' ')).status().expect("ip runs");
+        assert!(done.success(), "ip {line}");
+    };
+    // Not by mistake in the network of everybody, which has more than what a kernel puts into every new one.
+    let links = fs::read_to_string("/proc/self/net/dev").expect("listed");
+    let outward = |line: &&str| ["eth", "en", "wl"].iter().any(|kind| line.trim_start().starts_with(kind));
+    assert_eq!(links.lines().skip(2).filter(outward).count(), 0, "{links}");
+    for line in ["link set lo up", "addr add 10.9.9.1/24 dev lo", "addr add 10.9.9.2/24 dev lo"] {
+        ip(line);
+    }
+    let machine = Machine::default();
+    let peer = Some(std::net::SocketAddr::from(([192, 0, 2, 77], 2222)));
+    ip("route add 192.0.2.0/24 dev lo src 10.9.9.1");
+    assert_eq!((machine.upset(peer), machine.upset(peer)), (None, None));
+    // Another address: a VPN, another Wi-Fi.
+    ip("route change 192.0.2.0/24 dev lo src 10.9.9.2");
+    assert_eq!(machine.upset(peer).as_deref(), Some("the network changed"));
+    assert_eq!(machine.upset(peer), None);
+    // No way out, and one again.
+    ip("route del 192.0.2.0/24 dev lo");
+    assert_eq!(machine.upset(peer), None);
+    ip("route add 192.0.2.0/24 dev lo src 10.9.9.2");
+    assert_eq!(machine.upset(peer).as_deref(), Some("the network is back"));
 }
