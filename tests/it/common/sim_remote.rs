@@ -65,6 +65,7 @@ impl SimRemote {
             sync: false,
             layout: Layout::Pantheon,
             mirror: None,
+            attest: None,
             kept: None,
             connection: Connection::default(),
         };
