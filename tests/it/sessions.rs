@@ -16,9 +16,9 @@ use crate::common::sim_remote::SimRemote;
 use crate::common::{eventually, has_fuse, has_program, skip, watch};
 
 /// An hour, for those who have no time.
-const LIFE: Life = Life { renew: Duration::from_millis(400), last: Duration::from_millis(600) };
+const LIFE: Life = Life { renew: Duration::from_millis(1200), last: Duration::from_millis(1800) };
 /// How long the work goes on.
-const WORK: Duration = Duration::from_secs(4);
+const WORK: Duration = Duration::from_secs(8);
 /// A pause, and no failure: 2 s for what is under way, and a new connection on a machine that has other things to do.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -92,7 +92,7 @@ fn a_connection_is_replaced_beside_the_old_one_where_the_server_allows_it() {
     let m = with("allow", LIFE);
     let longest = work_goes_on(&m);
     assert!(longest < PAUSE, "a pause: {longest:?}");
-    assert!(m.connections() > 5, "{} connections", m.connections());
+    assert!(m.connections() > 3, "{} connections", m.connections());
     assert_eq!(m.sessions().1, 2, "never more than two at once");
     eventually("the old ones are gone", || m.sessions().0 == 1);
 }
@@ -106,7 +106,7 @@ fn where_the_server_takes_one_connection_the_old_one_ends_first() {
     let m = with("refuse", LIFE);
     let longest = work_goes_on(&m);
     assert!(longest < PAUSE, "a pause: {longest:?}");
-    assert!(m.connections() > 5, "{} connections", m.connections());
+    assert!(m.connections() > 3, "{} connections", m.connections());
     assert_eq!(m.sessions().1, 1, "never two at once");
     assert_eq!(m.sessions().0, 1);
 }
