@@ -59,6 +59,17 @@ pub fn main() -> ExitCode {
     exit::finish(dispatch(args.command))
 }
 
+/// Understands what mount(8) hands to its helper (source, mount point, `-o` lists), as far as that goes without doing it.
+pub fn understand(words: &[OsString]) -> Result<(), String> {
+    let understood = args::helper(words).and_then(|mount| {
+        let Some(mount) = mount else { return Ok(()) };
+        let here = std::path::Path::new("/");
+        options::Options::parse(&mount.options, here, Some(here))?;
+        source::Source::parse(&mount.source).map(|source| drop(plan::key(&source.to_string())))
+    });
+    understood.map_err(|failure| failure.message)
+}
+
 fn dispatch(command: Command) -> CliResult<()> {
     match command {
         Command::Mount(mount) => mount::run(&mount),

@@ -171,7 +171,7 @@ pub(super) fn truthy(value: Option<&Value>) -> Option<bool> {
 }
 
 impl Site {
-    pub(super) fn from_json(value: &Value) -> Result<Self, ControlError> {
+    pub fn from_json(value: &Value) -> Result<Self, ControlError> {
         Ok(Self {
             id: text(value, "id", "the site")?,
             name: optional(value, "name"),
@@ -183,7 +183,7 @@ impl Site {
 
 impl Site {
     /// The sites of a page of memberships, and the id that the next page starts after.
-    pub(super) fn memberships(page: &Value) -> (Vec<Self>, Option<String>) {
+    pub fn memberships(page: &Value) -> (Vec<Self>, Option<String>) {
         let members = || page.as_array().into_iter().flatten();
         let site = |member: &Value| {
             let site = member.get("site")?;
@@ -199,7 +199,7 @@ impl Site {
 }
 
 impl Environment {
-    pub(super) fn from_json(value: &Value) -> Result<Self, ControlError> {
+    pub fn from_json(value: &Value) -> Result<Self, ControlError> {
         if !value.is_object() {
             return Err(ControlError::Malformed { what: "the environment".into(), detail: "not an object".into() });
         }
@@ -227,7 +227,7 @@ impl Lock {
 
 impl Diffstat {
     /// An object keyed by path; nothing pending may also come as an empty list or null.
-    pub(super) fn from_json(value: &Value) -> Self {
+    pub fn from_json(value: &Value) -> Self {
         let Some(paths) = value.as_object() else { return Self::default() };
         let count = |entry: &Value, field: &str| match entry.get(field) {
             Some(Value::String(text)) => text.clone(),
@@ -253,7 +253,7 @@ impl Diffstat {
 }
 
 impl Workflow {
-    pub(super) fn from_json(value: &Value) -> Result<Self, ControlError> {
+    pub fn from_json(value: &Value) -> Result<Self, ControlError> {
         let outcome = match value.get("result").and_then(Value::as_str) {
             None => None,
             Some("succeeded") => Some(Outcome::Succeeded),
@@ -269,13 +269,13 @@ impl Workflow {
         })
     }
 
-    pub(super) fn list(value: &Value) -> Vec<Self> {
+    pub fn list(value: &Value) -> Vec<Self> {
         value.as_array().into_iter().flatten().filter_map(|one| Self::from_json(one).ok()).collect()
     }
 }
 
 impl Commit {
-    pub(super) fn list(value: &Value) -> Result<Vec<Self>, ControlError> {
+    pub fn list(value: &Value) -> Result<Vec<Self>, ControlError> {
         let Some(all) = value.as_array() else {
             return Err(ControlError::Malformed { what: "the log".into(), detail: "not a list".into() });
         };
@@ -295,7 +295,7 @@ impl Commit {
 }
 
 impl Profile {
-    pub(super) fn from_json(value: &Value) -> Result<Self, ControlError> {
+    pub fn from_json(value: &Value) -> Result<Self, ControlError> {
         Ok(Self {
             id: text(value, "id", "the account")?,
             email: optional(value, "email"),

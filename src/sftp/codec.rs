@@ -360,10 +360,10 @@ impl<'a> Decoder<'a> {
 }
 
 /// Name and data of an extension that the server offers.
-pub(super) type Extension = (Vec<u8>, Vec<u8>);
+pub type Extension = (Vec<u8>, Vec<u8>);
 
 /// The answer to INIT: version and extensions with their data.
-pub(super) fn decode_version(packet: &[u8]) -> Result<(u32, Vec<Extension>), SftpError> {
+pub fn decode_version(packet: &[u8]) -> Result<(u32, Vec<Extension>), SftpError> {
     let mut input = Decoder(packet);
     match input.take(1, "a packet")? {
         [VERSION_REPLY] => {}
@@ -378,7 +378,7 @@ pub(super) fn decode_version(packet: &[u8]) -> Result<(u32, Vec<Extension>), Sft
 }
 
 /// Any other packet: the request's number and the answer.
-pub(super) fn decode_reply(packet: &[u8]) -> Result<(u32, Reply), SftpError> {
+pub fn decode_reply(packet: &[u8]) -> Result<(u32, Reply), SftpError> {
     let mut input = Decoder(packet);
     let kind = input.take(1, "a packet")?.first().copied().unwrap_or(0);
     let id = input.u32("a request number")?;

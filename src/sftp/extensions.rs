@@ -46,7 +46,7 @@ impl Capabilities {
     }
 
     /// Takes over the answer to `limits@openssh.com`.
-    pub(crate) fn with_limits(mut self, reply: &[u8]) -> Result<Self, SftpError> {
+    pub fn with_limits(mut self, reply: &[u8]) -> Result<Self, SftpError> {
         let mut input = Decoder(reply);
         let mut next = || input.u64("limits").map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         let _packet = next()?;
@@ -97,7 +97,7 @@ impl Request {
 }
 
 /// Decodes the answer to [`Request::statvfs`].
-pub(crate) fn decode_statvfs(reply: &[u8]) -> Result<StatVfs, SftpError> {
+pub fn decode_statvfs(reply: &[u8]) -> Result<StatVfs, SftpError> {
     let mut input = Decoder(reply);
     let mut next = || input.u64("statvfs");
     let _bsize = next()?;

@@ -9,10 +9,9 @@ mod extensions;
 mod window;
 
 pub(crate) use codec::open;
-pub use codec::{NameEntry, RawAttrs, Reply, Request, StatusCode};
+pub use codec::{Extension, NameEntry, RawAttrs, Reply, Request, StatusCode, decode_reply, decode_version};
 pub use engine::{Class, Config, Counters, Engine, Pending};
-pub(crate) use extensions::decode_statvfs;
-pub use extensions::{Capabilities, StatVfs};
+pub use extensions::{Capabilities, StatVfs, decode_statvfs};
 
 /// Why a request has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
