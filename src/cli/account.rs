@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::exit::{CliResult, Exit, Failure};
 use super::report;
 use super::surroundings::Surroundings;
-use crate::control::{Control, EnvKind, Environment};
+use crate::control::{Control, ControlError, EnvKind, Environment, Site};
 
 /// Exchanges a machine token for a session; both are kept where Terminus keeps them, for their owner only.
 pub(super) fn login(as_json: bool) -> CliResult<()> {
@@ -50,11 +50,10 @@ pub(super) fn sites(only: Option<&str>, as_json: bool) -> CliResult<()> {
         }
     }
     let mut out = Vec::new();
-    for site in sites {
-        let environments = control.environments(&site.id)?;
+    for (site, environments) in with_environments(&control, sites) {
+        let environments = environments?;
         if !as_json {
-            println!("{} ({}{})", site.name, site.framework, if site.frozen { ", frozen" } else { "" });
-            environments.iter().for_each(|(name, env)| println!("  {}.{name}\t{}", site.name, describe(name, env)));
+            report::print(listed(&site, &environments).as_bytes())?;
         }
         let list: Vec<_> =
             environments.iter().map(|(name, env)| json!({ "name": name, "mode": env.mode.to_string() })).collect();
@@ -64,6 +63,42 @@ pub(super) fn sites(only: Option<&str>, as_json: bool) -> CliResult<()> {
         report::print(format!("{:#}\n", serde_json::Value::from(out)).as_bytes())?;
     }
     Ok(())
+}
+
+/// How many sites are asked about at a time: somebody with thousands of them would wait for an hour otherwise.
+const AT_A_TIME: usize = 16;
+
+type Environments = Result<Vec<(String, Environment)>, ControlError>;
+
+/// Every site with what the API says of its environments, in order.
+fn with_environments(control: &Control, sites: Vec<Site>) -> impl Iterator<Item = (Site, Environments)> {
+    let mut sites = sites.into_iter();
+    let next = move || {
+        let some: Vec<Site> = sites.by_ref().take(AT_A_TIME).collect();
+        let asked: Vec<Environments> = std::thread::scope(|scope| {
+            let ask = |site: &Site| {
+                let id = site.id.clone();
+                scope.spawn(move || control.environments(&id))
+            };
+            let asking: Vec<_> = some.iter().map(ask).collect();
+            let none = || ControlError::Malformed { what: "the environments".into(), detail: "no answer".into() };
+            asking.into_iter().map(|asked| asked.join().unwrap_or_else(|_| Err(none()))).collect()
+        });
+        (!some.is_empty()).then(|| some.into_iter().zip(asked).collect::<Vec<_>>())
+    };
+    std::iter::from_fn(next).flatten()
+}
+
+/// A site for people. Names come from the platform: what would steer a terminal is left out.
+fn listed(site: &Site, environments: &[(String, Environment)]) -> String {
+    let plain = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
+    let site_name = plain(&site.name);
+    let frozen = if site.frozen { ", frozen" } else { "" };
+    let mut text = format!("{site_name} ({}{frozen})\n", plain(&site.framework));
+    for (name, environment) in environments {
+        text.push_str(&format!("  {site_name}.{}\t{}\n", plain(name), describe(name, environment)));
+    }
+    text
 }
 
 fn describe(name: &str, environment: &Environment) -> String {

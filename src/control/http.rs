@@ -10,8 +10,9 @@ use super::routes::Routes;
 use super::{ControlConfig, ControlError};
 
 pub(super) const USER_AGENT: &str = concat!("pantheonfs/", env!("CARGO_PKG_VERSION"));
-/// Largest answer that is read (bytes): an environment with thousands of pending files is about 1 MB.
-const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
+/// Largest answer that is read (bytes): an environment with thousands of pending files is about 1 MB. As values it may take
+/// thirty times as much.
+const MAX_ANSWER_BYTES: u64 = 8 * 1024 * 1024;
 /// Longest error text of the API that is passed on (characters).
 const MAX_MESSAGE_CHARS: usize = 300;
 
@@ -68,7 +69,11 @@ impl Http {
         let mut response = sent.map_err(|e| unreachable(e.to_string()))?;
         let status = response.status();
         let bytes = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
-        let bytes = bytes.map_err(|e| malformed(e.to_string()))?;
+        let bytes = bytes.map_err(|error| match error {
+            ureq::Error::BodyExceedsLimit(most) => malformed(format!("it is longer than {most} bytes")),
+            // It stopped talking in the middle, or talked too slowly.
+            other => unreachable(other.to_string()),
+        })?;
         if status.is_success() {
             return serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()));
         }

@@ -44,7 +44,7 @@ pub struct ControlConfig {
 
 /// Sites asked for at a time, and pages at most.
 const PAGE: usize = 100;
-const MAX_PAGES: usize = 100;
+const MAX_PAGES: usize = 200;
 /// How long one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(20);
 /// Pauses before a question is asked again that the API could not answer.
@@ -195,7 +195,7 @@ impl Control {
         let user = self.user_id()?;
         let (mut out, mut start) = (Vec::new(), String::new());
         // Page by page, until a page is short or brings nothing new.
-        for _ in 0..MAX_PAGES {
+        for number in 1..=MAX_PAGES {
             let path = format!("users/{}/memberships/sites?limit={PAGE}{start}", http::segment(&user));
             let page = self.get(path)?;
             let (sites, last) = Site::memberships(&page);
@@ -203,6 +203,7 @@ impl Control {
             let known = sites.iter().all(|site: &Site| out.contains(site));
             out.extend(sites);
             match last {
+                Some(_) if full && number == MAX_PAGES => log::warn!("only the first {} sites are listed", out.len()),
                 Some(last) if full && !known => start = format!("&start={}", http::segment(&last)),
                 _ => break,
             }

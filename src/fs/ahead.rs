@@ -18,6 +18,10 @@ use crate::remote::Class;
 const MAX_LISTINGS: usize = 512;
 /// Directories that may wait in line; beyond, a walk asks for them itself.
 const MAX_QUEUED: usize = 100_000;
+/// Nothing is listed ahead deeper than this: a directory that contains itself would be listed for ever.
+const MAX_DEPTH: usize = 100;
+/// Nor when this many objects are known: a tree that never ends must not fill the memory unasked.
+const MAX_KNOWN: usize = 300_000;
 
 #[derive(Default)]
 pub(super) struct Ahead(Mutex<Queue>);
@@ -46,7 +50,7 @@ impl Fs {
             .map(|(_, view)| view.ino)
             .collect();
         // Uploads may hold 100,000 files that nobody asked for: only what is below the code root is walked ahead.
-        if self.0.table.area(dir) == Some(crate::attr::Area::Code) {
+        if self.0.table.area(dir) == Some(crate::attr::Area::Code) && self.has_an_end(dir) {
             let mut queue = lock(&self.0.ahead.0);
             let room = MAX_QUEUED.saturating_sub(queue.waiting.len());
             queue.waiting.extend(subdirs.into_iter().take(room));
@@ -84,6 +88,11 @@ impl Fs {
             drop(self.start_listing(ROOT, Class::Background));
             self.renew_below(ROOT);
         }
+    }
+
+    fn has_an_end(&self, dir: Ino) -> bool {
+        let depth = self.0.table.path(dir).map_or(usize::MAX, |path| path.depth());
+        depth < MAX_DEPTH && self.0.table.len() < MAX_KNOWN
     }
 
     /// Never listed by this mount, or so long ago that a caller would have to wait for it.

@@ -46,8 +46,12 @@ impl Fs {
     fn shown_link(&self, link: &RemotePath, text: &[u8]) -> Option<Vec<u8>> {
         let root = self.0.table.roots().iter().find(|root| link.starts_with(&root.path))?;
         let inside = link.strip_prefix(&root.path)?;
-        if let LinkTarget::Inside(_) = resolve_link(&inside, text) {
-            return Some(text.to_vec());
+        if let LinkTarget::Inside(target) = resolve_link(&inside, text) {
+            if !turns_back(text) {
+                return Some(text.to_vec());
+            }
+            let there = self.shown_path(&root.path.join_path(&target));
+            return Some(relative(&self.shown_path(link), &there));
         }
         let target = self.server_target(link, text)?;
         let here = self.shown_path(link);
@@ -85,6 +89,13 @@ impl Fs {
     }
 }
 
+/// Whether the text climbs after it has gone down. Where one of the names on the way is a symlink itself, the kernel climbs
+/// from where that one leads, which may be the root of the mount: text alone says that it stays inside, and it does not.
+fn turns_back(text: &[u8]) -> bool {
+    let mut parts = text.split(|&b| b == b'/').filter(|part| !part.is_empty() && *part != b".");
+    parts.by_ref().any(|part| part != b"..") && parts.any(|part| part == b"..")
+}
+
 /// A relative text that leads from the link `from` to `to`, both from the same root.
 fn relative(from: &RemotePath, to: &RemotePath) -> Vec<u8> {
     let up = from.depth().saturating_sub(1);
@@ -102,5 +113,15 @@ mod tests {
         let path = |text: &str| RemotePath::parse(text).expect("valid");
         assert_eq!(relative(&path("wp-content/uploads"), &path(".pantheon/files")), b"../.pantheon/files");
         assert_eq!(relative(&path("link"), &path("a/b")), b"a/b");
+    }
+
+    #[test]
+    fn texts_that_climb_after_going_down_are_told() {
+        for text in ["a/../b", "../a/..", "a/b/./../c"] {
+            assert!(turns_back(text.as_bytes()), "{text}");
+        }
+        for text in ["a/b", "../../a/b", "..", "./../x", "a/..b"] {
+            assert!(!turns_back(text.as_bytes()), "{text}");
+        }
     }
 }

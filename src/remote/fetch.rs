@@ -245,7 +245,7 @@ impl Reading {
         let result = match (progress.failure.take(), progress.attr) {
             (Some(kind), _) => Err(kind),
             (None, Some(now)) if now.version() != self.version => Err(ErrorKind::Changed { now }),
-            (None, _) if progress.short => Err(ErrorKind::Protocol("a file is shorter than the server says".into())),
+            (None, _) if progress.short => Err(ErrorKind::Failure("the file is shorter than it says".into())),
             (None, _) => Ok(std::mem::take(&mut progress.bytes)),
         };
         drop(progress);

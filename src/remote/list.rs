@@ -1,6 +1,7 @@
 //! Listing a directory: OPENDIR, then several READDIRs under way at a time, and a CLOSE that nobody waits for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::handles::Slot;
@@ -18,8 +19,13 @@ const FIRST_READS: usize = 2;
 const MAX_READS: usize = 16;
 /// Entries of one directory: more is refused instead of filling the memory. The platform stops at 200,000.
 const MAX_ENTRIES: usize = 1_000_000;
-/// Answers of one listing; a server may send single entries, but not go on for ever.
-const MAX_PAGES: usize = 2 * MAX_ENTRIES;
+/// Answers in a row that bring no name that is new and can be one: such a directory has no end.
+const MAX_FRUITLESS: usize = 64;
+/// Memory for what the listings under way have gathered, all together (bytes): hundreds are made at a time, and each of
+/// them might be of a directory that does not end. Those that nobody waits for get half of it.
+const MAX_GATHERED: usize = 256 * 1024 * 1024;
+/// What an entry takes beside its name (bytes, about).
+const ENTRY_BYTES: usize = 128;
 
 type Done = Box<dyn FnOnce(RemoteResult<Vec<(Name, Attr)>>) + Send>;
 
@@ -36,27 +42,27 @@ fn attempt(inner: Arc<Inner>, dir: RemotePath, class: Class, tries: u32, deadlin
         };
         let wire = again.wire(&dir);
         let (epoch, handles) = (session.epoch(), session.handles.clone());
-        let finished = move |result: Result<Vec<NameEntry>, ErrorKind>| match result {
+        let finished = move |result: Result<Entries, ErrorKind>| match result {
             Err(kind) if kind.is_loss() && tries < MAX_TRIES && !deadline.is_over() => {
                 again.lost(epoch, &kind.to_string());
                 attempt(again, dir, class, tries + 1, deadline, done);
             }
             Err(kind) => done(Err(kind.at("list", &dir))),
-            Ok(entries) => done(Ok(checked(&dir, entries))),
+            Ok(entries) => done(Ok(entries.named(&dir))),
         };
         handles.acquire(class, move |slot| open(session, slot, wire, class, Box::new(finished)));
     });
 }
 
-type Finished = Box<dyn FnOnce(Result<Vec<NameEntry>, ErrorKind>) + Send>;
+type Finished = Box<dyn FnOnce(Result<Entries, ErrorKind>) + Send>;
 
 fn open(session: Arc<Session>, slot: Slot, wire: Vec<u8>, class: Class, finished: Finished) {
     let on = session.clone();
     session.engine.submit(Request::OpenDir { path: wire }, class, move |reply| match reply {
         Ok(Reply::Handle(handle)) => {
             let progress = Progress {
-                entries: Vec::new(),
-                pages: 0,
+                entries: Entries::of(on.gathered.clone()),
+                fruitless: 0,
                 asked: 0,
                 under_way: BTreeSet::new(),
                 end: None,
@@ -85,8 +91,8 @@ struct Listing {
 }
 
 struct Progress {
-    entries: Vec<NameEntry>,
-    pages: usize,
+    entries: Entries,
+    fruitless: usize,
     /// READDIRs sent, and the numbers of those that have no answer yet.
     asked: usize,
     under_way: BTreeSet<usize>,
@@ -127,12 +133,9 @@ impl Listing {
         }
         match reply {
             Ok(Reply::Names(names)) => {
-                progress.pages += 1;
-                progress.entries.extend(names);
-                if progress.entries.len() > MAX_ENTRIES || progress.pages > MAX_PAGES {
-                    progress.failure =
-                        Some(ErrorKind::Protocol(format!("a directory of more than {MAX_ENTRIES} entries")));
-                }
+                progress.fruitless = if progress.entries.take_in(names) { 0 } else { progress.fruitless + 1 };
+                // The directory is at fault, not the connection: that one is kept.
+                progress.failure = progress.too_much(self.class).map(ErrorKind::Failure);
             }
             Ok(Reply::Status { code: StatusCode::Eof, .. }) => {
                 progress.end = Some(progress.end.map_or(number, |end| end.min(number)));
@@ -143,8 +146,8 @@ impl Listing {
         }
         match (progress.end, &progress.failure) {
             (None, None) => {
-                let wanted = FIRST_READS.saturating_mul(1 << (progress.pages - 1).min(8)).min(MAX_READS);
-                let wanted = if progress.pages == 1 { 1 } else { wanted };
+                let pages = progress.asked - progress.under_way.len();
+                let wanted = if pages <= 1 { 1 } else { (FIRST_READS << (pages - 1).min(8)).min(MAX_READS) };
                 let more = wanted.saturating_sub(progress.under_way.len());
                 drop(progress);
                 self.read(more);
@@ -158,7 +161,7 @@ impl Listing {
         let (Some(finished), slot) = (progress.finished.take(), progress.slot.take()) else { return };
         let result = match progress.failure.take() {
             Some(kind) => Err(kind),
-            None => Ok(std::mem::take(&mut progress.entries)),
+            None => Ok(std::mem::replace(&mut progress.entries, Entries::of(Arc::default()))),
         };
         drop(progress);
         // Sent before the slot is free, so that the server closes before it opens the next.
@@ -168,17 +171,65 @@ impl Listing {
     }
 }
 
-/// Names are checked here, on entry: what is not a name is left out, and nothing appears twice.
-fn checked(dir: &RemotePath, entries: Vec<NameEntry>) -> Vec<(Name, Attr)> {
-    let mut out = Vec::with_capacity(entries.len());
-    for entry in entries {
-        match Name::new(&entry.name) {
-            Ok(name) => out.push((name, entry.attrs.to_attr())),
-            Err(_) if entry.name == b"." || entry.name == b".." => {}
-            Err(error) => log::warn!("{dir}: an entry of the server is left out: {error}"),
+impl Progress {
+    /// Why this directory is given up, if it is.
+    fn too_much(&self, class: Class) -> Option<String> {
+        if self.fruitless > MAX_FRUITLESS {
+            return Some("the directory has no end: the same names come again and again".into());
         }
+        if self.entries.names.len() > MAX_ENTRIES {
+            return Some(format!("the directory has more than {MAX_ENTRIES} entries"));
+        }
+        let room = if class == Class::Background { MAX_GATHERED / 2 } else { MAX_GATHERED };
+        let full = self.entries.gathered.load(Ordering::Relaxed) > room;
+        full.then(|| "the directories that are being listed are too large for the memory".into())
     }
-    out.sort_by(|a, b| a.0.cmp(&b.0));
-    out.dedup_by(|a, b| a.0 == b.0);
-    out
+}
+
+/// What came so far. Names are checked here, on entry: what is not a name is left out, and nothing appears twice.
+struct Entries {
+    names: BTreeMap<Name, Attr>,
+    /// Of the whole connection.
+    gathered: Arc<AtomicUsize>,
+    bytes: usize,
+    left_out: usize,
+}
+
+impl Entries {
+    fn of(gathered: Arc<AtomicUsize>) -> Self {
+        Self { names: BTreeMap::new(), gathered, bytes: 0, left_out: 0 }
+    }
+
+    /// Says whether anything was new.
+    fn take_in(&mut self, entries: Vec<NameEntry>) -> bool {
+        let before = (self.names.len(), self.bytes);
+        for entry in entries {
+            match Name::new(&entry.name) {
+                Ok(name) => {
+                    let bytes = entry.name.len() + ENTRY_BYTES;
+                    self.names.entry(name).or_insert_with(|| {
+                        self.bytes += bytes;
+                        entry.attrs.to_attr()
+                    });
+                }
+                Err(_) if entry.name == b"." || entry.name == b".." => {}
+                Err(_) => self.left_out += 1,
+            }
+        }
+        self.gathered.fetch_add(self.bytes - before.1, Ordering::Relaxed);
+        self.names.len() > before.0
+    }
+
+    fn named(mut self, dir: &RemotePath) -> Vec<(Name, Attr)> {
+        if self.left_out > 0 {
+            log::warn!("{dir}: {} entries of the server are left out: they are no names", self.left_out);
+        }
+        std::mem::take(&mut self.names).into_iter().collect()
+    }
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        self.gathered.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }

@@ -1,6 +1,6 @@
 //! The connection that there is now, and who waits for the next one. Made, watched and replaced in `supervise`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Instant;
 
@@ -29,6 +29,8 @@ pub(super) struct Session {
     pub(super) engine: Engine,
     pub(super) handles: Handles,
     pub(super) readers: Readers,
+    /// Memory that the listings under way take (bytes, about).
+    pub(super) gathered: Arc<AtomicUsize>,
     epoch: u64,
     pub(super) since: Instant,
     home: Vec<u8>,
@@ -122,6 +124,7 @@ impl Inner {
         let session = Arc::new(Session {
             handles: Handles::new(capabilities.max_open_handles),
             readers: Readers::default(),
+            gathered: Arc::default(),
             engine,
             epoch,
             since: Instant::now(),

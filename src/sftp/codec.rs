@@ -441,7 +441,8 @@ const S_IFREG: u32 = 0o100_000;
 const S_IFLNK: u32 = 0o120_000;
 
 impl RawAttrs {
-    /// Our attributes. A server that sends no permissions leaves the kind open: it is taken for a file.
+    /// Our attributes. A server that sends no permissions leaves the kind open: it is taken for a file. No size is larger
+    /// than the kernel can say: it would refuse to show the object at all.
     pub fn to_attr(&self) -> Attr {
         let mode = self.perm.unwrap_or(S_IFREG | 0o644);
         let kind = match mode & S_IFMT {
@@ -451,7 +452,7 @@ impl RawAttrs {
             _ => FileKind::Other,
         };
         let (atime, mtime) = self.times.unwrap_or((0, 0));
-        Attr { kind, size: self.size.unwrap_or(0), perm: (mode & 0o7777) as u16, mtime, atime }
+        Attr { kind, size: self.size.unwrap_or(0).min(i64::MAX as u64), perm: (mode & 0o7777) as u16, mtime, atime }
     }
 }
 

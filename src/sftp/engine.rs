@@ -119,6 +119,7 @@ impl Engine {
             input: rest,
             output: VecDeque::new(),
             last_input: Instant::now(),
+            expired: Instant::now(),
         };
         std::thread::Builder::new()
             .name("sftp-io".into())
@@ -311,6 +312,8 @@ struct Worker {
     input: Vec<u8>,
     output: VecDeque<u8>,
     last_input: Instant,
+    /// When overdue answers were looked for.
+    expired: Instant,
 }
 
 impl Worker {
@@ -339,8 +342,12 @@ impl Worker {
             write_some(self.transport.as_mut(), &mut self.output).map_err(|e| lost(self.transport.as_ref(), &e))?;
         let read = self.read_some()?;
         lock(&self.shared.queues).counters.sent_bytes += wrote as u64;
-        if wrote == 0 && read == 0 {
+        // On a link that is never idle, too: a stream of other answers must not keep one caller waiting for ever.
+        if (wrote == 0 && read == 0) || self.expired.elapsed() > TICK {
+            self.expired = Instant::now();
             self.expire()?;
+        }
+        if wrote == 0 && read == 0 {
             let want_write = !self.output.is_empty();
             self.transport
                 .wait(want_write, self.shared.wake.as_fd(), TICK)

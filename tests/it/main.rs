@@ -3,7 +3,10 @@
 #![allow(unreachable_pub)]
 
 mod common;
+#[path = "../fuzz/memory.rs"]
+mod memory;
 
+mod api;
 mod asleep;
 mod cli;
 mod contract;
@@ -12,6 +15,7 @@ mod deaths;
 mod editors;
 mod faults;
 mod host_keys;
+mod hostile;
 mod load;
 mod modes;
 mod mount;
@@ -30,3 +34,6 @@ mod signals;
 mod steps;
 mod tools;
 mod wordpress;
+
+#[global_allocator]
+static ALLOCATOR: memory::Counting = memory::Counting;

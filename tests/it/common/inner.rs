@@ -159,6 +159,18 @@ impl Inner {
     }
 
     #[allow(dead_code)] // tests/model.rs
+    /// On whatever `dial` connects to; a crash cannot be survived there.
+    pub fn on(dial: Dial, fresh: Duration) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (home, state) = (dir.path().join("home"), dir.path().join("state-0"));
+        fs::create_dir(&home).expect("made");
+        fs::create_dir(&state).expect("made");
+        let fs = assemble(dial, &state, fresh);
+        let faults = Arc::default();
+        Self { home, dir, state, lives: 0, args: Vec::new(), fresh, kernel: None, fs, faults }
+    }
+
+    #[allow(dead_code)] // tests/model.rs
     /// From here on all calls go through the kernel.
     pub fn through_the_kernel(mut self) -> Self {
         self.kernel = Some(Kernel::mount(&self.fs, &self.dir.path().join("mnt-0")));
@@ -402,8 +414,15 @@ fn build(home: &Path, state: &Path, args: &[&'static str], faults: &Arc<Faults>,
         let inner = Box::new(Meddler::new(inner, plan.plan.clone()));
         Ok(Box::new(Faulty { inner, faults: plan.clone(), lost: false }))
     };
-    let first = dial(Deadline::after(LIMIT)).expect("sftp-server starts");
-    let config = RemoteConfig::new(Box::new(dial), Vec::new(), LIMIT);
+    assemble(Box::new(dial), state, fresh)
+}
+
+/// Makes a connection.
+pub type Dial = Box<dyn Fn(Deadline) -> Result<Box<dyn Transport>, TransportError> + Send + Sync>;
+
+fn assemble(dial: Dial, state: &Path, fresh: Duration) -> Fs {
+    let first = dial(Deadline::after(LIMIT)).expect("the server starts");
+    let config = RemoteConfig::new(dial, Vec::new(), LIMIT);
     let remote = Remote::start(config, first).expect("a session");
     let (gate, clock) = (Gate::new(), Clock::system());
     let env = EnvConfig {

@@ -5,6 +5,8 @@ pub mod kernel;
 pub mod meddler;
 pub mod mounted;
 pub mod program;
+#[allow(dead_code)] // tests/model.rs
+pub mod scripted;
 pub mod server;
 pub mod sim_remote;
 pub mod sshd;

@@ -1,0 +1,345 @@
+//! A server that is broken or means harm: names that are none, attributes that lie, directories and trees without an end,
+//! links that lead out, greetings of nonsense. An error or what is left of the truth; never a panic, a hang, memory without
+//! bounds, or a way out of the mount. (Single answers that are nonsense: `requests`.)
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use pantheonfs::clock::Deadline;
+use pantheonfs::fs::OpenMode;
+use pantheonfs::remote::{Remote, RemoteConfig};
+use pantheonfs::sftp::{Class, Config, Engine, Request, SftpError};
+
+use crate::common::inner::{Inner, wait};
+use crate::common::mounted::Mounted;
+use crate::common::scripted::{
+    Asked, DIR, FILE, FSTAT, LINK, OPENDIR, READ, READDIR, READLINK, REALPATH, Scripted, attributes, data, dial, names,
+    packet, text,
+};
+use crate::common::{SOON, eventually};
+use crate::memory::peak_of;
+
+/// What listings, the table and the answers may take, whatever the server says (bytes). Other tests run meanwhile.
+const MEMORY: usize = 900 << 20;
+
+/// The file system on a server that says this, asked anew every time.
+fn on(script: impl Fn(&Asked) -> Option<Vec<Vec<u8>>> + Send + Sync + 'static) -> (Inner, Arc<AtomicU64>) {
+    let dials = Arc::new(AtomicU64::new(0));
+    (Inner::on(dial(&dials, script), Duration::ZERO), dials)
+}
+
+/// A server that has these in its root, and nothing else.
+fn with_root(entries: Vec<(Vec<u8>, Vec<u8>)>) -> impl Fn(&Asked) -> Option<Vec<Vec<u8>>> + Send + Sync {
+    move |asked| match (asked.kind, asked.path.as_str(), asked.times) {
+        (READDIR, ".", 0) => Some(vec![names(asked.id, &entries)]),
+        _ => None,
+    }
+}
+
+#[test]
+fn what_is_no_name_is_left_out() {
+    let bad: [&[u8]; 9] =
+        [b"../etc", b"/etc/passwd", b"a/b", b"nul\0", b"..", b".", b"", &[b'x'; 65_000], &[b'y'; 256]];
+    let good: [&[u8]; 4] = [b"good", b"twice", b"twice", b"\xff\n odd"];
+    let all = bad.into_iter().chain(good).map(|name| (name.to_vec(), attributes(1, FILE, 7))).collect();
+    let (inner, _) = on(with_root(all));
+    assert_eq!(inner.names("").expect("listed"), ["good", "twice", "\u{fffd}\n odd"]);
+    for name in bad {
+        let found = inner.fs.lookup(pantheonfs::inode::ROOT, name, wait());
+        assert!(!matches!(found, Ok((Some(_), _))), "{name:?}");
+    }
+    eprintln!("survived: {} names that are none", bad.len());
+}
+
+#[test]
+fn attributes_that_lie_are_errors_at_most() {
+    let sizes = [0, 1, 1 << 40, i64::MAX as u64, 1 << 63, u64::MAX];
+    let kinds = [FILE, DIR, LINK, 0o010_000, 0o140_000, 0o170_777, 0o100_000 | 0o7777, u32::MAX, 0];
+    let mut entries = Vec::new();
+    for size in sizes {
+        for kind in kinds {
+            for mtime in [0, i32::MAX as u32, 1 << 31, u32::MAX] {
+                entries.push((format!("{size}-{kind}-{mtime}").into_bytes(), attributes(size, kind, mtime)));
+            }
+        }
+    }
+    let count = entries.len();
+    let (inner, _) = on(with_root(entries.clone()));
+    assert_eq!(inner.names("").expect("listed").len(), count);
+    for (name, _) in &entries {
+        let name = String::from_utf8_lossy(name);
+        let ino = inner.find(&name).expect("there");
+        let attr = inner.fs.getattr(ino, wait()).expect("attributes").attr;
+        assert!(attr.size <= i64::MAX as u64, "{name}: the kernel cannot say {}", attr.size);
+        let reading = OpenMode { read: true, write: false, truncate: false };
+        let Ok(handle) = inner.fs.open(ino, reading, wait()) else { continue };
+        for offset in [0, 1 << 33, i64::MAX as u64 - 10, u64::MAX - 10] {
+            drop(inner.fs.read(handle.handle, offset, 131_072, wait()));
+        }
+        inner.fs.release(handle.handle, wait()).expect("closed");
+    }
+    eprintln!("survived: {count} sets of attributes that lie");
+}
+
+#[test]
+fn a_file_may_turn_into_a_directory_and_back() {
+    let turns = Arc::new(AtomicU64::new(0));
+    let now = turns.clone();
+    let (inner, _) = on(move |asked| {
+        let kind = if now.load(Ordering::SeqCst) % 2 == 0 { FILE } else { DIR };
+        match (asked.kind, asked.path.as_str(), asked.times) {
+            (READDIR, ".", 0) => Some(vec![names(asked.id, &[("x", attributes(3, kind, 7))])]),
+            (READ, ..) => Some(vec![data(asked.id, b"abc")]),
+            (FSTAT, ..) => Some(vec![packet(105, asked.id, &attributes(3, FILE, 7))]),
+            _ => None,
+        }
+    });
+    for turn in 0..20 {
+        turns.store(turn, Ordering::SeqCst);
+        inner.fs.renew_everything();
+        let is_dir = inner.fs.getattr(inner.find("x").expect("there"), wait()).expect("attributes").attr.is_dir();
+        assert_eq!(is_dir, turn % 2 == 1);
+        assert_eq!(inner.read("x").is_ok(), !is_dir);
+        // Nobody but the kernel opens directories, and it knows which are.
+        assert!(!is_dir || inner.names("x").is_ok());
+    }
+}
+
+#[test]
+fn a_directory_without_an_end_is_an_error() {
+    let page = |asked: &Asked, from: u64| {
+        let entries: Vec<_> = (from..from + 1000).map(|n| (format!("{n:0200}"), attributes(1, FILE, 7))).collect();
+        names(asked.id, &entries)
+    };
+    let nothing: &[(&str, Vec<u8>)] = &[];
+    let pages: [(&str, Box<dyn Fn(&Asked) -> Vec<u8> + Send + Sync>); 5] = [
+        ("new names", Box::new(move |asked| page(asked, asked.times * 1000))),
+        ("the same page", Box::new(move |asked| page(asked, 0))),
+        ("empty pages", Box::new(move |asked| names(asked.id, nothing))),
+        ("dots", Box::new(|asked| names(asked.id, &[(".", attributes(1, DIR, 7)), ("..", attributes(1, DIR, 7))]))),
+        ("what is no name", Box::new(|asked| names(asked.id, &[([b'x'; 60_000], attributes(1, FILE, 7))]))),
+    ];
+    for (what, page) in pages {
+        let asked = Arc::new(AtomicU64::new(0));
+        let count = asked.clone();
+        let script = move |asked: &Asked| {
+            (asked.kind == READDIR).then(|| {
+                count.fetch_add(1, Ordering::SeqCst);
+                vec![page(asked)]
+            })
+        };
+        let ((inner, dials), peak) = peak_of(|| {
+            let (inner, dials) = on(script);
+            let began = Instant::now();
+            let listed = inner.names("");
+            assert!(listed.is_err() && began.elapsed() < SOON, "{what}: {:?}", listed.map(|names| names.len()));
+            let mut before = u64::MAX;
+            eventually("nobody asks any more", || {
+                std::thread::sleep(Duration::from_millis(200));
+                std::mem::replace(&mut before, asked.load(Ordering::SeqCst)) == asked.load(Ordering::SeqCst)
+            });
+            (inner, dials)
+        });
+        assert!(peak < MEMORY, "{what}: {peak} bytes");
+        assert_eq!(dials.load(Ordering::SeqCst), 1, "{what}: the connection is not at fault");
+        drop(inner);
+    }
+    eprintln!("survived: 5 kinds of directories without an end");
+}
+
+/// A directory that contains itself, and a tree that branches for ever: nobody walks there but a caller who wants to.
+#[test]
+fn a_tree_without_an_end_is_not_walked_ahead_for_ever() {
+    for (what, wide, most) in [("its own parent", 1, 200), ("branches", 1000, 3000)] {
+        let opened = Arc::new(AtomicU64::new(0));
+        let count = opened.clone();
+        let (inner, peak) = peak_of(|| {
+            let (inner, _) = on(move |asked| match (asked.kind, asked.times) {
+                (OPENDIR, _) => {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    None
+                }
+                (READDIR, 0) => {
+                    let entries: Vec<_> = (0..wide).map(|n| (format!("d{n}"), attributes(1, DIR, 7))).collect();
+                    Some(vec![names(asked.id, &entries)])
+                }
+                _ => None,
+            });
+            assert_eq!(inner.names("").expect("listed").len(), wide);
+            let mut before = u64::MAX;
+            eventually("nobody asks any more", || {
+                std::thread::sleep(Duration::from_millis(500));
+                std::mem::replace(&mut before, opened.load(Ordering::SeqCst)) == opened.load(Ordering::SeqCst)
+            });
+            inner
+        });
+        let opened = opened.load(Ordering::SeqCst);
+        assert!(opened <= most && peak < MEMORY, "{what}: {opened} directories, {peak} bytes");
+        if wide == 1 {
+            let deep = vec!["d0"; 150].join("/");
+            assert_eq!(inner.names(&deep).expect("listed").len(), 1, "who wants to go there may");
+        }
+    }
+    eprintln!("survived: 2 kinds of trees without an end");
+}
+
+#[test]
+fn data_is_what_was_asked_for_or_an_error() {
+    const BYTES: &[u8] = b"the bytes of the server";
+    type Says = fn(&Asked) -> Vec<u8>;
+    let cases: [(&str, bool, Says); 5] = [
+        ("more than asked for", false, |asked| data(asked.id, &vec![b'x'; asked.len as usize + 1])),
+        ("a little at a time", true, |asked| data(asked.id, &BYTES[asked.offset as usize..][..1])),
+        ("nothing and no end", false, |asked| data(asked.id, b"")),
+        ("an early end", false, |asked| crate::common::meddler::status(asked.id, 1, "")),
+        ("a megabyte", false, |asked| data(asked.id, &vec![b'x'; 1_040_000])),
+    ];
+    for (what, well, says) in cases {
+        let (inner, _) = on(move |asked| match (asked.kind, asked.path.as_str(), asked.times) {
+            (READDIR, ".", 0) => Some(vec![names(asked.id, &[("f", attributes(BYTES.len() as u64, FILE, 7))])]),
+            (FSTAT, ..) => Some(vec![packet(105, asked.id, &attributes(BYTES.len() as u64, FILE, 7))]),
+            (READ, ..) => Some(vec![says(asked)]),
+            _ => None,
+        });
+        let began = Instant::now();
+        let read = inner.read("f");
+        assert!(began.elapsed() < SOON, "{what}");
+        assert_eq!(read.as_deref().ok(), well.then_some(BYTES), "{what}");
+    }
+    eprintln!("survived: {} ways to send other data than was asked for", cases.len());
+}
+
+#[test]
+fn texts_of_links_stay_inside_or_are_refused() {
+    let long = vec![b'a'; 70_000];
+    let out: [&[u8]; 7] =
+        [b"/etc/passwd", b"..", b"../../etc/passwd", b"a/../../x", b"..\0/x", b"a\0b", &[b"../", &long[..]].concat()];
+    for target in out {
+        let target = target.to_vec();
+        let (inner, _) = on(move |asked| match (asked.kind, asked.path.as_str(), asked.times) {
+            (READDIR, ".", 0) => Some(vec![names(asked.id, &[("l", attributes(1, LINK, 7))])]),
+            (READLINK, ..) => Some(vec![names(asked.id, &[(&target, vec![0; 4])])]),
+            _ => None,
+        });
+        let read = inner.fs.readlink(inner.find("l").expect("there"), wait());
+        assert!(read.is_err(), "{read:?}");
+    }
+    // No names, and too many.
+    for count in [0, 2] {
+        let (inner, _) = on(move |asked| match (asked.kind, asked.path.as_str(), asked.times) {
+            (READDIR, ".", 0) => Some(vec![names(asked.id, &[("l", attributes(1, LINK, 7))])]),
+            (READLINK, ..) => Some(vec![names(asked.id, &vec![("../x", vec![0; 4]); count])]),
+            _ => None,
+        });
+        assert!(inner.fs.readlink(inner.find("l").expect("there"), wait()).is_err());
+    }
+}
+
+/// The kernel follows what text alone cannot judge: a `..` behind another link climbs from where that one leads.
+#[test]
+fn links_behind_links_do_not_lead_out() {
+    let Some(m) = Mounted::openssh("") else { return };
+    let link = |name: &str, target: &str| std::os::unix::fs::symlink(target, m.there(name)).expect("made");
+    fs::create_dir_all(m.there("a/b/c")).expect("made");
+    fs::write(m.dir().parent().expect("a parent").join("secret"), "of this machine").expect("written");
+    link("a/b/c/up", "../../..");
+    link("evil", "a/b/c/up/../secret");
+    link("evil-too", "a/b/c/up/../../../../../../../../etc/passwd");
+    link("a/evil-below", "b/c/up/../secret");
+    link("honest", "a/../a/b");
+    link("loop", "pool");
+    link("pool", "loop");
+    for name in ["evil", "evil-too", "a/evil-below", "a/b/c/up/evil"] {
+        let read = fs::read_to_string(m.path(name));
+        assert!(read.is_err(), "{name}: {read:?}");
+        let place = fs::canonicalize(m.path(name));
+        assert!(place.as_ref().map_or(true, |place| place.starts_with(m.dir())), "{name}: {place:?}");
+    }
+    assert_eq!(fs::canonicalize(m.path("honest")).expect("inside"), m.path("a/b"));
+    assert_eq!(fs::metadata(m.path("loop")).expect_err("a loop").raw_os_error(), Some(libc::ELOOP));
+}
+
+#[test]
+fn greetings_of_nonsense_are_errors_in_time() {
+    let version = |number: u32, more: &[u8]| {
+        let body = [&[2][..], &number.to_be_bytes(), more].concat();
+        [&(body.len() as u32).to_be_bytes()[..], &body].concat()
+    };
+    let greetings: [(&str, Vec<u8>); 8] = [
+        ("an old version", version(2, b"")),
+        ("an extension whose length lies", version(3, &[0xff, 0xff, 0xff, 0xff, b'x'])),
+        ("half an extension", version(3, &text("posix-rename@openssh.com"))),
+        ("another packet", packet(101, [0, 0, 0, 0], &[0; 12])),
+        ("an empty packet", vec![0, 0, 0, 0]),
+        ("4 GiB", vec![0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 3]),
+        ("a web page", b"HTTP/1.1 400 Bad Request\r\n\r\n<html>".to_vec()),
+        ("a greeting of a shell", b"This account is currently not available.\n".to_vec()),
+    ];
+    for (what, greeting) in greetings {
+        let config = RemoteConfig {
+            dial: Box::new(|_| unreachable!("it never began")),
+            base: Vec::new(),
+            timeout: Duration::from_secs(2),
+        };
+        let began = Instant::now();
+        let started = Remote::start(config, Box::new(Scripted::new(Arc::new(|_: &Asked| None), greeting)));
+        assert!(started.is_err() && began.elapsed() < SOON, "{what}");
+    }
+    eprintln!("survived: 8 greetings of nonsense");
+}
+
+/// Where the login directory is, as a server says it, is only ever compared with the texts of links.
+#[test]
+fn a_home_of_nonsense_leads_nowhere() {
+    let homes: [&[u8]; 7] = [b"", b"/", b"..", b"relative", b"/etc", b"nul\0/x", &[b'x'; 65_000]];
+    for home in homes {
+        let home = home.to_vec();
+        let (inner, _) = on(move |asked| match (asked.kind, asked.path.as_str(), asked.times) {
+            (REALPATH, ..) => Some(vec![names(asked.id, &[(&home, vec![0; 4])])]),
+            (READDIR, ".", 0) => Some(vec![names(asked.id, &[("l", attributes(1, LINK, 7))])]),
+            (READLINK, ..) => Some(vec![names(asked.id, &[("/etc/../../passwd", vec![0; 4])])]),
+            _ => None,
+        });
+        if let Ok(text) = inner.fs.readlink(inner.find("l").expect("there"), wait()) {
+            let text = String::from_utf8_lossy(&text).into_owned();
+            assert!(!text.starts_with('/') && !Path::new(&text).components().any(|part| part.as_os_str() == ".."));
+        }
+    }
+    eprintln!("survived: {} login directories of nonsense", homes.len());
+}
+
+/// A stream that never pauses must not keep one caller waiting whose answer never comes.
+#[test]
+fn one_answer_that_never_comes_is_given_up_beside_a_stream_of_others() {
+    let script = |asked: &Asked| match asked.kind {
+        READ => Some(vec![data(asked.id, b"x")]),
+        7 => Some(Vec::new()),
+        _ => None,
+    };
+    let server = Scripted::new(Arc::new(script), vec![0, 0, 0, 5, 2, 0, 0, 0, 3]);
+    let config = Config { timeout: Duration::from_millis(300) };
+    let engine = Engine::start(Box::new(server), config, Deadline::after(SOON), |_| {}).expect("it greets");
+    let (engine, ended) = (Arc::new(engine), Arc::new(AtomicU64::new(0)));
+    for _ in 0..50 {
+        stream(&engine, &ended);
+    }
+    let (answered, waiting) = mpsc::channel();
+    engine.submit(Request::Lstat { path: b"x".to_vec() }, Class::Interactive, move |reply| drop(answered.send(reply)));
+    let answer = waiting.recv_timeout(Duration::from_secs(10));
+    ended.store(1, Ordering::SeqCst);
+    assert_eq!(answer, Ok(Err(SftpError::Timeout)));
+}
+
+fn stream(engine: &Arc<Engine>, ended: &Arc<AtomicU64>) {
+    let (again, until) = (engine.clone(), ended.clone());
+    let request = Request::Read { handle: b"f".to_vec(), offset: 0, len: 1 };
+    engine.submit(request, Class::Background, move |_| {
+        if until.load(Ordering::SeqCst) == 0 {
+            stream(&again, &until);
+        }
+    });
+}
