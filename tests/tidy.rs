@@ -66,6 +66,9 @@ const CRATES: [(&str, &[&str]); 8] = [
     ("russh", &["sim"]),
 ];
 
+/// Rooms that run programs. Never through a shell: words are words, whatever is in them.
+const PROGRAMS: [&str; 5] = ["cli", "fuse", "mirror", "sim", "transport"];
+
 /// Lines of a file at most.
 const MAX_LINES: usize = 600;
 
@@ -174,6 +177,40 @@ fn crates_stay_in_their_rooms() {
             .iter()
             .any(|word| code.match_indices(word).any(|(at, _)| !code[..at].ends_with('e')));
         assert!(!talks || here == "cli", "{}: only cli reads the environment, prints or exits", path.display());
+    }
+}
+
+/// The part of a source that is not its unit tests.
+fn without_tests(code: &str) -> &str {
+    code.split("#[cfg(test)]\nmod tests").next().unwrap_or_default()
+}
+
+#[test]
+fn programs_are_run_in_few_rooms_and_never_through_a_shell() {
+    for (path, text) in sources() {
+        let code = code(&text);
+        let code = without_tests(&code);
+        if code.contains("Command::new") {
+            let here = room(&path);
+            assert!(PROGRAMS.contains(&here.as_str()), "{}: runs a program", path.display());
+        }
+        for shell in ["\"sh\"", "\"bash\"", "/bin/sh", "/bin/bash", "\"-c\"", "libc::system", "popen"] {
+            // `git -c` is no shell, and the simulator's repository has a hook.
+            let git = room(&path) == "sim" || shell == "\"-c\"" && code.contains("Command::new(\"git\")");
+            assert!(git || !code.contains(shell), "{}: {shell} smells of a shell", path.display());
+        }
+    }
+}
+
+/// Whoever knows the name of a file before it is made can put another one there: names come from `tempfile` or from the
+/// kernel's randomness, never from the clock or the process number.
+#[test]
+fn nothing_is_made_in_places_of_everybody_under_names_that_can_be_guessed() {
+    for (path, text) in sources() {
+        let code = code(&text);
+        let code = without_tests(&code);
+        let guessable = ["temp_dir()", "\"/tmp", "\"/var/tmp", "\"/dev/shm"].iter().any(|place| code.contains(place));
+        assert!(!guessable, "{}: a place of everybody", path.display());
     }
 }
 

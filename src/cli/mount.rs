@@ -1,6 +1,7 @@
 //! `pantheonfs mount`: checks, connects, mounts, serves until the mount is gone.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +46,8 @@ fn serve(args: &Mount) -> CliResult<()> {
     if let Some(descriptor) = args.token_fd {
         surroundings::receive_token(descriptor)?;
     }
+    // Everything that is made here, by git and ssh too, is for the mounting user only.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let around = Surroundings::look()?;
     let (source, place) = match &args.mountpoint {
         Some(place) => (Source::parse(&args.source)?, place.clone()),
@@ -94,7 +97,8 @@ pub(super) fn fuse_is_there() -> CliResult<()> {
 fn lock(state_dir: &Path, source: &str) -> CliResult<File> {
     let path = state_dir.join("lock");
     let failed = |e: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("{}: {e}", path.display()));
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| failed(&e))?;
+    let file =
+        File::options().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(|e| failed(&e))?;
     let until = Instant::now() + LOCK_WAIT;
     loop {
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {

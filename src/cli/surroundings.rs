@@ -1,7 +1,9 @@
 //! Environment variables and what follows from them. The only place that reads them.
 
 use std::env;
+use std::fs::DirBuilder;
 use std::io::Read;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -116,7 +118,7 @@ impl Surroundings {
 
     /// Where what must survive is kept for one environment.
     pub(super) fn state_dir(&self, key: &str) -> CliResult<PathBuf> {
-        private_dir(&self.state_path(key))
+        private_dir(&self.state_root, &[key])
     }
 
     pub(super) fn state_path(&self, key: &str) -> PathBuf {
@@ -130,30 +132,30 @@ impl Surroundings {
 
     /// Where what is known of one environment's tree is kept. Free to delete.
     pub(super) fn cache_dir(&self, key: &str) -> CliResult<PathBuf> {
-        private_dir(&self.cache_root.join(key))
+        private_dir(&self.cache_root, &[key])
     }
 
     /// Where the content of a site's files is kept. Free to delete.
     pub(super) fn content_dir(&self, key: &str) -> CliResult<PathBuf> {
-        private_dir(&self.cache_root.join("content").join(key))
+        private_dir(&self.cache_root, &["content", key])
     }
 
     /// Where a site's repository is kept. Free to delete.
     pub(super) fn mirror_dir(&self, site: &str) -> CliResult<PathBuf> {
-        private_dir(&self.cache_root.join("mirror").join(format!("{site}.git")))
+        private_dir(&self.cache_root, &["mirror", &format!("{site}.git")])
     }
 
     /// A copy of what a revert takes away, under a name that is free.
     pub(super) fn keep_reverted(&self, source: &std::ffi::OsStr, inside: &Path, content: &[u8]) -> CliResult<PathBuf> {
         let key = self.sites.key(&super::source::Source::parse(source)?);
         let wanted = self.state_dir(&key)?.join("reverted").join(inside);
-        private_dir(wanted.parent().unwrap_or(&wanted))?;
+        let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("{}: {e}", wanted.display()));
+        DirBuilder::new().recursive(true).mode(0o700).create(wanted.parent().unwrap_or(&wanted)).map_err(failed)?;
         for n in 0..10_000 {
             let mut name = wanted.clone().into_os_string();
             name.push(if n == 0 { String::new() } else { format!(".{n}") });
-            match std::fs::File::create_new(&name) {
+            match std::fs::File::options().write(true).create_new(true).mode(0o600).open(&name) {
                 Ok(mut file) => {
-                    let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("{}: {e}", wanted.display()));
                     std::io::Write::write_all(&mut file, content).and_then(|()| file.sync_all()).map_err(failed)?;
                     return Ok(name.into());
                 }
@@ -165,14 +167,34 @@ impl Surroundings {
     }
 }
 
-/// Makes a directory that only its owner can look into.
-fn private_dir(dir: &Path) -> CliResult<PathBuf> {
-    make_private(dir).map_err(|e| Failure::new(Exit::Failed, format!("{}: cannot be made: {e}", dir.display())))?;
-    Ok(dir.to_owned())
+/// Makes a directory below one of ours that only its owner can look into.
+fn private_dir(root: &Path, below: &[&str]) -> CliResult<PathBuf> {
+    let failed = |dir: &Path, e: std::io::Error| {
+        let text =
+            format!("{}: cannot be used: {e}; move it away, or set XDG_STATE_HOME and XDG_CACHE_HOME", dir.display());
+        Failure::new(Exit::Failed, text)
+    };
+    let mut dir = root.to_owned();
+    make_private(&dir).map_err(|e| failed(&dir, e))?;
+    for name in below {
+        dir.push(name);
+        make_private(&dir).map_err(|e| failed(&dir, e))?;
+    }
+    Ok(dir)
 }
 
+/// Makes one directory private. One that somebody else put there, or that leads elsewhere, is refused: what is sent to the
+/// server is read from it. Looked at through a descriptor, so that nobody exchanges it in between.
 pub(super) fn make_private(dir: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+    use rustix::fs::{Mode, OFlags};
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(dir, flags, Mode::empty()).map_err(|error| match error {
+        rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => std::io::Error::other("it is a symlink"),
+        other => other.into(),
+    })?;
+    if rustix::fs::fstat(&opened)?.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(std::io::Error::other("it belongs to somebody else"));
+    }
+    Ok(rustix::fs::fchmod(&opened, Mode::RWXU)?)
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -135,7 +135,7 @@ pub(super) fn log_in(http: &Http, token: &str) -> Result<serde_json::Value, Cont
 
 /// Replaces the file at once and for its owner only.
 fn write_private(dir: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-    fs::create_dir_all(dir)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(bytes)?;

@@ -17,6 +17,7 @@ mod faults;
 mod host_keys;
 mod hostile;
 mod load;
+mod local;
 mod modes;
 mod mount;
 mod offline;
