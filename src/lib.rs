@@ -13,6 +13,8 @@
 //! | 6 | [`fuse`] |
 //! | 7 | [`cli`] |
 
+#![forbid(unsafe_code)]
+
 pub mod attr;
 pub mod cache;
 pub mod cli;

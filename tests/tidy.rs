@@ -239,11 +239,13 @@ fn no_file_is_an_orphan() {
     }
 }
 
+/// There is none: what needs it comes from `rustix`, `fuser`, `ssh2` and `git2`. (The tests count memory with an allocator of
+/// their own, with SAFETY notes, which clippy demands.)
 #[test]
-fn unsafe_code_says_why_it_is_safe() {
-    for (path, text) in sources() {
-        let blocks = code(&text).matches("unsafe {").count();
-        let notes = text.matches("SAFETY:").count();
-        assert!(blocks <= notes, "{}: {blocks} unsafe blocks, {notes} SAFETY notes", path.display());
+fn unsafe_code_is_forbidden() {
+    let sources = sources();
+    for root in ["lib.rs", "main.rs"] {
+        let text = &sources[Path::new(root)];
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{root} permits unsafe code");
     }
 }
