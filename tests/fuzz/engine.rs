@@ -152,7 +152,7 @@ fn check(input: &[u8]) -> Result<(), String> {
     let (answered, all) = mpsc::channel();
     for (number, request) in requests.into_iter().enumerate() {
         let (answers, answered) = (answers.clone(), answered.clone());
-        let class = if number % 3 == 0 { Class::Background } else { Class::Interactive };
+        let class = if number.is_multiple_of(3) { Class::Background } else { Class::Interactive };
         engine.submit(request, class, move |_| {
             answers[number].fetch_add(1, Ordering::SeqCst);
             let _ = answered.send(());

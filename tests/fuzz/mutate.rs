@@ -42,7 +42,7 @@ impl Change {
                 bytes.extend_from_slice(&other[from..]);
             }
             // One more or one less, where a length may stand.
-            _ if self.value % 2 == 0 => edit(bytes, at, &[byte.wrapping_add(1)]),
+            _ if self.value.is_multiple_of(2) => edit(bytes, at, &[byte.wrapping_add(1)]),
             _ => edit(bytes, at, &[byte.wrapping_sub(1)]),
         }
         bytes.truncate(MAX_BYTES);

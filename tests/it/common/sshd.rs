@@ -72,6 +72,20 @@ impl Sshd {
         self.port
     }
 
+    /// What the server's processes have open below its tree: handles of clients.
+    #[allow(dead_code)] // tests/model.rs
+    pub fn handles(&self) -> usize {
+        let tree = self.tree();
+        let servers =
+            fs::read_dir("/proc").expect("listed").flatten().map(|process| process.path()).filter(|process| {
+                let line = fs::read(process.join("cmdline")).unwrap_or_default();
+                let words: Vec<&[u8]> = line.split(|&b| b == 0).collect();
+                words.first().is_some_and(|program| program.ends_with(b"sftp-server"))
+            });
+        let open = servers.flat_map(|process| fs::read_dir(process.join("fd")).into_iter().flatten().flatten());
+        open.filter(|fd| fs::read_link(fd.path()).is_ok_and(|place| place.starts_with(&tree))).count()
+    }
+
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
