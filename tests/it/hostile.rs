@@ -90,7 +90,7 @@ fn a_file_may_turn_into_a_directory_and_back() {
     let turns = Arc::new(AtomicU64::new(0));
     let now = turns.clone();
     let (inner, _) = on(move |asked| {
-        let kind = if now.load(Ordering::SeqCst) % 2 == 0 { FILE } else { DIR };
+        let kind = if now.load(Ordering::SeqCst).is_multiple_of(2) { FILE } else { DIR };
         match (asked.kind, asked.path.as_str(), asked.times) {
             (READDIR, ".", 0) => Some(vec![names(asked.id, &[("x", attributes(3, kind, 7))])]),
             (READ, ..) => Some(vec![data(asked.id, b"abc")]),
@@ -109,6 +109,9 @@ fn a_file_may_turn_into_a_directory_and_back() {
     }
 }
 
+/// What a READDIR is answered with.
+type Page = Box<dyn Fn(&Asked) -> Vec<u8> + Send + Sync>;
+
 #[test]
 fn a_directory_without_an_end_is_an_error() {
     let page = |asked: &Asked, from: u64| {
@@ -116,7 +119,7 @@ fn a_directory_without_an_end_is_an_error() {
         names(asked.id, &entries)
     };
     let nothing: &[(&str, Vec<u8>)] = &[];
-    let pages: [(&str, Box<dyn Fn(&Asked) -> Vec<u8> + Send + Sync>); 5] = [
+    let pages: [(&str, Page); 5] = [
         ("new names", Box::new(move |asked| page(asked, asked.times * 1000))),
         ("the same page", Box::new(move |asked| page(asked, 0))),
         ("empty pages", Box::new(move |asked| names(asked.id, nothing))),
