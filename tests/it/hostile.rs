@@ -17,8 +17,8 @@ use pantheonfs::sftp::{Class, Config, Engine, Request, SftpError};
 use crate::common::inner::{Inner, wait};
 use crate::common::mounted::Mounted;
 use crate::common::scripted::{
-    Asked, DIR, FILE, FSTAT, LINK, OPENDIR, READ, READDIR, READLINK, REALPATH, Scripted, attributes, data, dial, names,
-    packet, text,
+    Asked, DIR, FILE, FSTAT, LINK, OPEN, OPENDIR, READ, READDIR, READLINK, REALPATH, Scripted, attributes, data, dial,
+    names, packet, text,
 };
 use crate::common::{SOON, eventually};
 use crate::memory::peak_of;
@@ -345,4 +345,93 @@ fn stream(engine: &Arc<Engine>, ended: &Arc<AtomicU64>) {
             stream(&again, &until);
         }
     });
+}
+
+/// Panics of threads that are no tests: nobody waits for those.
+fn panics() -> Arc<AtomicU64> {
+    let count = Arc::new(AtomicU64::new(0));
+    let (seen, before) = (count.clone(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |info| {
+        let test = std::thread::current().name().is_some_and(|name| name.contains("::"));
+        seen.fetch_add(u64::from(!test), Ordering::SeqCst);
+        before(info);
+    }));
+    count
+}
+
+/// Numbers that are the same for the same seed.
+struct Dice(AtomicU64);
+
+impl Dice {
+    fn below(&self, limit: u64) -> u64 {
+        let step = |x: u64| {
+            let x = x ^ (x << 13);
+            let x = x ^ (x >> 7);
+            x ^ (x << 17)
+        };
+        step(self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |x| Some(step(x))).expect("always")) % limit
+    }
+
+    fn attributes(&self) -> Vec<u8> {
+        let size = [0, 1, 23, 200_000, 1 << 40, u64::MAX][self.below(6) as usize];
+        let kind = [FILE, FILE, DIR, LINK, 0o010_000, 0][self.below(6) as usize];
+        attributes(size, kind, [0, 7, u32::MAX][self.below(3) as usize])
+    }
+
+    /// An answer of a type that fits, and that nobody can rely on.
+    fn answer(&self, asked: &Asked) -> Vec<u8> {
+        if self.below(16) == 0 {
+            return crate::common::meddler::status(asked.id, self.below(12) as u32, "so");
+        }
+        match asked.kind {
+            READDIR if asked.times > 0 => crate::common::meddler::status(asked.id, 1, "end"),
+            READDIR => {
+                let all = ["a", "b", "c", "d", "..", "", "x/y", "a", ".pantheon"];
+                let some: Vec<_> = all.iter().filter(|_| self.below(2) == 0).map(|n| (n, self.attributes())).collect();
+                names(asked.id, &some)
+            }
+            READLINK => names(asked.id, &[(["a", "..", "/etc", ""][self.below(4) as usize], vec![0; 4])]),
+            READ => data(asked.id, &vec![b'x'; self.below(u64::from(asked.len.min(200_000)) + 1) as usize]),
+            7 | FSTAT | 17 => packet(105, asked.id, &self.attributes()),
+            OPEN | OPENDIR => packet(102, asked.id, &text(&asked.path)),
+            _ => crate::common::meddler::status(asked.id, self.below(2) as u32 * 4, ""),
+        }
+    }
+}
+
+/// Whatever it answers, and however that contradicts itself: every call ends, and nobody panics.
+#[test]
+fn a_server_may_answer_at_random() {
+    let panics = panics();
+    let (mut calls, mut went_well) = (0, 0);
+    for seed in 1..=500 {
+        let dice = Arc::new(Dice(AtomicU64::new(u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15))));
+        let of_server = Dice(AtomicU64::new(seed));
+        let (inner, _) = on(move |asked| (asked.kind != REALPATH).then(|| vec![of_server.answer(asked)]));
+        let path = |dice: &Dice| {
+            let depth = 1 + dice.below(3) as usize;
+            vec![["a", "b", "c", "d"][dice.below(4) as usize]; depth].join("/")
+        };
+        for _ in 0..40 {
+            let (at, began) = (path(&dice), Instant::now());
+            let what = dice.below(9);
+            let well = match what {
+                0 => inner.names(&at).is_ok(),
+                1 => inner.read(&at).is_ok(),
+                2 => inner.write(&at, b"content").is_ok(),
+                3 => inner.mkdir(&at).is_ok(),
+                4 => inner.unlink(&at).is_ok(),
+                5 => inner.rename(&at, &path(&dice)).is_ok(),
+                6 => inner.find(&at).and_then(|ino| inner.fs.readlink(ino, wait())).is_ok(),
+                7 => inner.find(&at).and_then(|ino| inner.fs.getattr(ino, wait())).is_ok(),
+                _ => inner.rmdir(&at).is_ok(),
+            };
+            went_well += u64::from(well);
+            assert!(began.elapsed() < SOON, "seed {seed}, call {what} of {at}: {:?}", began.elapsed());
+            calls += 1;
+        }
+    }
+    assert_eq!(panics.load(Ordering::SeqCst), 0, "threads have panicked");
+    assert!(went_well > calls / 20, "{went_well} of {calls}");
+    eprintln!("survived: {calls} calls on servers that answer at random, {went_well} of them without an error");
 }
