@@ -164,7 +164,8 @@ impl Queue {
     }
 
     fn collapse(&mut self, mut op: Op, now: Instant, changes: &mut Changes) {
-        if let Action::Unlink { base, .. } = &mut op.action
+        // Of a file: what is written where a symlink was would go through it.
+        if let Action::Unlink { base, file: true } = &mut op.action
             && let Some(replaced) = self.undo_backup(&op.path, changes)
         {
             if replaced == Expected::Absent {

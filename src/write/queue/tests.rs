@@ -77,6 +77,12 @@ fn a_backup_that_is_made_and_removed_is_one_save() {
     queue.take(now, true).expect("the rename");
     queue.add(op("a.old", Action::Unlink { base: Expected::Version(V), file: true }), now);
     assert_eq!(queue.len(), 3);
+    // It was a symlink that was moved aside: content must not be written through it.
+    let mut queue = Queue::default();
+    queue.add(rename("a", "a.old", Expected::Absent), now);
+    queue.add(put("a", 1, Expected::Absent), now);
+    queue.add(op("a.old", Action::Unlink { base: Expected::Version(V), file: false }), now);
+    assert_eq!(queue.len(), 3);
 }
 
 #[test]
