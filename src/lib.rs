@@ -13,7 +13,7 @@
 //! | 6 | [`fuse`] |
 //! | 7 | [`cli`] |
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod attr;
 pub mod cache;

@@ -39,6 +39,7 @@ const MAX_TOKEN_BYTES: u64 = 64 * 1024;
 
 /// Takes the machine token out of the environment, so that no child inherits it: not ssh, not git, no editor. The first
 /// thing that the program does.
+#[expect(unsafe_code, reason = "the environment can be changed by no other call")]
 pub(super) fn hide_token() {
     let found = TOKEN_VARIABLES.iter().find_map(|name| text(name)).map(Zeroizing::new);
     for name in TOKEN_VARIABLES {

@@ -283,11 +283,8 @@ fn greetings_of_nonsense_are_errors_in_time() {
         ("a greeting of a shell", b"This account is currently not available.\n".to_vec()),
     ];
     for (what, greeting) in greetings {
-        let config = RemoteConfig {
-            dial: Box::new(|_| unreachable!("it never began")),
-            base: Vec::new(),
-            timeout: Duration::from_secs(2),
-        };
+        let dial = Box::new(|_| unreachable!("it never began"));
+        let config = RemoteConfig::new(dial, Vec::new(), Duration::from_secs(2));
         let began = Instant::now();
         let started = Remote::start(config, Box::new(Scripted::new(Arc::new(|_: &Asked| None), greeting)));
         assert!(started.is_err() && began.elapsed() < SOON, "{what}");
