@@ -67,7 +67,7 @@ const CRATES: [(&str, &[&str]); 8] = [
 ];
 
 /// Rooms that run programs. Never through a shell: words are words, whatever is in them.
-const PROGRAMS: [&str; 5] = ["cli", "fuse", "mirror", "sim", "transport"];
+const PROGRAMS: [&str; 6] = ["cli", "content", "fuse", "mirror", "sim", "transport"];
 
 /// Lines of a file at most.
 const MAX_LINES: usize = 600;
