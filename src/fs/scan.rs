@@ -20,9 +20,12 @@ const MAX_SCANS: usize = 4;
 /// Files that are looked at to recognise the next one: a reader may skip what it has, or what it does not want.
 const LOOK_AHEAD: usize = 64;
 /// Files fetched ahead at most.
-const MAX_FILES: usize = 512;
+const MAX_FILES: usize = 2048;
 /// Bytes fetched ahead at most; they must fit into the cache beside what is being read.
 const MAX_BYTES: u64 = 24 * 1024 * 1024;
+/// Directories whose listings are renewed ahead of the reader: they come in 2 round trips whatever their number, and `open`
+/// wants none that is older than 5 s.
+const MAX_DIRS: usize = 512;
 /// Of a large file only the beginning is fetched ahead: its own reader's read-ahead does the rest.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -38,6 +41,9 @@ struct Scan {
     asked: usize,
     asked_bytes: u64,
     walk: Walk,
+    /// Directories from where the reader is, as far as they were renewed.
+    dirs: VecDeque<Ino>,
+    dir_walk: Walk,
     hits: usize,
 }
 
@@ -56,7 +62,7 @@ impl Fs {
     /// A file is being opened for reading. At `open`, not at the first read: what the kernel still has is never read here,
     /// and the listings ahead must be renewed all the same.
     pub(super) fn read_begins(&self, ino: Ino) {
-        let wanted = {
+        let (wanted, dirs) = {
             let mut scans = lock(&self.0.scans.0);
             if scans.iter().any(|scan| scan.last == ino) {
                 return;
@@ -72,17 +78,13 @@ impl Fs {
                     Scan::begin(self, ino)
                 }
             };
-            let wanted = scan.fill(self);
+            let wanted = (scan.fill(self), scan.fill_dirs(self));
             scans.push_front(scan);
             wanted
         };
         // Submitted without the lock.
-        let mut dir = None;
+        dirs.into_iter().for_each(|dir| self.confirm_ahead(dir));
         for next in wanted {
-            if dir != Some(next.dir) {
-                dir = Some(next.dir);
-                self.confirm_ahead(next.dir);
-            }
             if !self.is_elsewhere(&next.path) {
                 self.0.content.prefetch(&next.path, next.version, 0..next.bytes());
             }
@@ -95,6 +97,25 @@ impl Fs {
         let old = |at: Instant| self.0.clock.now().saturating_duration_since(at) > OPEN_FRESH / 2;
         if self.freshness(dir) != FROZEN_FRESH && self.0.table.listed(dir).is_some_and(old) {
             self.try_listing(dir, Class::Background, |_| {});
+        }
+    }
+
+    /// The next directory of a walk; `None` at the end, or where the tree is not known yet.
+    fn next_dir(&self, walk: &mut Walk) -> Option<Ino> {
+        loop {
+            let (dir, after) = walk.0.last_mut()?;
+            let Some((name, view)) = self.0.table.next_child(*dir, after.as_ref()) else {
+                if walk.0.len() == 1 {
+                    return None;
+                }
+                walk.0.pop();
+                continue;
+            };
+            *after = Some(name);
+            if view.attr.is_dir() {
+                walk.0.push((view.ino, None));
+                return Some(view.ino);
+            }
         }
     }
 
@@ -144,7 +165,18 @@ impl Scan {
             at = view.parent;
         }
         stack.reverse();
-        Self { last: ino, upcoming: VecDeque::new(), asked: 0, asked_bytes: 0, walk: Walk(stack), hits: 0 }
+        let dirs = stack.last().map(|(dir, _)| *dir).into_iter().collect();
+        let dir_walk = Walk(stack.clone());
+        Self {
+            last: ino,
+            upcoming: VecDeque::new(),
+            asked: 0,
+            asked_bytes: 0,
+            walk: Walk(stack),
+            dirs,
+            dir_walk,
+            hits: 0,
+        }
     }
 
     /// The reader is at `ino` now: what comes before it is behind.
@@ -155,11 +187,29 @@ impl Scan {
                 self.asked_bytes = self.asked_bytes.saturating_sub(next.bytes());
             }
             if next.ino == ino {
+                // A reader goes down before it goes on: what lies before this directory is behind.
+                if let Some(at) = self.dirs.iter().position(|dir| *dir == next.dir) {
+                    self.dirs.drain(..at);
+                }
                 break;
             }
         }
         self.last = ino;
         self.hits += 1;
+    }
+
+    /// Looks up which directories come next and says which to renew; in halves, too.
+    fn fill_dirs(&mut self, fs: &Fs) -> Vec<Ino> {
+        let most = if self.hits == 0 { 0 } else { (4 << self.hits.min(16)).min(MAX_DIRS) };
+        if self.dirs.len() > most / 2 {
+            return Vec::new();
+        }
+        let known = self.dirs.len();
+        while self.dirs.len() < most {
+            let Some(dir) = fs.next_dir(&mut self.dir_walk) else { break };
+            self.dirs.push_back(dir);
+        }
+        self.dirs.iter().skip(known).copied().collect()
     }
 
     /// Looks up what comes next and says what to fetch.
