@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use super::{Fs, Layout, ListResult, Wait, lock};
+use super::{FROZEN_FRESH, Fs, Layout, ListResult, Wait, lock};
 use crate::attr::{Attr, FileKind};
 use crate::cache::Waiter;
 use crate::inode::{Ino, ROOT};
@@ -115,6 +115,10 @@ impl Fs {
         };
         let mut waiters = Vec::new();
         for dir in level {
+            // What nobody can change need not be asked for again.
+            if self.freshness(*dir) == FROZEN_FRESH && self.is_recent(self.0.table.listed(*dir), FROZEN_FRESH) {
+                continue;
+            }
             if let Some(earlier) = self.listing_under_way(*dir) {
                 wait(earlier)?;
             }

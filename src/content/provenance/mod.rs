@@ -41,7 +41,7 @@ const MAX_BLOB_BYTES: u64 = 16 * 1024 * 1024;
 /// For status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProofFigures {
-    /// Files of the commit that runs, and how many of them are proved.
+    /// Files of the commit that runs, and how many are proved to be as committed (then or now).
     pub files: u64,
     pub proved: u64,
     /// Objects given out, their bytes, and how many were compared with the server.
@@ -225,16 +225,12 @@ impl Proofs {
         }
     }
 
-    /// How many files of the commit that runs are proved at some version.
+    /// How many files are proved at some version, and what came of it.
     pub fn figures(&self) -> ProofFigures {
         let state = self.lock();
-        let proved = |runs: &Runs| {
-            let known = |path: &RemotePath| state.table.contains_key(&self.root.join_path(path));
-            runs.tree.keys().filter(|path| known(path)).count() as u64
-        };
         ProofFigures {
             files: state.runs.as_ref().map_or(0, |runs| runs.tree.len() as u64),
-            proved: state.runs.as_ref().map_or(0, proved),
+            proved: state.table.len() as u64,
             read_files: self.read_files.load(Ordering::Relaxed),
             read_bytes: self.read_bytes.load(Ordering::Relaxed),
             audited: self.audited.load(Ordering::Relaxed),
@@ -255,9 +251,10 @@ impl Proofs {
 
     /// How often each kind of proof is in the table.
     pub fn kinds(&self) -> Vec<(Provenance, u64)> {
-        let mut kinds = std::collections::BTreeMap::new();
-        self.lock().table.values().for_each(|proof| *kinds.entry(proof.how).or_default() += 1);
-        kinds.into_iter().collect()
+        let mut kinds =
+            [Provenance::Frozen, Provenance::Verified, Provenance::Attested, Provenance::Carried].map(|k| (k, 0));
+        self.lock().table.values().for_each(|proof| kinds[proof.how as usize].1 += 1);
+        kinds.into_iter().filter(|(_, n)| *n > 0).collect()
     }
 }
 
