@@ -112,8 +112,9 @@ impl Fs {
                 dir
             };
             let fs = self.clone();
-            let started =
-                self.is_due(dir) && self.try_listing(dir, Class::Background, move |well| fs.listed_ahead(well));
+            // Looked at again: what was queued before may have grown without an end meanwhile.
+            let wanted = self.is_due(dir) && self.has_an_end(dir);
+            let started = wanted && self.try_listing(dir, Class::Background, move |well| fs.listed_ahead(well));
             if !started {
                 lock(&self.0.ahead.0).running -= 1;
             }

@@ -29,6 +29,8 @@ fn site(mode: &str, habits: &[(&str, &str)]) -> Option<Mounted> {
     let habits = habits.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     let config = SimConfig { habits, ..SimConfig::default() };
     let m = Mounted::sim_with(&config, "dev", "")?;
+    // Its repository is fetched once, and not while the next mount waits for it.
+    eventually("the commit is here", || number(&m, "files") > 5);
     m.umount().ok();
     m.control("mode", &format!(r#"{{"environment": "dev", "mode": "{mode}"}}"#));
     aged(&m.server);
@@ -45,8 +47,13 @@ fn number(m: &Mounted, name: &str) -> u64 {
     m.status()["repository"][name].as_u64().expect("a number")
 }
 
+#[track_caller]
 fn proved(m: &Mounted, least: u64) {
-    eventually("the files are proved", || number(m, "proved") >= least);
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    while number(m, "proved") < least {
+        assert!(std::time::Instant::now() < until, "the files are not proved: {}", m.status());
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Every regular file below, as the mount shows it, compared with the server's disk. Returns how many.
