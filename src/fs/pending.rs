@@ -95,7 +95,9 @@ impl Fs {
                     if view.attr.is_dir() {
                         below.push(view.ino);
                     } else if let Some(path) = self.below_code(view.ino) {
-                        found.push(Found { path, attr: view.attr });
+                        // What the server has: times that it refused go on being shown as they were set here.
+                        let there = view.server.filter(|_| view.attr.is_file()).unwrap_or(view.attr.version());
+                        found.push(Found { path, attr: Attr { size: there.size, mtime: there.mtime, ..view.attr } });
                     }
                 }
             }
