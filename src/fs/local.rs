@@ -224,8 +224,14 @@ impl Fs {
         Err(FsError::new("sync", &self.0.config.source, Cause::Busy(text)))
     }
 
-    /// What an earlier mount left to be sent goes first, before anybody looks: says what came of it.
+    /// What an earlier mount left to be sent goes first, before anybody looks: says what came of it. Then the tree is renewed.
     pub fn recover(&self) -> Option<String> {
+        let said = self.send_what_was_left();
+        self.renew_from_the_start();
+        said
+    }
+
+    fn send_what_was_left(&self) -> Option<String> {
         let before = self.0.journal.queue(crate::write::Queue::len);
         if before == 0 {
             return None;

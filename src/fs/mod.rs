@@ -236,7 +236,6 @@ impl Fs {
         fs.show_what_waits();
         fs.follow_environment();
         fs.follow_provenance();
-        fs.renew_from_the_start();
         syncer::start(Arc::downgrade(&fs.0), fs.0.journal.clone());
         fs
     }
