@@ -96,7 +96,7 @@ impl Request {
     }
 }
 
-/// Decodes the answer to [`Request::statvfs`].
+/// Decodes the answer to `Request::statvfs`.
 pub fn decode_statvfs(reply: &[u8]) -> Result<StatVfs, SftpError> {
     let mut input = Decoder(reply);
     let mut next = || input.u64("statvfs");
