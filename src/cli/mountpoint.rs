@@ -121,7 +121,8 @@ pub(super) fn umount(path: &Path, force: bool, json: bool) -> CliResult<()> {
     } else {
         tell_what_waits(status.as_ref());
     }
-    detach(&place, force).map_err(|error| match error.raw_os_error() {
+    // A driver that does not answer cannot say who uses the mount, and our own question to it still does.
+    detach(&place, force || status.is_none()).map_err(|error| match error.raw_os_error() {
         Some(libc::EBUSY) => {
             let text = format!(
                 "{}: in use; close the programs that use it (`fuser -vm '{0}'` names them), or use --force",
