@@ -57,7 +57,7 @@ fn many_processes_read_and_write_and_leave_nothing_open() {
     fs::write(m.path("work/large"), vec![7; 8 << 20]).expect("written");
     m.barrier().expect("sent");
     let before = descriptors(&m);
-    let rounds = std::env::var_os("PANTHEONFS_FULL_LOAD").map_or(6, |_| 300);
+    let rounds = std::env::var_os("PANTHEONFS_FULL_LOAD").map_or(6, |_| 60);
     let script = "for i in $(seq $1); do mkdir d$0-$i && echo $0 $i > d$0-$i/f && cat d$0-$i/f && mv d$0-$i/f d$0-$i/g \
                   && cksum large > d$0-$i/sum && ls -l d$0-$i && rm d$0-$i/g || exit 1; done";
     let mut children: Vec<_> = (0..64)
