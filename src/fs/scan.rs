@@ -7,11 +7,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{FROZEN_FRESH, Fs, OPEN_FRESH, lock};
 use crate::attr::{FileKind, Version};
-use crate::inode::Ino;
+use crate::inode::{Ino, NodeView};
 use crate::path::{Name, RemotePath};
 use crate::remote::Class;
 
@@ -24,8 +24,9 @@ const MAX_FILES: usize = 2048;
 /// Bytes fetched ahead at most; they must fit into the cache beside what is being read.
 const MAX_BYTES: u64 = 24 * 1024 * 1024;
 /// Directories whose listings are renewed ahead of the reader: they come in 2 round trips whatever their number, and `open`
-/// wants none that is older than 5 s.
-const MAX_DIRS: usize = 512;
+/// wants none that is older than [`OPEN_FRESH`]. As many as it passes in `SPAN`, for those are still fresh when it comes.
+const DIRS: (usize, usize) = (16, 512);
+const SPAN: Duration = Duration::from_millis(OPEN_FRESH.as_millis() as u64 / 3);
 /// Of a large file only the beginning is fetched ahead: its own reader's read-ahead does the rest.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -41,9 +42,12 @@ struct Scan {
     asked: usize,
     asked_bytes: u64,
     walk: Walk,
-    /// Directories from where the reader is, as far as they were renewed.
-    dirs: VecDeque<Ino>,
+    /// Directories from where the reader is, as far as they were looked up, and when they were last seen to be fresh.
+    dirs: VecDeque<(Ino, Option<Instant>)>,
     dir_walk: Walk,
+    /// When directories were left behind, the last [`SPAN`] of it.
+    passed: VecDeque<Instant>,
+    began: Instant,
     hits: usize,
 }
 
@@ -70,7 +74,7 @@ impl Fs {
             let known = scans.iter().position(|scan| scan.upcoming.iter().take(MAX_FILES).any(|next| next.ino == ino));
             let mut scan = match known.and_then(|at| scans.remove(at)) {
                 Some(mut scan) => {
-                    scan.advance(ino);
+                    scan.advance(ino, self.0.clock.now());
                     scan
                 }
                 None => {
@@ -103,24 +107,31 @@ impl Fs {
     /// The next directory of a walk; `None` at the end, or where the tree is not known yet.
     fn next_dir(&self, walk: &mut Walk) -> Option<Ino> {
         loop {
-            let (dir, after) = walk.0.last_mut()?;
-            let Some((name, view)) = self.0.table.next_child(*dir, after.as_ref()) else {
-                if walk.0.len() == 1 {
-                    return None;
-                }
-                walk.0.pop();
-                continue;
-            };
-            *after = Some(name);
+            let view = self.step(walk)?;
             if view.attr.is_dir() {
-                walk.0.push((view.ino, None));
                 return Some(view.ino);
             }
         }
     }
 
-    /// The next file of a walk; `None` at the end, or where the tree is not known yet.
+    /// The next file of a walk that has content to fetch; `None` at the end, or where the tree is not known yet.
     fn next_file(&self, walk: &mut Walk) -> Option<Upcoming> {
+        loop {
+            let view = self.step(walk)?;
+            if view.attr.kind == FileKind::File && view.attr.size > 0 && !view.pinned {
+                return Some(Upcoming {
+                    ino: view.ino,
+                    dir: view.parent,
+                    path: self.0.table.path(view.ino)?,
+                    version: view.server.unwrap_or(view.attr.version()),
+                });
+            }
+        }
+    }
+
+    /// What comes next in the order of the tree. `None` at the end; or at a directory that is being listed ahead: the walk goes
+    /// on when it is known.
+    fn step(&self, walk: &mut Walk) -> Option<NodeView> {
         loop {
             let (dir, after) = walk.0.last_mut()?;
             let Some((name, view)) = self.0.table.next_child(*dir, after.as_ref()) else {
@@ -130,24 +141,15 @@ impl Fs {
                 walk.0.pop();
                 continue;
             };
-            if view.attr.is_dir() && self.0.table.listed(view.ino).is_none() {
-                // It is being listed ahead; the walk goes on when it is known.
+            let is_dir = view.attr.is_dir();
+            if is_dir && self.0.table.listed(view.ino).is_none() {
                 return None;
             }
             *after = Some(name);
-            match view.attr.kind {
-                FileKind::Directory => walk.0.push((view.ino, None)),
-                FileKind::File if view.attr.size > 0 && !view.pinned => {
-                    let version = view.server.unwrap_or(view.attr.version());
-                    return Some(Upcoming {
-                        ino: view.ino,
-                        dir: view.parent,
-                        path: self.0.table.path(view.ino)?,
-                        version,
-                    });
-                }
-                _ => {}
+            if is_dir {
+                walk.0.push((view.ino, None));
             }
+            return Some(view);
         }
     }
 }
@@ -165,7 +167,7 @@ impl Scan {
             at = view.parent;
         }
         stack.reverse();
-        let dirs = stack.last().map(|(dir, _)| *dir).into_iter().collect();
+        let dirs = stack.last().map(|(dir, _)| (*dir, None)).into_iter().collect();
         let dir_walk = Walk(stack.clone());
         Self {
             last: ino,
@@ -175,12 +177,14 @@ impl Scan {
             walk: Walk(stack),
             dirs,
             dir_walk,
+            passed: VecDeque::new(),
+            began: fs.0.clock.now(),
             hits: 0,
         }
     }
 
     /// The reader is at `ino` now: what comes before it is behind.
-    fn advance(&mut self, ino: Ino) {
+    fn advance(&mut self, ino: Ino, now: Instant) {
         while let Some(next) = self.upcoming.pop_front() {
             if self.asked > 0 {
                 self.asked -= 1;
@@ -188,8 +192,8 @@ impl Scan {
             }
             if next.ino == ino {
                 // A reader goes down before it goes on: what lies before this directory is behind.
-                if let Some(at) = self.dirs.iter().position(|dir| *dir == next.dir) {
-                    self.dirs.drain(..at);
+                if let Some(at) = self.dirs.iter().position(|(dir, _)| *dir == next.dir) {
+                    self.passed.extend(self.dirs.drain(..at).map(|_| now));
                 }
                 break;
             }
@@ -200,16 +204,37 @@ impl Scan {
 
     /// Looks up which directories come next and says which to renew; in halves, too.
     fn fill_dirs(&mut self, fs: &Fs) -> Vec<Ino> {
-        let most = if self.hits == 0 { 0 } else { (4 << self.hits.min(16)).min(MAX_DIRS) };
-        if self.dirs.len() > most / 2 {
-            return Vec::new();
-        }
-        let known = self.dirs.len();
+        let now = fs.0.clock.now();
+        let most = self.pace(now);
         while self.dirs.len() < most {
             let Some(dir) = fs.next_dir(&mut self.dir_walk) else { break };
-            self.dirs.push_back(dir);
+            self.dirs.push_back((dir, None));
         }
-        self.dirs.iter().skip(known).copied().collect()
+        // A reader that slowed down comes to some only after they have grown old again.
+        let is_old = |renewed: Option<Instant>| renewed.is_none_or(|at| now.saturating_duration_since(at) > SPAN);
+        let old = self.dirs.iter().take(most).filter(|(_, renewed)| is_old(*renewed)).count();
+        if old < most / 2 && self.dirs.front().is_some_and(|(_, renewed)| !is_old(*renewed)) {
+            return Vec::new();
+        }
+        let mut wanted = Vec::new();
+        for (dir, renewed) in self.dirs.iter_mut().take(most).filter(|(_, renewed)| is_old(*renewed)) {
+            *renewed = Some(now);
+            wanted.push(*dir);
+        }
+        wanted
+    }
+
+    /// How many directories the reader comes by in the next [`SPAN`].
+    fn pace(&mut self, now: Instant) -> usize {
+        while self.passed.front().is_some_and(|at| now.saturating_duration_since(*at) > SPAN) {
+            self.passed.pop_front();
+        }
+        let most = match self.hits {
+            0 => 0,
+            hits if now.saturating_duration_since(self.began) < SPAN => 4 << hits.min(16),
+            _ => self.passed.len().max(DIRS.0),
+        };
+        most.min(DIRS.1)
     }
 
     /// Looks up what comes next and says what to fetch.

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pantheonfs::sim::SimConfig;
 
@@ -188,4 +188,31 @@ fn a_reader_of_many_files_pays_for_bursts_and_not_per_file() {
     });
     // Two files to recognise the scan (two rounds each), then bursts; one by one it would be 200.
     assert!(rounds <= 24, "{rounds}");
+}
+
+/// From the first moment of the mount, and slowly: what lies ahead is listed when it becomes known, and again when it grew
+/// old before the reader came. Counted is who had to wait for the server.
+#[test]
+fn a_slow_reader_of_a_tree_not_known_yet_does_not_wait_for_directories() {
+    let Some(m) = Mounted::sim_with(&SimConfig { rtt: RTT, ..SimConfig::default() }, "dev", "") else { return };
+    let dirs: Vec<String> = (0..60).map(|n| format!("aa/dir{n:02}/sub")).collect();
+    for dir in &dirs {
+        fs::create_dir_all(m.on_server(dir)).expect("made");
+        for name in ["a.php", "b.php"] {
+            fs::write(m.on_server(dir).join(name), "<?php").expect("written");
+        }
+    }
+    std::thread::sleep(Duration::from_secs(4));
+    let waited = |dir: &String| {
+        let began = Instant::now();
+        for name in ["a.php", "b.php"] {
+            assert_eq!(fs::read(m.path(dir).join(name)).expect("read"), b"<?php");
+        }
+        let waited = began.elapsed() >= RTT;
+        std::thread::sleep(RTT);
+        waited
+    };
+    let waits = dirs.iter().filter(|dir| waited(dir)).count();
+    // Each of them, after the first five seconds, if nothing were renewed.
+    assert!(waits <= 8, "{waits}");
 }
