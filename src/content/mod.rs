@@ -147,7 +147,7 @@ impl Content {
         let missing: Vec<u64> = self.missing(path, version, &range);
         let bytes = missing.len() as u64 * BLOCK_BYTES;
         for index in missing {
-            drop(self.want(path, version, index..index + 1, Class::Background));
+            drop(self.want(path, version, index..index + 1, Class::Bulk));
         }
         bytes.min(range.end - range.start)
     }
@@ -157,7 +157,7 @@ impl Content {
         let range = clamp(range, version);
         let mut waiters = Vec::new();
         for index in self.missing(path, version, &range) {
-            if let Some(Wanted::Coming(waiter)) = self.want(path, version, index..index + 1, Class::Background).pop() {
+            if let Some(Wanted::Coming(waiter)) = self.want(path, version, index..index + 1, Class::Bulk).pop() {
                 waiters.push(waiter);
             }
         }

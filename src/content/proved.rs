@@ -98,7 +98,7 @@ impl Inner {
     /// Behind the reader's back: does the server have the same?
     fn audit(self: &Arc<Self>, path: &RemotePath, version: Version, given: Vec<u8>) {
         let (inner, at) = (self.clone(), path.clone());
-        self.remote.fetch_async(path.clone(), version, 0..version.size, Class::Background, move |found| match found {
+        self.remote.fetch_async(path.clone(), version, 0..version.size, Class::Bulk, move |found| match found {
             Ok(bytes) if bytes == given => log::debug!("{at}: the server has what the repository has"),
             Ok(_) => inner.was_wrong(&at),
             // Another version by now, or the link is away: says nothing about this one.

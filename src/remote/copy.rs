@@ -87,7 +87,7 @@ impl Copying<'_> {
     }
 
     fn read(&self, path: &RemotePath, attr: &Attr, range: std::ops::Range<u64>) -> RemoteResult<Vec<u8>> {
-        let wanted = fetch::Wanted { path: path.clone(), version: attr.version(), range, class: Class::Background };
+        let wanted = fetch::Wanted { path: path.clone(), version: attr.version(), range, class: Class::Bulk };
         self.wait(path, |done| fetch::fetch(self.inner, wanted, done))
     }
 

@@ -18,7 +18,8 @@ pub(super) struct Handles(Arc<Mutex<State>>);
 
 struct State {
     free: usize,
-    waiting: VecDeque<Turn>,
+    /// One for each [`Class`].
+    waiting: [VecDeque<Turn>; 3],
     /// Somebody hands out turns already: nested calls leave it to them, so that a dead connection with many waiters
     /// does not become a deep recursion.
     serving: bool,
@@ -34,7 +35,7 @@ impl Handles {
             // Some room for handles that the server counts and we do not.
             n => n.saturating_sub(n / 16 + 1).clamp(1, MAX_HANDLES),
         };
-        Self(Arc::new(Mutex::new(State { free, waiting: VecDeque::new(), serving: false })))
+        Self(Arc::new(Mutex::new(State { free, waiting: Default::default(), serving: false })))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -43,12 +44,7 @@ impl Handles {
 
     /// Calls `turn` as soon as a handle may be opened: now, or from whoever closes one.
     pub(super) fn acquire(&self, class: Class, turn: impl FnOnce(Slot) + Send + 'static) {
-        let mut state = self.lock();
-        match class {
-            Class::Interactive => state.waiting.push_front(Box::new(turn)),
-            Class::Background => state.waiting.push_back(Box::new(turn)),
-        }
-        drop(state);
+        self.lock().waiting[class as usize].push_back(Box::new(turn));
         self.serve();
     }
 
@@ -59,7 +55,7 @@ impl Handles {
         }
         state.serving = true;
         while state.free > 0 {
-            let Some(turn) = state.waiting.pop_front() else { break };
+            let Some(turn) = state.waiting.iter_mut().find_map(VecDeque::pop_front) else { break };
             state.free -= 1;
             drop(state);
             turn(Slot(self.clone()));

@@ -87,7 +87,7 @@ struct Storing<'a> {
 
 impl Storing<'_> {
     fn class(&self) -> Class {
-        if self.source.len <= SMALL_BYTES { Class::Interactive } else { Class::Background }
+        if self.source.len <= SMALL_BYTES { Class::Interactive } else { Class::Bulk }
     }
 
     fn send(&self, request: Request) -> Pending {

@@ -19,13 +19,15 @@ use super::{Capabilities, Reply, Request, SftpError};
 use crate::clock::Deadline;
 use crate::transport::{Transport, TransportInfo};
 
-/// Who waits for the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who waits for the answer; the first goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// A program that called us.
     Interactive,
-    /// Nobody yet: prefetch, renewal.
+    /// Nobody yet: what is renewed before it is too old. Small, and of no use when it comes late.
     Background,
+    /// Nobody yet, or somebody who knows that it takes time: content of files.
+    Bulk,
 }
 
 /// Limits of one connection.
@@ -58,8 +60,8 @@ struct Flight {
 
 #[derive(Default)]
 struct Queues {
-    interactive: VecDeque<Queued>,
-    background: VecDeque<Queued>,
+    /// One for each [`Class`].
+    waiting: [VecDeque<Queued>; 3],
     closed: Option<SftpError>,
     counters: Counters,
 }
@@ -116,6 +118,7 @@ impl Engine {
             flights: HashMap::new(),
             abandoned: HashSet::new(),
             bulk: 0,
+            buffer: vec![0; READ_BYTES].into(),
             input: rest,
             output: VecDeque::new(),
             last_input: Instant::now(),
@@ -175,11 +178,7 @@ impl Engine {
             drop(queues);
             return callback(Err(error));
         }
-        let queued = Queued { request, callback: Box::new(callback) };
-        match class {
-            Class::Interactive => queues.interactive.push_back(queued),
-            Class::Background => queues.background.push_back(queued),
-        }
+        queues.waiting[class as usize].push_back(Queued { request, callback: Box::new(callback) });
         drop(queues);
         if self.shared.sleeping.swap(false, Ordering::AcqRel) {
             self.wake();
@@ -309,6 +308,8 @@ struct Worker {
     /// Timed out here, not answered yet: their numbers are still taken.
     abandoned: HashSet<u32>,
     bulk: u64,
+    /// Where the transport reads to, kept: a new one each time would be fresh pages each time.
+    buffer: Box<[u8]>,
     input: Vec<u8>,
     output: VecDeque<u8>,
     last_input: Instant,
@@ -323,14 +324,14 @@ impl Worker {
                 break error;
             }
         };
-        let (interactive, background) = {
+        let unsent = {
             let mut queues = lock(&self.shared.queues);
             queues.closed.get_or_insert(error.clone());
-            (std::mem::take(&mut queues.interactive), std::mem::take(&mut queues.background))
+            std::mem::take(&mut queues.waiting)
         };
         let waiting = self.flights.into_values().map(|flight| flight.callback);
-        let queued = interactive.into_iter().chain(background).map(|queued| queued.callback);
-        waiting.chain(queued).for_each(|callback| callback(Err(error.clone())));
+        let unsent = unsent.into_iter().flatten().map(|queued| queued.callback);
+        waiting.chain(unsent).for_each(|callback| callback(Err(error.clone())));
         error
     }
 
@@ -381,8 +382,9 @@ impl Worker {
 
     fn next_allowed(&self, queues: &mut Queues) -> Option<Queued> {
         let (requests, bulk_left) = (self.flights.len(), self.window.bulk_bytes().saturating_sub(self.bulk));
-        // A caller's small request may exceed the window a little: it must not wait for a slot behind the bulk.
-        for (queue, room) in [(&mut queues.interactive, 32), (&mut queues.background, 0)] {
+        for (class, queue) in queues.waiting.iter_mut().enumerate() {
+            // A caller's small request may exceed the window a little: it must not wait for a slot behind the bulk.
+            let room = if class == Class::Interactive as usize { 32 } else { 0 };
             let Some(first) = queue.front() else { continue };
             let bulk = first.request.bulk_bytes();
             if requests < self.window.requests() + room && (bulk == 0 || bulk <= bulk_left || self.bulk == 0) {
@@ -403,13 +405,12 @@ impl Worker {
     }
 
     fn read_some(&mut self) -> Result<usize, SftpError> {
-        let mut buffer = vec![0; READ_BYTES];
-        match self.transport.read(&mut buffer) {
+        match self.transport.read(&mut self.buffer) {
             Ok(0) => Err(lost(self.transport.as_ref(), &io::Error::other("the server closed the connection"))),
             Ok(n) => {
                 self.last_input = Instant::now();
                 lock(&self.shared.queues).counters.received_bytes += n as u64;
-                self.input.extend_from_slice(&buffer[..n]);
+                self.input.extend_from_slice(&self.buffer[..n]);
                 self.dispatch()?;
                 Ok(n)
             }
