@@ -24,7 +24,7 @@ use crate::gate::{Gate, Verdict};
 use crate::mirror::Mirror;
 use crate::path::RemotePath;
 use crate::remote::{ErrorKind, Link, Remote, RemoteConfig, RemoteError};
-use crate::transport::{self, Prompt as _, Transport};
+use crate::transport::{self, Prompt as _, Rates, Transport};
 use crate::write::{Journal, Kept};
 
 /// How often the wait for the end looks at signals.
@@ -57,13 +57,14 @@ fn serve(args: &Mount) -> CliResult<()> {
     let options = Options::parse(&args.options, &around.here, around.home.as_deref())?;
     let mountpoint = mountpoint::prepare(&place, options.nonempty)?;
     fuse_is_there()?;
-    let plan = plan::make(&source, &options, &around)?;
+    let mut plan = plan::make(&source, &options, &around)?;
     let state_dir = around.state_dir(&plan.key)?;
     let _lock = lock(&state_dir, &plan.source)?;
     let terminal = Arc::new(Terminal::new());
     let stop = stop_signals()?;
     let cache_dir = around.cache_dir(&plan.key)?;
     let content_dir = around.content_dir(&plan.content_key)?;
+    plan.endpoint.rates = Arc::new(Rates::kept(cache_dir.join("rates.json")));
     let served = Served::start(plan, &options, &terminal, &mountpoint, [&state_dir, &cache_dir, &content_dir])?;
     let ready = served.describe(&mountpoint);
     if args.report {

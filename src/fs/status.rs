@@ -133,6 +133,7 @@ impl Fs {
             lasting,
             round_trip: None,
             transport: "none".into(),
+            compressed: false,
             peer: format!("{}:{}", self.0.config.connection.host, self.0.config.connection.port),
             host_key: String::new(),
             extensions: Vec::new(),
@@ -141,6 +142,7 @@ impl Fs {
         if let Some(info) = self.0.remote.session_info() {
             status.round_trip = info.round_trip.filter(|rtt| *rtt < Duration::from_secs(3600));
             status.transport = info.transport.kind.into();
+            status.compressed = info.transport.compressed;
             status.host_key = info.transport.host_key;
             status.extensions = info.capabilities.names();
             status.requests = info.requests;

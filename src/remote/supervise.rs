@@ -197,7 +197,7 @@ impl Supervisor {
     /// Keeps the connection alive, and replaces it before the platform ends it.
     fn tend(&mut self, inner: &Arc<Inner>, session: Arc<Session>) -> Duration {
         let (age, life) = (session.since.elapsed(), inner.config.life);
-        if age >= life.renew {
+        if age >= life.renew || self.outdone(&session) {
             return self.renew(inner, session, age >= life.last);
         }
         let requests = session.engine.counters().requests;
@@ -207,6 +207,11 @@ impl Supervisor {
             session.engine.submit(Request::RealPath { path: b".".to_vec() }, Class::Background, |_| {});
         }
         TICK.min(life.renew - age)
+    }
+
+    /// Whether a new connection may be faster. Only where it costs nobody a pause.
+    fn outdone(&self, session: &Session) -> bool {
+        self.second != Second::Refused && Instant::now() >= self.next_try && session.engine.is_outdone()
     }
 
     /// Replaces an old connection: beside it where the server takes a second one for a moment, else after its end.
@@ -268,7 +273,8 @@ impl Supervisor {
                 Err(mpsc::RecvTimeoutError::Disconnected) => return false,
             }
             let Some(inner) = weak.upgrade() else { return false };
-            if self.sense(&inner) {
+            let session = inner.lock().session.clone();
+            if self.sense(&inner) || session.is_some_and(|session| self.outdone(&session)) {
                 return true;
             }
             if Instant::now() >= until {

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::codec::{self, MAX_PACKET_BYTES, VERSION};
+use super::rate::Rate;
 use super::window::Window;
-use super::{Capabilities, Reply, Request, SftpError};
+use super::{Capabilities, Reply, Request, SftpError, StatusCode};
 use crate::clock::Deadline;
 use crate::transport::{Transport, TransportInfo};
 
@@ -74,6 +75,8 @@ struct Shared {
     capabilities: Mutex<Capabilities>,
     info: TransportInfo,
     round_trip: Mutex<Option<Duration>>,
+    /// The transport said that a new connection may be faster.
+    outdone: AtomicBool,
 }
 
 /// A running engine. Dropping it ends the connection.
@@ -105,6 +108,7 @@ impl Engine {
             queues: Mutex::default(),
             wake,
             sleeping: AtomicBool::new(false),
+            outdone: AtomicBool::new(false),
             capabilities: Mutex::new(capabilities),
             info: transport.info(),
             round_trip: Mutex::default(),
@@ -114,6 +118,7 @@ impl Engine {
             transport,
             config,
             window: Window::new(),
+            rate: Rate::default(),
             next_id: 1,
             flights: HashMap::new(),
             abandoned: HashSet::new(),
@@ -155,6 +160,11 @@ impl Engine {
 
     pub fn info(&self) -> &TransportInfo {
         &self.shared.info
+    }
+
+    /// Whether a new connection may be faster, as measured.
+    pub fn is_outdone(&self) -> bool {
+        self.shared.outdone.load(Ordering::Relaxed)
     }
 
     pub fn counters(&self) -> Counters {
@@ -303,6 +313,7 @@ struct Worker {
     transport: Box<dyn Transport>,
     config: Config,
     window: Window,
+    rate: Rate,
     next_id: u32,
     flights: HashMap<u32, Flight>,
     /// Timed out here, not answered yet: their numbers are still taken.
@@ -446,6 +457,15 @@ impl Worker {
         };
         self.bulk -= flight.bulk;
         self.window.answered(flight.sent.elapsed(), flight.bulk, full);
+        let bytes = match &reply {
+            Reply::Data(data) => data.len() as u64,
+            Reply::Status { code: StatusCode::Ok, .. } => flight.bulk,
+            _ => 0,
+        };
+        if let Some(rate) = self.rate.moved(Instant::now(), bytes, self.bulk > 0) {
+            let outdone = self.transport.carried(rate);
+            self.shared.outdone.store(outdone, Ordering::Relaxed);
+        }
         *lock(&self.shared.round_trip) = self.window.round_trip();
         (flight.callback)(Ok(reply));
         Ok(())

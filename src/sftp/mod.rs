@@ -6,6 +6,7 @@
 mod codec;
 mod engine;
 mod extensions;
+mod rate;
 mod window;
 
 pub(crate) use codec::open;

@@ -1,8 +1,10 @@
 //! Who to talk to and how, merged from the source, the `-o` options and `ssh_config`, in this order of precedence.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::known_hosts::HostKeyPolicy;
+use super::rates::Rates;
 use super::ssh_config::{SshConfig, Strict, expand_home};
 use super::{Secret, TransportError};
 
@@ -40,6 +42,8 @@ pub struct Endpoint {
     /// The program, where it is wanted or needed.
     pub ssh_command: Option<String>,
     pub ssh_config: Option<PathBuf>,
+    /// What connections carried so far.
+    pub rates: Arc<Rates>,
     /// The user gave identity files or known hosts by option: the program is told.
     pub explicit: SshOverrides,
     proxied: bool,
@@ -99,6 +103,7 @@ impl Endpoint {
             host_keys,
             ssh_command: given.ssh_command.clone(),
             ssh_config: given.ssh_config.clone(),
+            rates: Arc::default(),
             explicit: given.clone(),
             proxied: config.proxied,
         })

@@ -10,6 +10,7 @@ mod endpoint;
 mod error;
 mod known_hosts;
 mod libssh2;
+mod rates;
 mod secret;
 mod ssh_config;
 
@@ -21,6 +22,7 @@ pub use child::{exec, git_ssh_command, ssh_command};
 pub use endpoint::{Endpoint, SshOverrides};
 pub use error::TransportError;
 pub use known_hosts::{HostKeyPolicy, KnownHosts, Verdict};
+pub use rates::Rates;
 pub use secret::Secret;
 pub use ssh_config::{SshConfig, Strict};
 
@@ -35,6 +37,10 @@ pub trait Transport: Send {
     /// Waits until reading (or writing, if wanted and worth trying) may go on, until `wake` is readable, or for `timeout`.
     fn wait(&mut self, want_write: bool, wake: BorrowedFd<'_>, timeout: Duration) -> io::Result<()>;
     fn info(&self) -> TransportInfo;
+    /// This many file bytes per second went through, more than before. Says whether a new connection may be faster.
+    fn carried(&mut self, _rate: u64) -> bool {
+        false
+    }
     /// What the other side said on its way out, for the error message.
     fn last_words(&self) -> Option<String> {
         None
@@ -52,6 +58,8 @@ pub struct TransportInfo {
     pub peer: String,
     /// What the server accepted; empty where the `ssh` program logged in.
     pub login: String,
+    /// Whether libssh2 and the server agreed on compression.
+    pub compressed: bool,
 }
 
 /// Questions to the person, while there is one.

@@ -119,7 +119,8 @@ fn status_text(status: &Status) -> String {
         put("running", &line(&job.description));
     }
     put("link", &link_text(status));
-    put("transport", &format!("{} to {}", status.link.transport, status.link.peer));
+    let compressed = if status.link.compressed { ", compressed" } else { "" };
+    put("transport", &format!("{} to {}{compressed}", status.link.transport, status.link.peer));
     put("pending", &pending_text(status));
     put("dirty", &status.dirty.len().to_string());
     put("conflicts", &status.conflicts.len().to_string());
@@ -207,6 +208,7 @@ fn status_json(status: &Status) -> serde_json::Value {
             "seconds": link.lasting.as_secs(),
             "round_trip_ms": link.round_trip.map(|rtt| rtt.as_secs_f64() * 1000.0),
             "transport": link.transport,
+            "compressed": link.compressed,
             "peer": link.peer,
             "host_key": link.host_key,
             "extensions": link.extensions,
@@ -508,6 +510,7 @@ mod tests {
                 lasting: Duration::from_secs(200),
                 round_trip: Some(Duration::from_millis(52)),
                 transport: "libssh2".into(),
+                compressed: true,
                 peer: "127.0.0.1:2222".into(),
                 host_key: "SHA256:x".into(),
                 extensions: vec!["posix-rename"],

@@ -26,6 +26,7 @@ pub struct LinkStatus {
     pub round_trip: Option<Duration>,
     /// `libssh2`, `ssh` or `exec`.
     pub transport: String,
+    pub compressed: bool,
     pub peer: String,
     pub host_key: String,
     /// Extensions that the server offers.

@@ -2,6 +2,8 @@
 //! slept or moved.
 
 use std::fs::{self, File};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use pantheonfs::remote::{Life, Link, Machine, Remote, RemoteConfig, Senses};
 use pantheonfs::sim::SimConfig;
+use pantheonfs::transport::{Transport, TransportInfo};
 
 use crate::common::sim_remote::SimRemote;
 use crate::common::{eventually, has_fuse, has_program, skip, watch};
@@ -183,6 +186,70 @@ fn a_transfer_that_is_longer_than_a_connection_arrives() {
             fs::read(m.there("large.bin")).is_ok_and(|there| there == content)
         });
         assert!(m.connections() > 1, "{second}: it took {:?}, which is no long transfer", began.elapsed());
+    }
+}
+
+/// A connection that finds itself slower than another would be.
+struct Outdone(Box<dyn Transport>, Arc<AtomicU64>);
+
+impl Transport for Outdone {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn wait(&mut self, want_write: bool, wake: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
+        self.0.wait(want_write, wake, timeout)
+    }
+
+    fn info(&self) -> TransportInfo {
+        self.0.info()
+    }
+
+    fn carried(&mut self, rate: u64) -> bool {
+        self.1.store(rate, Ordering::Relaxed);
+        true
+    }
+}
+
+/// Where the server takes a second one for a moment; elsewhere it would cost a pause, and it may be no faster.
+#[test]
+fn a_connection_that_is_outdone_is_replaced_in_the_middle_of_a_transfer() {
+    if !has_fuse() {
+        return;
+    }
+    let _watch = watch();
+    for second in ["allow", "refuse"] {
+        let habits = vec![("second-connection".to_owned(), second.to_owned())];
+        let (dialled, rate): (Arc<AtomicU64>, Arc<AtomicU64>) = Default::default();
+        let (count, seen) = (dialled.clone(), rate.clone());
+        let config = SimConfig { habits, rtt: Duration::from_millis(40), ..SimConfig::default() };
+        let m = SimRemote::with(&config, |config| {
+            let dial = config.dial;
+            let outdone = move |deadline| {
+                let first = count.fetch_add(1, Ordering::Relaxed) == 0;
+                let transport = dial(deadline)?;
+                Ok(if first { Box::new(Outdone(transport, seen.clone())) } else { transport })
+            };
+            RemoteConfig { dial: Box::new(outdone), ..config }
+        });
+        let content = pattern(31, 96_000_000);
+        eventually("it measured itself, and another was tried", || {
+            fs::write(m.path("large.bin"), &content).expect("saved");
+            fs::write(m.path(".pantheon/sync"), "now\n").expect("and sent");
+            assert!(fs::read(m.there("large.bin")).expect("there") == content);
+            dialled.load(Ordering::Relaxed) == 2
+        });
+        assert!(rate.load(Ordering::Relaxed) > 0, "measured");
+        let made = if second == "allow" { 2 } else { 1 };
+        eventually("one is left", || m.sessions().0 == 1);
+        assert_eq!((m.connections(), m.sessions().1), (made, made), "{second}");
+        fs::write(m.path("large.bin"), &content).expect("saved");
+        fs::write(m.path(".pantheon/sync"), "now\n").expect("and sent");
+        assert_eq!(dialled.load(Ordering::Relaxed), 2, "{second}: nothing more is tried");
     }
 }
 

@@ -34,9 +34,8 @@ impl SimRemote {
     pub fn with(config: &SimConfig, adjust: impl FnOnce(RemoteConfig) -> RemoteConfig) -> Self {
         let sim = Sim::start(config).expect("the simulator starts");
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let dial = dial(&sim);
-        let first = dial(Deadline::after(LIMIT)).expect("connected");
-        let config = adjust(RemoteConfig::new(dial, Vec::new(), LIMIT));
+        let config = adjust(RemoteConfig::new(dial(&sim), Vec::new(), LIMIT));
+        let first = (config.dial)(Deadline::after(LIMIT)).expect("connected");
         let remote = Remote::start(config, first).expect("a session");
         let (gate, clock) = (Gate::new(), Clock::system());
         let env = EnvConfig {
