@@ -286,6 +286,9 @@ pub(super) struct Sim {
     /// Round trip to simulate, milliseconds
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub(super) rtt: u64,
+    /// Bandwidth of SSH per direction to simulate, Mbit/s (default: unlimited)
+    #[arg(long, value_name = "MBIT", default_value_t = 0)]
+    pub(super) mbit: u64,
     /// A habit to begin with (GET {control} lists them); may be repeated
     #[arg(long = "habit", value_name = "NAME[=VALUE]")]
     pub(super) habits: Vec<String>,

@@ -210,7 +210,7 @@ fn renames(remote: &Remote, plan: &Plan) -> CliResult<String> {
     let how = Store { base: Base::Any, perm: None, mtime: None, temp_dir: None };
     remote.store(&permit, &path("-a"), &file, 0, &how).map_err(|e| failed(&e))?;
     remote.store(&permit, &path("-b"), &file, 0, &how).map_err(|e| failed(&e))?;
-    let moved = remote.rename(&permit, &path("-a"), &path("-b"), true, &|| {});
+    let moved = remote.rename(&permit, &path("-a"), &path("-b"), true, &|_| {});
     let refused = remote.refuses_rename(Area::Code);
     for tail in ["-a", "-b"] {
         // Whichever is still there.

@@ -191,7 +191,11 @@ fn classify_loss(host: &str, why: &str) -> Failure {
     };
     let hint = match exit {
         Exit::LoginRefused => "; check that the key is in the account (the ssh program asks for no password here)",
-        Exit::HostKey => "; check the key, then `ssh-keygen -R` the old one, or -o StrictHostKeyChecking=accept-new",
+        Exit::HostKey if is(&["identification has changed"]) => {
+            "; someone may be listening in, or the server was moved: compare the key from another network (ssh-keyscan); if it \
+             is right, remove the old one with ssh-keygen -R"
+        }
+        Exit::HostKey => "; compare the key with what the host's owner says, then -o StrictHostKeyChecking=accept-new",
         Exit::Unreachable => "; check host, port and network",
         _ => "; logged in, but no SFTP: ask the host whether SFTP is enabled",
     };

@@ -8,8 +8,7 @@ use crate::sim::{LinkConfig, run_link};
 
 /// Runs until it is killed.
 pub(super) fn run(args: &args::Link) -> CliResult<()> {
-    let bytes_per_second = args.mbit.saturating_mul(1_000_000) / 8;
-    let link = LinkConfig::new(Duration::from_millis(args.rtt), bytes_per_second);
+    let link = LinkConfig::new(Duration::from_millis(args.rtt), args.mbit);
     run_link(&args.to, args.listen, &link, |at| println!("{at}"))
         .map_err(|e| Failure::new(Exit::Failed, format!("the link to {}: {e}", args.to)))
 }

@@ -16,7 +16,7 @@ use super::exit::{CliResult, Exit, Failure};
 use super::mountpoint;
 use super::report::{self, Said};
 use super::source::{Source, is_uuid};
-use super::surroundings::Surroundings;
+use super::surroundings::{self, Surroundings};
 use crate::mirror::{self, Change, Mirror};
 use crate::path::RemotePath;
 use crate::write::{What, blob_path, kept_copies};
@@ -94,6 +94,11 @@ impl Place {
         let told = told.and_then(|status| Some(PathBuf::from(status["state_dir"].as_str()?)));
         let state_dir = told.or_else(|| around.known_state_dir(&key)).ok_or_else(|| {
             Failure::new(Exit::Failed, format!("{source}: nothing is kept; it was never mounted here"))
+        })?;
+        // A mount of somebody else could send us anywhere.
+        surroundings::open_own(&state_dir).map_err(|e| {
+            let text = format!("{}: {e}; what is kept is shown to whom it belongs", state_dir.display());
+            Failure::new(Exit::Failed, text)
         })?;
         // Somebody else may have the same environment mounted: theirs is not this one.
         let is_this = |mount: &mountpoint::OurMount| {

@@ -38,7 +38,8 @@ fn start(args: &args::Sim) -> CliResult<Sim> {
     {
         return Err(Failure::new(Exit::Usage, format!("--code {}: not a directory", code.display())));
     }
-    let config = SimConfig { code: args.code.clone(), rtt: Duration::from_millis(args.rtt), habits, port: args.port };
+    let (rtt, mbit) = (Duration::from_millis(args.rtt), args.mbit);
+    let config = SimConfig { code: args.code.clone(), rtt, mbit, habits, port: args.port };
     Sim::start(&config).map_err(|e| Failure::new(Exit::Failed, format!("the simulator does not start: {e}")))
 }
 

@@ -3,6 +3,7 @@
 use std::env;
 use std::fs::DirBuilder;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -187,8 +188,13 @@ fn private_dir(root: &Path, below: &[&str]) -> CliResult<PathBuf> {
 /// Makes one directory private. One that somebody else put there, or that leads elsewhere, is refused: what is sent to the
 /// server is read from it. Looked at through a descriptor, so that nobody exchanges it in between.
 pub(super) fn make_private(dir: &Path) -> std::io::Result<()> {
-    use rustix::fs::{Mode, OFlags};
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    Ok(rustix::fs::fchmod(open_own(dir)?, rustix::fs::Mode::RWXU)?)
+}
+
+/// A directory that belongs to us and is no symlink.
+pub(super) fn open_own(dir: &Path) -> std::io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::open(dir, flags, Mode::empty()).map_err(|error| match error {
         rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => std::io::Error::other("it is a symlink"),
@@ -197,5 +203,5 @@ pub(super) fn make_private(dir: &Path) -> std::io::Result<()> {
     if rustix::fs::fstat(&opened)?.st_uid != rustix::process::geteuid().as_raw() {
         return Err(std::io::Error::other("it belongs to somebody else"));
     }
-    Ok(rustix::fs::fchmod(&opened, Mode::RWXU)?)
+    Ok(opened)
 }

@@ -208,6 +208,7 @@ impl Fs {
     /// The barrier: everything that was recorded before is on the server when this returns well. Files that are still
     /// being written do not count.
     pub fn sync(&self, wait: Wait) -> FsResult<()> {
+        // As long as something moves it goes on: the deadline of a single operation says nothing about all of them.
         let Wait::Until(_) = wait else { return Err(FsError::new("sync", "", Cause::WouldBlock)) };
         if self.0.journal.barrier(self.0.config.timeout) {
             return Ok(());

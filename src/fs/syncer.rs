@@ -14,7 +14,7 @@ use crate::clock::Deadline;
 use crate::gate::{ReadOnlyReason, Refused, WritePermit};
 use crate::inode::{Change, Ino};
 use crate::path::RemotePath;
-use crate::remote::{self, Base, Class, ErrorKind, Link, RemoteError, Store};
+use crate::remote::{self, Base, Class, ErrorKind, Link, Note, RemoteError, Store};
 use crate::write::{Action, Expected, Journal, Next, Op, OpId, Put, Shelf};
 
 /// Operations that are carried out at a time, and bytes of content in them.
@@ -215,10 +215,8 @@ impl Fs {
             return Ok(other);
         }
         let how = Store { base, perm: Some(put.perm), mtime: Some(put.mtime), temp_dir: self.temp_dir(op.area) };
-        let store = |how: &Store| {
-            let touch = || self.0.journal.touched(id);
-            self.0.remote.store_noting(permit, &op.path, &source, put.len, how, &touch)
-        };
+        let store =
+            |how: &Store| self.0.remote.store_noting(permit, &op.path, &source, put.len, how, &self.following(id));
         let mut stored = store(&how);
         if let (Base::Absent, Err(error)) = (base, &stored)
             && let ErrorKind::Conflict { found: Some(found) } = &error.kind
@@ -397,6 +395,14 @@ impl Fs {
         listed.is_ok_and(|listed| listed.is_ok_and(|entries| !entries.is_empty()))
     }
 
+    /// Has the journal know how far a long operation is.
+    fn following(&self, id: OpId) -> impl Fn(Note) + '_ {
+        move |note| match note {
+            Note::Touching => self.0.journal.touched(id),
+            Note::Moved => self.0.journal.moved(),
+        }
+    }
+
     fn rename_there(
         &self,
         permit: &WritePermit,
@@ -407,7 +413,7 @@ impl Fs {
         dir: bool,
     ) -> Result<Outcome, RemoteError> {
         if replaced == Expected::Ours {
-            self.0.remote.resume_rename(permit, &op.path, to)?;
+            self.0.remote.resume_rename(permit, &op.path, to, &self.following(id))?;
             self.moved_there(op, to);
             return Ok(Outcome::Done(base));
         }
@@ -435,8 +441,7 @@ impl Fs {
         {
             return Ok(other);
         }
-        let touch = || self.0.journal.touched(id);
-        match self.0.remote.rename(permit, &op.path, to, there.is_some(), &touch) {
+        match self.0.remote.rename(permit, &op.path, to, there.is_some(), &self.following(id)) {
             Ok(()) => {
                 self.moved_there(op, to);
                 Ok(Outcome::Done(base))

@@ -4,7 +4,7 @@
 use std::sync::{Arc, mpsc};
 
 use super::session::Inner;
-use super::store::{self, Base, Source, Store};
+use super::store::{self, Base, Note, Source, Store};
 use super::{ErrorKind, RemoteError, RemoteResult, fetch, list};
 use crate::attr::{Attr, FileKind};
 use crate::clock::Deadline;
@@ -23,13 +23,20 @@ pub(super) fn rename_by_copy(
     from: &RemotePath,
     to: &RemotePath,
     replace: bool,
+    note: &dyn Fn(Note),
 ) -> RemoteResult<()> {
     let attr = inner.retry("rename", from, |call| call.lstat(from))?;
-    Copying { inner, permit, replace, resume: false }.object(from, to, &attr, 0)
+    Copying { inner, permit, replace, resume: false, note }.object(from, to, &attr, 0)
 }
 
 /// What is at `to` was begun by an earlier attempt; what is not at `from` any more has arrived.
-pub(super) fn resume(inner: &Arc<Inner>, permit: &WritePermit, from: &RemotePath, to: &RemotePath) -> RemoteResult<()> {
+pub(super) fn resume(
+    inner: &Arc<Inner>,
+    permit: &WritePermit,
+    from: &RemotePath,
+    to: &RemotePath,
+    note: &dyn Fn(Note),
+) -> RemoteResult<()> {
     let attr = match inner.retry("rename", from, |call| call.lstat(from)) {
         Ok(attr) => attr,
         Err(error) if matches!(error.kind, ErrorKind::NotFound) => {
@@ -37,7 +44,7 @@ pub(super) fn resume(inner: &Arc<Inner>, permit: &WritePermit, from: &RemotePath
         }
         Err(error) => return Err(error),
     };
-    Copying { inner, permit, replace: true, resume: true }.object(from, to, &attr, 0)
+    Copying { inner, permit, replace: true, resume: true, note }.object(from, to, &attr, 0)
 }
 
 struct Copying<'a> {
@@ -46,6 +53,7 @@ struct Copying<'a> {
     replace: bool,
     /// Directories may be there already.
     resume: bool,
+    note: &'a dyn Fn(Note),
 }
 
 impl Copying<'_> {
@@ -71,10 +79,11 @@ impl Copying<'_> {
             std::os::unix::fs::FileExt::write_all_at(&local, &bytes, at)
                 .map_err(|e| ErrorKind::Local(e).at("rename", from))?;
             at = range.end;
+            (self.note)(Note::Moved);
         }
         let base = if self.replace { Base::Any } else { Base::Absent };
         let how = Store { base, perm: Some(attr.perm), mtime: Some(attr.mtime), temp_dir: None };
-        store::store(self.inner, self.permit, to, Source { file: &local, len: attr.size }, &how, &|| {})
+        store::store(self.inner, self.permit, to, Source { file: &local, len: attr.size }, &how, self.note)
             .map_err(exists)?;
         self.unchanged(from, attr)?;
         self.unlink(from)

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 pub use error::{ErrorKind, RemoteError};
 pub use senses::{Machine, Senses};
 pub use session::{Dial, Link};
-pub use store::{Base, Store};
+pub use store::{Base, Note, Store};
 pub use supervise::{Life, Rouse};
 
 pub use crate::sftp::{Capabilities, Class, StatVfs};
@@ -172,17 +172,17 @@ impl Remote {
         self.0.retry("setattr", path, |call| call.set_attr(permit, path, change))
     }
 
-    /// Moves a file, link or directory. With `replace` it takes the place of a file that is there. `touch` is called before
-    /// the server is made to have a part of it at `to`, from where on only [`Remote::resume_rename`] makes it whole.
+    /// Moves a file, link or directory. With `replace` it takes the place of a file that is there. `note` hears of
+    /// what takes long: once touched, only [`Remote::resume_rename`] makes it whole.
     pub fn rename(
         &self,
         permit: &WritePermit,
         from: &RemotePath,
         to: &RemotePath,
         replace: bool,
-        touch: &dyn Fn(),
+        note: &dyn Fn(Note),
     ) -> RemoteResult<()> {
-        rename::rename(&self.0, permit, from, to, replace, touch)
+        rename::rename(&self.0, permit, from, to, replace, note)
     }
 
     /// It was moved by an attempt whose end nobody saw: what that may have left beside it goes.
@@ -191,8 +191,14 @@ impl Remote {
     }
 
     /// Goes on where copying was interrupted: what is at `to` is ours.
-    pub fn resume_rename(&self, permit: &WritePermit, from: &RemotePath, to: &RemotePath) -> RemoteResult<()> {
-        copy::resume(&self.0, permit, from, to)
+    pub fn resume_rename(
+        &self,
+        permit: &WritePermit,
+        from: &RemotePath,
+        to: &RemotePath,
+        note: &dyn Fn(Note),
+    ) -> RemoteResult<()> {
+        copy::resume(&self.0, permit, from, to, note)
     }
 
     /// Whether the server was seen to refuse moving files in this area.
@@ -210,11 +216,10 @@ impl Remote {
         len: u64,
         how: &Store,
     ) -> RemoteResult<Attr> {
-        self.store_noting(permit, path, source, len, how, &|| {})
+        self.store_noting(permit, path, source, len, how, &|_| {})
     }
 
-    /// Like [`Remote::store`]; `touch` is called right before the old content is written over in place, from where on only
-    /// another attempt makes the file whole.
+    /// Like [`Remote::store`]; `note` hears how far it is: touching is writing over the old content in place.
     pub fn store_noting(
         &self,
         permit: &WritePermit,
@@ -222,8 +227,8 @@ impl Remote {
         source: &File,
         len: u64,
         how: &Store,
-        touch: &dyn Fn(),
+        note: &dyn Fn(Note),
     ) -> RemoteResult<Attr> {
-        store::store(&self.0, permit, path, store::Source { file: source, len }, how, touch)
+        store::store(&self.0, permit, path, store::Source { file: source, len }, how, note)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::copy;
 use super::session::{Call, Inner};
-use super::{ErrorKind, RemoteResult};
+use super::{ErrorKind, Note, RemoteResult};
 use crate::attr::{Area, Attr};
 use crate::gate::WritePermit;
 use crate::path::{Name, RemotePath};
@@ -52,7 +52,7 @@ pub(super) fn rename(
     from: &RemotePath,
     to: &RemotePath,
     replace: bool,
-    touch: &dyn Fn(),
+    note: &dyn Fn(Note),
 ) -> RemoteResult<()> {
     let moved = inner.retry("rename", from, |call| {
         let (source, target) = (call.send_lstat(from), call.send_lstat(to));
@@ -83,8 +83,8 @@ pub(super) fn rename(
     if moved {
         return Ok(());
     }
-    touch();
-    copy::rename_by_copy(inner, permit, from, to, replace)
+    note(Note::Touching);
+    copy::rename_by_copy(inner, permit, from, to, replace, note)
 }
 
 /// Removes what waits for nothing any more.

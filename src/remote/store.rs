@@ -48,6 +48,15 @@ pub(super) struct Source<'a> {
     pub(super) len: u64,
 }
 
+/// How far a long operation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// From here on the server may have half of it, and only another attempt makes it whole.
+    Touching,
+    /// A piece of content arrived.
+    Moved,
+}
+
 /// Bytes under way at most (the link of a fast and far server holds about 1 MB).
 const MAX_UNDER_WAY: u64 = 8 * 1024 * 1024;
 /// Content up to this size travels with the requests that callers wait for; more would make them wait.
@@ -61,13 +70,13 @@ pub(super) fn store(
     path: &RemotePath,
     source: Source<'_>,
     how: &Store,
-    touch: &dyn Fn(),
+    note: &dyn Fn(Note),
 ) -> RemoteResult<Attr> {
     // Set once a request that may have changed the file was sent: after a loss the change is ours.
     let touched = AtomicBool::new(false);
     inner.retry("store", path, |call| {
         let base = if touched.load(Ordering::Relaxed) { Base::Any } else { how.base };
-        let storing = Storing { call, permit, path, source, how, touched: &touched, touch };
+        let storing = Storing { call, permit, path, source, how, touched: &touched, note };
         match base {
             Base::Absent => storing.create(),
             Base::Version(_) | Base::Any => storing.replace(base),
@@ -82,12 +91,17 @@ struct Storing<'a> {
     source: Source<'a>,
     how: &'a Store,
     touched: &'a AtomicBool,
-    touch: &'a dyn Fn(),
+    note: &'a dyn Fn(Note),
 }
 
 impl Storing<'_> {
     fn class(&self) -> Class {
         if self.source.len <= SMALL_BYTES { Class::Interactive } else { Class::Bulk }
+    }
+
+    /// Every answer is progress: each has the whole time limit, or no content could take longer than that.
+    fn patiently(&self) -> Call<'_> {
+        Call { deadline: Deadline::after(self.call.inner.config.timeout), ..*self.call }
     }
 
     fn send(&self, request: Request) -> Pending {
@@ -120,13 +134,13 @@ impl Storing<'_> {
             Ok(handle) => handle,
             Err(kind) if kind.is_loss() => return Err(self.maybe_created(kind)),
             Err(ErrorKind::Failure(message)) => {
-                return Err(match self.call.attr(found) {
+                return Err(match self.patiently().attr(found) {
                     Ok(attr) => ErrorKind::Conflict { found: Some(attr.version()) },
                     Err(_) => ErrorKind::Failure(message),
                 });
             }
             Err(ErrorKind::Exists) => {
-                return Err(ErrorKind::Conflict { found: self.call.attr(found).ok().map(|a| a.version()) });
+                return Err(ErrorKind::Conflict { found: self.patiently().attr(found).ok().map(|a| a.version()) });
             }
             Err(kind) => return Err(kind),
         };
@@ -136,7 +150,7 @@ impl Storing<'_> {
         if matches!(&result, Err(kind) if !kind.is_loss()) {
             // Nobody asked for half a file. What we just made under a name that was free is ours to remove.
             drop(self.close(&handle));
-            drop(self.call.done(self.send(Request::Remove { path: self.call.wire(self.path) })));
+            drop(self.patiently().done(self.send(Request::Remove { path: self.call.wire(self.path) })));
         }
         result
     }
@@ -189,7 +203,7 @@ impl Storing<'_> {
         self.permit.still_valid().map_err(ErrorKind::from)?;
         let found = self.call.send_lstat(self.path);
         let opened = self.send_open(&temp, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(0o600));
-        let found = self.check(base, self.call.attr(found));
+        let found = self.check(base, self.patiently().attr(found));
         let handle = match self.handle(opened) {
             Ok(handle) => handle,
             Err(kind) if kind.is_loss() => return Err(kind.into()),
@@ -202,7 +216,7 @@ impl Storing<'_> {
             // The base once more, behind the last byte: what happened meanwhile is seen without a round trip of its own.
             let again = self.send(Request::Lstat { path: self.call.wire(self.path) });
             self.finish(sent)?;
-            self.check(base, self.call.attr(again))
+            self.check(base, self.patiently().attr(again))
         });
         if let Err(kind) = result {
             if !kind.is_loss() {
@@ -218,10 +232,10 @@ impl Storing<'_> {
         self.permit.still_valid().map_err(ErrorKind::from)?;
         let moved = self.call.send(Request::posix_rename(&self.call.wire(temp), &self.call.wire(self.path)));
         let now = self.call.send_lstat(self.path);
-        match self.call.done(moved) {
+        match self.patiently().done(moved) {
             Ok(()) => {
                 self.call.inner.rungs.temp_worked();
-                Ok(self.call.attr(now)?)
+                Ok(self.patiently().attr(now)?)
             }
             Err(kind) if kind.is_loss() => {
                 self.touched.store(true, Ordering::Relaxed);
@@ -242,7 +256,7 @@ impl Storing<'_> {
         let found = self.call.send_lstat(self.path);
         let create = if base == Base::Any { open::CREATE } else { 0 };
         let opened = self.send_open(self.path, open::WRITE | create, self.how.perm.filter(|_| create != 0));
-        let found = self.check(base, self.call.attr(found));
+        let found = self.check(base, self.patiently().attr(found));
         let handle = match (self.handle(opened), found) {
             (Ok(handle), Ok(_)) => handle,
             (Ok(handle), Err(kind)) => {
@@ -252,7 +266,7 @@ impl Storing<'_> {
             (Err(kind), Ok(_)) | (Err(_), Err(kind)) => return Err(kind),
         };
         self.permit.still_valid()?;
-        (self.touch)();
+        (self.note)(Note::Touching);
         self.touched.store(true, Ordering::Relaxed);
         self.write_all(&handle, self.how.perm).inspect_err(|_| drop(self.close(&handle)))
     }
@@ -291,12 +305,12 @@ impl Storing<'_> {
         while !sent.writes.is_empty() {
             self.finish_write(&mut sent.writes)?;
         }
-        let sized = self.call.done(sent.sized);
+        let sized = self.patiently().done(sent.sized);
         for pending in sent.wishes.into_iter().flatten() {
             self.refusable(pending)?;
         }
-        let attr = self.call.attr(sent.stat)?;
-        self.call.done(sent.closed)?;
+        let attr = self.patiently().attr(sent.stat)?;
+        self.patiently().done(sent.closed)?;
         if attr.size != self.source.len {
             sized?;
             let message = format!("the file has {} bytes there instead of {}", attr.size, self.source.len);
@@ -305,16 +319,16 @@ impl Storing<'_> {
         Ok(attr)
     }
 
-    /// Every piece that arrives is progress: each has the whole time limit.
     fn finish_write(&self, writes: &mut VecDeque<(u64, Pending)>) -> Result<u64, ErrorKind> {
         let Some((len, pending)) = writes.pop_front() else { return Ok(0) };
-        let call = Call { deadline: Deadline::after(self.call.inner.config.timeout), ..*self.call };
-        call.done(pending).map(|()| len)
+        self.patiently().done(pending)?;
+        (self.note)(Note::Moved);
+        Ok(len)
     }
 
     /// A refused chmod or utimens never fails a save.
     fn refusable(&self, pending: Pending) -> Result<(), ErrorKind> {
-        match self.call.done(pending) {
+        match self.patiently().done(pending) {
             Err(kind) if kind.is_loss() => Err(kind),
             Err(kind) => {
                 log::debug!("{}: the server keeps its attributes: {kind}", self.path);

@@ -26,7 +26,7 @@ const ROUTES: [(&str, &str); 14] = [
     ("POST /control/job", r#"{"environment": "dev", "kind": "sync_code", "ms": 5000}: a job of a teammate runs"#),
     ("GET /control/diff", "what is uncommitted on dev, as git prints it"),
     ("POST /control/habit", r#"{"name": "rename", "value": "refuse"}: the server behaves so from now on"#),
-    ("POST /control/rtt", r#"{"ms": 50}: the latency of the link"#),
+    ("POST /control/rtt", r#"{"ms": 50, "mbit": 0}: latency and bandwidth (0: unlimited) of the link"#),
     ("POST /control/cut", "{}: every SSH connection ends"),
     ("POST /control/stall", r#"{"stalled": true}: nothing passes, nobody is told"#),
     ("POST /control/abandon", "{}: what is connected carries nothing any more, nobody is told; new connections work"),
@@ -119,8 +119,13 @@ async fn habit(State(shared): App, Json(body): Json<Value>) -> Answer {
 async fn rtt(State(shared): App, Json(body): Json<Value>) -> Answer {
     let ms =
         body.get("ms").and_then(Value::as_u64).filter(|ms| *ms <= 60_000).ok_or_else(|| bad("\"ms\": 0 to 60000"))?;
+    let mbit = match body.get("mbit") {
+        None => 0,
+        Some(mbit) => mbit.as_u64().ok_or_else(|| bad("\"mbit\": a whole number; 0: unlimited"))?,
+    };
     shared.link.set_rtt(Duration::from_millis(ms));
-    Ok(Json(json!({ "ms": ms })))
+    shared.link.set_mbit(mbit);
+    Ok(Json(json!({ "ms": ms, "mbit": mbit })))
 }
 
 async fn cut(State(shared): App) -> Answer {

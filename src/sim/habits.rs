@@ -8,7 +8,11 @@ use serde_json::{Value, json};
 const TABLE: [(&str, &[&str], &str); 18] = [
     ("rename", &["allow", "refuse", "refuse-directories", "refuse-replace"], "what SFTP renames are answered with"),
     ("extensions", &["on", "off"], "posix-rename, statvfs and limits, for connections made from now on"),
-    ("second-connection", &["allow", "refuse"], "a second SFTP session beside a running one"),
+    (
+        "second-connection",
+        &["allow", "refuse", "replace"],
+        "a second SFTP session beside a running one; replace: the older connections end at once",
+    ),
     ("pages", &["full", "single"], "single: an answer to READDIR has one entry"),
     ("reads", &["full", "short"], "short: an answer to READ has 4 KiB at most"),
     ("rsync", &["allow", "refuse"], "rsync over SSH, beside SFTP"),

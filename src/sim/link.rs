@@ -23,7 +23,8 @@ struct Inner {
     /// Connections up to this number are silent for ever.
     abandoned: AtomicU64,
     joined: AtomicU64,
-    cuts: watch::Sender<u64>,
+    /// Connections up to this number are to end.
+    cut: watch::Sender<u64>,
 }
 
 /// Bytes taken from the sender at a time.
@@ -36,23 +37,29 @@ const TIMER_GRAIN: Duration = Duration::from_micros(500);
 const SILENT_TICK: Duration = Duration::from_millis(20);
 
 impl LinkConfig {
-    pub fn new(rtt: Duration, bytes_per_second: u64) -> Self {
-        let (cuts, _) = watch::channel(0);
+    /// `mbit` per second and direction; 0: unlimited.
+    pub fn new(rtt: Duration, mbit: u64) -> Self {
+        let (cut, _) = watch::channel(0);
         let inner = Inner {
             rtt_micros: AtomicU64::new(0),
-            bytes_per_second: AtomicU64::new(bytes_per_second),
+            bytes_per_second: AtomicU64::new(0),
             silent: AtomicBool::new(false),
             abandoned: AtomicU64::new(0),
             joined: AtomicU64::new(0),
-            cuts,
+            cut,
         };
         let link = Self(Arc::new(inner));
         link.set_rtt(rtt);
+        link.set_mbit(mbit);
         link
     }
 
     pub fn set_rtt(&self, rtt: Duration) {
         self.0.rtt_micros.store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub fn set_mbit(&self, mbit: u64) {
+        self.0.bytes_per_second.store(mbit.saturating_mul(1_000_000 / 8), Ordering::Relaxed);
     }
 
     pub fn rtt(&self) -> Duration {
@@ -71,7 +78,12 @@ impl LinkConfig {
 
     /// Ends every connection.
     pub fn cut(&self) {
-        self.0.cuts.send_modify(|n| *n += 1);
+        self.0.cut.send_replace(self.0.joined.load(Ordering::Relaxed));
+    }
+
+    /// Ends every connection but the newest.
+    pub(super) fn cut_older(&self) {
+        self.0.cut.send_replace(self.0.joined.load(Ordering::Relaxed).saturating_sub(1));
     }
 
     fn silent(&self, number: u64) -> bool {
@@ -84,14 +96,14 @@ impl LinkConfig {
         A: AsyncRead + AsyncWrite + Send + 'static,
         B: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let mut cuts = self.0.cuts.subscribe();
+        let mut cut = self.0.cut.subscribe();
         let number = self.0.joined.fetch_add(1, Ordering::Relaxed) + 1;
         let (a_in, a_out) = tokio::io::split(a);
         let (b_in, b_out) = tokio::io::split(b);
         tokio::select! {
             () = self.pump(number, a_in, b_out) => {}
             () = self.pump(number, b_in, a_out) => {}
-            _ = cuts.changed() => {}
+            _ = cut.wait_for(|last| number <= *last) => {}
         }
     }
 

@@ -38,6 +38,8 @@ pub struct SimConfig {
     /// The site's code; copied, never touched. A small WordPress-like site if not given.
     pub code: Option<PathBuf>,
     pub rtt: Duration,
+    /// Bandwidth of SSH per direction, Mbit/s; 0: unlimited.
+    pub mbit: u64,
     /// Habits to begin with, by name.
     pub habits: Vec<(String, String)>,
     /// Port of the SSH server; 0: any.

@@ -88,10 +88,14 @@ impl Sftp {
         let (binding, extensions) = {
             let mut state = shared.lock();
             let alone = state.habits.is("second-connection", "refuse");
+            let replaces = state.habits.is("second-connection", "replace");
             let extensions = state.habits.is("extensions", "on");
             let env = state.environments.get_mut(environment)?;
             if alone && env.sessions > 0 {
                 return None;
+            }
+            if replaces && env.sessions > 0 {
+                shared.link.cut_older();
             }
             env.sessions += 1;
             env.most_sessions = env.most_sessions.max(env.sessions);

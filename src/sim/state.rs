@@ -120,7 +120,7 @@ impl Shared {
             user_id: random_uuid()?,
             token: random_hex(20)?,
             password: random_hex(8)?,
-            link: LinkConfig::new(config.rtt, 0),
+            link: LinkConfig::new(config.rtt, config.mbit),
             state: Mutex::new(State {
                 environments: environments.collect::<io::Result<_>>()?,
                 habits,

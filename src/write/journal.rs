@@ -68,8 +68,8 @@ struct State {
     litter: Litter,
     /// Somebody waits for everything to be sent.
     hurry: usize,
-    /// Operations that ended, well or not: who waits looks whether it grows.
-    ended: u64,
+    /// Operations that ended, well or not, and pieces of content that arrived: who waits looks whether it grows.
+    steps: u64,
     /// Ended, but what was kept here for them is not let go yet.
     ending: BTreeSet<OpId>,
     closed: bool,
@@ -299,6 +299,11 @@ impl Journal {
         }
     }
 
+    /// A piece of a long one arrived: who waits for it may go on waiting.
+    pub fn moved(&self) {
+        self.lock().steps += 1;
+    }
+
     /// It could not be carried out now.
     pub fn put_back(&self, id: OpId, pause: Duration) {
         let mut state = self.lock();
@@ -317,7 +322,7 @@ impl Journal {
                 log::error!("the journal: {error}");
             }
             state.queue.finish(id, left);
-            state.ended += 1;
+            state.steps += 1;
             state.ending.insert(id);
             self.changed.notify_all();
         }
@@ -325,7 +330,7 @@ impl Journal {
         Ending { journal: self, id }
     }
 
-    /// Waits until `done` holds, in a hurry, as long as something is carried out every `patience`. `false`: it does not.
+    /// Waits until `done` holds, in a hurry, as long as something moves within every `patience`. `false`: it does not.
     pub fn wait_until(&self, patience: Duration, done: impl Fn(&Queue) -> bool) -> bool {
         self.wait(patience, |state| done(&state.queue))
     }
@@ -343,11 +348,11 @@ impl Journal {
         let mut state = self.lock();
         state.hurry += 1;
         self.changed.notify_all();
-        let (mut seen, mut since) = (state.ended, Instant::now());
+        let (mut seen, mut since) = (state.steps, Instant::now());
         let mut well = done(&state);
         while !well && !state.closed {
-            if state.ended != seen {
-                (seen, since) = (state.ended, Instant::now());
+            if state.steps != seen {
+                (seen, since) = (state.steps, Instant::now());
             }
             let left = patience.saturating_sub(since.elapsed());
             if left.is_zero() {

@@ -154,6 +154,13 @@ fn frozen_sites_and_missing_environments_are_said_so() {
     };
     habit("test-env", "missing");
     mount("test").fails(3, &["has not been created yet", "deploy to it first"]);
+    let ran = around.run(&["doctor", &format!("{}.test", sim.site()), "-o", &sim.options()]);
+    assert_eq!(ran.code(), 3);
+    assert!(
+        ran.out().contains("platform: FAILED: ") && ran.out().contains("has not been created yet"),
+        "{}",
+        ran.out()
+    );
     habit("site", "frozen");
     mount("dev").fails(3, &["frozen", "Unfreeze"]);
     let ran = around.run(&["doctor", &format!("{}.dev", sim.site()), "-o", &sim.options()]);

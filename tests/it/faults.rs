@@ -232,3 +232,24 @@ fn a_server_that_can_do_next_to_nothing_is_enough() {
     assert!(fs::read(m.on_server("wp-content/moved.bin")).expect("there") == bytes[..200_000]);
     assert!(!m.there("large.bin").exists());
 }
+
+/// As long as pieces of a file arrive, whoever waits for the server goes on waiting.
+#[test]
+fn a_save_that_takes_longer_than_the_time_limit_is_waited_for() {
+    let config = SimConfig { mbit: 8, ..SimConfig::default() };
+    let Some(m) = Mounted::sim_with(&config, "dev", "timeout=3") else { return };
+    // Nothing that can be compressed: 6 s at 1 MB/s.
+    let mut state = 1_u64;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    });
+    let content: Vec<u8> = noise.take(6_000_000).collect();
+    fs::write(m.path("large.bin"), &content).expect("saved here");
+    let began = Instant::now();
+    if let Err(error) = m.barrier() {
+        panic!("{error}: {}", fs::read_to_string(m.path(".pantheon/status")).unwrap_or_default());
+    }
+    assert!(began.elapsed() > Duration::from_secs(3), "it was sent too fast to say anything");
+    assert!(fs::read(m.there("large.bin")).expect("there") == content);
+}

@@ -261,3 +261,18 @@ fn hosts_and_users_that_look_like_options_are_refused() {
         assert!(!witness.exists(), "{words:?} ran something");
     }
 }
+
+/// A mount says where its state is, and the mount may be somebody else's.
+#[test]
+fn what_is_kept_is_shown_to_its_owner_only() {
+    if !is_root() {
+        return;
+    }
+    let Some(m) = Mounted::sim() else { return };
+    let (place, state) = (m.dir().to_string_lossy().into_owned(), m.surroundings().state().join("sim-wordpress.dev"));
+    let list = || m.surroundings().run(&["rescue", "list", "--at", &place]);
+    list().ok();
+    std::os::unix::fs::chown(&state, Some(NOBODY), None).expect("given away");
+    list().fails(1, &["sim-wordpress.dev", "it belongs to somebody else"]);
+    std::os::unix::fs::chown(&state, Some(0), None).expect("taken back");
+}

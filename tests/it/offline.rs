@@ -88,7 +88,7 @@ fn a_mount_starts_offline_and_sends_what_was_changed_when_the_server_is_back() {
     fs::write(m.path("wp-content/new/deep/a.php"), "once more").expect("accepted");
 
     // The server is back.
-    let link = LinkConfig::new(Duration::ZERO, u64::MAX);
+    let link = LinkConfig::new(Duration::ZERO, 0);
     let target = format!("127.0.0.1:{}", server_port(&m));
     std::thread::spawn(move || run_link(&target, port, &link, |_| {}));
     eventually("everything is sent", || m.status()["waiting"] == 0);

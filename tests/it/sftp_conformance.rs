@@ -146,7 +146,7 @@ fn large_content_is_stored_whole() {
 fn things_move_on_servers_that_rename_and_on_servers_that_do_not() {
     with_each_habit(|home, remote, habit| {
         let code = home.join("code");
-        let rename = |from: &str, to: &str, replace| remote.rename(&permit(), &path(from), &path(to), replace, &|| {});
+        let rename = |from: &str, to: &str, replace| remote.rename(&permit(), &path(from), &path(to), replace, &|_| {});
         fs::write(code.join("a"), b"a").expect("written");
         fs::write(code.join("b"), b"old").expect("written");
         fs::set_permissions(code.join("a"), fs::Permissions::from_mode(0o755)).expect("set");
