@@ -79,6 +79,28 @@ struct Shared {
     outdone: AtomicBool,
 }
 
+impl Queues {
+    /// What may be sent now, with so many requests and file bytes under way.
+    fn next(&mut self, window: &Window, requests: usize, under_way: u64) -> Option<Queued> {
+        let mut bulk_left = window.bulk_bytes().saturating_sub(under_way);
+        for (class, queue) in self.waiting.iter_mut().enumerate() {
+            // A caller's small request may exceed the window a little: it must not wait for a slot behind the bulk.
+            let room = if class == Class::Interactive as usize { 32 } else { 0 };
+            let Some(first) = queue.front() else { continue };
+            let bulk = first.request.bulk_bytes();
+            let fits = bulk == 0 || bulk <= bulk_left || under_way == 0;
+            if fits && requests < window.requests() + room {
+                return queue.pop_front();
+            }
+            if !fits {
+                // It waits until there is room for it: smaller pieces of those who come after would take that for ever.
+                bulk_left = 0;
+            }
+        }
+        None
+    }
+}
+
 /// A running engine. Dropping it ends the connection.
 pub struct Engine {
     shared: Arc<Shared>,
@@ -392,17 +414,7 @@ impl Worker {
     }
 
     fn next_allowed(&self, queues: &mut Queues) -> Option<Queued> {
-        let (requests, bulk_left) = (self.flights.len(), self.window.bulk_bytes().saturating_sub(self.bulk));
-        for (class, queue) in queues.waiting.iter_mut().enumerate() {
-            // A caller's small request may exceed the window a little: it must not wait for a slot behind the bulk.
-            let room = if class == Class::Interactive as usize { 32 } else { 0 };
-            let Some(first) = queue.front() else { continue };
-            let bulk = first.request.bulk_bytes();
-            if requests < self.window.requests() + room && (bulk == 0 || bulk <= bulk_left || self.bulk == 0) {
-                return queue.pop_front();
-            }
-        }
-        None
+        queues.next(&self.window, self.flights.len(), self.bulk)
     }
 
     fn free_id(&mut self) -> u32 {
@@ -503,6 +515,23 @@ mod tests {
         let transport = crate::transport::exec(Path::new("/bin/sh"), &args).expect("a shell");
         let config = Config { timeout: Duration::from_millis(500) };
         Engine::start(transport, config, Deadline::after(Duration::from_secs(5)), |_| {})
+    }
+
+    #[test]
+    fn large_pieces_of_a_caller_are_not_starved_by_small_ones_in_the_background() {
+        let mut queues = Queues::default();
+        let mut put = |class: Class, len: u32| {
+            let request = Request::Read { handle: Vec::new(), offset: 0, len };
+            queues.waiting[class as usize].push_back(Queued { request, callback: Box::new(|_| {}) });
+        };
+        let window = Window::new();
+        let whole = u32::try_from(window.bulk_bytes()).expect("small");
+        put(Class::Interactive, whole);
+        (0..4).for_each(|_| put(Class::Bulk, whole / 8));
+        let mut next = |under_way: u64| queues.next(&window, 1, under_way).map(|queued| queued.request.bulk_bytes());
+        assert_eq!(next(u64::from(whole / 2)), None, "what is under way comes in first");
+        assert_eq!(next(0), Some(u64::from(whole)));
+        assert_eq!(next(u64::from(whole / 2)), Some(u64::from(whole / 8)));
     }
 
     fn lstat() -> Request {
