@@ -8,6 +8,7 @@ use std::path::Path;
 use git2::build::CheckoutBuilder;
 use git2::{DiffFormat, DiffOptions, IndexAddOption, Repository, RepositoryInitOptions, Signature, Sort};
 use serde_json::{Map, Value, json};
+use tokio::task::block_in_place;
 
 use super::ENVIRONMENTS;
 use super::state::Shared;
@@ -159,6 +160,11 @@ pub(super) fn head(shared: &Shared, environment: &str) -> io::Result<String> {
 
 /// What is uncommitted, as the platform tells it: an object keyed by path, counts as text.
 pub(super) fn diffstat(shared: &Shared, environment: &str) -> io::Result<Value> {
+    // The platform's web servers do that, and its SFTP servers do not wait for them.
+    block_in_place(|| compare(shared, environment))
+}
+
+fn compare(shared: &Shared, environment: &str) -> io::Result<Value> {
     let repo = open(shared, environment)?;
     let stats = || -> Result<Map<String, Value>, git2::Error> {
         let tree = repo.head()?.peel_to_tree()?;
@@ -186,10 +192,12 @@ pub(super) fn diffstat(shared: &Shared, environment: &str) -> io::Result<Value> 
 
 /// Everything uncommitted becomes a commit.
 pub(super) fn commit(shared: &Shared, environment: &str, message: &str, name: &str, email: &str) -> io::Result<String> {
-    let repo = open(shared, environment)?;
-    let id = commit_all(&repo, message, name, email).map_err(other)?;
-    push(shared, environment)?;
-    Ok(id.to_string())
+    block_in_place(|| {
+        let repo = open(shared, environment)?;
+        let id = commit_all(&repo, message, name, email).map_err(other)?;
+        push(shared, environment)?;
+        Ok(id.to_string())
+    })
 }
 
 /// Everything uncommitted is gone: what a switch to Git mode does. Ignored files stay.
