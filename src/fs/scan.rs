@@ -23,6 +23,11 @@ const LOOK_AHEAD: usize = 64;
 const MAX_FILES: usize = 2048;
 /// Bytes fetched ahead at most; they must fit into the cache beside what is being read.
 const MAX_BYTES: u64 = 24 * 1024 * 1024;
+/// Nor more than the link carries in so many seconds: somebody may want, now, what is the last in this line.
+const SECONDS: u64 = 2;
+/// The same while the rate is not known, and at least.
+const UNKNOWN_BYTES: u64 = 8 * 1024 * 1024;
+const MIN_BYTES: u64 = 1024 * 1024;
 /// Directories whose listings are renewed ahead of the reader: they come in 2 round trips whatever their number, and `open`
 /// wants none that is older than [`OPEN_FRESH`]. As many as it passes in `SPAN`, for those are still fresh when it comes.
 const DIRS: (usize, usize) = (16, 512);
@@ -250,7 +255,8 @@ impl Scan {
             self.upcoming.push_back(next);
         }
         let mut wanted = Vec::new();
-        while self.asked < files && self.asked_bytes < MAX_BYTES {
+        let most = bytes_ahead(fs.0.remote.rate());
+        while self.asked < files && self.asked_bytes < most {
             let Some(next) = self.upcoming.get(self.asked) else { break };
             self.asked += 1;
             self.asked_bytes += next.bytes();
@@ -260,8 +266,26 @@ impl Scan {
     }
 }
 
+/// How many bytes to fetch ahead over a connection that carries `rate` bytes per second.
+fn bytes_ahead(rate: Option<u64>) -> u64 {
+    rate.map_or(UNKNOWN_BYTES, |rate| rate.saturating_mul(SECONDS).clamp(MIN_BYTES, MAX_BYTES))
+}
+
 impl Upcoming {
     fn bytes(&self) -> u64 {
         self.version.size.min(MAX_FILE_BYTES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_fetched_ahead_arrives_within_moments() {
+        assert_eq!(bytes_ahead(None), UNKNOWN_BYTES);
+        assert_eq!(bytes_ahead(Some(10)), MIN_BYTES);
+        assert_eq!(bytes_ahead(Some(2_500_000)), 5_000_000);
+        assert_eq!(bytes_ahead(Some(u64::MAX)), MAX_BYTES);
     }
 }

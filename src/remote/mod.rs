@@ -109,6 +109,11 @@ impl Remote {
         self.0.heard()
     }
 
+    /// File bytes per second that the connection carried at best, once there was a busy second.
+    pub fn rate(&self) -> Option<u64> {
+        self.0.lock().session.as_ref().and_then(|session| session.engine.rate())
+    }
+
     /// Ends the connection for good.
     pub fn close(&self) {
         self.0.close();

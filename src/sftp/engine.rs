@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,8 @@ struct Shared {
     capabilities: Mutex<Capabilities>,
     info: TransportInfo,
     round_trip: Mutex<Option<Duration>>,
+    /// File bytes per second that it carried at best; 0: not known yet.
+    rate: AtomicU64,
     /// The transport said that a new connection may be faster.
     outdone: AtomicBool,
 }
@@ -134,6 +136,7 @@ impl Engine {
             capabilities: Mutex::new(capabilities),
             info: transport.info(),
             round_trip: Mutex::default(),
+            rate: AtomicU64::new(0),
         });
         let worker = Worker {
             shared: shared.clone(),
@@ -182,6 +185,11 @@ impl Engine {
 
     pub fn info(&self) -> &TransportInfo {
         &self.shared.info
+    }
+
+    /// File bytes per second that it carried at best, once there was a busy second.
+    pub fn rate(&self) -> Option<u64> {
+        Some(self.shared.rate.load(Ordering::Relaxed)).filter(|rate| *rate > 0)
     }
 
     /// Whether a new connection may be faster, as measured.
@@ -475,6 +483,7 @@ impl Worker {
             _ => 0,
         };
         if let Some(rate) = self.rate.moved(Instant::now(), bytes, self.bulk > 0) {
+            self.shared.rate.store(rate, Ordering::Relaxed);
             let outdone = self.transport.carried(rate);
             self.shared.outdone.store(outdone, Ordering::Relaxed);
         }
