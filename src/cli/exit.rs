@@ -183,7 +183,9 @@ fn classify_loss(host: &str, why: &str) -> Failure {
     let is = |words: &[&str]| words.iter().any(|word| said.contains(word));
     let exit = match () {
         () if is(&["permission denied", "too many authentication failures"]) => Exit::LoginRefused,
-        () if is(&["host key verification failed", "remote host identification has changed"]) => Exit::HostKey,
+        () if is(&["host key verification failed", "identification has changed", "requested strict checking"]) => {
+            Exit::HostKey
+        }
         () if is(&["could not resolve", "connection refused", "timed out", "no route to host", "unreachable"]) => {
             Exit::Unreachable
         }
@@ -211,6 +213,8 @@ mod tests {
         let of = |why: &str| classify_loss("h", why).exit;
         assert_eq!(of("closed (u@h: Permission denied (publickey).)"), Exit::LoginRefused);
         assert_eq!(of("closed (Host key verification failed.)"), Exit::HostKey);
+        // Its last line may come too late to be heard.
+        assert_eq!(of("closed (No ED25519 host key is known and you have requested strict checking.)"), Exit::HostKey);
         assert_eq!(of("closed (connect to host h port 1: Connection refused)"), Exit::Unreachable);
         assert_eq!(of("closed (subsystem request failed on channel 0)"), Exit::NotSftp);
         assert_eq!(from_code(Some(9)), Exit::LoginRefused);
