@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::handle::{FileHandle, Handle};
 use super::{Cause, Fs, FsError, FsResult, HandleId, Wait, lock};
 use crate::attr::Version;
-use crate::cache::Role;
+use crate::cache::{BLOCK_BYTES, Role};
 use crate::clock::Deadline;
 use crate::content::ReadError;
 use crate::inode::Ino;
@@ -15,10 +15,10 @@ use crate::path::RemotePath;
 use crate::remote::ErrorKind;
 use crate::write::Spool;
 
-/// Bytes fetched at a time when a file is taken over into a spool; the next piece is on its way meanwhile.
-const FILL_BYTES: u64 = 1024 * 1024;
+/// Bytes fetched at a time when a file is taken over into a spool: small, since each piece has the time limit for itself.
+const FILL_BYTES: u64 = BLOCK_BYTES;
 /// Pieces on their way ahead of the one being stored.
-const FILL_AHEAD: u64 = 4;
+const FILL_AHEAD: u64 = 32;
 /// Largest file that a write may make (bytes): what an SFTP offset and Linux' `loff_t` can both say.
 const MAX_FILE_BYTES: u64 = i64::MAX as u64;
 
