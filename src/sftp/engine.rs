@@ -21,7 +21,7 @@ use crate::clock::Deadline;
 use crate::transport::{Transport, TransportInfo};
 
 /// Who waits for the answer; the first goes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// A program that called us.
     Interactive,
