@@ -420,8 +420,9 @@ fn fold(records: Vec<Record>) -> (BTreeMap<OpId, Op>, Litter) {
             Record::Litter(id, path, perm) => drop(litter.insert(id, (path, perm))),
             Record::Swept(id) => drop(litter.remove(&id)),
             Record::Done(id, left) => {
-                let Some(done) = ops.remove(&id) else { continue };
-                ops.values_mut().for_each(|op| op.settle(id, &done, left));
+                if ops.remove(&id).is_some() {
+                    ops.values_mut().for_each(|op| op.settle(id, left));
+                }
             }
         }
     }

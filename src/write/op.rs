@@ -113,6 +113,15 @@ impl Op {
         }
     }
 
+    /// Whether it makes the directory, or moves it there: what is in it since then was not there before.
+    pub(super) fn brings(&self, dir: &RemotePath) -> bool {
+        match &self.action {
+            Action::MakeDir { .. } => self.path == *dir,
+            Action::Rename { to, .. } => to == dir,
+            _ => false,
+        }
+    }
+
     pub fn spool(&self) -> Option<SpoolId> {
         match &self.action {
             Action::Put(put) => Some(put.spool),
@@ -134,15 +143,6 @@ impl Op {
         }
     }
 
-    /// What is left at `path` by this operation, if it left that at its (new) path.
-    pub(super) fn left_at(&self, path: &RemotePath, left: Expected) -> Expected {
-        match &self.action {
-            // The old name leads nowhere now.
-            Action::Rename { .. } if self.path == *path && left != Expected::Unknown => Expected::Absent,
-            _ => left,
-        }
-    }
-
     /// Every expectation, with the path that it is about.
     pub(super) fn expectations(&mut self) -> Vec<(RemotePath, &mut Expected)> {
         match &mut self.action {
@@ -154,10 +154,10 @@ impl Op {
     }
 
     /// An earlier operation is over: what was expected of it is known.
-    pub(super) fn settle(&mut self, id: OpId, previous: &Op, left: Expected) {
-        for (path, expected) in self.expectations() {
+    pub(super) fn settle(&mut self, id: OpId, left: Expected) {
+        for (_, expected) in self.expectations() {
             if *expected == Expected::After(id) {
-                *expected = previous.left_at(&path, left);
+                *expected = left;
             }
         }
     }

@@ -232,7 +232,7 @@ impl Queue {
         }
         let entry = self.entries.get_mut(&save).filter(|entry| !entry.attempted)?;
         match &mut entry.op.action {
-            Action::Put(put) if put.base == Expected::After(aside) => put.base = base,
+            Action::Put(put) if put.base == Expected::Absent => put.base = base,
             _ => return None,
         }
         let op = entry.op.clone();
@@ -250,28 +250,35 @@ impl Queue {
     /// What is expected on the server depends on operations that are not done yet.
     fn await_previous(&self, op: &mut Op) {
         for (path, expected) in op.expectations() {
-            *expected = self.previous_on(&path, OpId(u64::MAX)).map_or(*expected, Expected::After);
+            *expected = self.before(&path, OpId(u64::MAX)).unwrap_or(*expected);
         }
     }
 
-    /// The last operation before `limit` that decides what is at a path, under whatever name the path had then.
-    fn previous_on(&self, path: &RemotePath, limit: OpId) -> Option<OpId> {
-        let before = |path: &RemotePath| self.by_path.get(path.as_bytes())?.range(..limit).next_back().copied();
-        if let Some(id) = before(path) {
-            return Some(id);
-        }
+    /// What the operations before `limit` leave at a path, under whatever name the path had then; `None`: they leave it as
+    /// it is.
+    fn before(&self, path: &RemotePath, limit: OpId) -> Option<Expected> {
+        let on = |path: &RemotePath| {
+            let ids = self.by_path.get(path.as_bytes()).into_iter().flat_map(move |ids| ids.range(..limit));
+            ids.rev().filter_map(|id| Some((*id, &self.entries.get(id)?.op)))
+        };
+        let mut last = on(path).next().map(|(id, op)| (id, op, path.clone()));
         let mut up = path.parent();
         while let Some(dir) = up {
-            if let Some(id) = before(&dir)
-                && let Action::Rename { to, .. } = &self.entries.get(&id)?.op.action
-                && *to == dir
-            {
-                let rest = path.strip_prefix(&dir)?;
-                return self.previous_on(&self.entries.get(&id)?.op.path.join_path(&rest), id);
-            }
+            let came = on(&dir).find(|(_, op)| op.brings(&dir));
+            let newer = came.filter(|(id, _)| last.as_ref().is_none_or(|(last, ..)| last < id));
+            last = newer.map(|(id, op)| (id, op, dir.clone())).or(last);
             up = dir.parent();
         }
-        None
+        match last? {
+            // It was moved away.
+            (_, Op { path: source, action: Action::Rename { .. }, .. }, at) if at == *source => Some(Expected::Absent),
+            (id, _, at) if at == *path => Some(Expected::After(id)),
+            (id, Op { path: source, action: Action::Rename { .. }, .. }, dir) => {
+                self.before(&source.join_path(&path.strip_prefix(&dir)?), id)
+            }
+            // What it is in was made new.
+            _ => Some(Expected::Absent),
+        }
     }
 
     fn push(&mut self, op: Op, now: Instant, changes: &mut Changes) {
@@ -431,7 +438,7 @@ impl Queue {
         let entry = self.take_out(id)?;
         for waiting in self.expecting.remove(&id).unwrap_or_default() {
             if let Some(other) = self.entries.get_mut(&waiting) {
-                other.op.settle(id, &entry.op, left);
+                other.op.settle(id, left);
             }
         }
         Some(entry.op)

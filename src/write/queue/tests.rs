@@ -120,6 +120,27 @@ fn what_runs_is_not_changed_any_more_and_its_result_is_the_next_base() {
 }
 
 #[test]
+fn what_is_in_a_new_directory_has_nothing_before_it() {
+    let (mut queue, now) = (Queue::default(), Instant::now());
+    let dir = |from: &str, to: &str| {
+        let action = Action::Rename { to: path(to), base: Expected::Absent, replaced: Expected::Absent, dir: true };
+        op(from, action)
+    };
+    queue.add(put("d/a", 1, Expected::Version(V)), now);
+    queue.add(dir("d", "e"), now);
+    queue.add(op("e", Action::SetAttr { perm: Some(0o700), times: None, link: false }), now);
+    queue.add(op("d", Action::MakeDir { perm: 0o755 }), now);
+    queue.add(put("d/a", 2, Expected::Absent), now);
+    queue.add(put("e/a", 3, Expected::Version(V)), now);
+    let bases: Vec<Expected> = queue
+        .ops()
+        .filter_map(|(_, op)| if let Action::Put(put) = &op.action { Some(put.base) } else { None })
+        .collect();
+    // The new one expects nothing; the one that was moved along expects what was saved under its old name.
+    assert_eq!(bases, [Expected::Version(V), Expected::Absent, Expected::After(OpId(0))]);
+}
+
+#[test]
 fn independent_operations_go_together_and_dependent_ones_in_order() {
     let (mut queue, now) = (Queue::default(), Instant::now());
     queue.add(op("d", Action::MakeDir { perm: 0o755 }), now);
@@ -156,94 +177,215 @@ fn attributes_travel_with_the_content_and_failures_are_waited_for() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Put(u8),
-    Unlink(u8),
-    Rename(u8, u8),
+    Put(usize),
+    MakeDir(usize),
+    Remove(usize),
+    Rename(usize, usize),
+    SetAttr(usize),
     Take,
-    Finish,
+    Finish(usize),
 }
 
+/// Few names, so that they meet; each may be a file or a directory.
+const PATHS: [&str; 9] = ["a", "b", "c", "a/a", "a/b", "b/a", "b/b", "a/b/a", "b/a/a"];
+
 fn step() -> impl Strategy<Value = Step> {
-    let name = 0..4_u8;
+    let path = 0..PATHS.len();
     prop_oneof![
-        name.clone().prop_map(Step::Put),
-        name.clone().prop_map(Step::Unlink),
-        (name.clone(), name).prop_map(|(a, b)| Step::Rename(a, b)),
-        Just(Step::Take),
-        Just(Step::Finish),
+        3 => path.clone().prop_map(Step::Put),
+        2 => path.clone().prop_map(Step::MakeDir),
+        2 => path.clone().prop_map(Step::Remove),
+        3 => (path.clone(), path.clone()).prop_map(|(a, b)| Step::Rename(a, b)),
+        1 => path.prop_map(Step::SetAttr),
+        2 => Just(Step::Take),
+        2 => (0..4_usize).prop_map(Step::Finish),
     ]
 }
 
+/// A tree, by paths.
+type Tree<T> = BTreeMap<String, T>;
+
+fn holds<T>(tree: &Tree<T>, dir: &str) -> bool {
+    tree.keys().any(|path| path.starts_with(&format!("{dir}/")))
+}
+
+fn parent_is_dir<T>(tree: &Tree<T>, path: &str, is_dir: impl Fn(&T) -> bool) -> bool {
+    path.rsplit_once('/').is_none_or(|(dir, _)| tree.get(dir).is_some_and(is_dir))
+}
+
+/// An object with everything that is in it.
+fn relocate<T>(tree: &mut Tree<T>, from: &str, to: &str) {
+    let moving = |path: &String| *path == from || path.starts_with(&format!("{from}/"));
+    let moved: Vec<_> = tree.extract_if(.., |path, _| moving(path)).collect();
+    tree.extend(moved.into_iter().map(|(path, node)| (format!("{to}{}", &path[from.len()..]), node)));
+}
+
+/// What is shown here: a directory, or the number of a file's content.
+#[derive(Clone, Copy)]
+struct Shown {
+    ino: u64,
+    content: Option<u64>,
+}
+
+/// The caller's side and the server's, with the queue in between.
+#[derive(Default)]
+struct World {
+    queue: Queue,
+    local: Tree<Shown>,
+    server: Tree<Option<u64>>,
+    /// What the server is known to have of an object.
+    confirmed: HashMap<u64, Expected>,
+    running: Vec<(OpId, Op)>,
+    count: u64,
+}
+
+impl World {
+    fn add(&mut self, ino: u64, at: &str, action: Action) {
+        let now = Instant::now();
+        self.queue.add(Op { ino, ..op(at, action) }, now);
+    }
+
+    fn known(&self, node: Option<&Shown>) -> Expected {
+        node.and_then(|node| self.confirmed.get(&node.ino)).copied().unwrap_or(Expected::Absent)
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Put(at) => self.put(PATHS[at]),
+            Step::MakeDir(at) => self.make_dir(PATHS[at]),
+            Step::Remove(at) => self.remove(PATHS[at]),
+            Step::Rename(from, to) => self.rename(PATHS[from], PATHS[to]),
+            Step::SetAttr(at) => {
+                if let Some(node) = self.local.get(PATHS[at]).copied() {
+                    let action = Action::SetAttr { perm: Some(0o755), times: None, link: false };
+                    self.add(node.ino, PATHS[at], action);
+                }
+            }
+            Step::Take => self.take(),
+            Step::Finish(at) if !self.running.is_empty() => self.finish(at % self.running.len()),
+            Step::Finish(_) => {}
+        }
+    }
+
+    fn put(&mut self, at: &str) {
+        let old = self.local.get(at).copied();
+        if !parent_is_dir(&self.local, at, |node| node.content.is_none())
+            || old.is_some_and(|old| old.content.is_none())
+        {
+            return;
+        }
+        self.count += 1;
+        let ino = old.map_or(self.count, |old| old.ino);
+        let Action::Put(put) = put(at, self.count, self.known(old.as_ref())).action else { unreachable!("a put") };
+        self.local.insert(at.into(), Shown { ino, content: Some(self.count) });
+        self.add(ino, at, Action::Put(put));
+    }
+
+    fn make_dir(&mut self, at: &str) {
+        if self.local.contains_key(at) || !parent_is_dir(&self.local, at, |node| node.content.is_none()) {
+            return;
+        }
+        self.count += 1;
+        self.local.insert(at.into(), Shown { ino: self.count, content: None });
+        self.add(self.count, at, Action::MakeDir { perm: 0o755 });
+    }
+
+    fn remove(&mut self, at: &str) {
+        if holds(&self.local, at) {
+            return;
+        }
+        let Some(old) = self.local.remove(at) else { return };
+        let base = self.known(Some(&old));
+        let action = if old.content.is_some() { Action::Unlink { base, file: true } } else { Action::RemoveDir };
+        self.add(old.ino, at, action);
+    }
+
+    fn rename(&mut self, from: &str, to: &str) {
+        let Some(moved) = self.local.get(from).copied() else { return };
+        let replaced = self.local.get(to).copied();
+        let dir = moved.content.is_none();
+        let fits = replaced.is_none_or(|old| !dir && old.content.is_some());
+        let inside = to == from || to.starts_with(&format!("{from}/"));
+        if !fits || inside || !parent_is_dir(&self.local, to, |node| node.content.is_none()) {
+            return;
+        }
+        let (base, replaced) = (self.known(Some(&moved)), self.known(replaced.as_ref()));
+        relocate(&mut self.local, from, to);
+        self.add(moved.ino, from, Action::Rename { to: path(to), base, replaced, dir });
+    }
+
+    fn take(&mut self) {
+        let taken = self.queue.take(Instant::now(), true);
+        self.running.extend(taken.map(|(id, op, _)| (id, op)));
+    }
+
+    fn finish(&mut self, at: usize) {
+        let (id, op) = self.running.remove(at);
+        let left = self.carry_out(&op);
+        if !matches!(op.action, Action::Rename { .. }) {
+            self.confirmed.insert(op.ino, left);
+        }
+        self.queue.finish(id, left);
+    }
+
+    fn there(&self, at: &str) -> Expected {
+        match self.server.get(at) {
+            Some(Some(content)) => Expected::Version(Version { size: *content, mtime: 0 }),
+            _ => Expected::Absent,
+        }
+    }
+
+    fn carry_out(&mut self, op: &Op) -> Expected {
+        let text = |path: &RemotePath| String::from_utf8(path.as_bytes().to_vec()).expect("text");
+        let at = text(&op.path);
+        let parent = |server: &Tree<Option<u64>>, at: &str| parent_is_dir(server, at, Option::is_none);
+        assert!(parent(&self.server, &at), "{op:?}");
+        match &op.action {
+            Action::Put(put) => {
+                assert_eq!(put.base, self.there(&at), "{op:?}");
+                self.server.insert(at.clone(), Some(put.spool.0));
+            }
+            Action::MakeDir { .. } => assert!(self.server.insert(at.clone(), None).is_none(), "{op:?}"),
+            Action::Unlink { base, .. } => {
+                assert_eq!(*base, self.there(&at), "{op:?}");
+                self.server.remove(&at);
+            }
+            Action::RemoveDir => {
+                assert!(!holds(&self.server, &at) && self.server.remove(&at) == Some(None), "{op:?}");
+            }
+            Action::Rename { to, base, replaced, dir } => {
+                let to = text(to);
+                assert!(parent(&self.server, &to) && self.server.get(&at).is_some_and(|node| node.is_none() == *dir));
+                if !dir {
+                    assert_eq!(*base, self.there(&at), "{op:?}");
+                }
+                assert_eq!(*replaced, self.there(&to), "{op:?}");
+                relocate(&mut self.server, &at, &to);
+                return self.there(&to);
+            }
+            Action::SetAttr { .. } => assert!(self.server.contains_key(&at), "{op:?}"),
+            Action::Symlink { .. } => unreachable!("not generated"),
+        }
+        self.there(&at)
+    }
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     /// Whatever is collapsed and in whatever order things are taken: the server ends as if every step had been sent.
     #[test]
     fn the_server_ends_where_the_steps_lead(steps in proptest::collection::vec(step(), 0..60)) {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        let (mut local, mut server) = (BTreeMap::<u8, u64>::new(), BTreeMap::<u8, u64>::new());
-        let mut running: Vec<(OpId, Op)> = Vec::new();
-        let name = |n: u8| format!("f{n}");
-        let known = |server: &BTreeMap<u8, u64>, n: u8| {
-            server.get(&n).map_or(Expected::Absent, |v| Expected::Version(Version { size: *v, mtime: 0 }))
-        };
-        let number = |path: &RemotePath| path.as_bytes()[1] - b'0';
-        let mut spool = 0;
-        let carry_out = |server: &mut BTreeMap<u8, u64>, op: &Op| -> Expected {
-            let at = number(&op.path);
-            match &op.action {
-                Action::Put(put) => {
-                    assert_eq!(put.base, known(server, at), "{op:?}");
-                    server.insert(at, put.spool.0);
-                    Expected::Version(Version { size: put.spool.0, mtime: 0 })
-                }
-                Action::Unlink { base, .. } => {
-                    assert_eq!(*base, known(server, at), "{op:?}");
-                    server.remove(&at);
-                    Expected::Absent
-                }
-                Action::Rename { to, base, replaced, .. } => {
-                    assert_eq!(*base, known(server, at), "{op:?}");
-                    assert_eq!(*replaced, known(server, number(to)), "{op:?}");
-                    let content = server.remove(&at).expect("something to move");
-                    server.insert(number(to), content);
-                    Expected::Version(Version { size: content, mtime: 0 })
-                }
-                _ => unreachable!("not generated"),
-            }
-        };
-        for step in steps {
-            match step {
-                Step::Put(n) => {
-                    spool += 1;
-                    local.insert(n, spool);
-                    queue.add(put(&name(n), spool, known(&server, n)), now);
-                }
-                Step::Unlink(n) if local.remove(&n).is_some() => {
-                    queue.add(op(&name(n), Action::Unlink { base: known(&server, n), file: true }), now);
-                }
-                Step::Rename(a, b) if a != b && local.contains_key(&a) => {
-                    let content = local.remove(&a).expect("there");
-                    local.insert(b, content);
-                    let action = Action::Rename { to: path(&name(b)), base: known(&server, a), replaced: known(&server, b), dir: false };
-                    queue.add(op(&name(a), action), now);
-                }
-                Step::Take => running.extend(queue.take(now, true).map(|(id, op, _)| (id, op))),
-                Step::Finish if !running.is_empty() => {
-                    let (id, op) = running.remove(0);
-                    let left = carry_out(&mut server, &op);
-                    queue.finish(id, left);
-                }
-                _ => {}
-            }
-        }
+        let mut world = World::default();
+        steps.iter().for_each(|step| world.step(step));
         loop {
-            running.extend(queue.take(now, true).map(|(id, op, _)| (id, op)));
-            if running.is_empty() { break }
-            let (id, op) = running.remove(0);
-            let left = carry_out(&mut server, &op);
-            queue.finish(id, left);
+            world.take();
+            if world.running.is_empty() { break }
+            world.finish(0);
         }
-        prop_assert!(queue.is_empty());
-        prop_assert_eq!(server, local);
+        prop_assert!(world.queue.is_empty());
+        let shown: Tree<Option<u64>> = world.local.into_iter().map(|(path, node)| (path, node.content)).collect();
+        prop_assert_eq!(world.server, shown);
     }
 }
 
