@@ -2,10 +2,10 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -157,11 +157,25 @@ fn locate(path: &Path) -> CliResult<PathBuf> {
     Err(failure(path, "no mount of pantheonfs; `pantheonfs status` works inside one"))
 }
 
-/// What the mount says of itself, unless it does not answer: then it is left to itself.
+/// What the mount says of itself, unless it does not answer: then it is left to itself. Another process asks: one whose
+/// question the driver has taken and does not answer cannot end, not even by SIGKILL.
 fn status_of(place: &Path) -> Option<serde_json::Value> {
-    let (file, (sender, answer)) = (place.join(".pantheon/status.json"), mpsc::channel());
-    std::thread::Builder::new().spawn(move || drop(sender.send(fs::read_to_string(file)))).ok()?;
-    serde_json::from_str(&answer.recv_timeout(STATUS_LIMIT).ok()?.ok()?).ok()
+    let mut command = Command::new(std::env::current_exe().ok()?);
+    command.args(["status", "--json", "--"]).arg(place).current_dir("/");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    let (mut output, (sender, answer)) = (child.stdout.take()?, mpsc::channel());
+    let read = move || {
+        let mut text = Vec::new();
+        drop(sender.send(output.read_to_end(&mut text).map(|_| text)));
+    };
+    std::thread::Builder::new().spawn(read).ok()?;
+    let Ok(text) = answer.recv_timeout(STATUS_LIMIT) else {
+        // It ends when it can; nobody waits for that.
+        child.kill().ok()?;
+        return None;
+    };
+    child.wait().ok()?;
+    serde_json::from_slice(&text.ok()?).ok()
 }
 
 /// Files that only this machine has, with where they will be found.

@@ -12,8 +12,9 @@ use pantheonfs::sim::SimConfig;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::common::mounted::Mounted;
-use crate::common::program::is_mounted;
-use crate::common::{eventually, has_program};
+use crate::common::mute::Mute;
+use crate::common::program::{Surroundings, is_mounted};
+use crate::common::{eventually, has_fuse, has_program};
 
 fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("a number")).expect("not zero")
@@ -188,6 +189,25 @@ fn driver(m: &Mounted) -> Pid {
     let found = fs::read_dir("/proc").expect("listed").flatten().find(serves).expect("a driver");
     let number = found.file_name().to_string_lossy().parse().expect("a number");
     Pid::from_raw(number).expect("not zero")
+}
+
+#[test]
+fn a_mount_whose_driver_has_taken_our_question_can_be_taken_away() {
+    if !has_fuse() {
+        return;
+    }
+    let around = Surroundings::new();
+    for args in [&["umount"][..], &["umount", "--force"]] {
+        let dir = tempfile::tempdir().expect("made");
+        let session = Mute::mount(dir.path());
+        let place = dir.path().to_string_lossy().into_owned();
+        let began = Instant::now();
+        let ran = around.run(&[args, &[&place]].concat()).ok();
+        assert!(began.elapsed() < Duration::from_secs(5), "{args:?}: {:?}", began.elapsed());
+        assert!(!is_mounted(dir.path()));
+        assert!(ran.err().contains("does not say how it stands"), "{}", ran.err());
+        drop(session);
+    }
 }
 
 #[test]
