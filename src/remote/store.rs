@@ -149,7 +149,6 @@ impl Storing<'_> {
         let result = self.write_all(&handle, Some(perm));
         if matches!(&result, Err(kind) if !kind.is_loss()) {
             // Nobody asked for half a file. What we just made under a name that was free is ours to remove.
-            drop(self.close(&handle));
             drop(self.patiently().done(self.send(Request::Remove { path: self.call.wire(self.path) })));
         }
         result
@@ -210,7 +209,7 @@ impl Storing<'_> {
             Err(kind) => return Err(found.err().map_or(Failed::Temp(kind), Failed::Store)),
         };
         let remove_temp = || drop(self.send(Request::Remove { path: self.call.wire(&temp) }));
-        let result = found.and_then(|found| {
+        let result = found.inspect_err(|_| drop(self.close(&handle))).and_then(|found| {
             let perm = self.how.perm.or(found.map(|attr| attr.perm)).unwrap_or(DEFAULT_PERM);
             let sent = self.send_all(&handle, Some(perm))?;
             // The base once more, behind the last byte: what happened meanwhile is seen without a round trip of its own.
@@ -220,7 +219,6 @@ impl Storing<'_> {
         });
         if let Err(kind) = result {
             if !kind.is_loss() {
-                drop(self.close(&handle));
                 remove_temp();
             }
             return Err(kind.into());
@@ -268,17 +266,28 @@ impl Storing<'_> {
         self.permit.still_valid()?;
         (self.note)(Note::Touching);
         self.touched.store(true, Ordering::Relaxed);
-        self.write_all(&handle, self.how.perm).inspect_err(|_| drop(self.close(&handle)))
+        self.write_all(&handle, self.how.perm)
     }
 
-    /// All bytes, then size, permissions and time, then a look at what is there: it must be what was sent.
+    /// All bytes, then size, permissions and time, then a look at what is there: it must be what was sent. Closes.
     fn write_all(&self, handle: &[u8], perm: Option<u16>) -> Result<Attr, ErrorKind> {
         let sent = self.send_all(handle, perm)?;
         self.finish(sent)
     }
 
-    /// Sends everything; waits only when more is under way than is good.
+    /// Sends everything, and whatever becomes of it one CLOSE: after that the server may give the handle to another file.
     fn send_all(&self, handle: &[u8], perm: Option<u16>) -> Result<Sent, ErrorKind> {
+        let writes = self.send_bytes(handle).inspect_err(|_| drop(self.close(handle)))?;
+        let set = |attrs| self.send(Request::FsetStat { handle: handle.to_vec(), attrs });
+        let sized = set(RawAttrs { size: Some(self.source.len), ..RawAttrs::default() });
+        let perm = perm.map(|perm| set(RawAttrs { perm: Some(u32::from(perm)), ..RawAttrs::default() }));
+        let times = self.how.mtime.map(|t| set(RawAttrs { times: Some((t, t)), ..RawAttrs::default() }));
+        let stat = self.send(Request::Fstat { handle: handle.to_vec() });
+        Ok(Sent { writes, sized, wishes: [perm, times], stat, closed: self.close(handle) })
+    }
+
+    /// Waits only when more is under way than is good.
+    fn send_bytes(&self, handle: &[u8]) -> Result<VecDeque<(u64, Pending)>, ErrorKind> {
         let piece = self.call.session.write_bytes();
         let (mut at, mut under_way) = (0, 0);
         let mut writes: VecDeque<(u64, Pending)> = VecDeque::new();
@@ -293,12 +302,7 @@ impl Storing<'_> {
                 under_way -= self.finish_write(&mut writes)?;
             }
         }
-        let set = |attrs| self.send(Request::FsetStat { handle: handle.to_vec(), attrs });
-        let sized = set(RawAttrs { size: Some(self.source.len), ..RawAttrs::default() });
-        let perm = perm.map(|perm| set(RawAttrs { perm: Some(u32::from(perm)), ..RawAttrs::default() }));
-        let times = self.how.mtime.map(|t| set(RawAttrs { times: Some((t, t)), ..RawAttrs::default() }));
-        let stat = self.send(Request::Fstat { handle: handle.to_vec() });
-        Ok(Sent { writes, sized, wishes: [perm, times], stat, closed: self.close(handle) })
+        Ok(writes)
     }
 
     fn finish(&self, mut sent: Sent) -> Result<Attr, ErrorKind> {

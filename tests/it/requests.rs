@@ -59,6 +59,7 @@ fn refuse_one(args: &[&'static str], name: &str, work: Work, n: u64, status: (u3
     let (found, now) = (look(&inner.home, "w"), inner.fs.status());
     let different = differences(&found, &wanted);
     let refused = inner.faults.plan.refused.load(Ordering::Relaxed);
+    assert_eq!(inner.faults.plan.misused.load(Ordering::Relaxed), 0, "{name}, {args:?}, request {n}: handles");
     assert!(
         different.is_empty() && now.conflicts.is_empty() && now.stranded.is_empty(),
         "{name}, {args:?}, request {n}: {different:?}, {:?}, {:?}, {:?}",
@@ -101,6 +102,7 @@ fn answers_may_come_in_any_order() {
                 let different = differences(&found, &wanted);
                 assert!(different.is_empty(), "{name}, {args:?}, {at_a_time} at a time: {different:?}");
                 assert!(inner.fs.status().conflicts.is_empty());
+                assert_eq!(inner.faults.plan.misused.load(Ordering::Relaxed), 0, "{name}, {args:?}: handles");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Between us and a server, packet by packet: requests that are answered with an error instead of being passed on, answers
 //! that come late, in another order, twice, or are no answers at all.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +32,8 @@ pub struct Plan {
     pub requests: AtomicU64,
     replies: AtomicU64,
     pub refused: AtomicU64,
+    /// Requests with a handle that is not open: the server may have given it to another file.
+    pub misused: AtomicU64,
 }
 
 impl Plan {
@@ -63,6 +65,14 @@ pub struct Meddler {
     /// Whole packets that wait for their turn.
     held: Vec<Vec<u8>>,
     to_client: VecDeque<u8>,
+    /// Handles that the server has given out.
+    open: HashSet<Vec<u8>>,
+}
+
+/// The handle, in the packet of a reply or request that begins with one.
+fn handle(packet: &[u8]) -> Option<&[u8]> {
+    let len = u32::from_be_bytes(packet.get(9..13)?.try_into().ok()?) as usize;
+    packet.get(13..13 + len)
 }
 
 /// The first packet of a whole one in `bytes`.
@@ -87,11 +97,21 @@ pub fn status(id: [u8; 4], code: u32, message: &str) -> Vec<u8> {
 impl Meddler {
     pub fn new(inner: Box<dyn Transport>, plan: Arc<Plan>) -> Self {
         let (outgoing, incoming, held) = (Vec::new(), Vec::new(), Vec::new());
-        Self { inner, plan, outgoing, to_server: VecDeque::new(), incoming, held, to_client: VecDeque::new() }
+        Self {
+            inner,
+            plan,
+            outgoing,
+            to_server: VecDeque::new(),
+            incoming,
+            held,
+            to_client: VecDeque::new(),
+            open: HashSet::new(),
+        }
     }
 
     fn sort_requests(&mut self) {
         while let Some(packet) = split(&mut self.outgoing) {
+            self.follow_request(&packet);
             let (kind, id) = (packet[4], packet.get(5..9).and_then(|id| <[u8; 4]>::try_from(id).ok()));
             let hook = self.plan.on_request.lock().expect("unharmed").clone();
             // Type 1 is the exchange of versions.
@@ -110,6 +130,16 @@ impl Meddler {
         }
     }
 
+    fn follow_request(&mut self, packet: &[u8]) {
+        let is_open = match (packet[4], handle(packet)) {
+            // CLOSE; READ, WRITE, FSTAT, FSETSTAT, READDIR.
+            (4, Some(handle)) => self.open.remove(handle),
+            (5 | 6 | 8 | 10 | 12, Some(handle)) => self.open.contains(handle),
+            _ => true,
+        };
+        self.plan.misused.fetch_add(u64::from(!is_open), Ordering::Relaxed);
+    }
+
     fn push(&mut self) -> io::Result<()> {
         while !self.to_server.is_empty() {
             let (front, _) = self.to_server.as_slices();
@@ -121,6 +151,9 @@ impl Meddler {
 
     fn sort_replies(&mut self) {
         while let Some(packet) = split(&mut self.incoming) {
+            if let (102, Some(handle)) = (packet[4], handle(&packet)) {
+                self.open.insert(handle.to_vec());
+            }
             let hook = self.plan.on_reply.lock().expect("unharmed").clone();
             match hook.filter(|_| packet[4] != 2) {
                 Some(hook) => self.held.extend(hook(self.plan.replies.fetch_add(1, Ordering::Relaxed), packet)),
