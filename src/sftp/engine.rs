@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::codec::{self, MAX_PACKET_BYTES, VERSION};
+use super::overdue::Overdue;
 use super::rate::Rate;
 use super::window::Window;
 use super::{Capabilities, Reply, Request, SftpError, StatusCode};
@@ -141,7 +142,8 @@ impl Engine {
         let worker = Worker {
             shared: shared.clone(),
             transport,
-            config,
+            timeout: config.timeout,
+            overdue: Overdue::new(config.timeout),
             window: Window::new(),
             rate: Rate::default(),
             next_id: 1,
@@ -341,7 +343,8 @@ fn take_packet(input: &mut Vec<u8>) -> Result<Option<Vec<u8>>, SftpError> {
 struct Worker {
     shared: Arc<Shared>,
     transport: Box<dyn Transport>,
-    config: Config,
+    timeout: Duration,
+    overdue: Overdue,
     window: Window,
     rate: Rate,
     next_id: u32,
@@ -477,6 +480,7 @@ impl Worker {
         };
         self.bulk -= flight.bulk;
         self.window.answered(flight.sent.elapsed(), flight.bulk, full);
+        self.overdue.answered(Instant::now(), flight.sent);
         let bytes = match &reply {
             Reply::Data(data) => data.len() as u64,
             Reply::Status { code: StatusCode::Ok, .. } => flight.bulk,
@@ -494,13 +498,13 @@ impl Worker {
 
     /// Gives up on answers that are overdue. If nothing at all came meanwhile, on the connection.
     fn expire(&mut self) -> Result<(), SftpError> {
-        let limit = self.config.timeout;
+        let Some(before) = self.overdue.before(Instant::now()) else { return Ok(()) };
         let overdue: Vec<u32> =
-            self.flights.iter().filter(|(_, flight)| flight.sent.elapsed() > limit).map(|(id, _)| *id).collect();
+            self.flights.iter().filter(|(_, flight)| flight.sent < before).map(|(id, _)| *id).collect();
         if overdue.is_empty() {
             return Ok(());
         }
-        if self.last_input.elapsed() > limit || self.abandoned.len() > MAX_ABANDONED {
+        if self.last_input.elapsed() > self.timeout || self.abandoned.len() > MAX_ABANDONED {
             return Err(SftpError::Lost("the server stopped answering".into()));
         }
         for id in overdue {

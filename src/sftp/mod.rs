@@ -6,6 +6,7 @@
 mod codec;
 mod engine;
 mod extensions;
+mod overdue;
 mod rate;
 mod window;
 
