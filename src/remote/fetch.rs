@@ -1,6 +1,7 @@
 //! Reading a stretch of a file: OPEN, all READs at once, and an FSTAT behind them that proves which version was read.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -30,6 +31,17 @@ pub(super) struct Wanted {
     pub(super) class: Class,
 }
 
+impl Wanted {
+    fn key(&self) -> Key {
+        (self.path.clone(), self.version)
+    }
+
+    /// Nothing else will be asked of the file.
+    fn is_whole(&self) -> bool {
+        self.range.end - self.range.start >= self.version.size
+    }
+}
+
 /// A file that is open for reading on the server; closed when the last user drops it.
 struct OpenFile {
     session: Weak<Session>,
@@ -46,41 +58,83 @@ impl Drop for OpenFile {
     }
 }
 
+type Key = (RemotePath, Version);
+
 /// The open files of one connection.
-pub(super) struct Readers(Mutex<LruCache<(RemotePath, Version), Arc<OpenFile>>>);
+pub(super) struct Readers(Mutex<State>);
+
+struct State {
+    open: LruCache<Key, Arc<OpenFile>>,
+    /// Being opened, by whom it is urgent, with the others that read it as soon as it is open. One OPEN is enough; and
+    /// with one each, a stretch whose OPEN is answered last would be read behind all the others.
+    opening: HashMap<(Key, Class), Vec<(Wanted, Finished)>>,
+}
+
+/// What is to be done for a stretch.
+enum Way {
+    Read(Arc<OpenFile>, Finished),
+    Open(Finished),
+    /// Somebody opens it.
+    Wait,
+}
 
 impl Default for Readers {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX_READERS)))
+        Self(Mutex::new(State { open: LruCache::new(MAX_READERS), opening: HashMap::new() }))
     }
 }
 
 impl Readers {
-    fn lock(&self) -> MutexGuard<'_, LruCache<(RemotePath, Version), Arc<OpenFile>>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, path: &RemotePath, version: Version) -> Option<Arc<OpenFile>> {
-        self.lock().get(&(path.clone(), version)).cloned()
+    fn way(&self, wanted: &Wanted, finished: Finished) -> Way {
+        let mut state = self.lock();
+        if let Some(file) = state.open.get(&wanted.key()) {
+            return Way::Read(file.clone(), finished);
+        }
+        if wanted.is_whole() {
+            return Way::Open(finished);
+        }
+        match state.opening.entry((wanted.key(), wanted.class)) {
+            Entry::Occupied(mut waiting) => {
+                waiting.get_mut().push((wanted.clone(), finished));
+                Way::Wait
+            }
+            Entry::Vacant(nobody) => {
+                nobody.insert(Vec::new());
+                Way::Open(finished)
+            }
+        }
     }
 
-    fn put(&self, path: RemotePath, version: Version, file: Arc<OpenFile>) {
+    /// It is open, or cannot be opened. Returns who waited for that.
+    fn opened(&self, wanted: &Wanted, file: Option<&Arc<OpenFile>>) -> Vec<(Wanted, Finished)> {
+        if wanted.is_whole() {
+            return Vec::new();
+        }
         // Dropped outside the lock: closing submits a request.
-        let evicted = self.lock().push((path, version), file);
+        let (waiting, evicted) = {
+            let mut state = self.lock();
+            let waiting = state.opening.remove(&(wanted.key(), wanted.class)).unwrap_or_default();
+            (waiting, file.and_then(|file| state.open.push(wanted.key(), file.clone())))
+        };
         drop(evicted);
+        waiting
     }
 
-    fn forget(&self, path: &RemotePath, version: Version) {
-        let gone = self.lock().pop(&(path.clone(), version));
+    fn forget(&self, wanted: &Wanted) {
+        let gone = self.lock().open.pop(&wanted.key());
         drop(gone);
     }
 
     pub(super) fn clear(&self) {
-        let mut gone = HashMap::new();
+        let mut gone = Vec::new();
         {
-            let mut readers = self.lock();
-            while let Some((key, file)) = readers.pop_lru() {
-                gone.insert(key, file);
+            let mut state = self.lock();
+            while let Some((_, file)) = state.open.pop_lru() {
+                gone.push(file);
             }
         }
     }
@@ -105,17 +159,18 @@ fn attempt(inner: Arc<Inner>, wanted: Wanted, tries: u32, deadline: Deadline, do
                 attempt(again, what, tries + 1, deadline, done);
             }
             Err(kind) => {
-                on.readers.forget(&what.path, what.version);
+                on.readers.forget(&what);
                 done(Err(kind.at("read", &what.path)));
             }
             Ok(bytes) => done(Ok(bytes)),
         });
-        match session.readers.get(&wanted.path, wanted.version) {
-            Some(file) => read(&session, &file, &wanted, finished),
-            None => {
+        match session.readers.way(&wanted, finished) {
+            Way::Read(file, finished) => read(&session, &file, &wanted, finished),
+            Way::Open(finished) => {
                 let handles = session.handles.clone();
                 handles.acquire(wanted.class, move |slot| open_and_read(session, slot, wire, wanted, finished));
             }
+            Way::Wait => {}
         }
     });
 }
@@ -123,18 +178,21 @@ fn attempt(inner: Arc<Inner>, wanted: Wanted, tries: u32, deadline: Deadline, do
 fn open_and_read(session: Arc<Session>, slot: Slot, wire: Vec<u8>, wanted: Wanted, finished: Finished) {
     let request = Request::Open { path: wire, flags: open::READ, perm: None };
     let on = session.clone();
-    session.engine.submit(request, wanted.class, move |reply| match reply {
-        Ok(Reply::Handle(handle)) => {
-            let file = Arc::new(OpenFile { session: Arc::downgrade(&on), handle, _slot: slot });
-            let whole = wanted.range.end - wanted.range.start >= wanted.version.size;
-            if !whole {
-                on.readers.put(wanted.path.clone(), wanted.version, file.clone());
+    session.engine.submit(request, wanted.class, move |reply| {
+        let why: Box<dyn Fn() -> ErrorKind> = match reply {
+            Ok(Reply::Handle(handle)) => {
+                let file = Arc::new(OpenFile { session: Arc::downgrade(&on), handle, _slot: slot });
+                let waiting = on.readers.opened(&wanted, Some(&file));
+                read(&on, &file, &wanted, finished);
+                return waiting.into_iter().for_each(|(wanted, finished)| read(&on, &file, &wanted, finished));
             }
-            read(&on, &file, &wanted, finished);
-        }
-        Ok(Reply::Status { code, message }) => finished(Err(ErrorKind::from_status(code, message))),
-        Ok(_) => finished(Err(ErrorKind::unexpected())),
-        Err(error) => finished(Err(error.into())),
+            Ok(Reply::Status { code, message }) => Box::new(move || ErrorKind::from_status(code, message.clone())),
+            Ok(_) => Box::new(ErrorKind::unexpected),
+            Err(error) => Box::new(move || error.clone().into()),
+        };
+        let waiting = on.readers.opened(&wanted, None);
+        finished(Err(why()));
+        waiting.into_iter().for_each(|(_, finished)| finished(Err(why())));
     });
 }
 

@@ -22,7 +22,7 @@ use crate::clock::Deadline;
 use crate::transport::{Transport, TransportInfo};
 
 /// Who waits for the answer; the first goes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// A program that called us.
     Interactive,

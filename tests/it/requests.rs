@@ -2,10 +2,13 @@
 //! nonsense: the work ends as if nothing had been, or is an error that says so.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, SystemTime};
 
-use pantheonfs::fs::FsResult;
+use pantheonfs::fs::{FsResult, SetAttr};
 
 use crate::common::inner::Inner;
 use crate::common::meddler::Fate;
@@ -229,4 +232,26 @@ fn a_file_steps_aside_and_does_not_stay_there() {
         moved += 1;
     }
     eprintln!("survived: {moved} deaths and cuts while a file stepped aside for another");
+}
+
+/// What is asked for of a large file together is read by one handle, in this order.
+#[test]
+fn a_file_is_opened_once_for_everything_that_is_read_of_it() {
+    let Some(inner) = Inner::with(&[], Duration::from_secs(3600)) else { return };
+    let content: Vec<u8> = (0..4_000_000_u32).map(|n| (n / 7) as u8).collect();
+    let file = fs::File::create_new(inner.home.join("large")).expect("made");
+    file.write_all_at(&content, 0).expect("written");
+    // Young content is not fetched ahead.
+    file.set_modified(SystemTime::now() - Duration::from_secs(3600)).expect("set");
+    let opened = Arc::new(AtomicU64::new(0));
+    let counted = opened.clone();
+    inner.faults.plan.on_request(move |_, kind| {
+        counted.fetch_add(u64::from(kind == 3), Ordering::Relaxed);
+        Fate::Pass
+    });
+    let change = SetAttr { size: Some(3_900_000), ..SetAttr::default() };
+    inner.setattr("large", change).expect("truncated here");
+    assert_eq!(opened.load(Ordering::Relaxed), 1);
+    inner.barrier();
+    assert!(fs::read(inner.home.join("large")).expect("there") == content[..3_900_000]);
 }
