@@ -98,7 +98,11 @@ impl KnownHosts {
 
     /// The platform shows one key on many of its hosts: a key that was accepted for one is known for all.
     fn is_shared_on_platform(&self, host: &str, key: &[u8]) -> bool {
-        let platform = |name: &str| name.trim_start_matches('[').to_ascii_lowercase().contains(".drush.in");
+        // `[NAME]:PORT` where the port is another than 22.
+        let bare = |name: &str| {
+            name.strip_prefix('[').and_then(|n| n.split_once("]:")).map_or(name, |(n, _)| n).to_ascii_lowercase()
+        };
+        let platform = |name: &str| !name.starts_with('!') && bare(name).ends_with(".drush.in");
         platform(host)
             && self.lines.iter().any(|l| l.marker == Marker::None && l.key == key && l.hosts.split(',').any(platform))
     }
@@ -298,6 +302,12 @@ mod tests {
         let lines = known("[codeserver.dev.x.drush.in]:2222 ssh-rsa K1\n[appserver.dev.y.drush.in]:2222 ssh-rsa K2");
         assert_eq!(lines.verdict("appserver.dev.y.drush.in", 2222, &key(1)), Verdict::Known);
         assert_eq!(lines.verdict("example.org", 2222, &key(1)), Verdict::Unknown);
+        // Only its hosts vouch for it, and only they are vouched for.
+        let lines = known("[a.drush.in.example.org]:2222 ssh-rsa K1\n!b.drush.in,*.example ssh-rsa K1");
+        assert_eq!(lines.verdict("appserver.dev.y.drush.in", 2222, &key(1)), Verdict::Unknown);
+        let lines = known("appserver.dev.y.drush.in ssh-rsa K1");
+        assert_eq!(lines.verdict("appserver.dev.x.drush.in", 2222, &key(1)), Verdict::Known);
+        assert_eq!(lines.verdict("a.drush.in.example.org", 2222, &key(1)), Verdict::Unknown);
     }
 
     #[test]
