@@ -12,13 +12,15 @@ use crate::cache::Waiter;
 use crate::inode::{Ino, ROOT};
 use crate::mirror::{Committed, Ignored, Tree};
 use crate::path::RemotePath;
-use crate::pending::{Found, Known, Pending, compute};
+use crate::pending::{Found, Known, LARGE_BYTES, Pending, compute};
 use crate::remote::Class;
 
 /// Files fetched ahead of the comparison.
 const FETCH_AHEAD: usize = 200;
 /// How long a look is good for the next name of a path.
 const LOOK_FRESH: Duration = Duration::from_secs(1);
+/// Content of more bytes than this is not read as a whole.
+const MAX_READ_BYTES: u64 = 1024 * 1024 * 1024;
 /// How long one file may take.
 const READ_LIMIT: Duration = Duration::from_secs(60);
 
@@ -142,6 +144,9 @@ impl Fs {
 
     /// The content of one path below the code directory.
     pub(super) fn read_path(&self, path: &RemotePath, attr: Attr) -> Result<Vec<u8>, String> {
+        if attr.size > MAX_READ_BYTES {
+            return Err(format!("{path}: {} bytes are more than can be held in memory", attr.size));
+        }
         self.read_whole(&Found { path: path.clone(), attr }, &[], &Cell::new(0))
     }
 
@@ -160,7 +165,7 @@ impl Fs {
         let mut at = next.get().max(here);
         while at < all.len().min(here + FETCH_AHEAD) {
             let other = &all[at];
-            if other.attr.is_file() {
+            if other.attr.is_file() && other.attr.size <= LARGE_BYTES {
                 self.0.content.prefetch(&self.on_server(&other.path), other.attr.version(), 0..other.attr.size);
             }
             at += 1;

@@ -83,6 +83,14 @@ pub struct Known<'a> {
 /// Bytes of a file, or text of a link.
 pub type Read<'a> = &'a dyn Fn(&Found) -> Result<Vec<u8>, String>;
 
+/// Files larger than this (bytes) that are new, or have another size than the committed one, are named and not read.
+pub const LARGE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Stands for a content that is not read: no text, so no lines are counted and no diff is made of it.
+fn unread(object: &Found) -> Vec<u8> {
+    format!("\0{} bytes at {}", object.attr.size, object.attr.mtime).into_bytes()
+}
+
 /// Compares. `found` is everything below the code directory but directories.
 pub fn compute(
     mirror: &Mirror,
@@ -100,7 +108,8 @@ pub fn compute(
         match committed.remove(&object.path) {
             None if rules.covers(&object.path) => ignored.push(object.path.clone()),
             None => {
-                let content = read(object).map_err(PendingError::Server)?;
+                let large = object.attr.size > LARGE_BYTES;
+                let content = if large { unread(object) } else { read(object).map_err(PendingError::Server)? };
                 files.push((object.path.clone(), 'A', Vec::new()));
                 changes.push(Change { path: object.path.clone(), now: Some((content, mode)) });
             }
@@ -150,6 +159,9 @@ fn changed(
     let same_mode = base.mode == mode;
     if same_mode && base.size == object.attr.size && (known.blob)(object) == Some(base.blob) {
         return Ok(None);
+    }
+    if object.attr.size > LARGE_BYTES && object.attr.size != base.size {
+        return Ok(Some(unread(object)));
     }
     let content = read(object).map_err(PendingError::Server)?;
     let blob = hash(&content)?;

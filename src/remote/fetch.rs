@@ -19,6 +19,9 @@ use crate::sftp::{Class, Reply, Request, SftpError, StatusCode, open};
 /// Files of which a part was read stay open on the server, since the next part is asked for soon.
 const MAX_READERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
 
+/// More bytes than this are not asked for at once, whatever size a server tells.
+const MAX_STRETCH: u64 = 1024 * 1024 * 1024;
+
 type Done = Box<dyn FnOnce(RemoteResult<Vec<u8>>) + Send>;
 type Finished = Box<dyn FnOnce(Result<Vec<u8>, ErrorKind>) + Send>;
 
@@ -78,13 +81,13 @@ enum Way {
     Wait,
 }
 
-impl Default for Readers {
-    fn default() -> Self {
-        Self(Mutex::new(State { open: LruCache::new(MAX_READERS), opening: HashMap::new() }))
-    }
-}
-
 impl Readers {
+    /// Of the handles that may be open at once half are left for others.
+    pub(super) fn new(handles: usize) -> Self {
+        let limit = NonZeroUsize::new(handles / 2).unwrap_or(NonZeroUsize::MIN).min(MAX_READERS);
+        Self(Mutex::new(State { open: LruCache::new(limit), opening: HashMap::new() }))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -141,6 +144,13 @@ impl Readers {
 }
 
 pub(super) fn fetch(inner: &Arc<Inner>, wanted: Wanted, done: Done) {
+    if wanted.range.end - wanted.range.start > MAX_STRETCH {
+        let kind = ErrorKind::Failure(format!(
+            "it says that it has {} bytes: too much to be read at once",
+            wanted.version.size
+        ));
+        return done(Err(kind.at("read", &wanted.path)));
+    }
     attempt(inner.clone(), wanted, 1, Deadline::after(inner.config.timeout), done);
 }
 

@@ -38,6 +38,11 @@ impl Handles {
         Self(Arc::new(Mutex::new(State { free, waiting: Default::default(), serving: false })))
     }
 
+    /// How many may be opened now.
+    pub(super) fn free(&self) -> usize {
+        self.lock().free
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

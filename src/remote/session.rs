@@ -121,9 +121,10 @@ impl Inner {
             _ => return Err(ErrorKind::unexpected()),
         };
         let capabilities = engine.capabilities();
+        let handles = Handles::new(capabilities.max_open_handles);
         let session = Arc::new(Session {
-            handles: Handles::new(capabilities.max_open_handles),
-            readers: Readers::default(),
+            readers: Readers::new(handles.free()),
+            handles,
             gathered: Arc::default(),
             engine,
             epoch,

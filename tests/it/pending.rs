@@ -285,3 +285,18 @@ fn the_difference_of_one_file_is_there_by_name() {
         fs::read_dir(m.path(".pantheon/diffs")).expect("listed").map(|e| e.expect("one").file_name()).collect();
     assert_eq!(names, ["index.php", "wp-content"]);
 }
+
+/// Somebody's dump in the code directory is named, and not read.
+#[test]
+fn a_file_too_large_to_be_shown_is_pending_and_is_not_read() {
+    let Some(m) = Mounted::sim() else { return };
+    let file = fs::File::create_new(m.there("backup.tar")).expect("made");
+    // Sparse: 3 GB that nobody has.
+    file.set_len(3_000_000_000).expect("set");
+    let seen = pending(&m);
+    assert!(seen.contains("A backup.tar"), "{seen:?}");
+    let diff = fs::read_to_string(m.path(".pantheon/diff")).expect("readable");
+    assert!(diff.contains("backup.tar") && diff.len() < 10_000, "{diff}");
+    let fetched = m.status()["fetched_bytes"].as_u64().expect("a number");
+    assert!(fetched < 100_000_000, "{fetched}");
+}
