@@ -209,6 +209,13 @@ impl Content {
             Some(sum) => self.0.young.note(path, version, sum),
             None => self.0.young.forget(path),
         }
+        if let Some(proofs) = &self.0.proofs {
+            proofs.written(path);
+        }
+        // Of content that had the same size and time.
+        for index in blocks_of(&(0..version.size)) {
+            self.0.memory.remove(&BlockKey { content: remote_id(path, version), index });
+        }
     }
 
     /// The server has moved it.
@@ -237,8 +244,10 @@ impl Content {
             if let Some(disk) = &self.0.disk {
                 disk.renamed(&old, &new);
             }
-            if let Some(block) = self.0.memory.remove(&old) {
-                self.0.memory.insert(new, block);
+            match self.0.memory.remove(&old) {
+                Some(block) => self.0.memory.insert(new, block),
+                // Of the one whose place it takes, if that had the same size and time.
+                None => drop(self.0.memory.remove(&new)),
             }
         }
     }

@@ -230,17 +230,17 @@ impl Fs {
             }
         }
         self.wait_moved(path, deadline)?;
-        let version = self.version_now(ino).ok_or(Cause::NotFound)?;
-        let spool = self.0.journal.new_spool()?;
         // The base is fixed from here on: listings must not move it under the copy.
         self.0.table.pin(ino, true);
-        let filled = self.fill(&spool, path, version, keep.unwrap_or(u64::MAX), deadline);
-        if let Err(cause) = filled {
+        let filled = self.version_now(ino).ok_or(Cause::NotFound).and_then(|version| {
+            let spool = self.0.journal.new_spool()?;
+            self.fill(&spool, path, version, keep.unwrap_or(u64::MAX), deadline)?;
+            Ok(spool)
+        });
+        let spool = Arc::new(filled.inspect_err(|_| {
             self.0.table.pin(ino, false);
             self.0.table.expire(self.0.table.view(ino).map(|view| view.parent));
-            return Err(cause);
-        }
-        let spool = Arc::new(spool);
+        })?);
         self.put_spool(ino, spool.clone());
         Ok(spool)
     }

@@ -94,11 +94,15 @@ impl Fs {
             attr.atime = atime.unwrap_or(attr.atime);
             attr.mtime = mtime.unwrap_or(attr.mtime);
         };
-        let waits_for_content = self.spool(ino).is_some_and(|spool| spool.is_dirty());
-        if view.unlinked || waits_for_content || self.is_unrecorded(view) {
-            // Travels with the content.
-            self.0.table.update(ino, apply);
-            return Ok(());
+        {
+            let _names = lock(&self.0.names);
+            let view = self.0.table.view(ino).unwrap_or_else(|| view.clone());
+            let waits_for_content = self.spool(ino).is_some_and(|spool| spool.is_dirty());
+            if view.unlinked || waits_for_content || self.is_unrecorded(&view) {
+                // Travels with the content.
+                self.0.table.update(ino, apply);
+                return Ok(());
+            }
         }
         self.may_record("setattr", path, wait)?;
         {

@@ -481,8 +481,15 @@ impl Fs {
     fn done(&self, id: OpId, op: &Op, left: Expected) {
         self.names_changed(op);
         lock(&self.0.failures).remove(&op.path);
-        let _ending = self.0.journal.finish(id, left);
+        let _ending = self.finish(id, left);
         self.rest_after(op);
+    }
+
+    /// Nobody is between the look at the table and the record in the journal: what is recorded next builds upon this operation
+    /// or upon what it left, never upon what was there before it.
+    fn finish(&self, id: OpId, left: Expected) -> impl Drop + '_ {
+        let _names = lock(&self.0.names);
+        self.0.journal.finish(id, left)
     }
 
     /// A listing that was asked for before this must not be taken over after it.
@@ -537,7 +544,7 @@ impl Fs {
             lock(&self.0.failures).insert(op.path.clone(), error);
         }
         self.names_changed(op);
-        let _ending = self.0.journal.finish(id, Expected::Unknown);
+        let _ending = self.finish(id, Expected::Unknown);
         self.show_theirs(op, ino);
         self.rest_after(op);
     }

@@ -62,6 +62,8 @@ impl Table {
             }
             let ino = match gone.remove(&name) {
                 Some(ino) if state.refresh(ino, attr, &mut out) => ino,
+                // Changed here, in what is no directory there any more: it goes when that has ended.
+                Some(ino) if state.holds_pinned(ino) => ino,
                 other => {
                     if let Some(ino) = other {
                         state.unlink_node(ino);
@@ -129,9 +131,22 @@ impl State {
         true
     }
 
-    /// A known name that the listing does not have: gone on the server, unless it exists only here so far.
+    /// Whether it, or anything below it, was changed here and the server does not know yet.
+    fn holds_pinned(&self, ino: Ino) -> bool {
+        let mut queue = vec![ino];
+        while let Some(node) = queue.pop().map(|ino| self.nodes.get(&ino)) {
+            let Some(node) = node else { continue };
+            if node.pinned {
+                return true;
+            }
+            queue.extend(node.dir.iter().flat_map(|dir| dir.children.values().copied()));
+        }
+        false
+    }
+
+    /// A known name that the listing does not have: gone on the server, unless it, or something in it, exists only here so far.
     fn settle_missing(&mut self, dir: Ino, name: Name, ino: Ino, out: &mut Vec<Change>) {
-        if self.nodes.get(&ino).is_some_and(|node| node.pinned) {
+        if self.holds_pinned(ino) {
             if let Some(known) = self.dir_mut(dir) {
                 known.children.insert(name, ino);
             }

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use pantheonfs::fs::{FsResult, SetAttr};
+use pantheonfs::fs::{FsResult, OpenMode, SetAttr};
 
+use crate::common::eventually;
 use crate::common::inner::Inner;
 use crate::common::meddler::Fate;
 use crate::steps::{WORK, Work, differences, furnished, look};
@@ -254,4 +255,44 @@ fn a_file_is_opened_once_for_everything_that_is_read_of_it() {
     assert_eq!(opened.load(Ordering::Relaxed), 1);
     inner.barrier();
     assert!(fs::read(inner.home.join("large")).expect("there") == content[..3_900_000]);
+}
+
+fn old(file: &fs::File) {
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_600_000_000)).expect("set");
+}
+
+/// Files of one archive often have one time, and some one size.
+#[test]
+fn a_file_that_takes_the_place_of_one_like_it_is_read_as_it_is() {
+    let Some(inner) = Inner::with(&[], Duration::from_secs(3600)) else { return };
+    for (name, content) in [("a", "new"), ("b", "old")] {
+        fs::write(inner.home.join(name), content).expect("written");
+        old(&fs::File::options().write(true).open(inner.home.join(name)).expect("opened"));
+    }
+    assert_eq!(inner.read("b").expect("read"), b"old");
+    inner.rename("a", "b").expect("moved");
+    inner.barrier();
+    assert_eq!(inner.read("b").expect("read"), b"new");
+}
+
+/// What is being written is kept, whatever becomes of the directory on the server.
+#[test]
+fn what_is_written_into_a_directory_that_goes_is_on_the_shelf() {
+    for replaced in [false, true] {
+        let Some(inner) = Inner::with(&[], Duration::from_secs(3600)) else { return };
+        inner.mkdir("d").expect("made");
+        inner.write("d/f", b"before").expect("saved");
+        inner.barrier();
+        let mode = OpenMode { read: true, write: true, truncate: false };
+        let handle = inner.open("d/f", mode, false).expect("opened");
+        inner.write_at(handle, 0, b"mine").expect("written");
+        fs::remove_dir_all(inner.home.join("d")).expect("removed");
+        if replaced {
+            std::os::unix::fs::symlink("nowhere", inner.home.join("d")).expect("linked");
+        }
+        inner.look_anew();
+        inner.names("").expect("listed");
+        inner.close(handle).expect("closed");
+        eventually("it is on the shelf", || inner.fs.status().conflicts.len() == 1);
+    }
 }

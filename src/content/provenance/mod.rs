@@ -220,9 +220,15 @@ impl Proofs {
 
     pub fn renamed(&self, from: &RemotePath, to: &RemotePath) {
         let mut state = self.lock();
+        state.drop_proof(to);
         if let Some(proof) = state.table.remove(from) {
             state.note(to, proof);
         }
+    }
+
+    /// It was written: its size and its time may still be those that were proved.
+    pub fn written(&self, path: &RemotePath) {
+        self.lock().drop_proof(path);
     }
 
     /// How many files are proved at some version, and what came of it.
@@ -274,6 +280,10 @@ impl Proof {
 }
 
 impl State {
+    fn drop_proof(&mut self, path: &RemotePath) {
+        self.dirty |= self.table.remove(path).is_some();
+    }
+
     fn note(&mut self, path: &RemotePath, proof: Proof) {
         self.table.insert(path.clone(), proof);
         self.dirty = true;
