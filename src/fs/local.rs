@@ -117,7 +117,8 @@ impl Fs {
     }
 
     pub(super) fn put_spool(&self, ino: Ino, spool: Arc<Spool>) {
-        lock(&self.0.spools).insert(ino, spool);
+        let mut spools = lock(&self.0.spools);
+        spools.insert(ino, spool);
         self.0.table.pin(ino, true);
     }
 
@@ -138,7 +139,14 @@ impl Fs {
         let unlinked = self.0.table.view(ino).is_none_or(|view| view.unlinked);
         let waits = self.0.journal.queue(|queue| queue.concerns(ino.0));
         if unlinked || (!spool.is_dirty() && !waits) {
-            self.release_spool(ino);
+            {
+                // Another one may have taken its place meanwhile, for somebody who has just opened the file.
+                let mut spools = lock(&self.0.spools);
+                if spools.get(&ino).is_some_and(|now| Arc::ptr_eq(now, &spool)) && (unlinked || !spool.is_dirty()) {
+                    spools.remove(&ino);
+                }
+            }
+            self.unpin(ino);
         } else {
             // Looked at and done in one step: the name of what no operation carries may go at any moment, and then only
             // the descriptor leads to the content.
@@ -158,7 +166,8 @@ impl Fs {
     /// The node follows the server again, if nothing local is left about it.
     pub(super) fn unpin(&self, ino: Ino) {
         let waits = self.0.journal.queue(|queue| queue.concerns(ino.0));
-        if !waits && self.spool(ino).is_none() {
+        let spools = lock(&self.0.spools);
+        if !waits && !spools.contains_key(&ino) {
             self.0.table.pin(ino, false);
         }
     }

@@ -28,6 +28,7 @@ mod pending;
 mod provenance;
 mod scan;
 mod setattr;
+mod shelf;
 mod statfs;
 mod status;
 mod syncer;

@@ -12,7 +12,7 @@ use crate::attr::{Area, Attr, FileKind, Version};
 use crate::cache::BLOCK_BYTES;
 use crate::clock::Deadline;
 use crate::gate::{ReadOnlyReason, Refused, WritePermit};
-use crate::inode::{Change, Ino};
+use crate::inode::Ino;
 use crate::path::RemotePath;
 use crate::remote::{self, Base, Class, ErrorKind, Link, Note, RemoteError, Store};
 use crate::write::{Action, Expected, Journal, Next, Op, OpId, Put, Shelf};
@@ -25,12 +25,12 @@ const TICK: Duration = Duration::from_millis(500);
 /// Pauses before an operation is tried again.
 const LINK_PAUSE: Duration = Duration::from_millis(100);
 const GATE_PAUSE: Duration = Duration::from_millis(500);
-const FULL_PAUSE: Duration = Duration::from_secs(10);
+pub(super) const FULL_PAUSE: Duration = Duration::from_secs(10);
 const FAILURE_PAUSE: Duration = Duration::from_secs(2);
 /// How often a server may fail at an operation before it is put aside.
 const MAX_FAILURES: u32 = 5;
 /// Written files up to this size go into the cache as well: whoever saves usually reads next (bytes).
-const CACHE_WRITTEN_BYTES: u64 = 4 * 1024 * 1024;
+pub(super) const CACHE_WRITTEN_BYTES: u64 = 4 * 1024 * 1024;
 /// What is said of a content that the local disk does not have as it was saved.
 pub(super) const LOST_HERE: &str =
     "it was saved, but not on the local disk when the machine stopped; the server has the version before";
@@ -272,7 +272,8 @@ impl Fs {
         let Some(view) = self.0.table.view(ino).filter(|_| op.ino != 0) else { return };
         // Size and time go on being shown as they were when the writer looked, or editors see a change that is none.
         let newest = self.spool(ino).is_none_or(|spool| spool.id() == put.spool && !spool.is_dirty());
-        let shown = if newest { Attr { perm: server.perm, size: server.size, ..view.attr } } else { view.attr };
+        let perm = self.perm_after(op.ino, server, view.attr);
+        let shown = if newest { Attr { perm, size: server.size, ..view.attr } } else { view.attr };
         self.0.table.confirmed(ino, server, shown);
         // Where it is shown now; a rename may wait behind this.
         if newest && server.size <= CACHE_WRITTEN_BYTES && self.0.table.path(ino).as_ref() == Some(&op.path) {
@@ -336,8 +337,13 @@ impl Fs {
     fn confirm(&self, op: &Op, server: Attr) {
         let ino = Ino(op.ino);
         if let Some(view) = self.0.table.view(ino).filter(|_| op.ino != 0) {
-            self.0.table.confirmed(ino, server, Attr { perm: server.perm, ..view.attr });
+            self.0.table.confirmed(ino, server, Attr { perm: self.perm_after(op.ino, server, view.attr), ..view.attr });
         }
+    }
+
+    /// What the server has, unless more waits for the object: that may be another chmod, and the next save takes it along.
+    fn perm_after(&self, ino: u64, server: Attr, shown: Attr) -> u16 {
+        if self.0.journal.queue(|queue| queue.waiting_for(ino)) > 1 { shown.perm } else { server.perm }
     }
 
     /// What is at a path, if anything.
@@ -354,6 +360,11 @@ impl Fs {
             (None, _) | (_, Expected::Absent) => return Ok(Outcome::Done(Expected::Absent)),
             (Some(now), _) if now.is_dir() => {
                 return Ok(Outcome::Conflict("removed here, but there is a directory on the server now".into()));
+            }
+            (Some(_), Expected::Unknown) => {
+                return Ok(Outcome::Conflict(
+                    "removed here, but an earlier change could not be sent: theirs stays".into(),
+                ));
             }
             (Some(now), Expected::Version(version)) if now.kind == FileKind::File && now.version() != version => {
                 return Ok(Outcome::Conflict("removed here, but changed on the server meanwhile: theirs stays".into()));
@@ -423,8 +434,9 @@ impl Fs {
             (Some(now), Expected::Version(version)) => now.version() == version || now.kind == FileKind::Symlink,
             (Some(_), _) => false,
         };
-        if replaced == Expected::Unknown {
-            return Ok(Outcome::Conflict(format!("an earlier change of {to} could not be sent")));
+        if replaced == Expected::Unknown || (base == Expected::Unknown && !dir) {
+            let which = if replaced == Expected::Unknown { to } else { &op.path };
+            return Ok(Outcome::Conflict(format!("an earlier change of {which} could not be sent")));
         }
         if !expected {
             // Moved by an attempt whose end nobody saw?
@@ -456,6 +468,9 @@ impl Fs {
                 }
                 Ok(Outcome::Conflict("moved here, but removed on the server meanwhile".into()))
             }
+            Err(error) if matches!(error.kind, ErrorKind::Exists) => {
+                Ok(Outcome::Conflict(format!("moved here, but somebody else made {to} on the server meanwhile")))
+            }
             Err(error) => Err(error),
         }
     }
@@ -469,6 +484,9 @@ impl Fs {
         let gone = |error: &RemoteError| matches!(error.kind, ErrorKind::NotFound);
         match self.0.remote.set_attr(permit, &op.path, change) {
             Ok(server) => {
+                if let Some(known) = self.overtaken(op, server, change.times.is_some()) {
+                    return Ok(Outcome::Done(Expected::Version(known)));
+                }
                 // A refused chmod shows what the server has; refused times go on being shown as they were set.
                 self.confirm(op, server);
                 Ok(Outcome::Done(Expected::Version(server.version())))
@@ -476,6 +494,18 @@ impl Fs {
             Err(error) if gone(&error) => Ok(Outcome::Done(Expected::Absent)),
             Err(error) => Err(error),
         }
+    }
+
+    /// The version that we know of a file of which the server has another: somebody else's, for the next look to find.
+    fn overtaken(&self, op: &Op, server: Attr, timed: bool) -> Option<Version> {
+        let view = self.0.table.view(Ino(op.ino)).filter(|view| op.ino != 0 && view.attr.is_file())?;
+        let known = view.server?;
+        let ours = known.size == server.size && (timed || known.mtime == server.mtime);
+        if ours {
+            return None;
+        }
+        self.0.table.expire(Some(view.parent));
+        Some(known)
     }
 
     fn done(&self, id: OpId, op: &Op, left: Expected) {
@@ -487,13 +517,13 @@ impl Fs {
 
     /// Nobody is between the look at the table and the record in the journal: what is recorded next builds upon this operation
     /// or upon what it left, never upon what was there before it.
-    fn finish(&self, id: OpId, left: Expected) -> impl Drop + '_ {
+    pub(super) fn finish(&self, id: OpId, left: Expected) -> impl Drop + '_ {
         let _names = lock(&self.0.names);
         self.0.journal.finish(id, left)
     }
 
     /// A listing that was asked for before this must not be taken over after it.
-    fn names_changed(&self, op: &Op) {
+    pub(super) fn names_changed(&self, op: &Op) {
         for path in op.paths() {
             if let Some(dir) = path.parent().and_then(|dir| self.0.table.find(&dir)) {
                 self.0.table.touch(dir);
@@ -502,7 +532,7 @@ impl Fs {
     }
 
     /// The operation is over: what was kept for it is let go.
-    fn rest_after(&self, op: &Op) {
+    pub(super) fn rest_after(&self, op: &Op) {
         let ino = Ino(op.ino);
         if op.ino != 0 {
             if self.0.table.view(ino).is_none_or(|view| view.opens == 0) {
@@ -519,73 +549,6 @@ impl Fs {
             }
             self.0.journal.drop_spool(spool);
         }
-    }
-
-    /// The server does not take it: content goes to a shelf, and what the server has is shown again.
-    pub(super) fn put_aside(&self, id: OpId, op: &Op, shelf: Shelf, error: FsError) {
-        let ino = Ino(op.ino);
-        if let Some(spool) = op.spool() {
-            let path = self.0.journal.spool_path(spool);
-            match File::open(&path).and_then(|file| self.0.rescue.keep(shelf, &op.path, &file)) {
-                Ok(copy) => {
-                    log::warn!("{}: your version is kept in {}", op.path, copy.display());
-                    self.keep_base(op, shelf, &copy);
-                }
-                Err(trouble) => {
-                    // Better to hold everything up than to lose it.
-                    log::error!("{}: could not be sent ({error}), and keeping a copy failed: {trouble}", op.path);
-                    self.0.journal.put_back(id, FULL_PAUSE);
-                    return;
-                }
-            }
-        }
-        let error = self.noted(error);
-        if self.0.config.sync {
-            lock(&self.0.failures).insert(op.path.clone(), error);
-        }
-        self.names_changed(op);
-        let _ending = self.finish(id, Expected::Unknown);
-        self.show_theirs(op, ino);
-        self.rest_after(op);
-    }
-
-    /// What a conflicting save was made from goes beside it, if it is still here: the base of a merge.
-    fn keep_base(&self, op: &Op, shelf: Shelf, copy: &std::path::Path) {
-        if let Action::Put(Put { base: Expected::Version(version), .. }) = &op.action
-            && shelf == Shelf::Conflicts
-            && version.size <= CACHE_WRITTEN_BYTES
-            && let Some(bytes) = self.0.content.read_cached(&op.path, *version, 0..version.size)
-            && let Err(error) = self.0.rescue.keep_base(copy, &bytes)
-        {
-            log::warn!("{}: what it was made from could not be kept: {error}", op.path);
-        }
-    }
-
-    fn show_theirs(&self, op: &Op, ino: Ino) {
-        let current = self.spool(ino).filter(|_| op.ino != 0);
-        if current.is_some_and(|spool| Some(spool.id()) == op.spool() && !spool.is_dirty()) {
-            self.release_spool(ino);
-        }
-        // Files that exist only here go with the operation that was to make them.
-        if let Some(view) = self.0.table.view(ino).filter(|view| op.ino != 0 && !view.unlinked)
-            && view.server.is_none()
-            && self.is_unrecorded(&view)
-            && self.spool(ino).is_none()
-            && let Some(name) = self.0.table.path(ino).and_then(|path| path.file_name())
-        {
-            self.0.table.remove(view.parent, &name);
-            self.announce([Change::Entry { parent: view.parent, name }]);
-        }
-        self.unpin(ino);
-        for path in op.paths() {
-            if let Some(dir) = path.parent().and_then(|dir| self.0.table.find(&dir)) {
-                self.0.table.expire(Some(dir));
-                if let Some(name) = path.file_name() {
-                    self.announce([Change::Entry { parent: dir, name }]);
-                }
-            }
-        }
-        self.announce([Change::Content(ino)]);
     }
 }
 

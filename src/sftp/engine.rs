@@ -405,11 +405,15 @@ impl Worker {
 
     /// Moves requests from the queues into the output, within the windows.
     fn fill_output(&mut self) -> Result<(), SftpError> {
-        while self.output.len() < BATCH_BYTES {
+        loop {
             let queued = {
                 let mut queues = lock(&self.shared.queues);
+                // Looked at where nothing can be sent, too: a stream that is stuck must end when it is told to.
                 if let Some(error) = &queues.closed {
                     return Err(error.clone());
+                }
+                if self.output.len() >= BATCH_BYTES {
+                    return Ok(());
                 }
                 let Some(queued) = self.next_allowed(&mut queues) else { return Ok(()) };
                 queues.counters.requests += 1;
@@ -421,7 +425,6 @@ impl Worker {
             self.bulk += bulk;
             self.flights.insert(id, Flight { callback: queued.callback, sent: Instant::now(), bulk });
         }
-        Ok(())
     }
 
     fn next_allowed(&self, queues: &mut Queues) -> Option<Queued> {

@@ -122,6 +122,11 @@ impl Op {
         }
     }
 
+    /// It leaves the content and its version as they are.
+    pub(super) fn is_chmod(&self) -> bool {
+        matches!(self.action, Action::SetAttr { times: None, .. })
+    }
+
     pub fn spool(&self) -> Option<SpoolId> {
         match &self.action {
             Action::Put(put) => Some(put.spool),

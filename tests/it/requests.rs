@@ -2,7 +2,8 @@
 //! nonsense: the work ends as if nothing had been, or is an error that says so.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -294,5 +295,82 @@ fn what_is_written_into_a_directory_that_goes_is_on_the_shelf() {
         inner.names("").expect("listed");
         inner.close(handle).expect("closed");
         eventually("it is on the shelf", || inner.fs.status().conflicts.len() == 1);
+    }
+}
+
+/// With the link away: what is done here in `ours`, meanwhile `theirs` happens on the server. Returns what is in `f` then, there
+/// and on the shelf.
+fn meanwhile(ours: impl Fn(&Inner), theirs: impl Fn(&Path)) -> Option<(Option<Vec<u8>>, usize)> {
+    let inner = Inner::with(&[], Duration::from_secs(3600))?;
+    let there = inner.home.join("f");
+    inner.write("f", b"before").expect("saved");
+    inner.barrier();
+    inner.names("").expect("listed");
+    inner.stall(true);
+    ours(&inner);
+    theirs(&there);
+    inner.stall(false);
+    eventually("everything was tried", || inner.fs.status().waiting.is_empty());
+    Some((fs::read(&there).ok(), inner.fs.status().conflicts.len()))
+}
+
+#[test]
+fn what_others_wrote_is_neither_removed_nor_overwritten_unseen() {
+    let theirs = |at: &Path| fs::write(at, "theirs, which is longer").expect("written");
+    let chmod = |inner: &Inner| {
+        let change = SetAttr { perm: Some(0o755), ..SetAttr::default() };
+        inner.setattr("f", change).expect("changed here");
+    };
+    let pause = || thread::sleep(Duration::from_millis(400));
+    // A save that was tried, then removed here.
+    let Some((found, _)) = meanwhile(
+        |inner| {
+            inner.write("f", b"mine").expect("saved here");
+            pause();
+            inner.unlink("f").expect("removed here");
+        },
+        theirs,
+    ) else {
+        return;
+    };
+    assert_eq!(found.as_deref(), Some(&b"theirs, which is longer"[..]), "removed");
+    // A chmod, then a save.
+    let saved = meanwhile(
+        |inner| {
+            chmod(inner);
+            pause();
+            inner.write("f", b"mine").expect("saved here");
+        },
+        theirs,
+    );
+    assert_eq!(saved.expect("a server"), (Some(b"theirs, which is longer".to_vec()), 1), "saved");
+    let removed = meanwhile(
+        |inner| {
+            chmod(inner);
+            pause();
+            inner.unlink("f").expect("removed here");
+        },
+        theirs,
+    );
+    assert_eq!(removed.expect("a server").0.as_deref(), Some(&b"theirs, which is longer"[..]), "chmod and rm");
+}
+
+/// A save that ends while a chmod waits does not undo it for the save that follows.
+#[test]
+fn a_chmod_between_saves_stays() {
+    let Some(inner) = Inner::with(&[], Duration::from_secs(3600)) else { return };
+    for n in 0..20 {
+        let name = format!("f{n}");
+        inner.write(&name, b"one").expect("saved");
+        thread::sleep(Duration::from_millis(150 + n));
+        let change = SetAttr { perm: Some(0o755), ..SetAttr::default() };
+        inner.setattr(&name, change).expect("changed");
+        thread::sleep(Duration::from_millis(n));
+        inner.write(&name, b"two").expect("saved");
+    }
+    inner.barrier();
+    for n in 0..20 {
+        let meta = fs::metadata(inner.home.join(format!("f{n}"))).expect("there");
+        assert_eq!(meta.permissions().mode() & 0o777, 0o755, "f{n}");
     }
 }

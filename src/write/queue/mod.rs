@@ -87,6 +87,11 @@ impl Queue {
         self.by_ino.contains_key(&ino)
     }
 
+    /// How many operations wait for this object, or run.
+    pub fn waiting_for(&self, ino: u64) -> usize {
+        self.by_ino.get(&ino).copied().unwrap_or_default()
+    }
+
     /// Whether an operation waits that carries this content. The newest are looked at first: whoever asks has just saved.
     pub fn carries(&self, spool: SpoolId) -> bool {
         self.entries.values().rev().any(|entry| entry.op.spool() == Some(spool))
@@ -259,7 +264,7 @@ impl Queue {
     fn before(&self, path: &RemotePath, limit: OpId) -> Option<Expected> {
         let on = |path: &RemotePath| {
             let ids = self.by_path.get(path.as_bytes()).into_iter().flat_map(move |ids| ids.range(..limit));
-            ids.rev().filter_map(|id| Some((*id, &self.entries.get(id)?.op)))
+            ids.rev().filter_map(|id| Some((*id, &self.entries.get(id)?.op))).filter(|(_, op)| !op.is_chmod())
         };
         let mut last = on(path).next().map(|(id, op)| (id, op, path.clone()));
         let mut up = path.parent();
