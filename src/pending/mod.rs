@@ -86,9 +86,9 @@ pub type Read<'a> = &'a dyn Fn(&Found) -> Result<Vec<u8>, String>;
 /// Files larger than this (bytes) that are new, or have another size than the committed one, are named and not read.
 pub const LARGE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Stands for a content that is not read: no text, so no lines are counted and no diff is made of it.
-fn unread(object: &Found) -> Vec<u8> {
-    format!("\0{} bytes at {}", object.attr.size, object.attr.mtime).into_bytes()
+/// Stands in the diff for a content that was not read.
+fn unread(object: &Found) -> String {
+    format!("# {}: {} bytes, too large to be shown\n", object.path.to_string().escape_debug(), object.attr.size)
 }
 
 /// Compares. `found` is everything below the code directory but directories.
@@ -103,37 +103,36 @@ pub fn compute(
     let mut committed = mirror.tree(commit)?.as_ref().clone();
     let rules = mirror.ignored(commit)?;
     let (mut changes, mut files, mut ignored) = (Vec::new(), Vec::new(), Vec::new());
+    let mut diff = String::new();
     for object in found {
         let Some(mode) = mode_of(&object.attr) else { continue };
-        match committed.remove(&object.path) {
-            None if rules.covers(&object.path) => ignored.push(object.path.clone()),
-            None => {
-                let large = object.attr.size > LARGE_BYTES;
-                let content = if large { unread(object) } else { read(object).map_err(PendingError::Server)? };
-                files.push((object.path.clone(), 'A', Vec::new()));
-                changes.push(Change { path: object.path.clone(), now: Some((content, mode)) });
-            }
-            Some(base) => {
-                if let Some(content) = changed(&base, object, mode, known, read)? {
-                    files.push((object.path.clone(), 'M', mirror.blob(base.blob)?));
-                    changes.push(Change { path: object.path.clone(), now: Some((content, mode)) });
-                }
-            }
+        let (path, base) = (object.path.clone(), committed.remove(&object.path));
+        if base.is_none() && rules.covers(&path) {
+            ignored.push(path);
+            continue;
         }
+        let letter = if base.is_some() { 'M' } else { 'A' };
+        if object.attr.size > LARGE_BYTES && base.is_none_or(|base| base.size != object.attr.size) {
+            diff += &unread(object);
+            files.push(PendingFile { path, letter, lines: None });
+            continue;
+        }
+        let (old, now) = match base {
+            None => (Vec::new(), read(object).map_err(PendingError::Server)?),
+            Some(base) => match changed(&base, object, mode, known, read)? {
+                Some(now) => (mirror.blob(base.blob)?, now),
+                None => continue,
+            },
+        };
+        files.push(PendingFile { path: path.clone(), letter, lines: count_lines(&old, &now) });
+        changes.push(Change { path, now: Some((now, mode)) });
     }
     for (path, base) in committed {
-        files.push((path.clone(), 'D', mirror.blob(base.blob)?));
+        files.push(PendingFile { path: path.clone(), letter: 'D', lines: count_lines(&mirror.blob(base.blob)?, &[]) });
         changes.push(Change { path, now: None });
     }
-    let diff = mirror.diff(commit, &changes)?;
-    let mut files: Vec<PendingFile> = files
-        .into_iter()
-        .zip(&changes)
-        .map(|((path, letter, old), change)| {
-            let new = change.now.as_ref().map_or(&[][..], |(content, _)| content);
-            PendingFile { path, letter, lines: count_lines(&old, new) }
-        })
-        .collect();
+    let mut diff = diff.into_bytes();
+    diff.extend(mirror.diff(commit, &changes)?);
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(Pending { commit: commit.to_owned(), files, diff, ignored })
 }
@@ -159,9 +158,6 @@ fn changed(
     let same_mode = base.mode == mode;
     if same_mode && base.size == object.attr.size && (known.blob)(object) == Some(base.blob) {
         return Ok(None);
-    }
-    if object.attr.size > LARGE_BYTES && object.attr.size != base.size {
-        return Ok(Some(unread(object)));
     }
     let content = read(object).map_err(PendingError::Server)?;
     let blob = hash(&content)?;
