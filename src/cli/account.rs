@@ -5,14 +5,14 @@ use std::io::IsTerminal;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure};
 use super::report;
-use super::surroundings::Surroundings;
 use crate::control::{Control, ControlError, EnvKind, Environment, Site};
 
 /// Exchanges a machine token for a session; both are kept where Terminus keeps them, for their owner only.
 pub(super) fn login(as_json: bool) -> CliResult<()> {
-    let around = Surroundings::look()?;
+    let around = Environ::look()?;
     let token = read_token()?;
     if token.trim().is_empty() {
         let text =
@@ -41,7 +41,7 @@ fn read_token() -> CliResult<Zeroizing<String>> {
 }
 
 pub(super) fn sites(only: Option<&str>, as_json: bool) -> CliResult<()> {
-    let control = Control::new(Surroundings::look()?.control)?;
+    let control = Control::new(Environ::look()?.control)?;
     let mut sites = control.sites()?;
     if let Some(name) = only {
         sites.retain(|site| site.name == name || site.id == name);

@@ -14,10 +14,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::args;
+use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure};
 use super::mountpoint;
 use super::report::{self, Said};
-use super::surroundings::Surroundings;
 
 pub(super) fn mode(args: &args::Mode) -> CliResult<()> {
     let Some(wanted) = &args.mode else {
@@ -124,7 +124,7 @@ fn revert_one(path: &Path, said: &mut Said) -> CliResult<()> {
         return say("is as it is committed");
     }
     if let Some(content) = &now {
-        let kept = Surroundings::look()?.keep_reverted(&mount.source, &inside, content)?;
+        let kept = Environ::look()?.keep_reverted(&mount.source, &inside, content)?;
         say(&format!("what it was is kept in {}", kept.display()))?;
     }
     match &committed {

@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use super::args::Mount;
+use super::environ;
 use super::exit::{self, CliResult, Exit, Failure};
-use super::surroundings;
 
 /// What the child says when the mount can be used.
 const READY: &str = "ready";
@@ -48,7 +48,7 @@ pub(super) fn start(mount: &Mount) -> CliResult<()> {
 
 /// The machine token, ready to be read by the child: neither its arguments nor its environment show it.
 fn token_pipe() -> std::io::Result<Option<OwnedFd>> {
-    let Some(token) = surroundings::token() else { return Ok(None) };
+    let Some(token) = environ::token() else { return Ok(None) };
     // Not closed by exec; a token fits into the buffer of a pipe.
     let (read, write) = rustix::pipe::pipe()?;
     std::fs::File::from(write).write_all(token.as_bytes())?;

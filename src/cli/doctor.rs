@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args;
+use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure};
 use super::options::Options;
 use super::plan::{self, Plan};
 use super::prompt::Terminal;
 use super::report::Said;
 use super::source::Source;
-use super::surroundings::Surroundings;
-use super::{awake, mount};
+use super::{mount, wake};
 use crate::attr::Area;
 use crate::fs::Layout;
 use crate::gate::Gate;
@@ -35,7 +35,7 @@ pub(super) fn run(args: &args::Doctor) -> CliResult<()> {
 }
 
 fn walk(args: &args::Doctor, steps: &mut Steps) -> CliResult<()> {
-    let around = Surroundings::look()?;
+    let around = Environ::look()?;
     let source = match &args.source {
         Some(source) => Source::parse(source)?,
         None => around.sites.infer(&around.here)?,
@@ -50,7 +50,7 @@ fn walk(args: &args::Doctor, steps: &mut Steps) -> CliResult<()> {
     if let Some(waker) = &plan.waker
         && !answers(&plan)
     {
-        steps.step("sleep", awake::visit(waker, || answers(&plan)))?;
+        steps.step("sleep", wake::visit(waker, || answers(&plan)))?;
     }
     let addresses =
         steps.value("dns", resolve(&plan), |found| format!("{} is {}", plan.endpoint.address, found[0].ip()))?;

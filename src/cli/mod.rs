@@ -3,12 +3,12 @@
 
 mod account;
 mod args;
-mod awake;
 mod commands;
 mod daemon;
 #[cfg(feature = "sim")]
 mod demo;
 mod doctor;
+mod environ;
 mod exit;
 mod hydrate;
 #[cfg(feature = "sim")]
@@ -26,7 +26,7 @@ mod resolve;
 mod simulate;
 mod sites;
 mod source;
-mod surroundings;
+mod wake;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -41,7 +41,7 @@ const HELPER_NAME: &str = "mount.pantheonfs";
 
 /// Runs the program. Called once, by a process that has no other thread yet.
 pub fn main() -> ExitCode {
-    surroundings::hide_token();
+    environ::hide_token();
     let words: Vec<OsString> = std::env::args_os().collect();
     let called = words.first().map(std::path::Path::new).and_then(|path| path.file_name());
     if called.is_some_and(|name| name == HELPER_NAME) {

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::args::Mount;
+use super::environ::Environ;
 use super::exit::{self, CliResult, Exit, Failure};
 use super::options::Options;
 use super::plan::{self, Plan};
 use super::prompt::Terminal;
 use super::source::Source;
-use super::surroundings::Surroundings;
-use super::{awake, daemon, logging, mountpoint, surroundings};
+use super::{daemon, environ, logging, mountpoint, wake};
 use crate::attr::{Area, Attr, FileKind};
 use crate::clock::Clock;
 use crate::env::Env;
@@ -25,7 +25,7 @@ use crate::mirror::Mirror;
 use crate::path::RemotePath;
 use crate::remote::{ErrorKind, Link, Remote, RemoteConfig, RemoteError};
 use crate::transport::{self, Prompt as _, Rates, Transport};
-use crate::write::{Journal, Kept};
+use crate::write::{Backups, Journal};
 
 /// How often the wait for the end looks at signals.
 const TICK: Duration = Duration::from_millis(200);
@@ -44,11 +44,11 @@ pub(super) fn run(args: &Mount) -> CliResult<()> {
 fn serve(args: &Mount) -> CliResult<()> {
     logging::start(args.verbose);
     if let Some(descriptor) = args.token_fd {
-        surroundings::receive_token(descriptor)?;
+        environ::receive_token(descriptor)?;
     }
     // Everything that is made here, by git and ssh too, is for the mounting user only.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-    let around = Surroundings::look()?;
+    let around = Environ::look()?;
     let (source, place) = match &args.mountpoint {
         Some(place) => (Source::parse(&args.source)?, place.clone()),
         // One word is the mount point: the checkout we are in says which site.
@@ -237,7 +237,7 @@ fn journal(state_dir: &Path) -> CliResult<Arc<Journal>> {
 }
 
 /// Where uncommitted work is kept; without it nothing may be written.
-fn kept(layout: Layout, state_dir: &Path) -> CliResult<Option<Arc<Kept>>> {
+fn kept(layout: Layout, state_dir: &Path) -> CliResult<Option<Arc<Backups>>> {
     if layout == Layout::Plain {
         return Ok(None);
     }
@@ -245,7 +245,7 @@ fn kept(layout: Layout, state_dir: &Path) -> CliResult<Option<Arc<Kept>>> {
         let text = format!("{}: the kept copies cannot be opened: {e}; move that directory away", state_dir.display());
         Failure::new(Exit::Failed, text)
     };
-    Kept::open(state_dir).map(|kept| Some(Arc::new(kept))).map_err(failed)
+    Backups::open(state_dir).map(|kept| Some(Arc::new(kept))).map_err(failed)
 }
 
 /// The first connection, or none.
@@ -275,7 +275,7 @@ fn remote_config(plan: &Plan, options: &Options, terminal: &Arc<Terminal>) -> Re
     let (endpoint, asked) = (plan.endpoint.clone(), terminal.clone());
     let dial = move |deadline| transport::connect(&endpoint, asked.as_ref(), deadline);
     let config = RemoteConfig::new(Box::new(dial), plan.base.clone(), options.timeout);
-    RemoteConfig { rouse: awake::rouse(plan), ..config }
+    RemoteConfig { rouse: wake::rouse(plan), ..config }
 }
 
 /// Connects with the person at hand, and makes sure that what is to be mounted is there.
@@ -289,7 +289,7 @@ fn connect_within(
     options: &Options,
     terminal: &Arc<Terminal>,
 ) -> CliResult<(Remote, Attr)> {
-    awake::rousing(plan, limit, |deadline| {
+    wake::rousing(plan, limit, |deadline| {
         let first = transport::connect(&plan.endpoint, terminal.as_ref(), deadline)?;
         begin(plan, options, terminal, first)
     })

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure};
 use super::options::Options;
 use super::source::{SftpUrl, Source, is_uuid};
-use super::surroundings::Surroundings;
 use crate::control::{Control, ControlError, EnvKind, Environment, WakeConfig, Waker};
 use crate::env::EnvConfig;
 use crate::fs::{AttestConfig, Layout};
@@ -48,7 +48,7 @@ struct Known {
 /// Port of the platform's SFTP.
 const PANTHEON_PORT: u16 = 2222;
 
-pub(super) fn make(source: &Source, options: &Options, around: &Surroundings) -> CliResult<Plan> {
+pub(super) fn make(source: &Source, options: &Options, around: &Environ) -> CliResult<Plan> {
     let given = overrides(options, around)?;
     match source {
         Source::Pantheon { site, env } => pantheon(source, (site, env), options, around, &given),
@@ -56,7 +56,7 @@ pub(super) fn make(source: &Source, options: &Options, around: &Surroundings) ->
     }
 }
 
-fn overrides(options: &Options, around: &Surroundings) -> CliResult<SshOverrides> {
+fn overrides(options: &Options, around: &Environ) -> CliResult<SshOverrides> {
     let password = match &options.password_file {
         None => None,
         Some(file) => {
@@ -113,7 +113,7 @@ fn pantheon(
     source: &Source,
     (site, env): (&str, &str),
     options: &Options,
-    around: &Surroundings,
+    around: &Environ,
     given: &SshOverrides,
 ) -> CliResult<Plan> {
     let control = Control::new(around.control.clone())?;
@@ -184,7 +184,7 @@ fn pantheon(
 
 /// Where the environment answers the web. Whoever leads SSH elsewhere (a simulator) says where that is, too: nobody else's
 /// site is to be visited.
-fn waker(known: &Known, env: &str, around: &Surroundings) -> CliResult<Option<Arc<Waker>>> {
+fn waker(known: &Known, env: &str, around: &Environ) -> CliResult<Option<Arc<Waker>>> {
     let Some(site) = known.name.clone() else { return Ok(None) };
     if around.ssh_host.is_some() && around.wake_url.is_none() {
         return Ok(None);
@@ -201,7 +201,7 @@ fn waker(known: &Known, env: &str, around: &Surroundings) -> CliResult<Option<Ar
 }
 
 /// The id of a site and how the environment stands. A site that was seen before is mounted without the API, too.
-fn by_name(control: &Control, (site, env): (&str, &str), around: &Surroundings) -> CliResult<Known> {
+fn by_name(control: &Control, (site, env): (&str, &str), around: &Environ) -> CliResult<Known> {
     let known = around.sites.id_of(site);
     let id = match control.site_id(site) {
         Ok(id) => id,

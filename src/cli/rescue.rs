@@ -12,14 +12,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use super::args::{ExportForm, Rescue};
+use super::environ::{self, Environ};
 use super::exit::{CliResult, Exit, Failure};
 use super::mountpoint;
 use super::report::{self, Said};
 use super::source::{Source, is_uuid};
-use super::surroundings::{self, Surroundings};
 use crate::mirror::{self, Change, Mirror};
 use crate::path::RemotePath;
-use crate::write::{What, blob_path, kept_copies};
+use crate::write::{What, backup_blob_path, backups_in};
 
 /// Where the kept work of one environment is.
 struct Place {
@@ -79,7 +79,7 @@ fn failed(what: &dyn std::fmt::Display) -> impl Fn(std::io::Error) -> Failure + 
 
 impl Place {
     fn find(at: &Path) -> CliResult<Self> {
-        let around = Surroundings::look()?;
+        let around = Environ::look()?;
         let (source, inside) = match mountpoint::around(at) {
             Ok(mount) => (Source::parse(&mount.source)?, Some(mount.mountpoint)),
             Err(outside) if at.exists() => {
@@ -96,7 +96,7 @@ impl Place {
             Failure::new(Exit::Failed, format!("{source}: nothing is kept; it was never mounted here"))
         })?;
         // A mount of somebody else could send us anywhere.
-        surroundings::open_own(&state_dir).map_err(|e| {
+        environ::open_own(&state_dir).map_err(|e| {
             let text = format!("{}: {e}; what is kept is shown to whom it belongs", state_dir.display());
             Failure::new(Exit::Failed, text)
         })?;
@@ -146,14 +146,14 @@ impl Place {
     }
 
     fn kept(&self) -> CliResult<Vec<Item>> {
-        let copies = kept_copies(&self.state_dir).map_err(failed(&self.state_dir.display()))?;
+        let copies = backups_in(&self.state_dir).map_err(failed(&self.state_dir.display()))?;
         let mut items = Vec::new();
         for copy in copies {
             let at = UNIX_EPOCH + Duration::from_secs(copy.at);
             let item = |path: RemotePath, now| Item { path, shelf: "kept", now, at, commit: copy.commit.clone() };
             match &copy.what {
                 What::Content { blob, mode, .. } => {
-                    let file = blob_path(&self.state_dir, *blob);
+                    let file = backup_blob_path(&self.state_dir, *blob);
                     let bytes = fs::read(&file).map_err(failed(&file.display()))?;
                     items.push(item(copy.path.clone(), Some((bytes, *mode))));
                 }
@@ -304,7 +304,7 @@ impl Place {
             }
             let source = OsStr::new(&self.source);
             let inside = PathBuf::from(item.path.to_os_string());
-            let kept = Surroundings::look()?.keep_reverted(source, &inside, content)?;
+            let kept = Environ::look()?.keep_reverted(source, &inside, content)?;
             say(&format!("what was there is kept in {}", kept.display()))?;
         }
         match &item.now {

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::args;
+use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure};
 use super::mountpoint;
 use super::report::{self, Said};
-use super::surroundings::Surroundings;
 use crate::write::base_of;
 
 pub(super) fn run(args: &args::Resolve) -> CliResult<()> {
@@ -39,7 +39,7 @@ pub(super) fn run(args: &args::Resolve) -> CliResult<()> {
     };
     if let Some(new) = new.filter(|new| theirs.as_ref() != Some(new)) {
         if let Some(theirs) = &theirs {
-            let kept = Surroundings::look()?.keep_reverted(&mount.source, &inside, theirs)?;
+            let kept = Environ::look()?.keep_reverted(&mount.source, &inside, theirs)?;
             said.say(&name, &format!("theirs is kept in {}", kept.display()))?;
         }
         let mut file = fs::File::create(&place).map_err(failed)?;

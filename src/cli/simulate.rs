@@ -26,12 +26,12 @@ pub(super) fn run(args: &args::Sim) -> CliResult<()> {
 }
 
 fn start(args: &args::Sim) -> CliResult<Sim> {
-    let mut habits = Vec::new();
-    for habit in &args.habits {
-        let (name, value) = habit.split_once('=').ok_or_else(|| {
-            Failure::new(Exit::Usage, format!("--habit {habit}: say NAME=VALUE, for example rename=refuse"))
+    let mut quirks = Vec::new();
+    for quirk in &args.habits {
+        let (name, value) = quirk.split_once('=').ok_or_else(|| {
+            Failure::new(Exit::Usage, format!("--quirk {quirk}: say NAME=VALUE, for example rename=refuse"))
         })?;
-        habits.push((name.to_owned(), value.to_owned()));
+        quirks.push((name.to_owned(), value.to_owned()));
     }
     if let Some(code) = &args.code
         && !code.is_dir()
@@ -39,7 +39,7 @@ fn start(args: &args::Sim) -> CliResult<Sim> {
         return Err(Failure::new(Exit::Usage, format!("--code {}: not a directory", code.display())));
     }
     let (rtt, mbit) = (Duration::from_millis(args.rtt), args.mbit);
-    let config = SimConfig { code: args.code.clone(), rtt, mbit, habits, port: args.port };
+    let config = SimConfig { code: args.code.clone(), rtt, mbit, quirks, port: args.port };
     Sim::start(&config).map_err(|e| Failure::new(Exit::Failed, format!("the simulator does not start: {e}")))
 }
 
@@ -51,7 +51,7 @@ fn describe(sim: &Sim) {
     }
     println!("  pantheonfs mount {}.dev DIR -o {}\n", sim.site(), sim.options());
     println!("Its files: {} (dev; the others beside it)", sim.home("dev").display());
-    println!("Events and habits: curl {}", sim.control());
+    println!("Events and quirks: curl {}", sim.control());
 }
 
 fn wait(stop: &Arc<AtomicBool>) {

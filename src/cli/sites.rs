@@ -46,7 +46,7 @@ impl Sites {
 
     fn save(&self, known: &BTreeMap<String, String>) -> std::io::Result<()> {
         let dir = self.0.parent().unwrap_or(Path::new("."));
-        super::surroundings::make_private(dir)?;
+        super::environ::make_private(dir)?;
         let mut new = tempfile::NamedTempFile::new_in(dir)?;
         serde_json::to_writer_pretty(&mut new, known)?;
         new.persist(&self.0).map_err(|e| e.error)?;

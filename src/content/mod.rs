@@ -8,8 +8,8 @@ mod attest;
 mod blocks;
 mod proved;
 mod provenance;
+mod racy;
 mod readahead;
-mod young;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::path::RemotePath;
 use crate::remote::{Class, ErrorKind, Remote, RemoteError};
 use blocks::{assemble, blocks_of, clamp};
 use proved::{OnMismatch, remote_id};
-use young::Young;
+use racy::RacySums;
 
 /// A failed fetch has many waiters.
 pub type SharedError = Arc<RemoteError>;
@@ -53,7 +53,7 @@ struct Inner {
     memory: Memory,
     disk: Option<Disk>,
     flights: InFlight<BlockKey, BlockResult>,
-    young: Young,
+    racy: RacySums,
     /// What may come from the repository, where there is one.
     proofs: Option<Arc<Proofs>>,
     /// Told when something that was given out was wrong.
@@ -76,7 +76,7 @@ impl Content {
             memory: Memory::new(cache_bytes),
             disk,
             flights: InFlight::default(),
-            young: Young::default(),
+            racy: RacySums::default(),
             proofs,
             mismatch: OnMismatch::default(),
             fetched_bytes: AtomicU64::new(0),
@@ -185,13 +185,13 @@ impl Content {
     /// Whether the server still has the content that was last read or stored here under this version. Costs nothing where
     /// the version was old enough then to tell one content from the next.
     pub fn is_still(&self, path: &RemotePath, version: Version, deadline: Deadline) -> Result<bool, ReadError> {
-        let Some(sum) = self.0.young.sum(path, version) else { return Ok(true) };
+        let Some(sum) = self.0.racy.sum(path, version) else { return Ok(true) };
         let racy = version.is_racy(self.0.clock.wall());
         match self.read_anew(path, version, deadline) {
             Ok(bytes) => {
                 let still = crc32fast::hash(&bytes) == sum;
                 if still && !racy {
-                    self.0.young.forget(path);
+                    self.0.racy.forget(path);
                 }
                 Ok(still)
             }
@@ -206,8 +206,8 @@ impl Content {
     /// This was stored here: its CRC-32 tells whether somebody changes it within the second.
     pub fn stored(&self, path: &RemotePath, version: Version, sum: Option<u32>) {
         match sum.filter(|_| version.is_racy(self.0.clock.wall())) {
-            Some(sum) => self.0.young.note(path, version, sum),
-            None => self.0.young.forget(path),
+            Some(sum) => self.0.racy.note(path, version, sum),
+            None => self.0.racy.forget(path),
         }
         if let Some(proofs) = &self.0.proofs {
             proofs.written(path);
@@ -220,7 +220,7 @@ impl Content {
 
     /// The server has moved it.
     pub fn moved(&self, from: &RemotePath, to: &RemotePath) {
-        self.0.young.renamed(from, to);
+        self.0.racy.renamed(from, to);
         if let Some(proofs) = &self.0.proofs {
             proofs.renamed(from, to);
         }
@@ -304,7 +304,7 @@ impl Content {
                 inner.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 let racy = version.is_racy(inner.clock.wall());
                 if racy && bytes.len() as u64 == version.size {
-                    inner.young.note(&at, version, crc32fast::hash(&bytes));
+                    inner.racy.note(&at, version, crc32fast::hash(&bytes));
                 }
                 let content = if racy { remote_id(&at, version) } else { inner.read_in_full(&at, version, &bytes) };
                 let chunks = bytes.chunks(BLOCK_BYTES as usize).map(Arc::<[u8]>::from);

@@ -19,7 +19,7 @@ impl Fs {
             return Err(FsError::new("readlink", path, Cause::Invalid("not a symlink".into())));
         }
         let Wait::Until(deadline) = wait else { return Err(FsError::new("readlink", path, Cause::WouldBlock)) };
-        if let Some(text) = lock(&self.0.litter_links).get(&ino) {
+        if let Some(text) = lock(&self.0.local_links).get(&ino) {
             return Ok(text.clone());
         }
         let text = match self.local_link(&path) {

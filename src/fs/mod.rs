@@ -10,25 +10,25 @@
 //! journal's, a spool's, a handle's own, the cache's. In-flight tickets are not locks; they are taken before any lock.
 
 mod ahead;
+mod backup;
 mod dir;
-mod dwelling;
 mod error;
 mod handle;
 mod hydrate;
 mod io;
-mod kept;
 mod link;
-mod litter;
-mod local;
+mod local_only;
 mod lookup;
+mod migration;
 mod names;
 mod open;
-mod overlay;
 mod pending;
 mod provenance;
+mod record;
+mod recover;
+mod reject;
 mod scan;
 mod setattr;
-mod shelf;
 mod statfs;
 mod status;
 mod syncer;
@@ -62,7 +62,7 @@ use crate::mirror::Mirror;
 use crate::path::RemotePath;
 use crate::remote::Remote;
 use crate::vfiles::{Connection, Hydration};
-use crate::write::{Journal, Kept, Rescue, Spool};
+use crate::write::{Backups, Journal, Rejects, Spool};
 
 /// What a mount is made of and how it behaves.
 pub struct FsConfig {
@@ -95,7 +95,7 @@ pub struct FsConfig {
     /// Where the server can be asked for checksums of the code.
     pub attest: Option<AttestConfig>,
     /// Copies of what is changed, until it is committed; `None` where nothing is ever committed.
-    pub kept: Option<Arc<Kept>>,
+    pub kept: Option<Arc<Backups>>,
     /// For people who want to connect another way.
     pub connection: Connection,
 }
@@ -153,7 +153,7 @@ pub(crate) struct Shared {
     table: Table,
     snapshot: Option<Snapshot>,
     content: Content,
-    rescue: Rescue,
+    rescue: Rejects,
     journal: Arc<Journal>,
     /// Held from the last look at the table to the record in the journal.
     names: Mutex<()>,
@@ -166,7 +166,7 @@ pub(crate) struct Shared {
     fills: InFlight<Ino, Result<Arc<Spool>, Cause>>,
     spools: Mutex<HashMap<Ino, Arc<Spool>>>,
     /// Links that stay on this machine, and where they lead.
-    litter_links: Mutex<HashMap<Ino, Vec<u8>>>,
+    local_links: Mutex<HashMap<Ino, Vec<u8>>>,
     /// Kept copies that were looked at: number to local path.
     kept: Mutex<HashMap<Ino, PathBuf>>,
     /// Committed paths that were looked at: number to path below the code directory.
@@ -180,7 +180,7 @@ pub(crate) struct Shared {
     looks: pending::Looks,
     space: statfs::SpaceCache,
     notes: status::Notes,
-    dwelling: dwelling::Dwelling,
+    migration: migration::Migration,
     following: provenance::Following,
     hydration: Mutex<Hydration>,
     /// Bytes that the server had said when it fell silent.
@@ -195,12 +195,12 @@ impl Fs {
         let content =
             Content::new(remote.clone(), config.cache_bytes, disk, provenance::proofs(&config), clock.clone());
         let journal = config.journal.clone();
-        let dwelling = dwelling::Dwelling::remembered(&config.state_dir);
+        let migration = migration::Migration::remembered(&config.state_dir);
         let (snapshot, saved) = tree::open(config.cache_dir.as_deref());
         let fs = Self(Arc::new(Shared {
             snapshot,
             table: Table::new(config.layout.roots()),
-            rescue: Rescue::new(&config.state_dir),
+            rescue: Rejects::new(&config.state_dir),
             config,
             remote,
             env,
@@ -215,7 +215,7 @@ impl Fs {
             listings: InFlight::default(),
             fills: InFlight::default(),
             spools: Mutex::default(),
-            litter_links: Mutex::default(),
+            local_links: Mutex::default(),
             kept: Mutex::default(),
             heads: Mutex::default(),
             diffs: Mutex::default(),
@@ -226,7 +226,7 @@ impl Fs {
             looks: pending::Looks::default(),
             space: statfs::SpaceCache::default(),
             notes: status::Notes::default(),
-            dwelling,
+            migration,
             following: provenance::Following::default(),
             hydration: Mutex::default(),
             silent_at: Mutex::default(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::litter::is_litter;
+use super::local_only::is_local_only;
 use super::{Cause, Entry, Fs, FsError, FsResult, Wait, lock};
 use crate::attr::{Area, Attr, FileKind, secs_from_time};
 use crate::inode::{Child, Ino, NodeView};
@@ -97,20 +97,20 @@ impl Fs {
         let now = secs_from_time(self.0.clock.wall());
         let size = text.len() as u64;
         let attr = Attr { kind: FileKind::Symlink, size, perm: LINK_PERM, mtime: now, atime: now };
-        if is_litter(&target.path) {
-            return self.make_litter_link(&target, attr, text);
+        if is_local_only(&target.path) {
+            return self.make_local_link(&target, attr, text);
         }
         self.make("symlink", &target, attr, Action::Symlink { text: text.to_vec() })
     }
 
     /// The lock of an editor: nobody else need know of it, and it ends with the editor.
-    fn make_litter_link(&self, target: &Target, attr: Attr, text: &[u8]) -> FsResult<Entry> {
+    fn make_local_link(&self, target: &Target, attr: Attr, text: &[u8]) -> FsResult<Entry> {
         let _names = lock(&self.0.names);
         self.vacant("symlink", target)?;
         let gone = || FsError::new("symlink", &target.path, Cause::NotFound);
         let ino = self.0.table.insert(target.parent, &target.name, attr, None).ok_or_else(gone)?;
         self.0.table.pin(ino, true);
-        lock(&self.0.litter_links).insert(ino, text.to_vec());
+        lock(&self.0.local_links).insert(ino, text.to_vec());
         self.0.table.add_lookup(ino);
         Ok(self.entry(&self.0.table.view(ino).ok_or_else(gone)?))
     }
@@ -131,8 +131,8 @@ impl Fs {
                     .map_err(|cause| self.noted(FsError::new("unlink", &target.path, cause)))?;
             }
             self.0.table.remove(target.parent, &target.name);
-            lock(&self.0.litter_links).remove(&view.ino);
-            self.settle_litter(view.ino).map_err(|cause| FsError::new("unlink", &target.path, cause))?;
+            lock(&self.0.local_links).remove(&view.ino);
+            self.record_local_only(view.ino).map_err(|cause| FsError::new("unlink", &target.path, cause))?;
             if view.opens == 0 {
                 self.release_spool(view.ino);
             }
@@ -200,7 +200,7 @@ impl Fs {
         if let Some(view) = &replaced {
             self.check_replace(&moved, view, &target, wait)?;
         }
-        if self.becomes_litter(&moved, &source, &target) && self.spool(moved.ino).is_none() {
+        if self.becomes_local_only(&moved, &source, &target) && self.spool(moved.ino).is_none() {
             self.ensure_spool("rename", moved.ino, None, wait)?;
         }
         {
@@ -214,13 +214,13 @@ impl Fs {
             }
             self.0.table.rename((source.parent, &source.name), (target.parent, &target.name));
             if let Some(view) = &replaced {
-                self.settle_litter(view.ino).map_err(|cause| FsError::new("rename", &target.path, cause))?;
+                self.record_local_only(view.ino).map_err(|cause| FsError::new("rename", &target.path, cause))?;
             }
             if let Some(view) = replaced.filter(|view| view.opens == 0) {
                 self.release_spool(view.ino);
             }
-            self.save_from_litter(&source, &target, &moved)
-                .and_then(|()| self.litter_renamed(&moved, &target.path))
+            self.save_from_local_only(&source, &target, &moved)
+                .and_then(|()| self.local_only_renamed(&moved, &target.path))
                 .map_err(|cause| self.noted(FsError::new("rename", &target.path, cause)))?;
         }
         self.settle("rename", &target.path)
@@ -236,8 +236,8 @@ impl Fs {
         }
     }
 
-    fn becomes_litter(&self, moved: &NodeView, source: &Target, target: &Target) -> bool {
-        moved.attr.is_file() && is_litter(&target.path) && !is_litter(&source.path)
+    fn becomes_local_only(&self, moved: &NodeView, source: &Target, target: &Target) -> bool {
+        moved.attr.is_file() && is_local_only(&target.path) && !is_local_only(&source.path)
     }
 
     /// Under `names`, before the table is changed.
@@ -249,7 +249,7 @@ impl Fs {
         replaced: Option<&NodeView>,
     ) -> Result<(), Cause> {
         let dir = moved.attr.is_dir();
-        if self.becomes_litter(moved, source, target) {
+        if self.becomes_local_only(moved, source, target) {
             return self.take_home(source, target, moved);
         }
         if let Some(view) = replaced.filter(|view| view.attr.is_dir()) {
@@ -259,7 +259,7 @@ impl Fs {
             // New content can only take the place of content.
             self.record(view.ino, &target.path, Action::Unlink { base: view.server.into(), file: false })?;
         }
-        let replaced = replaced.filter(|view| view.attr.is_file() && !is_litter(&target.path));
+        let replaced = replaced.filter(|view| view.attr.is_file() && !is_local_only(&target.path));
         if self.is_unrecorded(moved) {
             // The object exists only here: it takes the place, and what was there becomes the base of its content.
             let base = replaced.and_then(|view| view.server);
@@ -281,7 +281,7 @@ impl Fs {
         if let Some(spool) = self.spool(moved.ino) {
             // Before the server may forget it.
             spool.stay(true);
-            self.0.journal.note_litter(spool.id(), Some((target.path.clone(), moved.attr.perm)))?;
+            self.0.journal.note_local_only(spool.id(), Some((target.path.clone(), moved.attr.perm)))?;
         }
         if !self.is_unrecorded(moved) {
             self.record(moved.ino, &source.path, Action::Unlink { base: moved.server.into(), file: true })?;
@@ -291,8 +291,8 @@ impl Fs {
     }
 
     /// A file that was only here gets a name that the server should know.
-    fn save_from_litter(&self, source: &Target, target: &Target, moved: &NodeView) -> Result<(), Cause> {
-        let comes = is_litter(&source.path) && !is_litter(&target.path) && moved.attr.is_file();
+    fn save_from_local_only(&self, source: &Target, target: &Target, moved: &NodeView) -> Result<(), Cause> {
+        let comes = is_local_only(&source.path) && !is_local_only(&target.path) && moved.attr.is_file();
         // Whoever still writes to it saves it by closing it.
         if comes && moved.opens == 0 { self.save_now(moved.ino).map(drop) } else { Ok(()) }
     }

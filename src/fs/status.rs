@@ -11,7 +11,7 @@ use crate::gate::Verdict;
 use crate::path::RemotePath;
 use crate::remote::Link;
 use crate::vfiles::{LinkStatus, Status, Write};
-use crate::write::Shelf;
+use crate::write::RejectKind;
 
 /// Written paths that are remembered; more are counted by the platform only.
 const MAX_WRITTEN: usize = 10_000;
@@ -99,14 +99,14 @@ impl Fs {
             dirty: self.dirty_files().iter().map(|path| self.shown_path(path).to_string()).collect(),
             waiting: shared.journal.queue(|queue| queue.ops().map(|(_, op)| op.describe()).collect()),
             waiting_bytes: shared.journal.queue(crate::write::Queue::bytes),
-            conflicts: shelf(Shelf::Conflicts),
-            stranded: shelf(Shelf::Stranded),
+            conflicts: shelf(RejectKind::Conflict),
+            stranded: shelf(RejectKind::Stranded),
             written: notes.written.iter().map(RemotePath::to_string).collect(),
             ignored_written: notes.ignored.iter().map(RemotePath::to_string).collect(),
             kept,
             kept_since: since.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at)),
             lost: notes.lost.iter().map(RemotePath::to_string).collect(),
-            connection_changes: shared.dwelling.changes(),
+            connection_changes: shared.migration.changes(),
             sent_files: notes.sent_files,
             sent_bytes: notes.sent_bytes,
             fetched_files: shared.content.fetched().0,

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::kept::Deed;
+use super::backup::AppliedChange;
 use super::{Cause, Fs, FsError, Layout, Shared, lock};
 use crate::attr::{Area, Attr, FileKind, Version};
 use crate::cache::BLOCK_BYTES;
@@ -15,7 +15,7 @@ use crate::gate::{ReadOnlyReason, Refused, WritePermit};
 use crate::inode::Ino;
 use crate::path::RemotePath;
 use crate::remote::{self, Base, Class, ErrorKind, Link, Note, RemoteError, Store};
-use crate::write::{Action, Expected, Journal, Next, Op, OpId, Put, Shelf};
+use crate::write::{Action, Expected, Journal, Next, Op, OpId, Put, RejectKind};
 
 /// Operations that are carried out at a time, and bytes of content in them.
 const MAX_RUNNING: usize = 256;
@@ -82,7 +82,7 @@ pub(super) fn start(weak: Weak<Shared>, journal: Arc<Journal>) {
             match next {
                 Next::Closed => return,
                 Next::Idle => {
-                    fs.look_where_we_are();
+                    fs.check_migration();
                     fs.save_tree(false);
                 }
                 Next::Run(id, op, tries) => {
@@ -119,14 +119,14 @@ impl Fs {
             }
             Outcome::Refused(error) => {
                 let error = FsError::new("sync", &op.path, error);
-                self.put_aside(id, op, Shelf::Stranded, error);
+                self.put_aside(id, op, RejectKind::Stranded, error);
             }
             Outcome::Closed(reason) => {
-                self.put_aside(id, op, Shelf::Stranded, FsError::new("sync", &op.path, Cause::ReadOnly(reason)));
+                self.put_aside(id, op, RejectKind::Stranded, FsError::new("sync", &op.path, Cause::ReadOnly(reason)));
             }
             Outcome::Conflict(what) => {
                 log::warn!("{}: {what}", op.describe());
-                self.put_aside(id, op, Shelf::Conflicts, FsError::new("sync", &op.path, Cause::Conflict(what)));
+                self.put_aside(id, op, RejectKind::Conflict, FsError::new("sync", &op.path, Cause::Conflict(what)));
             }
         }
     }
@@ -268,7 +268,7 @@ impl Fs {
         let ino = Ino(op.ino);
         self.0.notes.sent(server.size);
         self.0.content.stored(&op.path, server.version(), put.sum);
-        self.note_done(op.area, &op.path, Deed::Content(source, server));
+        self.note_done(op.area, &op.path, AppliedChange::Content(source, server));
         let Some(view) = self.0.table.view(ino).filter(|_| op.ino != 0) else { return };
         // Size and time go on being shown as they were when the writer looked, or editors see a change that is none.
         let newest = self.spool(ino).is_none_or(|spool| spool.id() == put.spool && !spool.is_dirty());
@@ -328,7 +328,7 @@ impl Fs {
             }
             other => other?,
         };
-        self.note_done(op.area, &op.path, Deed::Link(text));
+        self.note_done(op.area, &op.path, AppliedChange::Link(text));
         self.confirm(op, attr);
         Ok(Outcome::Done(Expected::Version(attr.version())))
     }
@@ -380,7 +380,7 @@ impl Fs {
             Err(error) if matches!(error.kind, ErrorKind::NotFound) => {}
             other => other?,
         }
-        self.note_done(permit.area(), path, Deed::Deleted);
+        self.note_done(permit.area(), path, AppliedChange::Deleted);
         Ok(Outcome::Done(Expected::Absent))
     }
 
@@ -477,7 +477,7 @@ impl Fs {
 
     fn moved_there(&self, op: &Op, to: &RemotePath) {
         self.0.content.moved(&op.path, to);
-        self.note_done(op.area, to, Deed::MovedFrom(&op.path));
+        self.note_done(op.area, to, AppliedChange::MovedFrom(&op.path));
     }
 
     fn set_attr_there(&self, permit: &WritePermit, op: &Op, change: remote::SetAttr) -> Result<Outcome, RemoteError> {

@@ -21,7 +21,7 @@ use crate::env::{CommitError, SwitchError};
 use crate::inode::{Ino, LOGS, ROOT, UPLOADS, VIRTUAL_BIT};
 use crate::path::{Name, RemotePath};
 use crate::vfiles::{self, Command, MAX_COMMAND_BYTES};
-use crate::write::Shelf;
+use crate::write::RejectKind;
 
 pub(super) const DIR_NAME: &[u8] = b".pantheon";
 pub(super) const UPLOADS_PATH: &str = ".pantheon/files";
@@ -31,7 +31,8 @@ const DIR: Ino = Ino(VIRTUAL_BIT | 1);
 const HEAD: Ino = Ino(VIRTUAL_BIT | 4);
 const DIFFS: Ino = Ino(VIRTUAL_BIT | 5);
 const FIRST_FILE: u64 = 16;
-const SHELVES: [(Ino, Shelf); 2] = [(Ino(VIRTUAL_BIT | 2), Shelf::Conflicts), (Ino(VIRTUAL_BIT | 3), Shelf::Stranded)];
+const SHELVES: [(Ino, RejectKind); 2] =
+    [(Ino(VIRTUAL_BIT | 2), RejectKind::Conflict), (Ino(VIRTUAL_BIT | 3), RejectKind::Stranded)];
 /// Numbers of kept copies have this bit too.
 const KEPT_BIT: u64 = 1 << 62;
 /// And those of committed objects this one.

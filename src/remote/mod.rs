@@ -5,17 +5,17 @@
 //! them takes a [`WritePermit`]. No absolute path of the server outlives a connection: all
 //! are relative to the login directory or to the path of the source. Knows nothing of inodes, caches or modes.
 
+mod calls;
 mod copy;
 mod error;
 mod fetch;
 mod handles;
 mod list;
-mod names;
 mod rename;
-mod senses;
 mod session;
 mod store;
 mod supervise;
+mod wake_detect;
 
 use std::fs::File;
 use std::ops::Range;
@@ -23,10 +23,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use error::{ErrorKind, RemoteError};
-pub use senses::{Machine, Senses};
 pub use session::{Dial, Link};
 pub use store::{Base, Note, Store};
 pub use supervise::{Life, Rouse};
+pub use wake_detect::{Machine, WakeDetect};
 
 pub use crate::sftp::{Capabilities, Class, StatVfs};
 
@@ -50,13 +50,13 @@ pub struct RemoteConfig {
     /// Wakes a server that may be asleep.
     pub rouse: Option<Rouse>,
     pub life: Life,
-    pub senses: Box<dyn Senses>,
+    pub wake_detect: Box<dyn WakeDetect>,
 }
 
 impl RemoteConfig {
     /// For a server that never sleeps, with the platform's limits on a connection, on this machine.
     pub fn new(dial: Dial, base: Vec<u8>, timeout: Duration) -> Self {
-        Self { dial, base, timeout, rouse: None, life: Life::default(), senses: Box::<Machine>::default() }
+        Self { dial, base, timeout, rouse: None, life: Life::default(), wake_detect: Box::<Machine>::default() }
     }
 }
 
@@ -208,7 +208,7 @@ impl Remote {
 
     /// Whether the server was seen to refuse moving files in this area.
     pub fn refuses_rename(&self, area: Area) -> bool {
-        self.0.rungs.refuses_rename(area, false)
+        self.0.rename_caps.refuses_rename(area, false)
     }
 
     /// Makes the content of the file equal to the first `len` bytes of `source`, all or nothing as far as the server

@@ -14,13 +14,13 @@ use crate::sftp::Request;
 
 /// What this server has been seen to accept, per area and separately for directories.
 #[derive(Default)]
-pub(super) struct Rungs {
+pub(super) struct RenameCapabilities {
     refuses: Mutex<HashSet<(Area, bool)>>,
     /// 0: not tried, 1: works, 2: does not.
     temp: AtomicU8,
 }
 
-impl Rungs {
+impl RenameCapabilities {
     pub(super) fn refuses_rename(&self, area: Area, is_dir: bool) -> bool {
         self.refuses.lock().unwrap_or_else(PoisonError::into_inner).contains(&(area, is_dir))
     }
@@ -120,7 +120,7 @@ type Moved = Result<bool, ErrorKind>;
 
 impl Moving<'_> {
     fn refuses(&self) -> bool {
-        self.call.inner.rungs.refuses_rename(self.permit.area(), self.is_dir)
+        self.call.inner.rename_caps.refuses_rename(self.permit.area(), self.is_dir)
     }
 
     fn plain(&self, from: &RemotePath, to: &RemotePath) -> Result<(), ErrorKind> {
@@ -156,7 +156,7 @@ impl Moving<'_> {
             return Ok(true);
         }
         log::info!("the server does not rename in {} ({kind}); copying instead", self.permit.area());
-        self.call.inner.rungs.refused_rename(self.permit.area(), self.is_dir);
+        self.call.inner.rename_caps.refused_rename(self.permit.area(), self.is_dir);
         Ok(false)
     }
 
@@ -184,7 +184,7 @@ impl Moving<'_> {
         match self.plain(self.to, &aside) {
             Ok(()) => {}
             Err(kind) if kind.may_mean_unsupported() => {
-                self.call.inner.rungs.refused_rename(self.permit.area(), self.is_dir);
+                self.call.inner.rename_caps.refused_rename(self.permit.area(), self.is_dir);
                 return Ok(false);
             }
             Err(kind) => return Err(kind),

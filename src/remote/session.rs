@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::fetch::Readers;
 use super::handles::Handles;
-use super::rename::Rungs;
+use super::rename::RenameCapabilities;
 use super::supervise;
 use super::{ErrorKind, RemoteConfig, RemoteResult, SessionInfo};
 use crate::clock::Deadline;
@@ -58,7 +58,7 @@ pub(super) struct State {
 
 pub(super) struct Inner {
     pub(super) config: RemoteConfig,
-    pub(super) rungs: Rungs,
+    pub(super) rename_caps: RenameCapabilities,
     state: Mutex<State>,
     changed: Condvar,
     events: mpsc::Sender<()>,
@@ -87,7 +87,7 @@ impl Inner {
         };
         let inner = Arc::new(Self {
             config,
-            rungs: Rungs::default(),
+            rename_caps: RenameCapabilities::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
             events,

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::rename::Rungs;
+use super::rename::RenameCapabilities;
 use super::session::{Call, Inner};
 use super::{ErrorKind, RemoteResult};
 use crate::attr::{Attr, Version};
@@ -168,12 +168,12 @@ impl Storing<'_> {
 
     fn replace(&self, base: Base) -> Result<Attr, ErrorKind> {
         let atomic = self.call.session.engine.capabilities().posix_rename;
-        let rungs: &Rungs = &self.call.inner.rungs;
+        let rename_caps: &RenameCapabilities = &self.call.inner.rename_caps;
         match &self.how.temp_dir {
-            Some(dir) if atomic && rungs.temp_works() => match self.by_rename(base, dir) {
+            Some(dir) if atomic && rename_caps.temp_works() => match self.by_rename(base, dir) {
                 Err(Failed::Temp(kind)) => {
                     log::info!("{dir}: cannot be used for temporary files ({kind}); files are overwritten in place");
-                    rungs.temp_failed();
+                    rename_caps.temp_failed();
                     self.in_place(base)
                 }
                 Err(Failed::Store(kind)) => Err(kind),
@@ -232,7 +232,7 @@ impl Storing<'_> {
         let now = self.call.send_lstat(self.path);
         match self.patiently().done(moved) {
             Ok(()) => {
-                self.call.inner.rungs.temp_worked();
+                self.call.inner.rename_caps.temp_worked();
                 Ok(self.patiently().attr(now)?)
             }
             Err(kind) if kind.is_loss() => {
@@ -241,7 +241,7 @@ impl Storing<'_> {
             }
             // Another disk, or a server that refuses moves: not the content's fault.
             Err(kind @ (ErrorKind::Failure(_) | ErrorKind::Unsupported)) => Err(Failed::Temp(kind)),
-            Err(ErrorKind::PermissionDenied) if self.call.inner.rungs.temp_unproved() => {
+            Err(ErrorKind::PermissionDenied) if self.call.inner.rename_caps.temp_unproved() => {
                 Err(Failed::Temp(ErrorKind::PermissionDenied))
             }
             Err(kind) => Err(kind.into()),

@@ -289,7 +289,7 @@ impl Supervisor {
             return None;
         }
         self.sensed = Instant::now();
-        inner.config.senses.upset(session.and_then(|session| session.engine.info().peer.parse().ok()))
+        inner.config.wake_detect.upset(session.and_then(|session| session.engine.info().peer.parse().ok()))
     }
 
     /// Looks at the machine. After a sleep or a move the connection has to prove itself, and waiting is over.

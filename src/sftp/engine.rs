@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::codec::{self, MAX_PACKET_BYTES, VERSION};
-use super::overdue::Overdue;
+use super::deadline::LateAnswers;
 use super::rate::Rate;
 use super::window::Window;
 use super::{Capabilities, Reply, Request, SftpError, StatusCode};
@@ -143,7 +143,7 @@ impl Engine {
             shared: shared.clone(),
             transport,
             timeout: config.timeout,
-            overdue: Overdue::new(config.timeout),
+            late: LateAnswers::new(config.timeout),
             window: Window::new(),
             rate: Rate::default(),
             next_id: 1,
@@ -344,7 +344,7 @@ struct Worker {
     shared: Arc<Shared>,
     transport: Box<dyn Transport>,
     timeout: Duration,
-    overdue: Overdue,
+    late: LateAnswers,
     window: Window,
     rate: Rate,
     next_id: u32,
@@ -483,7 +483,7 @@ impl Worker {
         };
         self.bulk -= flight.bulk;
         self.window.answered(flight.sent.elapsed(), flight.bulk, full);
-        self.overdue.answered(Instant::now(), flight.sent);
+        self.late.answered(Instant::now(), flight.sent);
         let bytes = match &reply {
             Reply::Data(data) => data.len() as u64,
             Reply::Status { code: StatusCode::Ok, .. } => flight.bulk,
@@ -501,7 +501,7 @@ impl Worker {
 
     /// Gives up on answers that are overdue. If nothing at all came meanwhile, on the connection.
     fn expire(&mut self) -> Result<(), SftpError> {
-        let Some(before) = self.overdue.before(Instant::now()) else { return Ok(()) };
+        let Some(before) = self.late.before(Instant::now()) else { return Ok(()) };
         let overdue: Vec<u32> =
             self.flights.iter().filter(|(_, flight)| flight.sent < before).map(|(id, _)| *id).collect();
         if overdue.is_empty() {

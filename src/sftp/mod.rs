@@ -4,9 +4,9 @@
 //! knows no paths of ours; see `remote`.
 
 mod codec;
+mod deadline;
 mod engine;
 mod extensions;
-mod overdue;
 mod rate;
 mod window;
 

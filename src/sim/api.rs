@@ -86,10 +86,10 @@ fn error(status: StatusCode, text: &str) -> (StatusCode, Json<Value>) {
     (status, Json(Value::String(text.to_owned())))
 }
 
-/// What the habit `api` makes of every answer; then whether the session is accepted.
+/// What the quirk `api` makes of every answer; then whether the session is accepted.
 async fn moods(State(shared): App, headers: HeaderMap, request: Request, next: Next) -> Response {
     tokio::time::sleep(shared.link.rtt()).await;
-    let mood = shared.lock().habits.get("api");
+    let mood = shared.lock().quirks.get("api");
     let call = {
         let mut state = shared.lock();
         state.api_calls += 1;
@@ -171,7 +171,7 @@ fn failed(e: std::io::Error) -> (StatusCode, Json<Value>) {
     error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string())
 }
 
-/// The list embedded in an environment: with the habit `stale` it is the one of the last close look.
+/// The list embedded in an environment: with the quirk `stale` it is the one of the last close look.
 fn embedded_diffstat(shared: &Shared, env: &str) -> std::io::Result<Value> {
     if shared.habit_is("diffstat", "stale") {
         let state = shared.lock();

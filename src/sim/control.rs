@@ -49,7 +49,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/control/mode", post(mode))
         .route("/control/commit", post(commit))
         .route("/control/job", post(job))
-        .route("/control/habit", post(habit))
+        .route("/control/habit", post(quirk))
         .route("/control/rtt", post(rtt))
         .route("/control/cut", post(cut))
         .route("/control/stall", post(stall))
@@ -80,7 +80,7 @@ fn environment<'a>(shared: &Shared, body: &'a Value) -> Result<&'a str, (StatusC
 async fn index(State(shared): App) -> Json<Value> {
     let routes: serde_json::Map<String, Value> =
         ROUTES.iter().map(|(route, what)| ((*route).to_owned(), json!(what))).collect();
-    Json(json!({ "routes": routes, "habits": shared.lock().habits.describe() }))
+    Json(json!({ "routes": routes, "habits": shared.lock().quirks.describe() }))
 }
 
 async fn mode(State(shared): App, Json(body): Json<Value>) -> Answer {
@@ -104,10 +104,10 @@ async fn job(State(shared): App, Json(body): Json<Value>) -> Answer {
         .map_err(|e| bad(e.to_string()))
 }
 
-async fn habit(State(shared): App, Json(body): Json<Value>) -> Answer {
+async fn quirk(State(shared): App, Json(body): Json<Value>) -> Answer {
     let (name, value) = (text(&body, "name")?, text(&body, "value")?);
     let mut state = shared.lock();
-    state.habits.set(name, value).map_err(bad)?;
+    state.quirks.set(name, value).map_err(bad)?;
     // Whoever goes to sleep again was woken in vain.
     if name == "sleep" {
         state.woken = None;

@@ -8,9 +8,9 @@ mod codeserver;
 mod control;
 mod demo_site;
 mod exec;
-mod habits;
 mod link;
-mod rounds;
+mod quirks;
+mod round_trips;
 mod sftp;
 mod site;
 mod ssh;
@@ -40,8 +40,8 @@ pub struct SimConfig {
     pub rtt: Duration,
     /// Bandwidth of SSH per direction, Mbit/s; 0: unlimited.
     pub mbit: u64,
-    /// Habits to begin with, by name.
-    pub habits: Vec<(String, String)>,
+    /// Quirks to begin with, by name.
+    pub quirks: Vec<(String, String)>,
     /// Port of the SSH server; 0: any.
     pub port: u16,
 }

@@ -1,5 +1,5 @@
 //! SFTP as the platform serves it: everything below one binding directory, code read-only when the mode says so, and the
-//! habits on top.
+//! quirks on top.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -21,7 +21,7 @@ use super::state::Shared;
 const PAGE: usize = 100;
 /// Largest READ and WRITE (bytes).
 const MAX_DATA_BYTES: u64 = 255 * 1024;
-/// Largest READ of a server that has the habit of short ones (bytes).
+/// Largest READ of a server that has the quirk of short ones (bytes).
 const SHORT_BYTES: u64 = 4096;
 /// Handles that may be open at once.
 const MAX_HANDLES: u64 = 200;
@@ -87,9 +87,9 @@ impl Sftp {
     pub(super) fn start(shared: Arc<Shared>, environment: &str) -> Option<Self> {
         let (binding, extensions) = {
             let mut state = shared.lock();
-            let alone = state.habits.is("second-connection", "refuse");
-            let replaces = state.habits.is("second-connection", "replace");
-            let extensions = state.habits.is("extensions", "on");
+            let alone = state.quirks.is("second-connection", "refuse");
+            let replaces = state.quirks.is("second-connection", "replace");
+            let extensions = state.quirks.is("extensions", "on");
             let env = state.environments.get_mut(environment)?;
             if alone && env.sessions > 0 {
                 return None;
@@ -249,9 +249,9 @@ impl Sftp {
         self.check_name(&from)?;
         self.check_name(&to)?;
         let meta = from.symlink_metadata().map_err(|e| status(&e))?;
-        let habit = self.shared.lock().habits.get("rename");
+        let quirk = self.shared.lock().quirks.get("rename");
         let exists = to.symlink_metadata().is_ok();
-        let refused = match habit {
+        let refused = match quirk {
             "refuse" => true,
             "refuse-directories" => meta.is_dir(),
             "refuse-replace" => exists,
@@ -354,7 +354,7 @@ impl Handler for Sftp {
 
     async fn read(&mut self, id: u32, handle: String, offset: u64, len: u32) -> Reply<Data> {
         self.answer(|sftp| {
-            let short = sftp.shared.lock().habits.is("reads", "short");
+            let short = sftp.shared.lock().quirks.is("reads", "short");
             let most = if short { SHORT_BYTES } else { MAX_DATA_BYTES };
             let mut data = vec![0; u64::from(len).min(most) as usize];
             let n = sftp.file(&handle)?.read_at(&mut data, offset).map_err(|e| status(&e))?;
@@ -420,7 +420,7 @@ impl Handler for Sftp {
     }
 
     async fn readdir(&mut self, id: u32, handle: String) -> Reply<Name> {
-        let page = if self.shared.lock().habits.is("pages", "single") { 1 } else { PAGE };
+        let page = if self.shared.lock().quirks.is("pages", "single") { 1 } else { PAGE };
         self.answer(|sftp| match sftp.handles.get_mut(&handle) {
             Some(Open::Dir(entries)) if entries.is_empty() => Err(code(StatusCode::Eof)),
             Some(Open::Dir(entries)) => {

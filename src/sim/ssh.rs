@@ -141,7 +141,7 @@ impl Handler for Login {
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         let known = {
             let state = self.shared.lock();
-            let taken = key.public_key.algorithm() != Algorithm::Ed25519 || state.habits.is("ed25519-keys", "accept");
+            let taken = key.public_key.algorithm() != Algorithm::Ed25519 || state.quirks.is("ed25519-keys", "accept");
             taken && state.authorized.iter().any(|known| known.key_data() == key.public_key.key_data())
         };
         Ok(self.decide(user, known))

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use russh::keys::{PublicKey, PublicKeyBase64};
 use tempfile::TempDir;
 
-use super::habits::Habits;
 use super::link::LinkConfig;
-use super::rounds::Rounds;
+use super::quirks::Quirks;
+use super::round_trips::RoundTrips;
 use super::workflows::Workflow;
 use super::{ENVIRONMENTS, SimConfig, demo_site, site};
 use crate::control::{ConnectionMode, EnvKind};
@@ -29,12 +29,12 @@ pub(super) struct Shared {
     pub(super) password: String,
     pub(super) link: LinkConfig,
     state: Mutex<State>,
-    pub(super) rounds: Mutex<Rounds>,
+    pub(super) rounds: Mutex<RoundTrips>,
 }
 
 pub(super) struct State {
     pub(super) environments: BTreeMap<String, Environment>,
-    pub(super) habits: Habits,
+    pub(super) quirks: Quirks,
     pub(super) authorized: Vec<PublicKey>,
     /// API sessions that are accepted.
     pub(super) sessions: Vec<String>,
@@ -98,14 +98,14 @@ fn ssh_keygen(kind: &str, file: &Path) -> io::Result<()> {
 impl Shared {
     pub(super) fn create(config: &SimConfig) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("pantheonfs-sim-").tempdir()?;
-        let mut habits = Habits::default();
-        for (name, value) in &config.habits {
-            habits.set(name, value).map_err(io::Error::other)?;
+        let mut quirks = Quirks::default();
+        for (name, value) in &config.quirks {
+            quirks.set(name, value).map_err(io::Error::other)?;
         }
         fs::create_dir(dir.path().join("home"))?;
         fs::create_dir(dir.path().join("terminus"))?;
         ssh_keygen("ecdsa", &dir.path().join("identity"))?;
-        let host_key = if habits.is("host-key", "rsa-sha1") { "rsa" } else { "ed25519" };
+        let host_key = if quirks.is("host-key", "rsa-sha1") { "rsa" } else { "ed25519" };
         ssh_keygen(host_key, &dir.path().join("host_key"))?;
         let authorized = russh::keys::load_public_key(dir.path().join("identity.pub")).map_err(io::Error::other)?;
         let environments = ENVIRONMENTS.iter().map(|name| {
@@ -123,7 +123,7 @@ impl Shared {
             link: LinkConfig::new(config.rtt, config.mbit),
             state: Mutex::new(State {
                 environments: environments.collect::<io::Result<_>>()?,
-                habits,
+                quirks,
                 authorized: vec![authorized],
                 sessions: Vec::new(),
                 workflows: Vec::new(),
@@ -206,13 +206,13 @@ impl Shared {
     }
 
     pub(super) fn habit_is(&self, name: &str, value: &str) -> bool {
-        self.lock().habits.is(name, value)
+        self.lock().quirks.is(name, value)
     }
 
     /// Whether the containers sleep, and this is how it shows.
     pub(super) fn sleeps(&self, how: &str) -> bool {
         let state = self.lock();
-        state.habits.is("sleep", how) && state.woken.is_none_or(|at| Instant::now() < at)
+        state.quirks.is("sleep", how) && state.woken.is_none_or(|at| Instant::now() < at)
     }
 
     /// Somebody visits: it wakes up, and takes its time.
@@ -220,12 +220,12 @@ impl Shared {
         let mut state = self.lock();
         state.visits += 1;
         let now = Instant::now();
-        let asleep = !state.habits.is("sleep", "off");
+        let asleep = !state.quirks.is("sleep", "off");
         let at = *state.woken.get_or_insert(if asleep { now + WAKING } else { now });
         at.saturating_duration_since(now)
     }
 
-    pub(super) fn rounds(&self) -> MutexGuard<'_, Rounds> {
+    pub(super) fn rounds(&self) -> MutexGuard<'_, RoundTrips> {
         self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

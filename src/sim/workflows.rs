@@ -11,7 +11,7 @@ use crate::control::ConnectionMode;
 
 /// How long a job takes here; the platform's take seconds to tens of seconds.
 const DURATION: Duration = Duration::from_millis(300);
-/// And how long with the habit `slow`.
+/// And how long with the quirk `slow`.
 const SLOW: Duration = Duration::from_secs(4);
 /// What the reason of an aborted job begins with: the platform sends an object then.
 const ABORTED: &str = "aborted: ";

@@ -8,7 +8,7 @@ use super::rates::Rates;
 use super::ssh_config::{SshConfig, Strict, expand_home};
 use super::{Secret, TransportError};
 
-/// What the caller knows beside the source: `-o` options and the surroundings of the process.
+/// What the caller knows beside the source: `-o` options and the environ of the process.
 #[derive(Debug, Clone, Default)]
 pub struct SshOverrides {
     pub host_name: Option<String>,

@@ -44,7 +44,9 @@ enum Record {
     Op(OpId, Op),
     Gone(OpId),
     Done(OpId, Expected),
-    Litter(SpoolId, RemotePath, u16),
+    /// On disk under its first name.
+    #[serde(rename = "litter")]
+    LocalOnly(SpoolId, RemotePath, u16),
     Swept(SpoolId),
     All(Vec<Record>),
 }
@@ -65,7 +67,7 @@ pub struct Journal {
 struct State {
     queue: Queue,
     /// Files that stay on this machine: where they are, and their permission bits.
-    litter: Litter,
+    local_only: LocalOnly,
     /// Somebody waits for everything to be sent.
     hurry: usize,
     /// Operations that ended, well or not, and pieces of content that arrived: who waits looks whether it grows.
@@ -78,8 +80,8 @@ struct State {
 impl State {
     /// The journal as short as it can be.
     fn records(&self) -> Vec<Record> {
-        let litter = self.litter.iter().map(|(id, (path, perm))| Record::Litter(*id, path.clone(), *perm));
-        self.queue.ops().map(|(id, op)| Record::Op(id, op.clone())).chain(litter).collect()
+        let local_only = self.local_only.iter().map(|(id, (path, perm))| Record::LocalOnly(*id, path.clone(), *perm));
+        self.queue.ops().map(|(id, op)| Record::Op(id, op.clone())).chain(local_only).collect()
     }
 }
 
@@ -110,8 +112,8 @@ impl Journal {
         let dir = state_dir.join("spool");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let (log, records) = Records::open(&state_dir.join("journal"), KIND)?;
-        let (ops, litter) = fold(records);
-        let used: Vec<SpoolId> = ops.values().filter_map(Op::spool).chain(litter.keys().copied()).collect();
+        let (ops, local_only) = fold(records);
+        let used: Vec<SpoolId> = ops.values().filter_map(Op::spool).chain(local_only.keys().copied()).collect();
         let free = FreeFiles::default();
         let mut next_spool = 1;
         for entry in fs::read_dir(&dir)? {
@@ -130,7 +132,7 @@ impl Journal {
         for (id, op) in ops {
             queue.restore(id, op, now);
         }
-        let state = Mutex::new(State { queue, litter, ..State::default() });
+        let state = Mutex::new(State { queue, local_only, ..State::default() });
         Ok(Self {
             dir,
             log,
@@ -179,30 +181,30 @@ impl Journal {
     }
 
     /// Files that stay on this machine, as the last mount left them.
-    pub fn litter(&self) -> Vec<(SpoolId, RemotePath, u16)> {
-        self.lock().litter.iter().map(|(id, (path, perm))| (*id, path.clone(), *perm)).collect()
+    pub fn local_only(&self) -> Vec<(SpoolId, RemotePath, u16)> {
+        self.lock().local_only.iter().map(|(id, (path, perm))| (*id, path.clone(), *perm)).collect()
     }
 
     /// A file that stays on this machine is, or is not any more (`None`), at this path.
-    pub fn note_litter(&self, id: SpoolId, now: Option<(RemotePath, u16)>) -> io::Result<()> {
+    pub fn note_local_only(&self, id: SpoolId, now: Option<(RemotePath, u16)>) -> io::Result<()> {
         let mut state = self.lock();
-        if state.litter.get(&id) == now.as_ref() {
+        if state.local_only.get(&id) == now.as_ref() {
             return Ok(());
         }
         let record = match &now {
-            Some((path, perm)) => Record::Litter(id, path.clone(), *perm),
+            Some((path, perm)) => Record::LocalOnly(id, path.clone(), *perm),
             None => Record::Swept(id),
         };
         self.log.append(&[record])?;
         match now {
-            Some(now) => state.litter.insert(id, now),
-            None => state.litter.remove(&id),
+            Some(now) => state.local_only.insert(id, now),
+            None => state.local_only.remove(&id),
         };
         Ok(())
     }
 
     /// The content of a file that stayed on this machine: it goes on being written to.
-    pub fn reopen_litter(&self, id: SpoolId) -> io::Result<Spool> {
+    pub fn reopen_local_only(&self, id: SpoolId) -> io::Result<Spool> {
         Spool::resume(id, self.spool_path(id), self.hold(id))
     }
 
@@ -385,9 +387,9 @@ impl Journal {
             return;
         }
         let state = self.lock();
-        let done = if state.queue.is_empty() && state.litter.is_empty() {
+        let done = if state.queue.is_empty() && state.local_only.is_empty() {
             self.log.clear()
-        } else if len > COMPACT_BYTES && len > (state.queue.len() + state.litter.len()) as u64 * 2000 {
+        } else if len > COMPACT_BYTES && len > (state.queue.len() + state.local_only.len()) as u64 * 2000 {
             self.log.rewrite(|| state.records())
         } else {
             Ok(())
@@ -399,11 +401,11 @@ impl Journal {
 }
 
 /// What still is to be done, of all that was recorded.
-type Litter = BTreeMap<SpoolId, (RemotePath, u16)>;
+type LocalOnly = BTreeMap<SpoolId, (RemotePath, u16)>;
 
-fn fold(records: Vec<Record>) -> (BTreeMap<OpId, Op>, Litter) {
+fn fold(records: Vec<Record>) -> (BTreeMap<OpId, Op>, LocalOnly) {
     let mut ops: BTreeMap<OpId, Op> = BTreeMap::new();
-    let mut litter = Litter::new();
+    let mut local_only = LocalOnly::new();
     let mut records: Vec<Record> = records.into_iter().rev().collect();
     while let Some(record) = records.pop() {
         match record {
@@ -411,14 +413,14 @@ fn fold(records: Vec<Record>) -> (BTreeMap<OpId, Op>, Litter) {
             Record::Op(id, op) => {
                 // Folded into this one.
                 if let Some(spool) = op.spool() {
-                    litter.remove(&spool);
+                    local_only.remove(&spool);
                     ops.retain(|_, older| older.spool() != Some(spool));
                 }
                 ops.insert(id, op);
             }
             Record::Gone(id) => drop(ops.remove(&id)),
-            Record::Litter(id, path, perm) => drop(litter.insert(id, (path, perm))),
-            Record::Swept(id) => drop(litter.remove(&id)),
+            Record::LocalOnly(id, path, perm) => drop(local_only.insert(id, (path, perm))),
+            Record::Swept(id) => drop(local_only.remove(&id)),
             Record::Done(id, left) => {
                 if ops.remove(&id).is_some() {
                     ops.values_mut().for_each(|op| op.settle(id, left));
@@ -426,7 +428,7 @@ fn fold(records: Vec<Record>) -> (BTreeMap<OpId, Op>, Litter) {
             }
         }
     }
-    (ops, litter)
+    (ops, local_only)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use pantheonfs::path::{Name, RemotePath};
 use pantheonfs::sftp::{Class, Config, Engine};
 use pantheonfs::sim::{Sim, SimConfig};
 use pantheonfs::transport::{Transport, TransportInfo, exec};
-use pantheonfs::write::{Action, Expected, Journal, Kept, Next, Op, Put};
+use pantheonfs::write::{Action, Backups, Expected, Journal, Next, Op, Put};
 
 use super::driver::corpus_dir;
 use super::engine::requests;
@@ -110,13 +110,15 @@ fn record_the_stores() {
     for (path, action) in ops {
         journal.add(Op { area: Area::Code, path, action, ino: 0, at: 1_700_000_002 }).expect("recorded");
     }
-    journal.note_litter(journal.new_spool().expect("made").id(), Some((path("code/.a.swp"), 0o600))).expect("recorded");
+    journal
+        .note_local_only(journal.new_spool().expect("made").id(), Some((path("code/.a.swp"), 0o600)))
+        .expect("recorded");
     if let Next::Run(id, ..) = journal.next(Instant::now() + Duration::from_secs(5)) {
         drop(journal.finish(id, Expected::Version(Version { size: 14, mtime: 9 })));
     }
     put("journal", "real", &fs::read(dir.path().join("journal")).expect("there"));
 
-    let kept = Kept::open(dir.path()).expect("opened");
+    let kept = Backups::open(dir.path()).expect("opened");
     for (name, content) in [("code/a.php", "<?php\n"), ("code/b", ""), ("code/a.php", "<?php // 2\n")] {
         kept.bytes(&path(name), content.as_bytes(), 0o100_644, 1_700_000_000, Some("c0ffee".into())).expect("kept");
     }

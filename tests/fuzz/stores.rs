@@ -9,7 +9,7 @@ use pantheonfs::attr::{ContentId, Version};
 use pantheonfs::cache::{BlockKey, Disk};
 use pantheonfs::inode::{Saved, Snapshot};
 use pantheonfs::path::RemotePath;
-use pantheonfs::write::{Action, Expected, Journal, Kept, Next, Op, kept_copies};
+use pantheonfs::write::{Action, Backups, Expected, Journal, Next, Op, backups_in};
 
 use super::driver::Target;
 use super::{must, proportional, scratch};
@@ -118,8 +118,8 @@ fn check_journal(bytes: &[u8]) -> Result<(), String> {
 
 fn check_kept(bytes: &[u8]) -> Result<(), String> {
     let (place, dir) = state("kept/log", bytes);
-    let before = kept_copies(&dir).map_err(drop);
-    match (Kept::open(&dir), before) {
+    let before = backups_in(&dir).map_err(drop);
+    match (Backups::open(&dir), before) {
         (Ok(kept), Ok(copies)) => must(kept.copies() == copies, "two readers see two things")?,
         (Err(_), Err(())) => {}
         (kept, copies) => return Err(format!("opened: {}, read: {}", kept.is_ok(), copies.is_ok())),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pantheonfs::control::{Control, ControlConfig};
 use serde_json::{Value, json};
 
-use crate::common::program::Surroundings;
+use crate::common::program::Environ;
 use crate::memory::peak_of;
 
 const API: i32 = 5;
@@ -52,14 +52,14 @@ impl Api {
         }
     }
 
-    fn surroundings(&self) -> Surroundings {
+    fn environ(&self) -> Environ {
         let pairs = [
             ("TERMINUS_PROTOCOL", "http".to_owned()),
             ("TERMINUS_HOST", self.at.ip().to_string()),
             ("TERMINUS_PORT", self.at.port().to_string()),
             ("TERMINUS_MACHINE_TOKEN", "token".to_owned()),
         ];
-        Surroundings::new().with(pairs.map(|(name, value)| (name.to_owned(), value)))
+        Environ::new().with(pairs.map(|(name, value)| (name.to_owned(), value)))
     }
 }
 
@@ -191,7 +191,7 @@ fn redirects_are_not_followed() {
 fn a_slow_drip_ends_with_the_time_limit() {
     let api = Api::start(|_, stream| pour(stream, b" ", 10_000, Duration::from_millis(100)));
     let began = Instant::now();
-    let ran = api.surroundings().run(&["sites"]);
+    let ran = api.environ().run(&["sites"]);
     assert!(began.elapsed() < CALL, "{:?}", began.elapsed());
     ran.fails(API, &["API", "check the network"]);
 }
@@ -211,7 +211,7 @@ fn an_account_of_ten_thousand_sites_is_listed() {
         let page: Vec<Value> = (from..SITES.min(from + 100)).map(member).collect();
         answer(stream, 200, "", &Value::from(page).to_string());
     });
-    let ran = api.surroundings().run(&["sites"]).ok();
+    let ran = api.environ().run(&["sites"]).ok();
     let text = ran.out();
     assert_eq!(text.lines().filter(|line| line.ends_with("(drupal)")).count(), SITES);
     assert!(text.contains("  site-09999[31m.dev\tsftp mode\n") && !text.contains('\x1b'));

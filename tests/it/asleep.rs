@@ -6,21 +6,21 @@ use std::process::Command;
 use pantheonfs::sim::{Sim, SimConfig};
 
 use crate::common::mounted::{Mounted, get, post};
-use crate::common::program::{Surroundings, is_mounted};
+use crate::common::program::{Environ, is_mounted};
 use crate::common::{eventually, has_fuse, has_program, watch};
 
 /// A site that sleeps, and where to mount it.
 struct Bed {
     sim: Sim,
-    around: Surroundings,
+    around: Environ,
     site: String,
 }
 
 impl Bed {
-    fn new(habits: &[(&str, &str)]) -> Self {
-        let habits = habits.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let sim = Sim::start(&SimConfig { habits, ..SimConfig::default() }).expect("the simulator starts");
-        let around = Surroundings::new().with(sim.env());
+    fn new(quirks: &[(&str, &str)]) -> Self {
+        let quirks = quirks.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let sim = Sim::start(&SimConfig { quirks, ..SimConfig::default() }).expect("the simulator starts");
+        let around = Environ::new().with(sim.env());
         fs::create_dir(around.path("mnt")).expect("made");
         Self { site: format!("{}.dev", sim.site()), sim, around }
     }

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use pantheonfs::sim::{Sim, SimConfig};
 
 use crate::common::mounted::{Mounted, post};
-use crate::common::program::{Ran, Surroundings, is_mounted};
+use crate::common::program::{Environ, Ran, is_mounted};
 use crate::common::sshd::{Sshd, free_port};
 use crate::common::{eventually, has_fuse, has_program, watch};
 
@@ -28,13 +28,13 @@ const MOUNT_POINT: i32 = 11;
 /// A simulated site and somewhere to mount it; nothing is mounted yet.
 struct Desk {
     sim: Sim,
-    around: Surroundings,
+    around: Environ,
 }
 
 impl Desk {
     fn with(config: &SimConfig) -> Self {
         let sim = Sim::start(config).expect("the simulator starts");
-        let around = Surroundings::new().with(sim.env());
+        let around = Environ::new().with(sim.env());
         fs::create_dir(around.path("mnt")).expect("made");
         Self { sim, around }
     }
@@ -100,17 +100,15 @@ fn the_api_has_a_bad_day() {
     desk.mount_dev("").fails(API, &["makes no sense"]);
     habit("ok");
     let wrong = [("TERMINUS_MACHINE_TOKEN".to_owned(), "wrong".to_owned())];
-    let around = Surroundings::new().with(desk.sim.env()).with(wrong);
+    let around = Environ::new().with(desk.sim.env()).with(wrong);
     let mnt = desk.around.path("mnt");
     let ran = around.run(&["mount", &desk.site("dev"), &mnt.to_string_lossy(), "-o", &desk.sim.options()]);
     ran.fails(NOT_LOGGED_IN, &["machine token was refused", "make a new one"]);
-    let nobody = Surroundings::new();
+    let nobody = Environ::new();
     nobody.run(&["mount", "mysite.dev", &mnt.to_string_lossy()]).fails(NOT_LOGGED_IN, &["not logged in", "auth:login"]);
-    let elsewhere =
-        Surroundings::new().with(desk.sim.env()).with([("TERMINUS_PORT".to_owned(), free_port().to_string())]);
+    let elsewhere = Environ::new().with(desk.sim.env()).with([("TERMINUS_PORT".to_owned(), free_port().to_string())]);
     elsewhere.run(&["mount", "mysite.dev", &mnt.to_string_lossy()]).fails(API, &["cannot be reached", "network"]);
-    let insecure =
-        Surroundings::new().with(desk.sim.env()).with([("TERMINUS_HOST".to_owned(), "example.org".to_owned())]);
+    let insecure = Environ::new().with(desk.sim.env()).with([("TERMINUS_HOST".to_owned(), "example.org".to_owned())]);
     insecure.run(&["mount", "mysite.dev", &mnt.to_string_lossy()]).fails(USAGE, &["plain http"]);
 }
 
@@ -201,7 +199,7 @@ fn servers_that_are_none() {
         return;
     }
     let _watch = watch();
-    let around = Surroundings::new();
+    let around = Environ::new();
     fs::create_dir(around.path("mnt")).expect("made");
     let mnt = around.path("mnt").to_string_lossy().into_owned();
     let mount = |port: u16| around.run(&["mount", &format!("sftp://u@127.0.0.1:{port}/x"), &mnt]);
@@ -237,7 +235,7 @@ fn host_keys_are_checked() {
     }
     let _watch = watch();
     let Some(sshd) = Sshd::start() else { return };
-    let around = Surroundings::new();
+    let around = Environ::new();
     fs::create_dir(around.path("mnt")).expect("made");
     let mnt = around.path("mnt").to_string_lossy().into_owned();
     let known = around.path("known");
@@ -267,7 +265,7 @@ fn old_servers_and_the_ssh_program() {
     }
     let _watch = watch();
     // A server with nothing but a SHA-1 ssh-rsa host key, as the platform's have been: the program takes over by itself.
-    let config = SimConfig { habits: vec![("host-key".into(), "rsa-sha1".into())], ..SimConfig::default() };
+    let config = SimConfig { quirks: vec![("host-key".into(), "rsa-sha1".into())], ..SimConfig::default() };
     let desk = Desk::with(&config);
     desk.mount_dev("").ok();
     let status = fs::read_to_string(desk.around.path("mnt/.pantheon/status")).expect("readable");
@@ -289,7 +287,7 @@ fn ssh_config_is_respected() {
     }
     let _watch = watch();
     let Some(sshd) = Sshd::start() else { return };
-    let around = Surroundings::new();
+    let around = Environ::new();
     fs::create_dir(around.path("mnt")).expect("made");
     let mnt = around.path("mnt").to_string_lossy().into_owned();
     let user = sshd.url(std::path::Path::new("/"));
@@ -342,9 +340,8 @@ fn an_agent_logs_in() {
     assert!(made.expect("ssh-keygen runs").success());
     add(&other.to_string_lossy());
     add(&identity);
-    let around = Surroundings::new()
-        .with(desk.sim.env())
-        .with([("SSH_AUTH_SOCK".to_owned(), socket.to_string_lossy().into_owned())]);
+    let around =
+        Environ::new().with(desk.sim.env()).with([("SSH_AUTH_SOCK".to_owned(), socket.to_string_lossy().into_owned())]);
     let mnt = around.path("mnt");
     fs::create_dir(&mnt).expect("made");
     let options: Vec<String> =
@@ -394,7 +391,7 @@ fn a_mount_whose_process_died_is_cleared_away() {
 
 #[test]
 fn options_and_their_misspellings() {
-    let around = Surroundings::new();
+    let around = Environ::new();
     fs::create_dir(around.path("mnt")).expect("made");
     let mnt = around.path("mnt").to_string_lossy().into_owned();
     let with = |options: &str| around.run(&["mount", "mysite.dev", &mnt, "-o", options]);
@@ -453,13 +450,13 @@ fn mount_8_finds_its_helper() {
 #[test]
 fn status_works_from_inside_and_umount_cleans_up() {
     let Some(m) = Mounted::sim() else { return };
-    let mut command = m.surroundings().command();
+    let mut command = m.environ().command();
     let ran = Ran(command.arg("status").current_dir(m.path("wp-content/themes")).output().expect("runs")).ok();
     assert!(ran.out().contains("mode: sftp\n") && ran.out().contains("code: writable\n"), "{}", ran.out());
-    let json = m.surroundings().run(&["status", "--json", &m.dir().to_string_lossy()]).ok();
+    let json = m.environ().run(&["status", "--json", &m.dir().to_string_lossy()]).ok();
     let json: serde_json::Value = serde_json::from_str(&json.out()).expect("JSON");
     assert_eq!(json["mode"], "sftp");
-    m.surroundings().run(&["status", "/"]).fails(MOUNT_POINT, &["not in a mount"]);
+    m.environ().run(&["status", "/"]).fails(MOUNT_POINT, &["not in a mount"]);
     let open = fs::File::open(m.path("index.php")).expect("opened");
     m.umount().fails(13, &["in use", "--force"]);
     drop(open);
@@ -478,7 +475,7 @@ fn the_story_can_be_told() {
         return;
     }
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/story"));
-    let around = Surroundings::new();
+    let around = Environ::new();
     around.dress(&mut command);
     let told = Ran(command.env("PANTHEONFS", env!("CARGO_BIN_EXE_pantheonfs")).output().expect("runs")).ok();
     assert!(told.out().ends_with("story: told\n"), "{}", told.out());
@@ -486,7 +483,7 @@ fn the_story_can_be_told() {
 
 #[test]
 fn completions_and_the_manual_are_printed() {
-    let around = Surroundings::new();
+    let around = Environ::new();
     assert!(around.run(&["completions", "bash"]).ok().out().contains("_pantheonfs"));
     assert!(around.run(&["man"]).ok().out().contains(".TH pantheonfs"));
 }
@@ -497,7 +494,7 @@ fn the_demo_says_what_to_try_and_ends_cleanly() {
         return;
     }
     let _watch = watch();
-    let around = Surroundings::new();
+    let around = Environ::new();
     let place = around.path("demo");
     let mut command = around.command();
     let mut child = command.arg("demo").arg(&place).stdout(Stdio::piped()).spawn().expect("starts");
@@ -516,7 +513,7 @@ fn the_demo_says_what_to_try_and_ends_cleanly() {
 #[test]
 fn the_simulator_describes_itself_in_one_line() {
     let _watch = watch();
-    let around = Surroundings::new();
+    let around = Environ::new();
     let mut command = around.command();
     let mut child = command.args(["sim", "--json"]).stdout(Stdio::piped()).spawn().expect("starts");
     let mut line = String::new();

@@ -7,7 +7,7 @@ use pantheonfs::sim::{Sim, SimConfig};
 use serde_json::{Value, json};
 
 use crate::common::mounted::{Mounted, post};
-use crate::common::program::Surroundings;
+use crate::common::program::Environ;
 use crate::common::{eventually, has_fuse};
 
 /// Calls as Terminus makes them: header, JSON, status looked at.
@@ -124,7 +124,7 @@ fn the_calls_of_terminus_are_answered_in_its_order() {
 fn workflows_fail_and_abort_as_the_platforms_do() {
     let Some(m) = Mounted::sim() else { return };
     let place = m.dir().to_string_lossy().into_owned();
-    let switch = |mode: &str| m.surroundings().run(&["mode", mode, "--at", &place]);
+    let switch = |mode: &str| m.environ().run(&["mode", mode, "--at", &place]);
     switch("git").ok();
     m.control("habit", r#"{"name": "build", "value": "composer"}"#);
     switch("sftp").fails(1, &["build_status is building"]);
@@ -143,7 +143,7 @@ fn frozen_sites_and_missing_environments_are_said_so() {
         return;
     }
     let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
-    let around = Surroundings::new().with(sim.env());
+    let around = Environ::new().with(sim.env());
     let dir = around.path("mnt");
     fs::create_dir(&dir).expect("made");
     let mount = |env: &str| {
@@ -178,7 +178,7 @@ fn the_public_api_serves_as_well() {
         return;
     }
     let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
-    let around = Surroundings::new().with(sim.env()).with([("PANTHEONFS_API".to_owned(), "v0".to_owned())]);
+    let around = Environ::new().with(sim.env()).with([("PANTHEONFS_API".to_owned(), "v0".to_owned())]);
     let dir = around.path("mnt");
     fs::create_dir(&dir).expect("made");
     let place = dir.to_string_lossy().into_owned();
@@ -200,7 +200,7 @@ fn a_known_site_mounts_without_the_api_and_a_checkout_says_which_site() {
     let Some(m) = Mounted::sim() else { return };
     let site = format!("{}.dev", m.sim_ref().site());
     m.umount().ok();
-    let around = m.surroundings();
+    let around = m.environ();
     let place = m.dir().to_string_lossy().into_owned();
     m.control("habit", r#"{"name": "api", "value": "error"}"#);
     around.run(&["mount", &site, &place, "-o", &m.sim_ref().options()]).ok();

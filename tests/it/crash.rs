@@ -60,7 +60,7 @@ fn what_close_accepted_survives_the_death_of_the_driver() {
     assert!(!m.there("unfinished.php").exists(), "nobody said that it was finished");
     let status = m.status();
     assert_eq!((&status["conflicts"], &status["stranded"]), (&serde_json::json!([]), &serde_json::json!([])));
-    let spool = m.surroundings().state().join(format!("{}.dev/spool", m.sim_ref().site()));
+    let spool = m.environ().state().join(format!("{}.dev/spool", m.sim_ref().site()));
     let full = |file: &fs::DirEntry| file.metadata().is_ok_and(|meta| meta.len() > 0);
     assert_eq!(fs::read_dir(spool).expect("listed").flatten().filter(full).count(), 0, "nothing is left behind");
 }
@@ -72,16 +72,16 @@ fn a_barrier_means_that_the_server_has_everything() {
         fs::write(m.path(&format!("wp-content/{n}.php")), n.to_string()).expect("saved");
     }
     let place = m.dir().to_string_lossy().into_owned();
-    m.surroundings().run(&["sync", &place]).ok();
+    m.environ().run(&["sync", &place]).ok();
     for n in 0..200 {
         assert_eq!(fs::read(m.there(&format!("wp-content/{n}.php"))).expect("there"), n.to_string().as_bytes());
     }
-    assert_eq!(m.surroundings().run(&["sync", &place]).ok().out(), "nothing waited\n");
+    assert_eq!(m.environ().run(&["sync", &place]).ok().out(), "nothing waited\n");
     m.control("stall", r#"{"stalled": true}"#);
     fs::write(m.path("wp-content/0.php"), "later").expect("saved");
-    m.surroundings().run(&["sync", &place]).fails(13, &["1 change(s) are not on the server yet", "0.php"]);
+    m.environ().run(&["sync", &place]).fails(13, &["1 change(s) are not on the server yet", "0.php"]);
     m.control("stall", r#"{"stalled": false}"#);
-    eventually("it gets through", || m.surroundings().run(&["sync", &place]).code() == 0);
+    eventually("it gets through", || m.environ().run(&["sync", &place]).code() == 0);
     assert_eq!(fs::read(m.there("wp-content/0.php")).expect("there"), b"later");
 }
 
@@ -139,7 +139,7 @@ fn conflicts_are_resolved_as_the_user_says() {
         eventually("theirs is shown", || fs::read_to_string(m.path(name)).is_ok_and(|text| text == theirs));
     };
     let conflict = |name: &str, mine: &str, theirs: &str| conflict_from(name, &lines("1", "7"), mine, theirs);
-    let resolve = |name: &str, whose: &str| m.surroundings().run(&["resolve", &m.path(name).to_string_lossy(), whose]);
+    let resolve = |name: &str, whose: &str| m.environ().run(&["resolve", &m.path(name).to_string_lossy(), whose]);
     conflict("merged", &lines("mine", "7"), &lines("1", "theirs"));
     resolve("merged", "--merge").ok();
     assert_eq!(fs::read_to_string(m.on_server("merged")).expect("there"), lines("mine", "theirs"));
@@ -211,7 +211,7 @@ fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn a_tree_survives_deaths_and_cuts() {
     let Some(m) = site() else { return };
-    let local = m.surroundings().path("local");
+    let local = m.environ().path("local");
     fs::create_dir(&local).expect("made");
     fs::create_dir(m.path("work")).expect("made");
     let both = |work: &dyn Fn(&Path)| {
@@ -253,7 +253,7 @@ fn a_damaged_journal_is_said_and_the_rest_is_kept() {
     fs::write(m.path("index.php"), "saved").expect("saved");
     fs::write(m.path("second.php"), "saved, too").expect("saved");
     kill(&m);
-    let journal = m.surroundings().state().join(format!("{}.dev/journal", m.sim_ref().site()));
+    let journal = m.environ().state().join(format!("{}.dev/journal", m.sim_ref().site()));
     let mut bytes = fs::read(&journal).expect("there");
     let last = bytes.iter().rposition(|b| *b != 0).expect("something");
     bytes[last] ^= 0x20;

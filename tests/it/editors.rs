@@ -10,18 +10,18 @@ use std::time::{Duration, Instant};
 use pantheonfs::sim::SimConfig;
 
 use crate::common::mounted::Mounted;
-use crate::common::program::Surroundings;
+use crate::common::program::Environ;
 use crate::common::{eventually, has_fuse, has_program};
 
 /// A terminal of its own, gone when dropped.
 struct Terminal {
     socket: String,
-    around: Surroundings,
+    around: Environ,
 }
 
 impl Terminal {
     fn open(command: &[&str], file: &Path) -> Self {
-        let around = Surroundings::new();
+        let around = Environ::new();
         let socket = around.path("tmux").to_string_lossy().into_owned();
         let terminal = Self { socket, around };
         let words: Vec<String> = command.iter().map(|w| (*w).to_owned()).chain([file.display().to_string()]).collect();
@@ -71,7 +71,7 @@ fn on_each(editor: &str, body: impl Fn(&Mounted, &str)) {
         return;
     }
     for rename in ["allow", "refuse"] {
-        let config = SimConfig { habits: vec![("rename".into(), rename.into())], ..SimConfig::default() };
+        let config = SimConfig { quirks: vec![("rename".into(), rename.into())], ..SimConfig::default() };
         let Some(m) = Mounted::sim_with(&config, "dev", "") else { return };
         fs::write(m.path("edit.php"), "<?php\n// first line\n").expect("written");
         fs::set_permissions(m.path("edit.php"), std::os::unix::fs::PermissionsExt::from_mode(0o664)).expect("chmod");
@@ -157,9 +157,9 @@ fn a_plugin_sized_tree_is_copied_in_renamed_and_removed() {
         return;
     }
     for rename in ["allow", "refuse", "refuse-directories"] {
-        let config = SimConfig { habits: vec![("rename".into(), rename.into())], ..SimConfig::default() };
+        let config = SimConfig { quirks: vec![("rename".into(), rename.into())], ..SimConfig::default() };
         let Some(m) = Mounted::sim_with(&config, "dev", "") else { return };
-        let plugin = m.surroundings().path("plugin");
+        let plugin = m.environ().path("plugin");
         for n in 0..120 {
             let file = plugin.join(format!("inc/{}/part{n}.php", n % 7));
             fs::create_dir_all(file.parent().expect("a parent")).expect("made");
@@ -234,7 +234,7 @@ fn ides_save_and_see_no_change_of_others() {
         return;
     }
     for rename in ["allow", "refuse"] {
-        let config = SimConfig { habits: vec![("rename".into(), rename.into())], ..SimConfig::default() };
+        let config = SimConfig { quirks: vec![("rename".into(), rename.into())], ..SimConfig::default() };
         let Some(m) = Mounted::sim_with(&config, "dev", "fresh=1") else { return };
         for (editor, save) in SAVES {
             for round in 0..4 {
@@ -271,7 +271,7 @@ fn saves_during_cuts_leave_whole_files() {
         return;
     }
     for rename in ["allow", "refuse"] {
-        let config = SimConfig { habits: vec![("rename".into(), rename.into())], ..SimConfig::default() };
+        let config = SimConfig { quirks: vec![("rename".into(), rename.into())], ..SimConfig::default() };
         let Some(m) = Mounted::sim_with(&config, "dev", "timeout=5") else { return };
         let save_of = |n: usize| format!("<?php // save {n}\n").repeat(200 + n);
         fs::write(m.path("index.php"), save_of(0)).expect("saved");

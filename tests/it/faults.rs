@@ -111,8 +111,8 @@ fn a_save_while_the_link_is_down_arrives_when_it_is_back() {
 #[test]
 fn a_cut_in_the_middle_of_a_save_leaves_old_or_new_content() {
     for extensions in ["on", "off"] {
-        let habits = vec![("extensions".into(), extensions.into())];
-        let config = SimConfig { habits, rtt: Duration::from_millis(10), ..SimConfig::default() };
+        let quirks = vec![("extensions".into(), extensions.into())];
+        let config = SimConfig { quirks, rtt: Duration::from_millis(10), ..SimConfig::default() };
         let Some(m) = Mounted::sim_with(&config, "dev", "timeout=5") else { return };
         let content = |n: u8| vec![b'a' + n; 400_000 + usize::from(n)];
         fs::write(m.path("live.php"), content(0)).expect("written");
@@ -165,7 +165,7 @@ fn what_could_not_be_sent_before_the_end_is_sent_by_the_next_mount() {
     let ran = m.umount();
     assert_eq!(ran.code(), 0, "{}", ran.err());
     assert!(ran.err().contains("1 change(s) are not on the server yet"), "{}", ran.err());
-    let lock = m.surroundings().state().join(format!("{}.dev/lock", m.sim_ref().site()));
+    let lock = m.environ().state().join(format!("{}.dev/lock", m.sim_ref().site()));
     eventually("the process has ended", || {
         let lock = File::open(&lock).expect("there");
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
@@ -212,9 +212,9 @@ fn a_stalled_link_does_not_hold_up_what_is_known() {
 /// A server of the plainest kind: no extensions, one entry in an answer, 4 KiB in another.
 #[test]
 fn a_server_that_can_do_next_to_nothing_is_enough() {
-    let habits = [("extensions", "off"), ("pages", "single"), ("reads", "short"), ("rename", "refuse")];
-    let habits = habits.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-    let Some(m) = Mounted::sim_with(&SimConfig { habits, ..SimConfig::default() }, "dev", "") else { return };
+    let quirks = [("extensions", "off"), ("pages", "single"), ("reads", "short"), ("rename", "refuse")];
+    let quirks = quirks.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let Some(m) = Mounted::sim_with(&SimConfig { quirks, ..SimConfig::default() }, "dev", "") else { return };
     let bytes: Vec<u8> = (0..300_001_u32).map(|n| (n / 7) as u8).collect();
     fs::write(m.there("large.bin"), &bytes).expect("written");
     for n in 0..150 {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pantheonfs::sim::{Sim, SimConfig};
 
 use crate::common::mounted::post;
-use crate::common::program::{Ran, Surroundings};
+use crate::common::program::{Environ, Ran};
 use crate::common::sshd::Sshd;
 use crate::common::{eventually, has_fuse, has_program, watch};
 
@@ -19,7 +19,7 @@ const LOGIN_REFUSED: i32 = 9;
 /// A real server, and a `known_hosts` that the test writes.
 struct Bench {
     sshd: Sshd,
-    around: Surroundings,
+    around: Environ,
 }
 
 impl Bench {
@@ -27,7 +27,7 @@ impl Bench {
         if !has_fuse() {
             return None;
         }
-        let (sshd, around) = (Sshd::with(lines)?, Surroundings::new());
+        let (sshd, around) = (Sshd::with(lines)?, Environ::new());
         fs::create_dir(around.path("mnt")).expect("made");
         Some(Self { sshd, around })
     }
@@ -153,7 +153,7 @@ fn a_changed_key_is_refused_and_a_password_is_never_sent_to_it() {
     assert!(ran.err().contains("THE HOST KEY CHANGED"), "a key gives nothing away: {}", ran.err());
     // A password would.
     let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
-    let around = Surroundings::new().with(sim.env());
+    let around = Environ::new().with(sim.env());
     fs::create_dir(around.path("mnt")).expect("made");
     let password = around.path("password");
     fs::write(&password, sim.describe()["ssh"]["password"].as_str().expect("text")).expect("written");
@@ -179,7 +179,7 @@ fn the_platforms_hosts_are_trusted_at_first_sight_and_only_then() {
     let _watch = watch();
     let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
     let env = sim.env().into_iter().filter(|(name, _)| name != "TERMINUS_SSH_HOST");
-    let around = Surroundings::new().with(env);
+    let around = Environ::new().with(env);
     fs::create_dir(around.path("mnt")).expect("made");
     let (site, mnt) = (format!("{}.dev", sim.site_id()), around.path("mnt").to_string_lossy().into_owned());
     let known = around.path("known");

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use pantheonfs::sim::{Sim, SimConfig};
 
 use crate::common::mounted::Mounted;
-use crate::common::program::{Ran, Surroundings, is_mounted};
+use crate::common::program::{Environ, Ran, is_mounted};
 use crate::common::{has_fuse, has_program, skip, watch};
 
 const FAILED: i32 = 1;
@@ -21,13 +21,13 @@ const NOBODY_ELSE: u32 = 65_533;
 /// A simulated site and places to mount it.
 struct Desk {
     sim: Sim,
-    around: Surroundings,
+    around: Environ,
 }
 
 impl Desk {
     fn new() -> Self {
         let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
-        let around = Surroundings::new().with(sim.env());
+        let around = Environ::new().with(sim.env());
         for place in ["mnt", "mnt2"] {
             fs::create_dir(around.path(place)).expect("made");
         }
@@ -237,7 +237,7 @@ fn programs_of_the_server_get_no_rights_and_no_devices_here() {
 
 #[test]
 fn hosts_and_users_that_look_like_options_are_refused() {
-    let around = Surroundings::new();
+    let around = Environ::new();
     fs::create_dir(around.path("mnt")).expect("made");
     let place = around.path("mnt").display().to_string();
     let witness = around.path("witness");
@@ -269,8 +269,8 @@ fn what_is_kept_is_shown_to_its_owner_only() {
         return;
     }
     let Some(m) = Mounted::sim() else { return };
-    let (place, state) = (m.dir().to_string_lossy().into_owned(), m.surroundings().state().join("sim-wordpress.dev"));
-    let list = || m.surroundings().run(&["rescue", "list", "--at", &place]);
+    let (place, state) = (m.dir().to_string_lossy().into_owned(), m.environ().state().join("sim-wordpress.dev"));
+    let list = || m.environ().run(&["rescue", "list", "--at", &place]);
     list().ok();
     std::os::unix::fs::chown(&state, Some(NOBODY), None).expect("given away");
     list().fails(1, &["sim-wordpress.dev", "it belongs to somebody else"]);

@@ -109,7 +109,7 @@ fn changed_after(changed: &[String]) -> Vec<String> {
 fn without_anything_known_an_unreachable_server_is_an_error() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
     m.umount().ok();
-    fs::remove_dir_all(m.surroundings().path("cache")).expect("a cache may be deleted at any time");
+    fs::remove_dir_all(m.environ().path("cache")).expect("a cache may be deleted at any time");
     m.mount(&source(&m), &options_at(&m, free_port())).fails(6, &["cannot be reached"]);
 }
 
@@ -120,7 +120,7 @@ fn the_mode_is_remembered() {
     find(&m, ".");
     fs::write(m.path(".pantheon/mode"), "git").expect("switched");
     m.umount().ok();
-    let mut mount = m.surroundings().command();
+    let mut mount = m.environ().command();
     mount.env("TERMINUS_PORT", free_port().to_string());
     mount.args(["mount", &source(&m), &m.dir().to_string_lossy(), "-o", &options_at(&m, free_port())]);
     let said = Ran(mount.output().expect("it runs")).ok().out();
@@ -137,12 +137,12 @@ fn what_was_hydrated_can_be_read_on_a_train() {
     // What was written this very second is not remembered.
     std::thread::sleep(Duration::from_secs(4));
     let place = m.dir().to_string_lossy().into_owned();
-    let said = m.surroundings().run(&["hydrate", &place]).ok().out();
+    let said = m.environ().run(&["hydrate", &place]).ok().out();
     assert!(said.contains("files, ") && said.contains("are on this machine"), "{said}");
     let missing = format!("{place}/no-such-directory");
-    m.surroundings().run(&["hydrate", &missing]).fails(2, &["no-such-directory", "No such file"]);
+    m.environ().run(&["hydrate", &missing]).fails(2, &["no-such-directory", "No such file"]);
     assert_eq!(m.status()["hydration"]["missed"], 0);
-    let again = m.surroundings().run(&["hydrate", &format!("{place}/wp-content")]).ok().out();
+    let again = m.environ().run(&["hydrate", &format!("{place}/wp-content")]).ok().out();
     assert!(again.contains("(0 B came over the wire"), "{again}");
     let text = fs::read_to_string(m.path(".pantheon/hydrate")).expect("read");
     assert!(text.contains("state: done in "), "{text}");

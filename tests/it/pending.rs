@@ -219,7 +219,7 @@ fn committed_versions_can_be_read_and_put_back() {
     assert!(fs::write(m.path(".pantheon/head/index.php"), "x").is_err());
     assert!(fs::read(m.path(".pantheon/head/added.php")).is_err());
     let path = |name: &str| m.path(name).to_string_lossy().into_owned();
-    let ran = m.surroundings().run(&["revert", &path("index.php"), &path("added.php"), &path("wp-load.php")]).ok();
+    let ran = m.environ().run(&["revert", &path("index.php"), &path("added.php"), &path("wp-load.php")]).ok();
     assert!(
         ran.out().contains("back to the committed version") && ran.out().contains("not in the commit"),
         "{}",
@@ -227,7 +227,7 @@ fn committed_versions_can_be_read_and_put_back() {
     );
     assert_eq!(fs::read(m.on_server("index.php")).expect("there"), committed);
     assert!(!m.on_server("added.php").exists() && m.on_server("wp-load.php").exists());
-    let kept = m.surroundings().state().join(format!("{}.dev/reverted/index.php", m.sim_ref().site()));
+    let kept = m.environ().state().join(format!("{}.dev/reverted/index.php", m.sim_ref().site()));
     assert_eq!(fs::read(kept).expect("kept"), b"broken");
     assert_eq!(pending(&m), BTreeSet::new());
 }
@@ -248,7 +248,7 @@ fn pushes_wait_for_git_mode() {
         format!("ssh://codeserver.dev.{}@127.0.0.1:{}/~/repository.git", m.sim_ref().site_id(), json["ssh"]["port"]);
     let git = |args: &[&str]| {
         let mut command = Command::new("git");
-        m.surroundings().dress(&mut command);
+        m.environ().dress(&mut command);
         command.env("GIT_SSH_COMMAND", &ssh).args(["-c", "user.name=T", "-c", "user.email=t@x"]).args(args);
         command.stdin(Stdio::null()).output().expect("git runs")
     };
@@ -279,7 +279,7 @@ fn the_difference_of_one_file_is_there_by_name() {
     let all = fs::read_to_string(m.path(".pantheon/diff")).expect("readable");
     assert!(all.contains(&one));
     let place = m.path("wp-content/new.php").to_string_lossy().into_owned();
-    assert_eq!(m.surroundings().run(&["diff", &place]).ok().out(), one);
+    assert_eq!(m.environ().run(&["diff", &place]).ok().out(), one);
     assert!(fs::read(m.path(".pantheon/diffs/wp-load.php")).is_err(), "it does not differ");
     let names: Vec<_> =
         fs::read_dir(m.path(".pantheon/diffs")).expect("listed").map(|e| e.expect("one").file_name()).collect();

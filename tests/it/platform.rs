@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use pantheonfs::sim::{Sim, SimConfig};
 
 use crate::common::mounted::Mounted;
-use crate::common::program::{Ran, Surroundings};
+use crate::common::program::{Environ, Ran};
 use crate::common::{eventually, has_fuse};
 
 fn head(m: &Mounted) -> String {
@@ -64,7 +64,7 @@ fn a_commit_that_the_platform_refuses_loses_nothing() {
 fn the_commands_say_what_the_files_say() {
     let Some(m) = Mounted::sim() else { return };
     let place = m.dir().to_string_lossy().into_owned();
-    let run = |args: &[&str]| m.surroundings().run(args);
+    let run = |args: &[&str]| m.environ().run(args);
     assert_eq!(run(&["mode", "--at", &place]).ok().out(), "sftp\n");
     assert_eq!(run(&["mode", "sftp", "--at", &place]).ok().out(), "sftp (already)\n");
     fs::write(m.path("index.php"), "changed").expect("written");
@@ -105,7 +105,7 @@ fn logging_in_keeps_the_session_and_the_token_private() {
     let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
     let env = sim.env();
     let token = env["TERMINUS_MACHINE_TOKEN"].clone();
-    let around = Surroundings::new().with(env.into_iter().filter(|(name, _)| name != "TERMINUS_MACHINE_TOKEN"));
+    let around = Environ::new().with(env.into_iter().filter(|(name, _)| name != "TERMINUS_MACHINE_TOKEN"));
     around.run(&["sites"]).fails(4, &["not logged in"]);
     let mut command = around.command();
     let mut child = command
@@ -135,7 +135,7 @@ fn the_doctor_walks_every_step_and_changes_nothing() {
         return;
     }
     let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
-    let around = Surroundings::new().with(sim.env());
+    let around = Environ::new().with(sim.env());
     let site = format!("{}.dev", sim.site());
     let ran = around.run(&["doctor", &site, "-o", &sim.options()]).ok();
     for word in

@@ -25,9 +25,9 @@ fn aged(root: &Path) {
 }
 
 /// A mount of a site whose files are a day old, in this mode.
-fn site(mode: &str, habits: &[(&str, &str)]) -> Option<Mounted> {
-    let habits = habits.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-    let config = SimConfig { habits, ..SimConfig::default() };
+fn site(mode: &str, quirks: &[(&str, &str)]) -> Option<Mounted> {
+    let quirks = quirks.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let config = SimConfig { quirks, ..SimConfig::default() };
     let m = Mounted::sim_with(&config, "dev", "")?;
     // Its repository is fetched once, and not while the next mount waits for it.
     eventually("the commit is here", || number(&m, "files") > 5);

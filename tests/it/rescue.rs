@@ -12,7 +12,7 @@ use crate::common::mounted::Mounted;
 
 fn rescue(m: &Mounted, args: &[&str]) -> crate::common::program::Ran {
     let place = m.dir().to_string_lossy().into_owned();
-    m.surroundings().run(&[&["rescue"], args, &["--at", &place]].concat())
+    m.environ().run(&[&["rescue"], args, &["--at", &place]].concat())
 }
 
 /// Path and what the server has, of every line.
@@ -53,7 +53,7 @@ fn what_was_written_is_kept_until_it_is_committed() {
     let said = fs::read_to_string(m.path(".pantheon/commit")).expect("readable");
     assert!(said.contains("repository: has it"), "{said}");
     eventually("nothing is kept any more", || list(&m).is_empty());
-    let blobs = m.surroundings().state().join("sim-wordpress.dev/kept/blobs");
+    let blobs = m.environ().state().join("sim-wordpress.dev/kept/blobs");
     assert_eq!(fs::read_dir(&blobs).expect("listed").count(), 0);
     assert_eq!(fs::metadata(blobs).expect("there").mode() & 0o77, 0, "nobody else may look");
 }
@@ -67,8 +67,8 @@ fn discarding_keeps_everything_that_was_pending_first() {
     fs::remove_file(m.on_server("wp-includes/version.php")).expect("removed");
     let committed = fs::read(m.path(".pantheon/head/index.php")).expect("the committed version");
     let place = m.dir().to_string_lossy().into_owned();
-    m.surroundings().run(&["mode", "git", "--at", &place]).fails(13, &["deleted for good"]);
-    m.surroundings().run(&["mode", "git", "--discard", "--at", &place]).ok();
+    m.environ().run(&["mode", "git", "--at", &place]).fails(13, &["deleted for good"]);
+    m.environ().run(&["mode", "git", "--discard", "--at", &place]).ok();
     assert_eq!(fs::read(m.on_server("index.php")).expect("there"), committed);
     assert!(!m.on_server("wp-content/theirs.php").exists());
     eventually("what is gone is said", || m.status()["reminders"].to_string().contains("not on the server any more"));
@@ -80,7 +80,7 @@ fn discarding_keeps_everything_that_was_pending_first() {
     assert!(diff.contains("+<?php // theirs") && diff.contains("deleted file mode"), "{diff}");
     // In Git mode it cannot be put back; afterwards it can.
     assert_ne!(rescue(&m, &["restore", "index.php"]).code(), 0);
-    m.surroundings().run(&["mode", "sftp", "--at", &place]).ok();
+    m.environ().run(&["mode", "sftp", "--at", &place]).ok();
     rescue(&m, &["restore", "index.php", "wp-content/theirs.php", "wp-includes/version.php"]).ok();
     assert_eq!(fs::read(m.on_server("index.php")).expect("there"), b"<?php // mine\n");
     assert_eq!(fs::read(m.on_server("wp-content/theirs.php")).expect("there"), b"<?php // theirs\n");
@@ -92,7 +92,7 @@ fn a_migration_that_loses_changes_is_noticed_and_nothing_is_replayed() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
     fs::write(m.path("index.php"), "<?php // mine\n").expect("written");
     // The watcher must have seen the first home, or there is nothing to compare with.
-    let memory = m.surroundings().state().join("sim-wordpress.dev/connection.json");
+    let memory = m.environ().state().join("sim-wordpress.dev/connection.json");
     eventually("the first home is known", || memory.exists());
     m.control("migrate", r#"{"environment": "dev", "lose": true}"#);
     eventually("the loss is said", || m.status()["lost"][0] == "index.php");
@@ -107,7 +107,7 @@ fn a_migration_that_loses_changes_is_noticed_and_nothing_is_replayed() {
 fn a_changed_host_key_is_refused_and_after_acceptance_the_copies_are_compared() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
     fs::write(m.path("index.php"), "<?php // mine\n").expect("written");
-    let memory = m.surroundings().state().join("sim-wordpress.dev/connection.json");
+    let memory = m.environ().state().join("sim-wordpress.dev/connection.json");
     eventually("the first host key is known", || memory.exists());
     let moved = m.control("migrate", r#"{"environment": "dev", "lose": true, "host_key": true}"#);
     eventually("the new key is refused", || {
@@ -132,21 +132,21 @@ fn copies_can_be_had_without_a_mount() {
     let said = m.umount();
     assert!(said.err().contains("uncommitted change(s)"), "{}", said.err());
     said.ok();
-    let run = |args: &[&str]| m.surroundings().run(&[&["rescue"], args, &["--at", &site]].concat());
+    let run = |args: &[&str]| m.environ().run(&[&["rescue"], args, &["--at", &site]].concat());
     let listed = run(&["list", "--json"]).ok().out();
     let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
     assert_eq!(listed.as_array().map(Vec::len), Some(3));
     assert_eq!(listed[0]["server"], "not compared: not mounted");
     run(&["restore", "index.php"]).fails(11, &["not mounted", "--to DIR"]);
-    let out = m.surroundings().path("out");
+    let out = m.environ().path("out");
     run(&["restore", "index.php", "--to", &out.to_string_lossy()]).ok();
     assert_eq!(fs::read(out.join("index.php")).expect("there"), b"<?php // mine\n");
     run(&["restore", "nonsense.php", "--to", &out.to_string_lossy()]).fails(1, &["nothing is kept of it"]);
     // The patch makes a checkout what the server was; the archive holds the files.
-    let (patch, tar) = (m.surroundings().path("all.patch"), m.surroundings().path("all.tar"));
+    let (patch, tar) = (m.environ().path("all.patch"), m.environ().path("all.tar"));
     run(&["export", "-o", &patch.to_string_lossy()]).ok();
     run(&["export", "--format", "tar", "-o", &tar.to_string_lossy()]).ok();
-    let clone = m.surroundings().path("clone");
+    let clone = m.environ().path("clone");
     let git = |args: &[&str], dir: &Path| {
         let output = Command::new("git").args(args).current_dir(dir).output().expect("git runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -159,7 +159,7 @@ fn copies_can_be_had_without_a_mount() {
     assert!(!clone.join("wp-includes/version.php").exists());
     let names = Command::new("tar").arg("-tf").arg(&tar).output().expect("tar runs");
     assert_eq!(String::from_utf8_lossy(&names.stdout), "index.php\nnew.php\n");
-    m.surroundings().run(&["rescue", "list", "--at", "nosuch.dev"]).fails(1, &["never mounted here"]);
+    m.environ().run(&["rescue", "list", "--at", "nosuch.dev"]).fails(1, &["never mounted here"]);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn what_can_never_be_committed_is_said_once_and_listed() {
     let ignored = fs::read_to_string(m.path(".pantheon/ignored")).expect("readable");
     assert!(ignored.contains("\ndebug.log\n"), "{ignored}");
     assert!(!fs::read_to_string(m.path(".pantheon/pending")).expect("readable").contains("debug.log"));
-    let log = fs::read_to_string(m.surroundings().state().join("sim-wordpress.dev/log")).expect("a log");
+    let log = fs::read_to_string(m.environ().state().join("sim-wordpress.dev/log")).expect("a log");
     assert_eq!(log.matches("debug.log: is matched by .gitignore").count(), 1, "{log}");
 }
 

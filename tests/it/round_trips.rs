@@ -12,9 +12,9 @@ use crate::common::mounted::{Mounted, get};
 /// Long enough that a busy machine does not make one round look like two.
 const RTT: Duration = Duration::from_millis(200);
 
-fn far_away(habits: &[(&str, &str)]) -> Option<Mounted> {
-    let habits = habits.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-    let config = SimConfig { rtt: RTT, habits, ..SimConfig::default() };
+fn far_away(quirks: &[(&str, &str)]) -> Option<Mounted> {
+    let quirks = quirks.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let config = SimConfig { rtt: RTT, quirks, ..SimConfig::default() };
     let mounted = Mounted::sim_with(&config, "dev", "");
     // What was written this second may change again without a trace, and is not remembered; the site has just been made.
     std::thread::sleep(Duration::from_secs(4));

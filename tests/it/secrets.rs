@@ -10,7 +10,7 @@ use std::time::Duration;
 use pantheonfs::sim::{Sim, SimConfig};
 
 use crate::common::mounted::post;
-use crate::common::program::{Ran, Surroundings, is_mounted};
+use crate::common::program::{Environ, Ran, is_mounted};
 use crate::common::{eventually, has_fuse, has_program, watch};
 
 const LOGIN_REFUSED: i32 = 9;
@@ -18,15 +18,15 @@ const LOGIN_REFUSED: i32 = 9;
 /// A simulated site, and a place to mount it.
 struct Desk {
     sim: Sim,
-    around: Surroundings,
+    around: Environ,
 }
 
 impl Desk {
-    fn with(habits: &[(&str, &str)], env: &[(&str, &str)]) -> Self {
-        let habits = habits.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let sim = Sim::start(&SimConfig { habits, ..SimConfig::default() }).expect("the simulator starts");
+    fn with(quirks: &[(&str, &str)], env: &[(&str, &str)]) -> Self {
+        let quirks = quirks.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let sim = Sim::start(&SimConfig { quirks, ..SimConfig::default() }).expect("the simulator starts");
         let more = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let around = Surroundings::new().with(sim.env()).with(more);
+        let around = Environ::new().with(sim.env()).with(more);
         fs::create_dir(around.path("mnt")).expect("made");
         Self { sim, around }
     }
@@ -104,8 +104,8 @@ fn traces(dir: &Path, secrets: &[&str]) -> Vec<PathBuf> {
     out
 }
 
-/// Processes that work in these surroundings and show a secret to whoever asks for their arguments or environment.
-fn showing(around: &Surroundings, secrets: &[&str]) -> (usize, Vec<String>) {
+/// Processes that work in these environ and show a secret to whoever asks for their arguments or environment.
+fn showing(around: &Environ, secrets: &[&str]) -> (usize, Vec<String>) {
     let (mut ours, mut bad) = (0, Vec::new());
     let home = format!("HOME={}", around.home().display());
     for entry in fs::read_dir("/proc").expect("listed").flatten() {
@@ -142,8 +142,8 @@ fn a_password_and_a_token_leave_no_trace() {
         return;
     }
     let _watch = watch();
-    for habits in [&[][..], &[("auth", "keyboard-interactive")]] {
-        let desk = Desk::with(habits, &[]);
+    for quirks in [&[][..], &[("auth", "keyboard-interactive")]] {
+        let desk = Desk::with(quirks, &[]);
         let (password, token) = (desk.password(), desk.sim.env()["TERMINUS_MACHINE_TOKEN"].clone());
         let options = format!("{},password_file={}", desk.keyless(), desk.password_file().display());
         let ran = desk.mount(&options).ok();

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pantheonfs::remote::{Life, Link, Machine, Remote, RemoteConfig, Senses};
+use pantheonfs::remote::{Life, Link, Machine, Remote, RemoteConfig, WakeDetect};
 use pantheonfs::sim::SimConfig;
 use pantheonfs::transport::{Transport, TransportInfo};
 
@@ -26,8 +26,8 @@ const WORK: Duration = Duration::from_secs(8);
 const PAUSE: Duration = Duration::from_secs(5);
 
 fn with(second: &str, life: Life) -> SimRemote {
-    let habits = vec![("second-connection".to_owned(), second.to_owned())];
-    let config = SimConfig { habits, rtt: Duration::from_millis(2), ..SimConfig::default() };
+    let quirks = vec![("second-connection".to_owned(), second.to_owned())];
+    let config = SimConfig { quirks, rtt: Duration::from_millis(2), ..SimConfig::default() };
     SimRemote::with(&config, |config| RemoteConfig { life, ..config })
 }
 
@@ -144,10 +144,10 @@ fn the_ssh_program_is_replaced_as_well() {
     }
     let _watch = watch();
     for (second, most) in [("allow", 2), ("refuse", 1)] {
-        let habits = [("second-connection", second), ("host-key", "rsa-sha1")];
-        let habits = habits.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let quirks = [("second-connection", second), ("host-key", "rsa-sha1")];
+        let quirks = quirks.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let life = Life { renew: Duration::from_millis(1200), last: Duration::from_millis(1800) };
-        let config = SimConfig { habits, ..SimConfig::default() };
+        let config = SimConfig { quirks, ..SimConfig::default() };
         let m = SimRemote::with(&config, |config| RemoteConfig { life, ..config });
         let longest = work_goes_on(&m);
         assert!(longest < PAUSE, "{second}: a pause: {longest:?}");
@@ -165,8 +165,8 @@ fn a_refusal_is_remembered() {
     let _watch = watch();
     let (remote, asked): (Arc<OnceLock<Remote>>, Arc<AtomicU64>) = Default::default();
     let (seen, counted) = (remote.clone(), asked.clone());
-    let habits = vec![("second-connection".to_owned(), "refuse".to_owned())];
-    let m = SimRemote::with(&SimConfig { habits, ..SimConfig::default() }, |config| {
+    let quirks = vec![("second-connection".to_owned(), "refuse".to_owned())];
+    let m = SimRemote::with(&SimConfig { quirks, ..SimConfig::default() }, |config| {
         let dial = config.dial;
         let counting = move |deadline| {
             let beside = seen.get().is_some_and(|remote| matches!(remote.link(), Link::Up { .. }));
@@ -236,11 +236,11 @@ fn a_connection_that_is_outdone_is_replaced_in_the_middle_of_a_transfer() {
     }
     let _watch = watch();
     for second in ["allow", "refuse"] {
-        let habits = vec![("second-connection".to_owned(), second.to_owned())];
+        let quirks = vec![("second-connection".to_owned(), second.to_owned())];
         let dialled = Arc::<AtomicU64>::default();
         let count = dialled.clone();
         // 4 MB/s: a second is enough for any machine.
-        let config = SimConfig { habits, mbit: 32, ..SimConfig::default() };
+        let config = SimConfig { quirks, mbit: 32, ..SimConfig::default() };
         let m = SimRemote::with(&config, |config| {
             let dial = config.dial;
             let outdone = move |deadline| {
@@ -270,7 +270,7 @@ fn a_connection_that_is_outdone_is_replaced_in_the_middle_of_a_transfer() {
 #[derive(Default)]
 struct Sleeper(Arc<AtomicBool>);
 
-impl Senses for Sleeper {
+impl WakeDetect for Sleeper {
     fn upset(&self, _: Option<std::net::SocketAddr>) -> Option<String> {
         self.0.swap(false, Ordering::Relaxed).then(|| "the machine slept for 3600 s".to_owned())
     }
@@ -284,10 +284,10 @@ fn a_machine_that_slept_or_moved_is_connected_again_at_once() {
     }
     let _watch = watch();
     let woken = Arc::new(AtomicBool::new(false));
-    let senses = Box::new(Sleeper(woken.clone()));
+    let wake_detect = Box::new(Sleeper(woken.clone()));
     let m = SimRemote::with(&SimConfig::default(), |config| {
         // Nothing else would notice for a long time.
-        RemoteConfig { senses, timeout: Duration::from_secs(100), ..config }
+        RemoteConfig { wake_detect, timeout: Duration::from_secs(100), ..config }
     });
     assert!(fs::read(m.path("index.php")).is_ok());
     let before = m.connections();
@@ -315,8 +315,8 @@ fn a_network_that_is_back_ends_the_waiting() {
     }
     let _watch = watch();
     let woken = Arc::new(AtomicBool::new(false));
-    let senses = Box::new(Sleeper(woken.clone()));
-    let m = SimRemote::with(&SimConfig::default(), |config| RemoteConfig { senses, ..config });
+    let wake_detect = Box::new(Sleeper(woken.clone()));
+    let m = SimRemote::with(&SimConfig::default(), |config| RemoteConfig { wake_detect, ..config });
     m.control("habit", r#"{"name": "sleep", "value": "closed"}"#);
     m.control("cut", "{}");
     // 0.1, 0.5, 1, 2, 5 s: the next pause has ten.

@@ -1,4 +1,4 @@
-//! The session against real servers: the same suite for each of them, and for each set of bad habits.
+//! The session against real servers: the same suite for each of them, and for each set of bad quirks.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::common::mounted::Mounted;
 use crate::common::mute::Mute;
-use crate::common::program::{Surroundings, is_mounted};
+use crate::common::program::{Environ, is_mounted};
 use crate::common::{eventually, has_fuse, has_program};
 
 fn pid(child: &Child) -> Pid {
@@ -137,8 +137,8 @@ fn git_clones_into_the_mount_under_a_rain_of_signals() {
     }
     let config = SimConfig { rtt: Duration::from_millis(3), ..SimConfig::default() };
     let Some(m) = Mounted::sim_with(&config, "dev", "fresh=1") else { return };
-    let (repo, library) = (m.surroundings().path("repo"), m.surroundings().path("rain.so"));
-    let source = m.surroundings().path("rain.c");
+    let (repo, library) = (m.environ().path("repo"), m.environ().path("rain.so"));
+    let source = m.environ().path("rain.c");
     fs::write(&source, RAIN).expect("written");
     let built = Command::new("cc").args(["-shared", "-fPIC", "-pthread", "-o"]).args([&library, &source]).status();
     assert!(built.expect("cc runs").success());
@@ -196,7 +196,7 @@ fn a_mount_whose_driver_has_taken_our_question_can_be_taken_away() {
     if !has_fuse() {
         return;
     }
-    let around = Surroundings::new();
+    let around = Environ::new();
     for args in [&["umount"][..], &["umount", "--force"]] {
         let dir = tempfile::tempdir().expect("made");
         let session = Mute::mount(dir.path());
@@ -226,7 +226,7 @@ fn a_mount_can_always_be_taken_away() {
         let began = Instant::now();
         let place = m.dir().to_string_lossy().into_owned();
         let args: Vec<&str> = ["umount", "--force", &place].into_iter().filter(|a| force || *a != "--force").collect();
-        let ran = m.surroundings().run(&args).ok();
+        let ran = m.environ().run(&args).ok();
         let took = began.elapsed();
         assert!(!is_mounted(m.dir()));
         // Without force it waits as long as for anything else that is asked of the server.
@@ -239,7 +239,7 @@ fn a_mount_can_always_be_taken_away() {
             kill_process(driver, Signal::CONT).expect("sent");
         }
         m.control("stall", r#"{"stalled": false}"#);
-        let lock = m.surroundings().state().join(format!("{}.dev/lock", m.sim_ref().site()));
+        let lock = m.environ().state().join(format!("{}.dev/lock", m.sim_ref().site()));
         eventually("the process has ended", || {
             let lock = fs::File::open(&lock).expect("there");
             rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()

@@ -84,7 +84,7 @@ impl Drop for SmallDisk<'_> {
 fn a_full_local_disk_is_said_at_the_write() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
     m.umount().ok();
-    let state = m.surroundings().path("state");
+    let state = m.environ().path("state");
     let Some(_disk) = SmallDisk::mount(&state) else { return };
     crate::crash::mount_again(&m);
     fs::write(m.path("index.php"), "accepted").expect("there is room");

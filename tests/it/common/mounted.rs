@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use pantheonfs::sim::{Sim, SimConfig};
 
-use super::program::{Ran, Surroundings, is_mounted};
+use super::program::{Environ, Ran, is_mounted};
 use super::sshd::Sshd;
 use super::{Watch, has_fuse, watch};
 
 /// A mount, and the server behind it.
 pub struct Mounted {
-    surroundings: Surroundings,
+    environ: Environ,
     dir: PathBuf,
     /// Where the mounted directory is on disk.
     pub server: PathBuf,
@@ -30,11 +30,11 @@ impl Mounted {
             return None;
         }
         let sim = Sim::start(config).expect("the simulator starts");
-        let surroundings = Surroundings::new().with(sim.env());
+        let environ = Environ::new().with(sim.env());
         let source = format!("{}.{environment}", sim.site());
         let all = format!("{},{options}", sim.options());
         let server = sim.home(environment).join("code");
-        let mut mounted = Self::make(surroundings, &source, &all, server);
+        let mut mounted = Self::make(environ, &source, &all, server);
         mounted.sim = Some(sim);
         Some(mounted)
     }
@@ -47,22 +47,22 @@ impl Mounted {
         let sshd = Sshd::start()?;
         let tree = sshd.tree();
         let all = format!("{},{options}", sshd.options());
-        let mut mounted = Self::make(Surroundings::new(), &sshd.url(&tree), &all, tree);
+        let mut mounted = Self::make(Environ::new(), &sshd.url(&tree), &all, tree);
         mounted.sshd = Some(sshd);
         Some(mounted)
     }
 
-    fn make(surroundings: Surroundings, source: &str, options: &str, server: PathBuf) -> Self {
-        let dir = surroundings.path("mnt");
+    fn make(environ: Environ, source: &str, options: &str, server: PathBuf) -> Self {
+        let dir = environ.path("mnt");
         std::fs::create_dir(&dir).expect("made");
-        let mounted = Self { surroundings, dir, server, sim: None, sshd: None, _watch: watch() };
+        let mounted = Self { environ, dir, server, sim: None, sshd: None, _watch: watch() };
         mounted.mount(source, options).ok();
         assert!(is_mounted(&mounted.dir), "the program said that it has mounted");
         mounted
     }
 
     pub fn mount(&self, source: &str, options: &str) -> Ran {
-        self.surroundings.run(&["mount", source, &self.dir.to_string_lossy(), "-o", options])
+        self.environ.run(&["mount", source, &self.dir.to_string_lossy(), "-o", options])
     }
 
     /// A path in the mount.
@@ -93,8 +93,8 @@ impl Mounted {
         &self.dir
     }
 
-    pub fn surroundings(&self) -> &Surroundings {
-        &self.surroundings
+    pub fn environ(&self) -> &Environ {
+        &self.environ
     }
 
     pub fn sim_ref(&self) -> &Sim {
@@ -102,7 +102,7 @@ impl Mounted {
     }
 
     pub fn umount(&self) -> Ran {
-        self.surroundings.run(&["umount", &self.dir.to_string_lossy()])
+        self.environ.run(&["umount", &self.dir.to_string_lossy()])
     }
 
     /// One value of `.pantheon/status.json`.
@@ -131,7 +131,7 @@ pub fn get(url: &str) -> serde_json::Value {
 impl Drop for Mounted {
     fn drop(&mut self) {
         if is_mounted(&self.dir) {
-            let gone = self.surroundings.run(&["umount", "--force", &self.dir.to_string_lossy()]);
+            let gone = self.environ.run(&["umount", "--force", &self.dir.to_string_lossy()]);
             if !std::thread::panicking() {
                 assert_eq!(gone.code(), 0, "{}", gone.err());
             }

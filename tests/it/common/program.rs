@@ -1,4 +1,4 @@
-//! Running the program as a user would, in surroundings of its own.
+//! Running the program as a user would, in environ of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -6,12 +6,12 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// A home directory, state and cache of our own, and the variables that lead to a simulator.
-pub struct Surroundings {
+pub struct Environ {
     dir: TempDir,
     env: Vec<(String, String)>,
 }
 
-impl Surroundings {
+impl Environ {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::create_dir(dir.path().join("home")).expect("made");
@@ -37,7 +37,7 @@ impl Surroundings {
         command
     }
 
-    /// Gives any program these surroundings and nothing of the developer's own.
+    /// Gives any program these environ and nothing of the developer's own.
     pub fn dress(&self, command: &mut Command) {
         let kept = ["PATH", "TERM", "LANG", "RUST_BACKTRACE"];
         let kept = kept.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));

@@ -1,4 +1,4 @@
-//! Kept copies: everything that this mount changed in code, on the local disk, until it is seen in a commit.
+//! Backups copies: everything that this mount changed in code, on the local disk, until it is seen in a commit.
 //!
 //! Uncommitted changes are in no backup of the platform. Here each changed path has its newest content (as a file named
 //! by git's name for it) and a record of what was done. Nothing is replayed by itself; `pantheonfs rescue` reads this,
@@ -44,7 +44,7 @@ pub enum What {
 
 /// One changed path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptCopy {
+pub struct Backup {
     /// Below the code directory.
     pub path: RemotePath,
     pub what: What,
@@ -57,12 +57,12 @@ pub struct KeptCopy {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Record {
-    Keep(KeptCopy),
+    Keep(Backup),
     Forget(RemotePath),
 }
 
 /// See the module header.
-pub struct Kept {
+pub struct Backups {
     dir: PathBuf,
     log: Records<Record>,
     state: Mutex<State>,
@@ -70,7 +70,7 @@ pub struct Kept {
 
 #[derive(Default)]
 struct State {
-    copies: BTreeMap<RemotePath, KeptCopy>,
+    copies: BTreeMap<RemotePath, Backup>,
     /// How many records name a blob.
     uses: HashMap<BlobId, usize>,
     /// Of all contents.
@@ -78,7 +78,7 @@ struct State {
 }
 
 impl State {
-    fn new(copies: BTreeMap<RemotePath, KeptCopy>) -> Self {
+    fn new(copies: BTreeMap<RemotePath, Backup>) -> Self {
         let mut state = Self::default();
         for copy in copies.into_values() {
             state.insert(copy);
@@ -87,7 +87,7 @@ impl State {
     }
 
     /// Returns the blob that nobody names any more.
-    fn insert(&mut self, copy: KeptCopy) -> Option<BlobId> {
+    fn insert(&mut self, copy: Backup) -> Option<BlobId> {
         if let What::Content { blob, size, .. } = copy.what {
             *self.uses.entry(blob).or_default() += 1;
             self.bytes += size;
@@ -101,7 +101,7 @@ impl State {
         self.unused(old)
     }
 
-    fn unused(&mut self, old: Option<KeptCopy>) -> Option<BlobId> {
+    fn unused(&mut self, old: Option<Backup>) -> Option<BlobId> {
         let What::Content { blob, size, .. } = old?.what else { return None };
         self.bytes = self.bytes.saturating_sub(size);
         let uses = self.uses.get_mut(&blob)?;
@@ -118,7 +118,7 @@ fn dir_of(state_dir: &Path) -> PathBuf {
     state_dir.join("kept")
 }
 
-fn fold(records: Vec<Record>) -> BTreeMap<RemotePath, KeptCopy> {
+fn fold(records: Vec<Record>) -> BTreeMap<RemotePath, Backup> {
     let mut copies = BTreeMap::new();
     for record in records {
         match record {
@@ -130,16 +130,16 @@ fn fold(records: Vec<Record>) -> BTreeMap<RemotePath, KeptCopy> {
 }
 
 /// Where the content of a blob is kept.
-pub fn blob_path(state_dir: &Path, blob: BlobId) -> PathBuf {
+pub fn backup_blob_path(state_dir: &Path, blob: BlobId) -> PathBuf {
     dir_of(state_dir).join("blobs").join(blob.to_string())
 }
 
 /// The kept copies of an environment, in path order; nobody needs to have it mounted.
-pub fn kept_copies(state_dir: &Path) -> io::Result<Vec<KeptCopy>> {
+pub fn backups_in(state_dir: &Path) -> io::Result<Vec<Backup>> {
     Ok(fold(read(&dir_of(state_dir).join("log"), KIND)?.records).into_values().collect())
 }
 
-impl Kept {
+impl Backups {
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let dir = dir_of(state_dir);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join("blobs"))?;
@@ -151,7 +151,7 @@ impl Kept {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn copies(&self) -> Vec<KeptCopy> {
+    pub fn copies(&self) -> Vec<Backup> {
         self.lock().copies.values().cloned().collect()
     }
 
@@ -188,7 +188,7 @@ impl Kept {
         }
         let blob = BlobId(hasher.finalize().into());
         copy.persist(self.blob(blob)).map_err(|e| e.error)?;
-        self.keep(KeptCopy { path: path.clone(), what: What::Content { blob, size: len, mode }, at, commit })
+        self.keep(Backup { path: path.clone(), what: What::Content { blob, size: len, mode }, at, commit })
     }
 
     /// Keeps bytes that are at hand.
@@ -200,12 +200,12 @@ impl Kept {
 
     /// The path was deleted, and everything below it.
     pub fn deleted(&self, path: &RemotePath, at: u64, commit: Option<String>) -> io::Result<()> {
-        self.keep(KeptCopy { path: path.clone(), what: What::Deleted, at, commit })
+        self.keep(Backup { path: path.clone(), what: What::Deleted, at, commit })
     }
 
     /// The path was moved: what is kept of it and below it moves along.
     pub fn moved(&self, from: &RemotePath, to: &RemotePath, at: u64, commit: Option<String>) -> io::Result<()> {
-        let below: Vec<KeptCopy> =
+        let below: Vec<Backup> =
             self.lock().copies.values().filter(|copy| copy.path.starts_with(from)).cloned().collect();
         let known = below.iter().any(|copy| copy.path == *from && matches!(copy.what, What::Content { .. }));
         if !known {
@@ -215,20 +215,20 @@ impl Kept {
                 _ => None,
             });
             let what = What::Moved { from: origin.unwrap_or_else(|| from.clone()) };
-            self.keep(KeptCopy { path: to.clone(), what, at, commit: commit.clone() })?;
+            self.keep(Backup { path: to.clone(), what, at, commit: commit.clone() })?;
         }
         for copy in below {
             let Some(rest) = copy.path.strip_prefix(from) else { continue };
             let path = if rest.is_root() { to.clone() } else { to.join_path(&rest) };
             self.forget(&copy.path)?;
             if known || !rest.is_root() {
-                self.keep(KeptCopy { path, ..copy })?;
+                self.keep(Backup { path, ..copy })?;
             }
         }
         self.deleted(from, at, commit)
     }
 
-    fn keep(&self, copy: KeptCopy) -> io::Result<()> {
+    fn keep(&self, copy: Backup) -> io::Result<()> {
         self.log.append(&[Record::Keep(copy.clone())])?;
         let unused = self.lock().insert(copy);
         self.drop_blob(unused);
@@ -303,9 +303,9 @@ mod tests {
         RemotePath::parse(text).expect("valid")
     }
 
-    fn open() -> (tempfile::TempDir, Kept) {
+    fn open() -> (tempfile::TempDir, Backups) {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let kept = Kept::open(dir.path()).expect("opened");
+        let kept = Backups::open(dir.path()).expect("opened");
         (dir, kept)
     }
 
@@ -315,9 +315,9 @@ mod tests {
         kept.bytes(&path("a"), b"hello\n", 0o100_644, 1, None).expect("kept");
         kept.bytes(&path("b"), b"x", 0o100_644, 2, None).expect("kept");
         kept.deleted(&path("c"), 3, None).expect("kept");
-        assert_eq!(kept_copies(dir.path()).expect("read").len(), 3);
+        assert_eq!(backups_in(dir.path()).expect("read").len(), 3);
         drop(kept);
-        let kept = Kept::open(dir.path()).expect("opened again");
+        let kept = Backups::open(dir.path()).expect("opened again");
         assert_eq!(kept.summary(), (3, Some(1)));
         // The name that git gives to "hello\n".
         let blob = "ce013625030ba8dba906f756967f9e9ca394464a";

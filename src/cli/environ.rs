@@ -15,7 +15,7 @@ use super::sites::Sites;
 use crate::control::ControlConfig;
 
 /// What the process was started with.
-pub(super) struct Surroundings {
+pub(super) struct Environ {
     pub(super) home: Option<PathBuf>,
     pub(super) here: PathBuf,
     /// `SSH_AUTH_SOCK`.
@@ -77,7 +77,7 @@ fn path(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-impl Surroundings {
+impl Environ {
     pub(super) fn look() -> CliResult<Self> {
         let home = env::home_dir().filter(|home| home.is_absolute());
         let below_home = |tail: &str| home.as_ref().map(|home| home.join(tail));

@@ -8,12 +8,12 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Notices; see the module header.
-pub trait Senses: Send + Sync {
+pub trait WakeDetect: Send + Sync {
     /// What happened since it was asked last. `peer` is the server as far as it is known.
     fn upset(&self, peer: Option<SocketAddr>) -> Option<String>;
 }
 
-/// The senses of a real machine.
+/// The wake_detect of a real machine.
 #[derive(Default)]
 pub struct Machine(Mutex<Seen>);
 
@@ -33,7 +33,7 @@ type Sources = [Option<IpAddr>; 3];
 /// The two clocks are not read at the same instant.
 const GRAIN: Duration = Duration::from_secs(1);
 
-impl Senses for Machine {
+impl WakeDetect for Machine {
     fn upset(&self, peer: Option<SocketAddr>) -> Option<String> {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.slept(time_asleep()).or_else(|| seen.moved(peer, sources(peer)))

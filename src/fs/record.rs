@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use super::litter::is_litter;
+use super::local_only::is_local_only;
 use super::{Cause, Fs, FsError, FsResult, Layout, Wait, lock};
 use crate::attr::{Area, secs_from_time};
 use crate::inode::{Change, Ino, NodeView};
 use crate::path::RemotePath;
-use crate::write::{Action, Op, Put, Shelf, Spool};
+use crate::write::{Action, Op, Put, RejectKind, Spool};
 
 impl Fs {
     /// The last steps of a change to names or attributes: recorded, and on `-o sync` waited for.
@@ -63,13 +63,13 @@ impl Fs {
             return Ok(());
         }
         let path = self.object(ino);
-        if is_litter(&path) {
+        if is_local_only(&path) {
             return Ok(());
         }
         self.may_record(op, &path, wait)?;
         if let Err(error) = self.permit(op, ino, &path, wait) {
             if matches!(error.cause, Cause::ReadOnly(_)) {
-                self.keep_aside(Shelf::Stranded, ino, &path, &spool);
+                self.keep_aside(RejectKind::Stranded, ino, &path, &spool);
             }
             return Err(error);
         }
@@ -129,7 +129,7 @@ impl Fs {
         // What it takes the place of.
         let before = self.spool(ino);
         self.put_spool(ino, spool.clone());
-        self.replaced_litter(ino, before).map_err(|cause| FsError::new(op, self.object(ino), cause))?;
+        self.replaced_local_only(ino, before).map_err(|cause| FsError::new(op, self.object(ino), cause))?;
         Ok(spool)
     }
 
@@ -174,7 +174,7 @@ impl Fs {
 
     /// Copies the spool to a shelf and gives the file back to the server's version. If even the copy fails, the spool
     /// stays, so that nothing is lost while the mount lives.
-    pub(super) fn keep_aside(&self, shelf: Shelf, ino: Ino, path: &RemotePath, spool: &Spool) {
+    pub(super) fn keep_aside(&self, shelf: RejectKind, ino: Ino, path: &RemotePath, spool: &Spool) {
         let kept = spool.file().and_then(|file| self.0.rescue.keep(shelf, path, &file));
         match kept {
             Ok(copy) => {
@@ -207,7 +207,7 @@ impl Fs {
         let live = |ino: &Ino| self.0.table.view(*ino).is_some_and(|view| !view.unlinked);
         let dirty =
             spools.iter().filter(|(ino, spool)| spool.is_dirty() && live(ino)).map(|(ino, _)| self.object(*ino));
-        let mut paths: Vec<RemotePath> = dirty.filter(|path| !is_litter(path)).collect();
+        let mut paths: Vec<RemotePath> = dirty.filter(|path| !is_local_only(path)).collect();
         paths.extend(self.0.journal.queue(|queue| queue.ops().map(|(_, op)| op.path.clone()).collect::<Vec<_>>()));
         paths.sort();
         paths.dedup();

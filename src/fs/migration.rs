@@ -29,12 +29,12 @@ struct Memory {
 }
 
 /// See the module header.
-pub(super) struct Dwelling {
+pub(super) struct Migration {
     file: PathBuf,
     state: Mutex<(Memory, u64)>,
 }
 
-impl Dwelling {
+impl Migration {
     pub(super) fn remembered(state_dir: &Path) -> Self {
         let file = state_dir.join("connection.json");
         let memory = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
@@ -57,13 +57,13 @@ impl Dwelling {
 
 impl Fs {
     /// Compares the present connection with the last one, once per connection.
-    pub(super) fn look_where_we_are(&self) {
+    pub(super) fn check_migration(&self) {
         let Link::Up { epoch, home, .. } = self.0.remote.link() else { return };
         let Some(info) = self.0.remote.session_info() else { return };
         let connection = &self.0.config.connection;
-        let dwelling = &self.0.dwelling;
+        let migration = &self.0.migration;
         let (moved, memory) = {
-            let mut state = lock(&dwelling.state);
+            let mut state = lock(&migration.state);
             if state.1 == epoch {
                 return;
             }
@@ -89,11 +89,11 @@ impl Fs {
             state.0 = memory.clone();
             (moved, memory)
         };
-        if let Err(error) = dwelling.save(&memory) {
-            log::warn!("{}: {error}", dwelling.file.display());
+        if let Err(error) = migration.save(&memory) {
+            log::warn!("{}: {error}", migration.file.display());
         }
         if let Some(what) = moved {
-            self.moved_house(&what);
+            self.on_migration(&what);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::overlay::file_at;
+use super::recover::file_at;
 use super::{Cause, Fs, lock};
 use crate::inode::{Child, Ino, NodeView};
 use crate::path::RemotePath;
@@ -12,39 +12,40 @@ use crate::write::{Spool, SpoolId};
 impl Fs {
     /// After a name, a content or an object of this number changed: what stays here is in the journal, where it is found by
     /// the next mount, and what does not is not.
-    pub(super) fn settle_litter(&self, ino: Ino) -> Result<(), Cause> {
+    pub(super) fn record_local_only(&self, ino: Ino) -> Result<(), Cause> {
         let Some(spool) = self.spool(ino) else { return Ok(()) };
-        let path = self.0.table.path(ino).filter(is_litter);
+        let path = self.0.table.path(ino).filter(is_local_only);
         let now = match (path, self.0.table.view(ino)) {
             (Some(path), Some(view)) if !view.unlinked => Some((path, view.attr.perm)),
             _ => None,
         };
         spool.stay(now.is_some());
-        Ok(self.0.journal.note_litter(spool.id(), now)?)
+        Ok(self.0.journal.note_local_only(spool.id(), now)?)
     }
 
     /// The content of a file is in another spool now.
-    pub(super) fn replaced_litter(&self, ino: Ino, before: Option<Arc<Spool>>) -> Result<(), Cause> {
+    pub(super) fn replaced_local_only(&self, ino: Ino, before: Option<Arc<Spool>>) -> Result<(), Cause> {
         if let Some(before) = before {
             before.stay(false);
-            self.0.journal.note_litter(before.id(), None)?;
+            self.0.journal.note_local_only(before.id(), None)?;
         }
-        self.settle_litter(ino)
+        self.record_local_only(ino)
     }
 
     /// Something moved, and what stays here with it.
-    pub(super) fn litter_renamed(&self, moved: &NodeView, to: &RemotePath) -> Result<(), Cause> {
+    pub(super) fn local_only_renamed(&self, moved: &NodeView, to: &RemotePath) -> Result<(), Cause> {
         if !moved.attr.is_dir() {
-            return self.settle_litter(moved.ino);
+            return self.record_local_only(moved.ino);
         }
         let spools: Vec<Ino> = lock(&self.0.spools).keys().copied().collect();
-        let below = |ino: &Ino| self.0.table.path(*ino).is_some_and(|path| path.starts_with(to) && is_litter(&path));
-        spools.into_iter().filter(below).try_for_each(|ino| self.settle_litter(ino))
+        let below =
+            |ino: &Ino| self.0.table.path(*ino).is_some_and(|path| path.starts_with(to) && is_local_only(&path));
+        spools.into_iter().filter(below).try_for_each(|ino| self.record_local_only(ino))
     }
 
     /// What stayed here when the last mount ended is shown again.
-    pub(super) fn show_litter(&self) {
-        for (id, path, perm) in self.0.journal.litter() {
+    pub(super) fn show_local_only(&self) {
+        for (id, path, perm) in self.0.journal.local_only() {
             if self.show_one(id, &path, perm).is_none() {
                 log::warn!("{path}: it stayed on this machine and cannot be shown any more");
             }
@@ -52,7 +53,7 @@ impl Fs {
     }
 
     fn show_one(&self, id: SpoolId, path: &RemotePath, perm: u16) -> Option<()> {
-        let spool = Arc::new(self.0.journal.reopen_litter(id).ok()?);
+        let spool = Arc::new(self.0.journal.reopen_local_only(id).ok()?);
         let (parent, name) = (self.dir_at(&path.parent()?)?, path.file_name()?);
         if let Child::Positive(_) = self.0.table.child(parent, &name) {
             return None;
@@ -65,7 +66,7 @@ impl Fs {
 }
 
 /// Whether an object of this name is only ever local.
-pub(super) fn is_litter(path: &RemotePath) -> bool {
+pub(super) fn is_local_only(path: &RemotePath) -> bool {
     path.file_name().is_some_and(|name| matches(name.as_bytes()))
 }
 

@@ -12,15 +12,15 @@ use crate::path::RemotePath;
 const MAX_PATHS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// CRC-32 by path and version.
-pub(super) struct Young(Mutex<LruCache<RemotePath, (Version, u32)>>);
+pub(super) struct RacySums(Mutex<LruCache<RemotePath, (Version, u32)>>);
 
-impl Default for Young {
+impl Default for RacySums {
     fn default() -> Self {
         Self(Mutex::new(LruCache::new(MAX_PATHS)))
     }
 }
 
-impl Young {
+impl RacySums {
     fn with<T>(&self, act: impl FnOnce(&mut LruCache<RemotePath, (Version, u32)>) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }

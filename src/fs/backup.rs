@@ -9,10 +9,10 @@ use super::{Cause, Fs, Layout, Wait};
 use crate::attr::{Area, Attr, BlobId, FileKind, secs_from_time};
 use crate::mirror::{Tree, hash};
 use crate::path::RemotePath;
-use crate::write::{Kept, KeptCopy, What};
+use crate::write::{Backup, Backups, What};
 
 /// What was done to a path of code, on the server, by us.
-pub(super) enum Deed<'a> {
+pub(super) enum AppliedChange<'a> {
     Content(&'a File, Attr),
     Link(&'a [u8]),
     Deleted,
@@ -29,30 +29,30 @@ fn git_mode(attr: &Attr) -> u32 {
 }
 
 impl Fs {
-    fn kept_in(&self, area: Area) -> Option<&Arc<Kept>> {
+    fn kept_in(&self, area: Area) -> Option<&Arc<Backups>> {
         let has_commits = area == Area::Code && self.0.config.layout == Layout::Pantheon;
         self.0.config.kept.as_ref().filter(|_| has_commits)
     }
 
     /// A change reached the server: it is remembered, and kept until it is committed.
-    pub(super) fn note_done(&self, area: Area, path: &RemotePath, deed: Deed<'_>) {
+    pub(super) fn note_done(&self, area: Area, path: &RemotePath, change: AppliedChange<'_>) {
         if area != Area::Code {
             return;
         }
         let shown = self.shown_path(path);
         self.0.notes.written(&shown);
-        if let Deed::MovedFrom(from) = deed {
+        if let AppliedChange::MovedFrom(from) = change {
             self.0.notes.written(&self.shown_path(from));
         }
         self.warn_if_ignored(&shown);
         let Some(kept) = self.kept_in(area) else { return };
         let at = u64::from(secs_from_time(self.0.clock.wall()));
         let commit = self.0.env.belief().target_commit;
-        let done = match deed {
-            Deed::Content(file, attr) => kept.content(&shown, file, (attr.size, git_mode(&attr)), at, commit),
-            Deed::Link(text) => kept.bytes(&shown, text, 0o120_000, at, commit),
-            Deed::Deleted => kept.deleted(&shown, at, commit),
-            Deed::MovedFrom(from) => kept.moved(&self.shown_path(from), &shown, at, commit),
+        let done = match change {
+            AppliedChange::Content(file, attr) => kept.content(&shown, file, (attr.size, git_mode(&attr)), at, commit),
+            AppliedChange::Link(text) => kept.bytes(&shown, text, 0o120_000, at, commit),
+            AppliedChange::Deleted => kept.deleted(&shown, at, commit),
+            AppliedChange::MovedFrom(from) => kept.moved(&self.shown_path(from), &shown, at, commit),
         };
         if let Err(error) = done {
             log::error!("{shown}: is on the server, but no copy could be kept here: {error}");
@@ -104,7 +104,7 @@ impl Fs {
     }
 
     /// Copies that the server does not have as they were written.
-    fn lost_copies(&self, kept: &Kept) -> Result<Vec<RemotePath>, String> {
+    fn lost_copies(&self, kept: &Backups) -> Result<Vec<RemotePath>, String> {
         let found: HashMap<RemotePath, Attr> = self.picture()?.into_iter().map(|f| (f.path, f.attr)).collect();
         let mut lost = Vec::new();
         for copy in kept.copies() {
@@ -115,7 +115,7 @@ impl Fs {
         Ok(lost)
     }
 
-    fn is_there(&self, copy: &KeptCopy, found: &HashMap<RemotePath, Attr>) -> Result<bool, String> {
+    fn is_there(&self, copy: &Backup, found: &HashMap<RemotePath, Attr>) -> Result<bool, String> {
         Ok(match &copy.what {
             What::Deleted => !found.contains_key(&copy.path),
             What::Moved { .. } => found.keys().any(|path| path.starts_with(&copy.path)),
@@ -169,7 +169,7 @@ impl Fs {
     }
 
     /// The connection leads elsewhere than it did: what was uncommitted may not have moved along.
-    pub(super) fn moved_house(&self, what: &str) {
+    pub(super) fn on_migration(&self, what: &str) {
         log::warn!("the environment has moved ({what}): everything is looked at anew");
         self.renew_everything();
         self.0.content.forget_proofs();

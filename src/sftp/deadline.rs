@@ -9,13 +9,13 @@ const SPAN: Duration = Duration::from_millis(50);
 
 /// What was answered within the time limit.
 #[derive(Debug)]
-pub(super) struct Overdue {
+pub(super) struct LateAnswers {
     limit: Duration,
     /// When answers came, and when the oldest of their requests was sent.
     answers: VecDeque<(Instant, Instant)>,
 }
 
-impl Overdue {
+impl LateAnswers {
     pub(super) fn new(limit: Duration) -> Self {
         Self { limit, answers: VecDeque::new() }
     }
@@ -51,7 +51,7 @@ mod tests {
     fn whoever_waits_behind_others_waits_as_long_as_they_are_answered() {
         let begin = Instant::now() + Duration::from_secs(60);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        let mut overdue = Overdue::new(Duration::from_secs(3));
+        let mut overdue = LateAnswers::new(Duration::from_secs(3));
         let mut is_late = |sent: u64, now: u64| overdue.before(at(now)).is_some_and(|before| at(sent) < before);
         assert!(!is_late(0, 3) && is_late(0, 4));
         // One that was sent at 1 is answered at 6 only: the one that was sent at 2 has time until 9.

@@ -12,23 +12,23 @@ use crate::path::RemotePath;
 
 /// Why a copy is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shelf {
-    Conflicts,
+pub enum RejectKind {
+    Conflict,
     Stranded,
 }
 
-impl Shelf {
+impl RejectKind {
     pub fn dir_name(self) -> &'static str {
         match self {
-            Shelf::Conflicts => "conflicts",
-            Shelf::Stranded => "stranded",
+            RejectKind::Conflict => "conflicts",
+            RejectKind::Stranded => "stranded",
         }
     }
 }
 
 /// The two shelves of one environment.
 #[derive(Debug, Clone)]
-pub struct Rescue {
+pub struct Rejects {
     state_dir: PathBuf,
 }
 
@@ -36,17 +36,17 @@ pub struct Rescue {
 /// for hours must not fill the disk with names.
 const MAX_COPIES_PER_PATH: u32 = 100;
 
-impl Rescue {
+impl Rejects {
     pub fn new(state_dir: &Path) -> Self {
         Self { state_dir: state_dir.to_owned() }
     }
 
-    pub fn dir(&self, shelf: Shelf) -> PathBuf {
+    pub fn dir(&self, shelf: RejectKind) -> PathBuf {
         self.state_dir.join(shelf.dir_name())
     }
 
     /// Copies `source` onto the shelf and returns where it is. A name that is taken gets a number.
-    pub fn keep(&self, shelf: Shelf, path: &RemotePath, source: &File) -> io::Result<PathBuf> {
+    pub fn keep(&self, shelf: RejectKind, path: &RemotePath, source: &File) -> io::Result<PathBuf> {
         let wanted = self.dir(shelf).join(std::ffi::OsStr::from_bytes(path.as_bytes()));
         if let Some(parent) = wanted.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
@@ -82,7 +82,7 @@ impl Rescue {
     }
 
     /// Files on the shelf, as paths relative to it, in order.
-    pub fn list(&self, shelf: Shelf) -> Vec<PathBuf> {
+    pub fn list(&self, shelf: RejectKind) -> Vec<PathBuf> {
         let (root, mut out) = (self.dir(shelf), Vec::new());
         let mut dirs = vec![root.clone()];
         while let Some(dir) = dirs.pop() {
@@ -101,7 +101,7 @@ impl Rescue {
 
 /// Where the base of a conflicting copy is, if it was still at hand.
 pub fn base_of(state_dir: &Path, copy: &Path) -> Option<PathBuf> {
-    let inside = copy.strip_prefix(state_dir.join(Shelf::Conflicts.dir_name())).ok()?;
+    let inside = copy.strip_prefix(state_dir.join(RejectKind::Conflict.dir_name())).ok()?;
     Some(state_dir.join("bases").join(inside))
 }
 
@@ -135,17 +135,17 @@ mod tests {
     #[test]
     fn copies_keep_their_path_and_never_replace_each_other() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let rescue = Rescue::new(dir.path());
+        let rescue = Rejects::new(dir.path());
         let path = RemotePath::parse("code/wp-content/a.php").expect("valid");
         for text in ["one", "two"] {
             let mut source = tempfile::tempfile().expect("a file");
             source.write_all(text.as_bytes()).expect("written");
-            rescue.keep(Shelf::Conflicts, &path, &source).expect("kept");
+            rescue.keep(RejectKind::Conflict, &path, &source).expect("kept");
         }
-        let list = rescue.list(Shelf::Conflicts);
+        let list = rescue.list(RejectKind::Conflict);
         assert_eq!(list, [Path::new("code/wp-content/a.php"), Path::new("code/wp-content/a.php.1")]);
-        let read = |p: &Path| fs::read_to_string(rescue.dir(Shelf::Conflicts).join(p)).expect("read");
+        let read = |p: &Path| fs::read_to_string(rescue.dir(RejectKind::Conflict).join(p)).expect("read");
         assert_eq!((read(&list[0]), read(&list[1])), ("one".into(), "two".into()));
-        assert!(rescue.list(Shelf::Stranded).is_empty());
+        assert!(rescue.list(RejectKind::Stranded).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The platform's bad habits, each a switch by name.
+//! The platform's bad quirks, each a switch by name.
 
 use std::collections::BTreeMap;
 
@@ -40,19 +40,19 @@ const TABLE: [(&str, &[&str], &str); 18] = [
 
 /// How the simulator behaves.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Habits(BTreeMap<&'static str, &'static str>);
+pub(super) struct Quirks(BTreeMap<&'static str, &'static str>);
 
-impl Habits {
+impl Quirks {
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let names = || TABLE.iter().map(|(name, _, _)| *name).collect::<Vec<_>>().join(", ");
         let (name, values, _) = TABLE
             .iter()
             .find(|(known, _, _)| *known == name)
-            .ok_or_else(|| format!("no habit '{name}'; there are {}", names()))?;
+            .ok_or_else(|| format!("no quirk '{name}'; there are {}", names()))?;
         let value = values
             .iter()
             .find(|known| **known == value)
-            .ok_or_else(|| format!("habit {name}: one of {}", values.join(", ")))?;
+            .ok_or_else(|| format!("quirk {name}: one of {}", values.join(", ")))?;
         self.0.insert(name, value);
         Ok(())
     }
@@ -62,7 +62,7 @@ impl Habits {
         self.0.get(name).copied().unwrap_or(default)
     }
 
-    /// Whether a habit has this value.
+    /// Whether a quirk has this value.
     pub(super) fn is(&self, name: &str, value: &str) -> bool {
         self.get(name) == value
     }
@@ -81,11 +81,11 @@ mod tests {
 
     #[test]
     fn habits_have_defaults_and_refuse_nonsense() {
-        let mut habits = Habits::default();
-        assert!(habits.is("rename", "allow"));
-        habits.set("rename", "refuse").expect("known");
-        assert!(habits.is("rename", "refuse"));
-        assert!(habits.set("rename", "perhaps").is_err());
-        assert!(habits.set("nonsense", "on").expect_err("unknown").contains("rename"));
+        let mut quirks = Quirks::default();
+        assert!(quirks.is("rename", "allow"));
+        quirks.set("rename", "refuse").expect("known");
+        assert!(quirks.is("rename", "refuse"));
+        assert!(quirks.set("rename", "perhaps").is_err());
+        assert!(quirks.set("nonsense", "on").expect_err("unknown").contains("rename"));
     }
 }

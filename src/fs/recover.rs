@@ -7,7 +7,7 @@ use super::{Cause, Fs, FsError};
 use crate::attr::{Attr, FileKind};
 use crate::inode::{Child, Ino};
 use crate::path::{Name, RemotePath};
-use crate::write::{Action, Expected, Op, OpId, Put, Shelf};
+use crate::write::{Action, Expected, Op, OpId, Put, RejectKind};
 
 /// Permission bits and size of a directory about which nothing is known yet.
 const UNKNOWN_DIR: Attr = Attr { kind: FileKind::Directory, size: 4096, perm: 0o755, mtime: 0, atime: 0 };
@@ -40,14 +40,14 @@ impl Fs {
                 self.0.table.pin(ino, true);
             }
         }
-        self.show_litter();
+        self.show_local_only();
     }
 
     /// The power failed before the content was on the local disk. What is left of it is kept, and never sent: the server stays
     /// as it is.
     fn content_is_lost(&self, id: OpId, op: &Op) {
         let error = FsError::new("recover", &op.path, Cause::Conflict(LOST_HERE.into()));
-        self.put_aside(id, op, Shelf::Stranded, error);
+        self.put_aside(id, op, RejectKind::Stranded, error);
     }
 
     /// Makes the change in the table; the object that it leaves, if any.

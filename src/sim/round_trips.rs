@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 /// See the module header. Meaningful only while a latency is simulated.
 #[derive(Debug, Default)]
-pub(super) struct Rounds {
+pub(super) struct RoundTrips {
     /// Answers: when, and the deepest round answered until then.
     answered: Vec<(Instant, u32)>,
     deepest: u32,
     requests: u64,
 }
 
-impl Rounds {
+impl RoundTrips {
     /// A request came in; says which round it belongs to.
     pub(super) fn asked(&mut self, rtt: Duration) -> u32 {
         self.requests += 1;
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn what_is_asked_together_is_one_round() {
         let rtt = Duration::from_millis(40);
-        let mut rounds = Rounds::default();
+        let mut rounds = RoundTrips::default();
         for _ in 0..10 {
             let round = rounds.asked(rtt);
             rounds.answered(round);

@@ -5,11 +5,11 @@ use std::fs::File;
 use super::syncer::{CACHE_WRITTEN_BYTES, FULL_PAUSE};
 use super::{Fs, FsError, lock};
 use crate::inode::{Change, Ino};
-use crate::write::{Action, Expected, Op, OpId, Put, Shelf};
+use crate::write::{Action, Expected, Op, OpId, Put, RejectKind};
 
 impl Fs {
     /// The server does not take it: content goes to a shelf, and what the server has is shown again.
-    pub(super) fn put_aside(&self, id: OpId, op: &Op, shelf: Shelf, error: FsError) {
+    pub(super) fn put_aside(&self, id: OpId, op: &Op, shelf: RejectKind, error: FsError) {
         let ino = Ino(op.ino);
         if let Some(spool) = op.spool() {
             let path = self.0.journal.spool_path(spool);
@@ -37,9 +37,9 @@ impl Fs {
     }
 
     /// What a conflicting save was made from goes beside it, if it is still here: the base of a merge.
-    fn keep_base(&self, op: &Op, shelf: Shelf, copy: &std::path::Path) {
+    fn keep_base(&self, op: &Op, shelf: RejectKind, copy: &std::path::Path) {
         if let Action::Put(Put { base: Expected::Version(version), .. }) = &op.action
-            && shelf == Shelf::Conflicts
+            && shelf == RejectKind::Conflict
             && version.size <= CACHE_WRITTEN_BYTES
             && let Some(bytes) = self.0.content.read_cached(&op.path, *version, 0..version.size)
             && let Err(error) = self.0.rescue.keep_base(copy, &bytes)
