@@ -4,8 +4,9 @@
 //! [`WritePermit`], and [`Gate::admit`] is the only way to get one. A permit carries the environment's generation: a
 //! switch of the connection mode makes older permits void, which `remote` checks right before the last step of a call.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::attr::Area;
@@ -121,7 +122,7 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.0.lock()
     }
 
     /// Sets the verdict for one area (`Logs` has a fixed one) and starts a new generation if it closes or reopens.
@@ -171,10 +172,10 @@ impl Gate {
             if now >= limit {
                 return Err(refused);
             }
-            let state = self.lock();
+            let mut state = self.lock();
             if let Verdict::Held { until, .. } = state.verdict(area) {
                 let wait = (*until).min(limit).saturating_duration_since(now);
-                drop(self.0.1.wait_timeout(state, wait));
+                self.0.1.wait_for(&mut state, wait);
             }
         }
     }

@@ -7,12 +7,12 @@
 #[path = "it/common/mod.rs"]
 mod common;
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::BuildHasher;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Mutex;
 
 use pantheonfs::fs::{HandleId, OpenMode, SetAttr};
 use proptest::prelude::*;
@@ -507,7 +507,7 @@ fn run(args: &[&'static str], sequences: u32, kernel: bool, nth: u64) {
     };
     let mut runner = TestRunner::new(config);
     let result = runner.run(&proptest::collection::vec(step(), 1..25), |steps| {
-        let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = state.lock();
         let (inner, count) = &mut *state;
         *count += 1;
         // After a failure the old one may be in any state, and old directories make the root's listing long.

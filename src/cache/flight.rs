@@ -3,9 +3,10 @@
 //! The leader's ticket may be completed from any thread. A ticket that is dropped without a result wakes its waiters
 //! empty-handed, so that a lost leader is never waited for until the deadline.
 
+use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Deadlines are the caller's; this room only needs an instant.
 use std::time::Instant;
@@ -53,7 +54,7 @@ impl<K: Eq + Hash + Clone, T: Clone> Default for InFlight<K, T> {
 
 impl<K: Eq + Hash + Clone, T: Clone> InFlight<K, T> {
     pub fn join(&self, key: K) -> Role<K, T> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.lock();
         if let Some(slot) = slots.get(&key) {
             return Role::Follower(Waiter(slot.clone()));
         }
@@ -64,13 +65,13 @@ impl<K: Eq + Hash + Clone, T: Clone> InFlight<K, T> {
 
     /// A fetch that is on its way already.
     pub fn peek(&self, key: &K) -> Option<Waiter<T>> {
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = self.slots.lock();
         slots.get(key).map(|slot| Waiter(slot.clone()))
     }
 
     /// Fetches on the way, for status.
     pub fn len(&self) -> usize {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.slots.lock().len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -89,15 +90,15 @@ impl<K: Eq + Hash + Clone, T> Ticket<K, T> {
 
     fn turn(&self, to: State<T>) {
         // The slot leaves the map first: who comes after the result must fetch anew.
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-        *self.slot.state.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        self.slots.lock().remove(&self.key);
+        *self.slot.state.lock() = to;
         self.slot.turned.notify_all();
     }
 }
 
 impl<K: Eq + Hash + Clone, T> Drop for Ticket<K, T> {
     fn drop(&mut self) {
-        let pending = matches!(*self.slot.state.lock().unwrap_or_else(PoisonError::into_inner), State::Pending);
+        let pending = matches!(*self.slot.state.lock(), State::Pending);
         if pending {
             self.turn(State::Abandoned);
         }
@@ -107,7 +108,7 @@ impl<K: Eq + Hash + Clone, T> Drop for Ticket<K, T> {
 impl<T: Clone> Waiter<T> {
     /// The result, or `None` when the leader gave up or `until` passed.
     pub fn wait(&self, until: Instant) -> Option<T> {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.state.lock();
         loop {
             match &*state {
                 State::Done(value) => return Some(value.clone()),
@@ -118,7 +119,7 @@ impl<T: Clone> Waiter<T> {
             if left.is_zero() {
                 return None;
             }
-            state = self.0.turned.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.0.turned.wait_for(&mut state, left);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The memory tier: an LRU of blocks with a byte budget.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 
 use lru::LruCache;
 
@@ -42,7 +43,7 @@ impl Memory {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub fn get(&self, key: &BlockKey) -> Option<Arc<[u8]>> {

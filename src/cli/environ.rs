@@ -1,12 +1,12 @@
 //! Environment variables and what follows from them. The only place that reads them.
 
+use parking_lot::Mutex;
 use std::env;
 use std::fs::DirBuilder;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use zeroize::Zeroizing;
 
@@ -61,12 +61,12 @@ pub(super) fn receive_token(descriptor: i32) -> CliResult<()> {
 }
 
 fn keep_token(token: Option<Zeroizing<String>>) {
-    *TOKEN.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    *TOKEN.lock() = token;
 }
 
 /// The token that was given for this run.
 pub(super) fn token() -> Option<Zeroizing<String>> {
-    TOKEN.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    TOKEN.lock().clone()
 }
 
 fn text(name: &str) -> Option<String> {

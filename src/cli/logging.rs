@@ -1,9 +1,9 @@
 //! The log: standard error in the foreground, a file in the state directory behind it.
 
+use parking_lot::Mutex;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use log::{LevelFilter, Log, Metadata, Record};
@@ -24,7 +24,7 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.0.lock();
         // Nothing can be done about a log that cannot be written.
         let _ = match file.as_mut() {
             Some(file) => {
@@ -57,7 +57,7 @@ pub(super) fn go_on_in(path: &Path) {
     let file = File::options().create(true).write(true).append(!large).truncate(large).mode(0o600).open(path);
     match file {
         Ok(file) => {
-            *LOGGER.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+            *LOGGER.0.lock() = Some(file);
             log::set_max_level(log::max_level().max(LevelFilter::Info));
         }
         Err(error) => log::warn!("{}: no log: {error}", path.display()),

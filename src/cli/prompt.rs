@@ -1,10 +1,10 @@
 //! Questions on the terminal. Answers are remembered for reconnecting, when nobody is there any more.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use crate::transport::{Prompt, Secret};
 
@@ -31,13 +31,13 @@ impl Terminal {
 
 impl Prompt for Terminal {
     fn secret(&self, question: &str) -> Option<Secret> {
-        let known = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(question).cloned();
+        let known = self.answers.lock().get(question).cloned();
         if known.is_some() || !self.attended() {
             return known;
         }
         // Fails where there is no terminal: then there is nobody to ask.
         let secret = Secret::new(rpassword::prompt_password(format!("{question}: ")).ok()?);
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(question.to_owned(), secret.clone());
+        self.answers.lock().insert(question.to_owned(), secret.clone());
         Some(secret)
     }
 

@@ -1,6 +1,7 @@
 //! Content from the repository, and the look at the server that tells whether that was right.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::attest::Attested;
@@ -60,7 +61,7 @@ impl Content {
 
     /// `listener` is told when something that was given out turns out to be wrong: what the kernel has of it must go.
     pub fn on_mismatch(&self, listener: impl Fn() + Send + Sync + 'static) {
-        *self.0.mismatch.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(listener));
+        *self.0.mismatch.0.lock() = Some(Arc::new(listener));
     }
 }
 
@@ -111,7 +112,7 @@ impl Inner {
         if let Some(proofs) = &self.proofs {
             proofs.turn_off(path);
         }
-        let listener = self.mismatch.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let listener = self.mismatch.0.lock().clone();
         if let Some(listener) = listener {
             // Whoever is told may ask the server: not on the thread that reads its answers.
             blocking::unblock(move || listener()).detach();

@@ -1,7 +1,7 @@
 //! Checksums of contents that were seen so soon after their mtime that another content may have the same version.
 
+use parking_lot::Mutex;
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
 
 use lru::LruCache;
 
@@ -22,7 +22,7 @@ impl Default for RacySums {
 
 impl RacySums {
     fn with<T>(&self, act: impl FnOnce(&mut LruCache<RemotePath, (Version, u32)>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        act(&mut self.0.lock())
     }
 
     pub(super) fn note(&self, path: &RemotePath, version: Version, sum: u32) {

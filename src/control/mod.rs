@@ -8,8 +8,8 @@ mod model;
 mod routes;
 mod wake;
 
+use parking_lot::Mutex;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -76,8 +76,8 @@ impl Control {
         self.login().has_credentials()
     }
 
-    fn login(&self) -> std::sync::MutexGuard<'_, Login> {
-        self.login.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn login(&self) -> parking_lot::MutexGuard<'_, Login> {
+        self.login.lock()
     }
 
     /// The platform has its bad minutes: what does no harm twice is asked again.

@@ -7,8 +7,9 @@ mod belief;
 mod memory;
 mod watcher;
 
+use parking_lot::{Condvar, Mutex};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 pub use belief::{Belief, Running, Source};
@@ -153,18 +154,18 @@ impl Env {
     }
 
     pub fn belief(&self) -> Belief {
-        lock(&self.0.belief).clone()
+        self.0.belief.lock().clone()
     }
 
     /// Nobody can change the code here, short of a push or a deploy. Asked for every name that is shown.
     pub fn is_frozen(&self) -> bool {
-        lock(&self.0.belief).is_frozen()
+        self.0.belief.lock().is_frozen()
     }
 
     /// The mount is being used.
     pub fn touch(&self) {
         let was_idle = {
-            let mut touched = lock(&self.0.touched);
+            let mut touched = self.0.touched.lock();
             let was_idle = touched.elapsed() > IN_USE;
             *touched = Instant::now();
             was_idle
@@ -187,14 +188,14 @@ impl Env {
 
     /// Whether the mode needs no further question: it was answered this short a time ago, or there is nobody to ask.
     pub fn is_certain(&self, within: Duration) -> bool {
-        let age = self.0.clock.wall().duration_since(lock(&self.0.belief).learned).unwrap_or_default();
-        self.0.config.api.is_none() || (age < within && lock(&self.0.belief).source == Source::Api)
+        let age = self.0.clock.wall().duration_since(self.0.belief.lock().learned).unwrap_or_default();
+        self.0.config.api.is_none() || (age < within && self.0.belief.lock().source == Source::Api)
     }
 
     /// Has the API asked, and waits for its answer until `until`. Without one the belief stays.
     pub fn confirm(&self, until: Instant) {
         let answers = &self.0.answers;
-        let mut count = lock(&answers.0);
+        let mut count = answers.0.lock();
         let before = *count;
         self.check();
         while *count == before {
@@ -202,7 +203,7 @@ impl Env {
             if left.is_zero() {
                 return;
             }
-            count = answers.1.wait_timeout(count, left).unwrap_or_else(PoisonError::into_inner).0;
+            answers.1.wait_for(&mut count, left);
         }
     }
 
@@ -217,7 +218,7 @@ impl Env {
 
     /// Called after the mode or the deployed commit changed.
     pub fn on_change(&self, listener: impl Fn(&Belief) + Send + Sync + 'static) {
-        lock(&self.0.listeners).push(Box::new(listener));
+        self.0.listeners.lock().push(Box::new(listener));
     }
 
     /// Ends the watcher.
@@ -273,7 +274,7 @@ impl Env {
         };
         let before = control.environment(site, name)?;
         inner.learn(before.clone());
-        if let Some(reason) = lock(&inner.belief).read_only_reason() {
+        if let Some(reason) = inner.belief.lock().read_only_reason() {
             return Err(CommitError::ReadOnly(reason));
         }
         // The close look: the embedded list may be stale.
@@ -312,19 +313,19 @@ impl Env {
 impl Inner {
     /// Takes over an answer of the API, turns the gate, tells whoever wants to know.
     fn learn(&self, environment: crate::control::Environment) {
-        let changed = lock(&self.belief).learn(environment, self.clock.wall());
+        let changed = self.belief.lock().learn(environment, self.clock.wall());
         self.apply_to_gate();
         if changed {
             self.remember();
-            let belief = lock(&self.belief).clone();
+            let belief = self.belief.lock().clone();
             log::info!("the environment changed: mode {}, commit {:?}", belief.mode, belief.target_commit);
-            lock(&self.listeners).iter().for_each(|listener| listener(&belief));
+            self.listeners.lock().iter().for_each(|listener| listener(&belief));
         }
     }
 
     fn remember(&self) {
         let Some(file) = &self.config.memory else { return };
-        let memory = Memory::of(&lock(&self.belief));
+        let memory = Memory::of(&self.belief.lock());
         if let Some(Err(error)) = memory.map(|memory| memory.save(file)) {
             log::warn!("{}: {error}", file.display());
         }
@@ -332,7 +333,7 @@ impl Inner {
 
     fn learn_running(&self, running: Vec<(String, String)>) {
         let changed = {
-            let mut belief = lock(&self.belief);
+            let mut belief = self.belief.lock();
             let before = belief.running.clone();
             belief.learn_running(running, self.clock.wall());
             before != belief.running
@@ -343,23 +344,23 @@ impl Inner {
     }
 
     fn log_is_old(&self) -> bool {
-        let belief = lock(&self.belief);
+        let belief = self.belief.lock();
         belief.log.first().map(|commit| &commit.hash) != belief.target_commit.as_ref()
     }
 
     fn learn_log(&self, log: Vec<crate::control::Commit>) {
-        lock(&self.belief).log = Arc::new(log);
+        self.belief.lock().log = Arc::new(log);
     }
 
     /// A job of our own runs, or has ended.
     fn hold(&self, job: Option<(String, Instant)>) {
-        *lock(&self.own_job) = job;
+        *self.own_job.lock() = job;
         self.apply_to_gate();
     }
 
     /// A teammate's commit, deploy or switch: writes wait for its end, but not for ever.
     fn held_by_others(&self) -> Option<Verdict> {
-        let belief = lock(&self.belief);
+        let belief = self.belief.lock();
         let job = belief.running.first()?;
         let age = self.clock.wall().duration_since(job.seen).unwrap_or_default();
         let left = OTHERS_LIMIT.checked_sub(age)?;
@@ -367,23 +368,23 @@ impl Inner {
     }
 
     fn answered(&self) {
-        *lock(&self.answers.0) += 1;
+        *self.answers.0.lock() += 1;
         self.answers.1.notify_all();
     }
 
     fn failed(&self, error: &ControlError) {
         log::debug!("the API was asked in vain: {error}");
-        lock(&self.belief).error = Some(error.to_string());
+        self.belief.lock().error = Some(error.to_string());
         // A refused write closed the gate until the answer; there is none, so the server decides again.
         self.apply_to_gate();
     }
 
     fn apply_to_gate(&self) {
-        let reason = lock(&self.belief).read_only_reason();
+        let reason = self.belief.lock().read_only_reason();
         let verdict = match reason {
             _ if self.config.read_only => Verdict::Closed(ReadOnlyReason::MountedReadOnly),
             Some(reason) => Verdict::Closed(reason),
-            None => match lock(&self.own_job).clone() {
+            None => match self.own_job.lock().clone() {
                 Some((why, until)) => Verdict::Held { why, until },
                 None => self.held_by_others().unwrap_or(Verdict::Open),
             },
@@ -395,10 +396,6 @@ impl Inner {
     }
 
     fn is_in_use(&self) -> bool {
-        lock(&self.touched).elapsed() < IN_USE
+        self.touched.lock().elapsed() < IN_USE
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,10 +6,10 @@
 //! Load on the server: about four requests and 40 bytes per entry for each directory, at most once per freshness bound (30 s)
 //! while the mount is in use, and nothing at all while it is not.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::Mutex;
 
-use super::{Fs, lock};
+use super::Fs;
 use crate::inode::{Ino, ROOT};
 use crate::remote::Class;
 
@@ -51,7 +51,7 @@ impl Fs {
             .collect();
         // Uploads may hold 100,000 files that nobody asked for: only what is below the code root is walked ahead.
         if self.0.table.area(dir) == Some(crate::attr::Area::Code) && self.has_an_end(dir) {
-            let mut queue = lock(&self.0.ahead.0);
+            let mut queue = self.0.ahead.0.lock();
             let room = MAX_QUEUED.saturating_sub(queue.waiting.len());
             queue.waiting.extend(subdirs.into_iter().take(room));
         }
@@ -61,7 +61,7 @@ impl Fs {
     /// A caller wants to know a directory anew: what is known below it from before is asked for beside it, all levels at
     /// once, so that the walk that begins here costs a few round trips in all.
     pub(super) fn renew_below(&self, dir: Ino) {
-        if self.0.table.area(dir) != Some(crate::attr::Area::Code) || !lock(&self.0.ahead.0).is_idle() {
+        if self.0.table.area(dir) != Some(crate::attr::Area::Code) || !self.0.ahead.0.lock().is_idle() {
             return;
         }
         let mut level = vec![dir];
@@ -72,7 +72,7 @@ impl Fs {
         }
         due.truncate(MAX_QUEUED);
         {
-            let mut queue = lock(&self.0.ahead.0);
+            let mut queue = self.0.ahead.0.lock();
             if due.is_empty() || !queue.is_idle() {
                 return;
             }
@@ -103,7 +103,7 @@ impl Fs {
     fn list_ahead(&self) {
         loop {
             let dir = {
-                let mut queue = lock(&self.0.ahead.0);
+                let mut queue = self.0.ahead.0.lock();
                 if queue.running >= MAX_LISTINGS || self.is_closing() {
                     return;
                 }
@@ -116,13 +116,13 @@ impl Fs {
             let wanted = self.is_due(dir) && self.has_an_end(dir);
             let started = wanted && self.try_listing(dir, Class::Background, move |well| fs.listed_ahead(well));
             if !started {
-                lock(&self.0.ahead.0).running -= 1;
+                self.0.ahead.0.lock().running -= 1;
             }
         }
     }
 
     fn listed_ahead(&self, well: bool) {
-        let mut queue = lock(&self.0.ahead.0);
+        let mut queue = self.0.ahead.0.lock();
         queue.running -= 1;
         if !well {
             // The link is away or the server is in trouble: whoever needs a directory asks for it.

@@ -1,11 +1,12 @@
 //! opendir, readdirplus, releasedir.
 
-use std::sync::{Arc, Mutex};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::{DirHandle, Handle};
 use super::virt;
-use super::{Cause, Entry, Fs, FsError, FsResult, HandleId, Wait, lock};
+use super::{Cause, Entry, Fs, FsError, FsResult, HandleId, Wait};
 use crate::inode::{Ino, ROOT};
 use crate::path::Name;
 
@@ -67,7 +68,7 @@ impl Fs {
 
     /// The names that offsets count; read anew when the caller starts (again) from the beginning.
     fn snapshot(&self, dir: &DirHandle, offset: u64) -> Arc<Vec<(Name, Ino)>> {
-        let mut entries = lock(&dir.entries);
+        let mut entries = dir.entries.lock();
         if offset == 0 || entries.is_empty() {
             *entries = Arc::new(self.names(dir.ino));
         }

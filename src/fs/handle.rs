@@ -1,9 +1,10 @@
 //! Open files and directories: ours, not the server's.
 
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 
-use super::{Cause, Fs, FsError, FsResult, lock};
+use super::{Cause, Fs, FsError, FsResult};
 use crate::attr::Version;
 use crate::content::ReadAhead;
 use crate::inode::Ino;
@@ -51,15 +52,15 @@ pub(super) struct DirHandle {
 impl Fs {
     pub(super) fn add_handle(&self, handle: Handle) -> HandleId {
         let id = self.0.next_handle.fetch_add(1, Ordering::Relaxed);
-        lock(&self.0.handles).insert(id, Arc::new(handle));
+        self.0.handles.lock().insert(id, Arc::new(handle));
         HandleId(id)
     }
 
     pub(super) fn handle(&self, op: &'static str, id: HandleId) -> FsResult<Arc<Handle>> {
-        lock(&self.0.handles).get(&id.0).cloned().ok_or_else(|| FsError::new(op, "handle", Cause::BadHandle))
+        self.0.handles.lock().get(&id.0).cloned().ok_or_else(|| FsError::new(op, "handle", Cause::BadHandle))
     }
 
     pub(super) fn drop_handle(&self, id: HandleId) -> Option<Arc<Handle>> {
-        lock(&self.0.handles).remove(&id.0)
+        self.0.handles.lock().remove(&id.0)
     }
 }

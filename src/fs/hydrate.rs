@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{Cause, Fs, FsError, FsResult, Wait, lock};
+use super::{Cause, Fs, FsError, FsResult, Wait};
 use crate::attr::{FileKind, Version};
 use crate::clock::Deadline;
 use crate::content::{Fetching, ReadError};
@@ -49,11 +49,11 @@ impl Fs {
     }
 
     pub(super) fn hydration(&self) -> Hydration {
-        *lock(&self.0.hydration)
+        *self.0.hydration.lock()
     }
 
     fn progress(&self, change: impl FnOnce(Hydration) -> Hydration) {
-        let mut now = lock(&self.0.hydration);
+        let mut now = self.0.hydration.lock();
         *now = change(*now);
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::handle::{FileHandle, Handle};
-use super::{Cause, Fs, FsError, FsResult, HandleId, Wait, lock};
+use super::{Cause, Fs, FsError, FsResult, HandleId, Wait};
 use crate::attr::Version;
 use crate::cache::{BLOCK_BYTES, Role};
 use crate::clock::Deadline;
@@ -53,7 +53,7 @@ impl Fs {
                 self.read_version(file, range, wait)
             }
             // Nothing of the old version has been given out yet: take the new one, once.
-            Err(error) if self.moved(&error) && !lock(&file.reading).started => {
+            Err(error) if self.moved(&error) && !file.reading.lock().started => {
                 self.renew(file, wait)?;
                 self.read_version(file, range, wait)
             }
@@ -77,13 +77,13 @@ impl Fs {
                     .map_err(|e| self.read_error(file, &path, e))?
             }
         };
-        lock(&file.reading).started |= !bytes.is_empty();
+        file.reading.lock().started |= !bytes.is_empty();
         self.read_ahead(file, &path, version, &range);
         Ok(bytes)
     }
 
     fn read_ahead(&self, file: &FileHandle, path: &RemotePath, version: Version, range: &Range<u64>) {
-        let ahead = lock(&file.reading).ahead.note(range);
+        let ahead = file.reading.lock().ahead.note(range);
         if let Some(ahead) = ahead.filter(|_| !self.is_elsewhere(path)) {
             self.0.content.prefetch(path, version, ahead);
         }
@@ -92,7 +92,7 @@ impl Fs {
     /// The version for this handle: the newest, as long as nobody else changed the file since it was opened.
     fn version_of(&self, file: &FileHandle) -> Option<Version> {
         let view = self.0.table.view(file.ino)?;
-        let mut reading = lock(&file.reading);
+        let mut reading = file.reading.lock();
         if view.foreign_changes != reading.foreign_changes {
             if reading.started {
                 return None;
@@ -127,7 +127,7 @@ impl Fs {
 
     fn renew(&self, file: &FileHandle, wait: Wait) -> FsResult<()> {
         let view = self.fresh_view("read", file.ino, super::OPEN_FRESH, wait)?;
-        lock(&file.reading).foreign_changes = view.foreign_changes;
+        file.reading.lock().foreign_changes = view.foreign_changes;
         Ok(())
     }
 

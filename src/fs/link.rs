@@ -1,7 +1,7 @@
 //! readlink, and where links may lead: inside the mount, by a relative path. The uploads link of the platform leads out
 //! of the code directory and is shown as a link to `.pantheon/files`.
 
-use super::{Cause, Fs, FsError, FsResult, Layout, Wait, lock, virt};
+use super::{Cause, Fs, FsError, FsResult, Layout, Wait, virt};
 use crate::attr::FileKind;
 use crate::inode::Ino;
 use crate::path::{LinkTarget, RemotePath, resolve_link};
@@ -19,7 +19,7 @@ impl Fs {
             return Err(FsError::new("readlink", path, Cause::Invalid("not a symlink".into())));
         }
         let Wait::Until(deadline) = wait else { return Err(FsError::new("readlink", path, Cause::WouldBlock)) };
-        if let Some(text) = lock(&self.0.local_links).get(&ino) {
+        if let Some(text) = self.0.local_links.lock().get(&ino) {
             return Ok(text.clone());
         }
         let text = match self.local_link(&path) {

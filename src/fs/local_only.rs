@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::recover::file_at;
-use super::{Cause, Fs, lock};
+use super::{Cause, Fs};
 use crate::inode::{Child, Ino, NodeView};
 use crate::path::RemotePath;
 use crate::write::{Spool, SpoolId};
@@ -37,7 +37,7 @@ impl Fs {
         if !moved.attr.is_dir() {
             return self.record_local_only(moved.ino);
         }
-        let spools: Vec<Ino> = lock(&self.0.spools).keys().copied().collect();
+        let spools: Vec<Ino> = self.0.spools.lock().keys().copied().collect();
         let below =
             |ino: &Ino| self.0.table.path(*ino).is_some_and(|path| path.starts_with(to) && is_local_only(&path));
         spools.into_iter().filter(below).try_for_each(|ino| self.record_local_only(ino))

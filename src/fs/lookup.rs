@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Cause, FROZEN_FRESH, Fs, FsError, FsResult, Layout, ListResult, Wait, lock};
+use super::{Cause, FROZEN_FRESH, Fs, FsError, FsResult, Layout, ListResult, Wait};
 use crate::attr::{Area, Attr};
 use crate::cache::{Role, Waiter};
 use crate::clock::Deadline;
@@ -138,14 +138,14 @@ impl Fs {
         }
         loop {
             let heard = self.0.remote.heard();
-            let silent = heard.is_some() && *lock(&self.0.silent_at) == heard;
+            let silent = heard.is_some() && *self.0.silent_at.lock() == heard;
             let pause = if silent { Duration::ZERO } else { SILENCE };
             let result = coming.wait(deadline.0.min(Instant::now() + pause));
             if result.is_some() || Instant::now() >= deadline.0 {
                 return result;
             }
             if self.0.remote.heard() == heard {
-                *lock(&self.0.silent_at) = heard;
+                *self.0.silent_at.lock() = heard;
                 return None;
             }
         }

@@ -1,14 +1,14 @@
 //! Where the environment lives, as of the last time: container home, host key, address. When one of them changes, it has
 //! migrated (or somebody is in between), and uncommitted work may not have come along.
 
+use parking_lot::Mutex;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
-use super::{Fs, lock};
+use super::Fs;
 use crate::remote::Link;
 
 /// Changes that are shown.
@@ -43,7 +43,7 @@ impl Migration {
 
     /// What changed and when, newest last.
     pub(super) fn changes(&self) -> Vec<String> {
-        lock(&self.state).0.changes.clone()
+        self.state.lock().0.changes.clone()
     }
 
     fn save(&self, memory: &Memory) -> std::io::Result<()> {
@@ -63,7 +63,7 @@ impl Fs {
         let connection = &self.0.config.connection;
         let migration = &self.0.migration;
         let (moved, memory) = {
-            let mut state = lock(&migration.state);
+            let mut state = migration.state.lock();
             if state.1 == epoch {
                 return;
             }

@@ -35,10 +35,11 @@ mod syncer;
 mod tree;
 mod virt;
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 pub use crate::content::AttestConfig;
@@ -267,12 +268,12 @@ impl Fs {
     /// Where changes go that the kernel must forget. One receiver: the invalidator's thread.
     pub fn subscribe(&self) -> mpsc::Receiver<Change> {
         let (sender, receiver) = mpsc::channel();
-        *lock(&self.0.changes) = Some(sender);
+        *self.0.changes.lock() = Some(sender);
         receiver
     }
 
     fn announce(&self, changes: impl IntoIterator<Item = Change>) {
-        let sender = lock(&self.0.changes).clone();
+        let sender = self.0.changes.lock().clone();
         if let Some(sender) = sender {
             for change in changes {
                 // The receiver is gone only while unmounting.
@@ -309,7 +310,7 @@ impl Fs {
     /// out later. In a burst the belief is trusted, and with the link or the platform away, too.
     fn confirm_mode(&self, op: &'static str, area: Area, object: &RemotePath, wait: Wait) -> FsResult<()> {
         let recent = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < TRUSTED);
-        if area != Area::Code || recent(*lock(&self.0.changed)) || self.0.env.is_certain(TRUSTED) {
+        if area != Area::Code || recent(*self.0.changed.lock()) || self.0.env.is_certain(TRUSTED) {
             return Ok(());
         }
         if self.is_offline() {
@@ -334,7 +335,7 @@ impl Fs {
         };
         self.0.env.touch();
         if permit.is_ok() {
-            *lock(&self.0.changed) = Some(Instant::now());
+            *self.0.changed.lock() = Some(Instant::now());
         }
         permit.map_err(|refused| self.noted(FsError::new(op, object, refused)))
     }
@@ -363,9 +364,4 @@ impl Fs {
     fn is_closing(&self) -> bool {
         self.0.closing.load(Ordering::Relaxed)
     }
-}
-
-/// A poisoned lock is taken over: its data is plain bookkeeping, and a mount must not die of one panicked request.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::local_only::is_local_only;
-use super::{Cause, Entry, Fs, FsError, FsResult, Wait, lock};
+use super::{Cause, Entry, Fs, FsError, FsResult, Wait};
 use crate::attr::{Area, Attr, FileKind, secs_from_time};
 use crate::inode::{Child, Ino, NodeView};
 use crate::path::{LinkTarget, Name, RemotePath, resolve_link};
@@ -65,7 +65,7 @@ impl Fs {
     fn make(&self, op: &'static str, target: &Target, attr: Attr, action: Action) -> FsResult<Entry> {
         let fail = |cause: Cause| FsError::new(op, &target.path, cause);
         let view = {
-            let _names = lock(&self.0.names);
+            let _names = self.0.names.lock();
             self.vacant(op, target)?;
             let ino =
                 self.0.table.insert(target.parent, &target.name, attr, None).ok_or_else(|| fail(Cause::NotFound))?;
@@ -105,12 +105,12 @@ impl Fs {
 
     /// The lock of an editor: nobody else need know of it, and it ends with the editor.
     fn make_local_link(&self, target: &Target, attr: Attr, text: &[u8]) -> FsResult<Entry> {
-        let _names = lock(&self.0.names);
+        let _names = self.0.names.lock();
         self.vacant("symlink", target)?;
         let gone = || FsError::new("symlink", &target.path, Cause::NotFound);
         let ino = self.0.table.insert(target.parent, &target.name, attr, None).ok_or_else(gone)?;
         self.0.table.pin(ino, true);
-        lock(&self.0.local_links).insert(ino, text.to_vec());
+        self.0.local_links.lock().insert(ino, text.to_vec());
         self.0.table.add_lookup(ino);
         Ok(self.entry(&self.0.table.view(ino).ok_or_else(gone)?))
     }
@@ -123,7 +123,7 @@ impl Fs {
         }
         self.keep_for_readers("unlink", &view, wait)?;
         {
-            let _names = lock(&self.0.names);
+            let _names = self.0.names.lock();
             let view = self.existing("unlink", &target)?;
             if !self.is_unrecorded(&view) {
                 let action = Action::Unlink { base: view.server.into(), file: view.attr.kind == FileKind::File };
@@ -131,7 +131,7 @@ impl Fs {
                     .map_err(|cause| self.noted(FsError::new("unlink", &target.path, cause)))?;
             }
             self.0.table.remove(target.parent, &target.name);
-            lock(&self.0.local_links).remove(&view.ino);
+            self.0.local_links.lock().remove(&view.ino);
             self.record_local_only(view.ino).map_err(|cause| FsError::new("unlink", &target.path, cause))?;
             if view.opens == 0 {
                 self.release_spool(view.ino);
@@ -148,7 +148,7 @@ impl Fs {
         }
         self.expect_empty("rmdir", view.ino, &target.path, wait)?;
         {
-            let _names = lock(&self.0.names);
+            let _names = self.0.names.lock();
             let view = self.existing("rmdir", &target)?;
             if self.0.table.child_count(view.ino) > 0 {
                 return Err(FsError::new("rmdir", &target.path, Cause::NotEmpty));
@@ -204,7 +204,7 @@ impl Fs {
             self.ensure_spool("rename", moved.ino, None, wait)?;
         }
         {
-            let _names = lock(&self.0.names);
+            let _names = self.0.names.lock();
             let moved = self.existing("rename", &source)?;
             let replaced = self.existing("rename", &target).ok();
             self.record_rename(&source, &target, &moved, replaced.as_ref())

@@ -1,9 +1,9 @@
 //! open, create, flush, fsync, release.
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 use super::handle::{FileHandle, Handle, Reading};
-use super::{Cause, Entry, Fs, FsError, FsResult, HandleId, OPEN_FRESH, OpenMode, Wait, lock};
+use super::{Cause, Entry, Fs, FsError, FsResult, HandleId, OPEN_FRESH, OpenMode, Wait};
 use crate::attr::{Attr, FileKind, Version, secs_from_time};
 use crate::content::ReadAhead;
 use crate::inode::{Child, Ino, NodeView};
@@ -124,7 +124,7 @@ impl Fs {
         let attr = Attr { kind: FileKind::File, size: 0, perm, mtime: now, atime: now };
         let gone = || FsError::new("create", &object, Cause::NotFound);
         let ino = {
-            let _names = lock(&self.0.names);
+            let _names = self.0.names.lock();
             if let Child::Positive(_) = self.0.table.child(parent, &name) {
                 return Err(FsError::new("create", object, Cause::Exists));
             }
@@ -176,7 +176,7 @@ impl Fs {
 
     /// The last descriptor is gone. Pages of a shared mapping may have come after the last flush: they are saved too.
     pub fn release(&self, id: HandleId, wait: Wait) -> FsResult<()> {
-        let Some(handle) = lock(&self.0.handles).get(&id.0).cloned() else { return Ok(()) };
+        let Some(handle) = self.0.handles.lock().get(&id.0).cloned() else { return Ok(()) };
         let result = match &*handle {
             Handle::File(file) => {
                 let saved = self.save("close", file.ino, wait);

@@ -1,12 +1,13 @@
 //! Looking at what is uncommitted: a fresh picture of the whole code directory, compared with the repository by `pending`.
 //! And the committed versions, under `.pantheon/head`.
 
+use parking_lot::Mutex;
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{FROZEN_FRESH, Fs, Layout, ListResult, Wait, lock};
+use super::{FROZEN_FRESH, Fs, Layout, ListResult, Wait};
 use crate::attr::{Attr, FileKind};
 use crate::cache::Waiter;
 use crate::inode::{Ino, ROOT};
@@ -37,13 +38,13 @@ pub(super) struct Looks {
 
 impl Looks {
     pub(super) fn rules(&self) -> Option<Arc<Ignored>> {
-        lock(&self.rules).clone()
+        self.rules.lock().clone()
     }
 }
 
 impl Fs {
     pub(super) fn last_look(&self) -> LastLook {
-        lock(&self.0.looks.last).clone()
+        self.0.looks.last.lock().clone()
     }
 
     /// Looks, unless somebody just did: a path is walked name by name.
@@ -65,7 +66,7 @@ impl Fs {
         if let Err(why) = &result {
             log::info!("what is uncommitted could not be compared: {why}");
         }
-        *lock(&self.0.looks.last) = Some((self.0.clock.wall(), result));
+        *self.0.looks.last.lock() = Some((self.0.clock.wall(), result));
         self.review_kept(false);
     }
 
@@ -182,7 +183,7 @@ impl Fs {
         if !mirror.has_tree(&commit) {
             let fetched = mirror.ensure(&commit).and_then(|()| mirror.ignored(&commit));
             match fetched {
-                Ok(rules) => *lock(&self.0.looks.rules) = Some(Arc::new(rules)),
+                Ok(rules) => *self.0.looks.rules.lock() = Some(Arc::new(rules)),
                 Err(error) => {
                     log::info!("{error}");
                     return None;

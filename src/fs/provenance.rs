@@ -4,12 +4,13 @@
 //! What was proved is in the file `proofs` of the cache directory: a line `pantheonfs proofs 1 CRC32`, then one line for each
 //! proof (see `content`). A file that is damaged is no file.
 
+use parking_lot::Mutex;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
-use super::{Fs, Layout, lock};
+use super::{Fs, Layout};
 use crate::attr::Area;
 use crate::content::{self, Proofs, Provenance};
 use crate::inode::Change;
@@ -67,13 +68,13 @@ impl Fs {
             }
         });
         let (wake, woken) = mpsc::channel();
-        *lock(&self.0.following.wake) = Some(wake);
+        *self.0.following.wake.lock() = Some(wake);
         let run = move || {
             loop {
                 let pause = match weak.upgrade().map(Fs) {
                     Some(fs) if !fs.is_closing() => {
                         fs.learn_what_runs();
-                        if lock(&fs.0.following.learned).is_some() { LOOK } else { RETRY }
+                        if fs.0.following.learned.lock().is_some() { LOOK } else { RETRY }
                     }
                     _ => return,
                 };
@@ -89,7 +90,7 @@ impl Fs {
 
     /// The environment turned.
     pub(super) fn provenance_soon(&self) {
-        if let Some(wake) = &*lock(&self.0.following.wake) {
+        if let Some(wake) = &*self.0.following.wake.lock() {
             // The thread is gone only while unmounting.
             let _ = wake.send(());
         }
@@ -99,7 +100,7 @@ impl Fs {
         let belief = self.0.env.belief();
         let Some(commit) = belief.target_commit.clone() else { return };
         let frozen = belief.is_frozen() && belief.running.is_empty();
-        let before = lock(&self.0.following.learned).clone();
+        let before = self.0.following.learned.lock().clone();
         if before.as_ref().is_some_and(|before| before.commit == commit && before.frozen.is_some() == frozen) {
             return;
         }
@@ -109,15 +110,15 @@ impl Fs {
         }
         if let Err(why) = self.fetch_for_proofs(&commit) {
             log::info!("nothing comes from the repository: {why}");
-            *lock(&self.0.following.trouble) = Some(why);
+            *self.0.following.trouble.lock() = Some(why);
             return;
         }
         let (Some(tree), Some(proofs)) = (self.head_tree(), self.0.content.proofs()) else { return };
         // The clock is read behind the fetch, the belief before it: old enough for both.
         let frozen = frozen.then_some(belief.learned);
         proofs.learn(tree, frozen);
-        *lock(&self.0.following.learned) = Some(Learned { commit, frozen });
-        *lock(&self.0.following.trouble) = None;
+        *self.0.following.learned.lock() = Some(Learned { commit, frozen });
+        *self.0.following.trouble.lock() = None;
         if frozen.is_none() {
             self.attest_once();
         }
@@ -151,7 +152,7 @@ impl Fs {
     fn attest_once(&self) {
         let figures = self.0.content.proof_figures().unwrap_or_default();
         let enough = figures.proved * 100 >= figures.files * ENOUGH_PERCENT;
-        let (Some(config), false, false) = (&self.0.config.attest, enough, lock(&self.0.following.attested).is_some())
+        let (Some(config), false, false) = (&self.0.config.attest, enough, self.0.following.attested.lock().is_some())
         else {
             return;
         };
@@ -162,7 +163,7 @@ impl Fs {
             Ok(proved) => log::info!("the server's checksums prove {proved} files, in {:?}", began.elapsed()),
             Err(why) => log::info!("the server gives no checksums ({why}): files are proved as they are read"),
         }
-        *lock(&self.0.following.attested) = Some(result);
+        *self.0.following.attested.lock() = Some(result);
     }
 
     fn proofs_file(&self) -> Option<PathBuf> {
@@ -171,7 +172,7 @@ impl Fs {
 
     pub(super) fn save_proofs(&self) {
         let Some(file) = self.proofs_file() else { return };
-        if self.is_closing() && lock(&self.0.following.learned).as_ref().is_some_and(|now| now.frozen.is_some()) {
+        if self.is_closing() && self.0.following.learned.lock().as_ref().is_some_and(|now| now.frozen.is_some()) {
             self.prove_all();
         }
         if let Some(text) = self.0.content.changed_proofs()
@@ -193,7 +194,7 @@ impl Fs {
         let figures = self.0.content.proof_figures()?;
         let kinds = self.0.content.proofs().map(Proofs::kinds).unwrap_or_default();
         let count = |kind: Provenance| kinds.iter().find(|(k, _)| *k == kind).map_or(0, |(_, n)| *n);
-        let refused = lock(&self.0.following.attested).clone().and_then(Result::err);
+        let refused = self.0.following.attested.lock().clone().and_then(Result::err);
         Some(Origin {
             files: figures.files,
             proved: figures.proved,
@@ -204,7 +205,7 @@ impl Fs {
             read_files: figures.read_files,
             read_bytes: figures.read_bytes,
             audited: figures.audited,
-            off: figures.off.or_else(|| lock(&self.0.following.trouble).clone()),
+            off: figures.off.or_else(|| self.0.following.trouble.lock().clone()),
             not_attested: refused,
         })
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::local_only::is_local_only;
-use super::{Cause, Fs, FsError, FsResult, Layout, Wait, lock};
+use super::{Cause, Fs, FsError, FsResult, Layout, Wait};
 use crate::attr::{Area, secs_from_time};
 use crate::inode::{Change, Ino, NodeView};
 use crate::path::RemotePath;
@@ -50,7 +50,7 @@ impl Fs {
             return Ok(());
         }
         let sent = self.0.journal.wait_until(self.0.config.timeout, |queue| !queue.involves(path));
-        if let Some(error) = lock(&self.0.failures).remove(path) {
+        if let Some(error) = self.0.failures.lock().remove(path) {
             return Err(FsError { op, ..error });
         }
         if sent { Ok(()) } else { Err(self.noted(FsError::new(op, path, Cause::TimedOut))) }
@@ -74,7 +74,7 @@ impl Fs {
             return Err(error);
         }
         let path = {
-            let _names = lock(&self.0.names);
+            let _names = self.0.names.lock();
             match self.save_now(ino) {
                 Ok(Some(path)) => path,
                 Ok(None) => return Ok(()),
@@ -113,11 +113,11 @@ impl Fs {
     }
 
     pub(super) fn spool(&self, ino: Ino) -> Option<Arc<Spool>> {
-        lock(&self.0.spools).get(&ino).cloned()
+        self.0.spools.lock().get(&ino).cloned()
     }
 
     pub(super) fn put_spool(&self, ino: Ino, spool: Arc<Spool>) {
-        let mut spools = lock(&self.0.spools);
+        let mut spools = self.0.spools.lock();
         spools.insert(ino, spool);
         self.0.table.pin(ino, true);
     }
@@ -141,7 +141,7 @@ impl Fs {
         if unlinked || (!spool.is_dirty() && !waits) {
             {
                 // Another one may have taken its place meanwhile, for somebody who has just opened the file.
-                let mut spools = lock(&self.0.spools);
+                let mut spools = self.0.spools.lock();
                 if spools.get(&ino).is_some_and(|now| Arc::ptr_eq(now, &spool)) && (unlinked || !spool.is_dirty()) {
                     spools.remove(&ino);
                 }
@@ -159,14 +159,14 @@ impl Fs {
     }
 
     pub(super) fn release_spool(&self, ino: Ino) {
-        lock(&self.0.spools).remove(&ino);
+        self.0.spools.lock().remove(&ino);
         self.unpin(ino);
     }
 
     /// The node follows the server again, if nothing local is left about it.
     pub(super) fn unpin(&self, ino: Ino) {
         let waits = self.0.journal.queue(|queue| queue.concerns(ino.0));
-        let spools = lock(&self.0.spools);
+        let spools = self.0.spools.lock();
         if !waits && !spools.contains_key(&ino) {
             self.0.table.pin(ino, false);
         }
@@ -203,7 +203,7 @@ impl Fs {
 
     /// Paths that are not on the server as they are shown here.
     pub fn dirty_files(&self) -> Vec<RemotePath> {
-        let spools: Vec<(Ino, Arc<Spool>)> = lock(&self.0.spools).iter().map(|(i, s)| (*i, s.clone())).collect();
+        let spools: Vec<(Ino, Arc<Spool>)> = self.0.spools.lock().iter().map(|(i, s)| (*i, s.clone())).collect();
         let live = |ino: &Ino| self.0.table.view(*ino).is_some_and(|view| !view.unlinked);
         let dirty =
             spools.iter().filter(|(ino, spool)| spool.is_dirty() && live(ino)).map(|(ino, _)| self.object(*ino));

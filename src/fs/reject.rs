@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use super::syncer::{CACHE_WRITTEN_BYTES, FULL_PAUSE};
-use super::{Fs, FsError, lock};
+use super::{Fs, FsError};
 use crate::inode::{Change, Ino};
 use crate::write::{Action, Expected, Op, OpId, Put, RejectKind};
 
@@ -28,7 +28,7 @@ impl Fs {
         }
         let error = self.noted(error);
         if self.0.config.sync {
-            lock(&self.0.failures).insert(op.path.clone(), error);
+            self.0.failures.lock().insert(op.path.clone(), error);
         }
         self.names_changed(op);
         let _ending = self.finish(id, Expected::Unknown);

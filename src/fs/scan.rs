@@ -5,11 +5,11 @@
 //! listings. Who reads at random costs nothing. Without this every file costs two round trips, one file after the other:
 //! minutes for a tree that the link could carry in seconds.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::{FROZEN_FRESH, Fs, OPEN_FRESH, lock};
+use super::{FROZEN_FRESH, Fs, OPEN_FRESH};
 use crate::attr::{FileKind, Version};
 use crate::inode::{Ino, NodeView};
 use crate::path::{Name, RemotePath};
@@ -72,7 +72,7 @@ impl Fs {
     /// and the listings ahead must be renewed all the same.
     pub(super) fn read_begins(&self, ino: Ino) {
         let (wanted, dirs) = {
-            let mut scans = lock(&self.0.scans.0);
+            let mut scans = self.0.scans.0.lock();
             if scans.iter().any(|scan| scan.last == ino) {
                 return;
             }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{Cause, Entry, Fs, FsError, FsResult, Wait, lock};
+use super::{Cause, Entry, Fs, FsError, FsResult, Wait};
 use crate::attr::{Attr, secs_from_time};
 use crate::gate::Verdict;
 use crate::inode::{Ino, NodeView};
@@ -95,7 +95,7 @@ impl Fs {
             attr.mtime = mtime.unwrap_or(attr.mtime);
         };
         {
-            let _names = lock(&self.0.names);
+            let _names = self.0.names.lock();
             let view = self.0.table.view(ino).unwrap_or_else(|| view.clone());
             let waits_for_content = self.spool(ino).is_some_and(|spool| spool.is_dirty());
             if view.unlinked || waits_for_content || self.is_unrecorded(&view) {
@@ -106,7 +106,7 @@ impl Fs {
         }
         self.may_record("setattr", path, wait)?;
         {
-            let _names = lock(&self.0.names);
+            let _names = self.0.names.lock();
             let mut wanted = view.attr;
             apply(&mut wanted);
             let times = (atime.is_some() || mtime.is_some()).then_some((wanted.atime, wanted.mtime));

@@ -1,10 +1,10 @@
 //! statfs: never waits for the network, because `df` must not hang when the link does.
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Fs, lock};
+use super::Fs;
 use crate::remote::StatVfs;
 
 /// What `df` shows.
@@ -41,7 +41,7 @@ pub(super) struct SpaceCache {
 
 impl Fs {
     pub fn statfs(&self) -> Space {
-        let known = *lock(&self.0.space.known);
+        let known = *self.0.space.known.lock();
         let fresh = known.is_some_and(|(at, _)| at.elapsed() < VALID);
         if !fresh && !self.0.space.asking.swap(true, Ordering::AcqRel) {
             let fs = self.clone();
@@ -55,7 +55,7 @@ impl Fs {
             Ok(Some(stat)) => Space::from(stat),
             Ok(None) | Err(_) => UNKNOWN,
         };
-        *lock(&self.0.space.known) = Some((Instant::now(), space));
+        *self.0.space.known.lock() = Some((Instant::now(), space));
         self.0.space.asking.store(false, Ordering::Release);
     }
 }

@@ -1,10 +1,10 @@
 //! What happened lately, and the one value from which `.pantheon` is rendered.
 
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use super::{Fs, FsError, Layout, lock};
+use super::{Fs, FsError, Layout};
 use crate::attr::Area;
 use crate::env::Committed;
 use crate::gate::Verdict;
@@ -36,18 +36,18 @@ struct Inner {
 impl Notes {
     pub(super) fn error(&self, error: &FsError, at: SystemTime) {
         log::info!("{error}");
-        lock(&self.0).last_error = Some((at, error.to_string()));
+        self.0.lock().last_error = Some((at, error.to_string()));
     }
 
     pub(super) fn sent(&self, bytes: u64) {
-        let mut inner = lock(&self.0);
+        let mut inner = self.0.lock();
         inner.sent_files += 1;
         inner.sent_bytes += bytes;
     }
 
     /// A path in code was changed on the server by us.
     pub(super) fn written(&self, path: &RemotePath) {
-        let mut inner = lock(&self.0);
+        let mut inner = self.0.lock();
         inner.lost.retain(|lost| lost != path);
         if inner.written.len() < MAX_WRITTEN {
             inner.written.insert(path.clone());
@@ -56,25 +56,25 @@ impl Notes {
 
     /// A path that can never be committed was written; says whether that is new.
     pub(super) fn ignored(&self, path: &RemotePath) -> bool {
-        let mut inner = lock(&self.0);
+        let mut inner = self.0.lock();
         inner.ignored.len() < MAX_WRITTEN && inner.ignored.insert(path.clone())
     }
 
     pub(super) fn lost(&self, lost: Vec<RemotePath>) {
-        lock(&self.0).lost = lost;
+        self.0.lock().lost = lost;
     }
 
     pub(super) fn all_written(&self) -> Vec<RemotePath> {
-        lock(&self.0).written.iter().cloned().collect()
+        self.0.lock().written.iter().cloned().collect()
     }
 
     pub(super) fn committed(&self, committed: Committed) {
-        lock(&self.0).committed = Some(committed);
+        self.0.lock().committed = Some(committed);
     }
 
     /// What was written is committed or discarded.
     pub(super) fn forget_written(&self) {
-        lock(&self.0).written.clear();
+        self.0.lock().written.clear();
     }
 }
 
@@ -83,7 +83,7 @@ impl Fs {
     pub fn status(&self) -> Status {
         let shared = &self.0;
         let disk = shared.content.disk_figures().unwrap_or_default();
-        let notes = lock(&shared.notes.0).clone();
+        let notes = shared.notes.0.lock().clone();
         let (kept, since) = self.kept_summary();
         let shelf = |shelf| shared.rescue.list(shelf).iter().map(|path| path.display().to_string()).collect();
         let pantheon = shared.config.layout == Layout::Pantheon;

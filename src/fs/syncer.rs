@@ -1,13 +1,14 @@
 //! Tells the server what was done here: takes operations from the journal, many at a time, and carries each out so that a
 //! second time does no harm. What the server does not take is put on a shelf; nothing is overwritten unseen.
 
+use parking_lot::{Condvar, Mutex};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::backup::AppliedChange;
-use super::{Cause, Fs, FsError, Layout, Shared, lock};
+use super::{Cause, Fs, FsError, Layout, Shared};
 use crate::attr::{Area, Attr, FileKind, Version};
 use crate::cache::BLOCK_BYTES;
 use crate::clock::Deadline;
@@ -44,15 +45,15 @@ pub(super) struct Slots(Mutex<(usize, u64)>, Condvar);
 impl Slots {
     fn take(&self, bytes: u64) {
         let full = |(count, sum): (usize, u64)| count >= MAX_RUNNING || (count > 0 && sum + bytes > MAX_RUNNING_BYTES);
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         while full(*state) {
-            state = self.1.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.1.wait(&mut state);
         }
         *state = (state.0 + 1, state.1 + bytes);
     }
 
     fn give(&self, bytes: u64) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         *state = (state.0 - 1, state.1 - bytes);
         self.1.notify_all();
     }
@@ -510,7 +511,7 @@ impl Fs {
 
     fn done(&self, id: OpId, op: &Op, left: Expected) {
         self.names_changed(op);
-        lock(&self.0.failures).remove(&op.path);
+        self.0.failures.lock().remove(&op.path);
         let _ending = self.finish(id, left);
         self.rest_after(op);
     }
@@ -518,7 +519,7 @@ impl Fs {
     /// Nobody is between the look at the table and the record in the journal: what is recorded next builds upon this operation
     /// or upon what it left, never upon what was there before it.
     pub(super) fn finish(&self, id: OpId, left: Expected) -> impl Drop + '_ {
-        let _names = lock(&self.0.names);
+        let _names = self.0.names.lock();
         self.0.journal.finish(id, left)
     }
 

@@ -3,6 +3,7 @@
 //! The number of a virtual object carries [`VIRTUAL_BIT`]. `files` and `logs` under `.pantheon` are real directories of
 //! the server: reachable by name, never listed, so that no walk strays into 100,000 uploads.
 
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
@@ -10,11 +11,10 @@ use std::hash::{Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use super::handle::Handle;
-use super::{Cause, Entry, Fs, FsError, FsResult, Layout, OpenMode, Opened, Wait, lock};
+use super::{Cause, Entry, Fs, FsError, FsResult, Layout, OpenMode, Opened, Wait};
 use crate::attr::{Attr, FileKind, secs_from_time};
 use crate::control::ConnectionMode;
 use crate::env::{CommitError, SwitchError};
@@ -112,13 +112,13 @@ impl Fs {
             return self.has_head().then(|| Object::Diff(RemotePath::root()));
         }
         if ino.0 & (KEPT_BIT | HEAD_BIT | DIFF_BIT) == DIFF_BIT {
-            return lock(&self.0.diffs).get(&ino).cloned().map(Object::Diff);
+            return self.0.diffs.lock().get(&ino).cloned().map(Object::Diff);
         }
         if ino.0 & HEAD_BIT != 0 {
-            return lock(&self.0.heads).get(&ino).cloned().map(Object::Head);
+            return self.0.heads.lock().get(&ino).cloned().map(Object::Head);
         }
         if ino.0 & KEPT_BIT != 0 {
-            return lock(&self.0.kept).get(&ino).cloned().map(Object::Kept);
+            return self.0.kept.lock().get(&ino).cloned().map(Object::Kept);
         }
         vfiles::FILES.into_iter().find(|file| file_ino(*file) == ino).map(Object::File)
     }
@@ -182,19 +182,19 @@ impl Fs {
 
     fn remember_kept(&self, path: PathBuf) -> Ino {
         let ino = hashed_ino(KEPT_BIT, &path);
-        lock(&self.0.kept).insert(ino, path);
+        self.0.kept.lock().insert(ino, path);
         ino
     }
 
     fn remember_head(&self, path: RemotePath) -> Ino {
         let ino = hashed_ino(HEAD_BIT, &path);
-        lock(&self.0.heads).insert(ino, path);
+        self.0.heads.lock().insert(ino, path);
         ino
     }
 
     fn remember_diff(&self, path: RemotePath) -> Ino {
         let ino = hashed_ino(DIFF_BIT, &path);
-        lock(&self.0.diffs).insert(ino, path);
+        self.0.diffs.lock().insert(ino, path);
         ino
     }
 
@@ -375,7 +375,7 @@ impl Fs {
             return Err(FsError::new("write", file.name(), Cause::WouldBlock));
         }
         {
-            let mut input = lock(input);
+            let mut input = input.lock();
             if input.len() + bytes.len() > MAX_COMMAND_BYTES {
                 return Err(FsError::new("write", file.name(), Cause::Invalid("the command is too long".into())));
             }
@@ -389,7 +389,7 @@ impl Fs {
 
     pub(super) fn virt_flush(&self, handle: &VirtualHandle, wait: Wait) -> FsResult<()> {
         match handle {
-            VirtualHandle::Rendered { file, input, .. } if !lock(input).is_empty() => match wait {
+            VirtualHandle::Rendered { file, input, .. } if !input.lock().is_empty() => match wait {
                 Wait::No => Err(FsError::new("close", file.name(), Cause::WouldBlock)),
                 Wait::Until(_) => self.command(*file, input, wait),
             },
@@ -398,7 +398,7 @@ impl Fs {
     }
 
     fn command(&self, file: vfiles::File, input: &Mutex<Vec<u8>>, wait: Wait) -> FsResult<()> {
-        let bytes = std::mem::take(&mut *lock(input));
+        let bytes = std::mem::take(&mut *input.lock());
         let object = format!(".pantheon/{}", file.name());
         let result = match vfiles::parse(file, &bytes) {
             Err(what) => Err(Cause::Invalid(what)),

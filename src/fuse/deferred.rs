@@ -1,8 +1,9 @@
 //! Calls that must wait: they run on a pool of threads, and their replies can be taken away by the signal watchdog.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fuser::Errno;
@@ -46,23 +47,23 @@ impl Waiting {
     fn add(&self, tid: u32, interrupt: Box<dyn FnOnce() + Send>) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let call = Call { tid, since: Instant::now(), interrupt };
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).insert(id, call);
+        self.calls.lock().insert(id, call);
         id
     }
 
     fn remove(&self, id: u64) {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.calls.lock().remove(&id);
     }
 
     /// Answers EINTR for every caller that has waited for `grace` and is ending.
     pub(super) fn interrupt_where(&self, grace: Duration, is_ending: impl Fn(u32) -> bool) {
         let mut old: Vec<(u64, u32)> = {
-            let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            let calls = self.calls.lock();
             calls.iter().filter(|(_, call)| call.since.elapsed() >= grace).map(|(id, call)| (*id, call.tid)).collect()
         };
         old.retain(|(_, tid)| *tid != 0 && is_ending(*tid));
         for (id, _) in old {
-            let call = self.calls.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            let call = self.calls.lock().remove(&id);
             if let Some(call) = call {
                 (call.interrupt)();
             }
@@ -75,7 +76,7 @@ struct Slot<R>(Mutex<Option<R>>);
 
 impl<R> Slot<R> {
     fn take(&self) -> Option<R> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().take()
     }
 }
 

@@ -19,12 +19,13 @@
 //!
 //! A record that is cut off, or whose checksum is wrong, ends the reading; what came before it is good.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::attr::{Attr, FileKind};
 use crate::path::{Name, RemotePath};
@@ -109,7 +110,7 @@ impl Snapshot {
         commit: &str,
         dirs: impl IntoIterator<Item = &'a (RemotePath, Vec<(Name, Attr)>)>,
     ) -> io::Result<()> {
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = self.out.lock();
         let mut bytes = Vec::new();
         if out.commit != commit {
             bytes.extend(frame(&[b"C", commit.as_bytes()].concat()));

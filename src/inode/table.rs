@@ -1,8 +1,8 @@
 //! The table itself: numbers, lookups, local changes to names. Taking over listings is in `listing`.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use sha1::{Digest, Sha1};
@@ -43,7 +43,7 @@ impl Table {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub fn roots(&self) -> &[Root] {

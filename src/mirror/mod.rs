@@ -6,10 +6,11 @@
 mod diff;
 mod fetch;
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use git2::{ObjectType, Oid, Repository, TreeWalkMode, TreeWalkResult};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -99,7 +100,7 @@ impl Mirror {
         if self.has(commit) {
             return Ok(());
         }
-        let _one = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.fetching.lock();
         if self.has(commit) {
             return Ok(());
         }
@@ -125,7 +126,7 @@ impl Mirror {
     /// Every file of the commit.
     pub fn tree(&self, commit: &str) -> Result<Arc<Tree>, MirrorError> {
         let known = |trees: &[(String, Arc<Tree>)]| trees.iter().find(|(of, _)| of == commit).map(|(_, t)| t.clone());
-        let trees = || self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        let trees = || self.trees.lock();
         if let Some(tree) = known(&trees()) {
             return Ok(tree);
         }
@@ -138,7 +139,7 @@ impl Mirror {
 
     /// Whether the files of the commit are at hand.
     pub fn has_tree(&self, commit: &str) -> bool {
-        self.trees.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|(of, _)| of == commit)
+        self.trees.lock().iter().any(|(of, _)| of == commit)
     }
 
     fn read_tree(&self, commit: &str) -> Result<Tree, MirrorError> {
@@ -161,7 +162,7 @@ impl Mirror {
     }
 
     pub fn blob(&self, blob: BlobId) -> Result<Vec<u8>, MirrorError> {
-        let pool = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let pool = || self.open.lock();
         let pooled = pool().pop();
         let repo = pooled.map_or_else(|| self.repo(), Ok)?;
         let bytes = repo.find_blob(Oid::from_bytes(&blob.0)?)?.content().to_vec();

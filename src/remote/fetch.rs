@@ -1,10 +1,11 @@
 //! Reading a stretch of a file: OPEN, all READs at once, and an FSTAT behind them that proves which version was read.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use lru::LruCache;
 
@@ -89,7 +90,7 @@ impl Readers {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn way(&self, wanted: &Wanted, finished: Finished) -> Way {
@@ -257,7 +258,7 @@ fn read(session: &Arc<Session>, file: &Arc<OpenFile>, wanted: &Wanted, finished:
 
 impl Reading {
     fn lock(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock()
     }
 
     fn ask(self: &Arc<Self>, offset: u64, len: u32) {

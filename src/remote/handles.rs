@@ -1,7 +1,8 @@
 //! How many handles may be open on the server at once. Whoever wants one more gets a turn when one is closed.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::sftp::Class;
 
@@ -44,7 +45,7 @@ impl Handles {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Calls `turn` as soon as a handle may be opened: now, or from whoever closes one.
@@ -91,11 +92,11 @@ mod tests {
             let (held, turns) = (held.clone(), turns.clone());
             handles.acquire(Class::Background, move |slot| {
                 turns.fetch_add(1, Ordering::Relaxed);
-                held.lock().expect("no panic").push(slot);
+                held.lock().push(slot);
             });
         }
         assert_eq!(turns.load(Ordering::Relaxed), 2, "a sixteenth and one are left alone");
-        while let Some(slot) = { held.lock().expect("no panic").pop() } {
+        while let Some(slot) = { held.lock().pop() } {
             drop(slot);
         }
         assert_eq!(turns.load(Ordering::Relaxed), 1000);

@@ -1,8 +1,9 @@
 //! Listing a directory: OPENDIR, then several READDIRs under way at a time, and a CLOSE that nobody waits for.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::handles::Slot;
 use super::session::{Inner, MAX_TRIES, Session};
@@ -105,8 +106,8 @@ struct Progress {
 }
 
 impl Listing {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Progress> {
+        self.progress.lock()
     }
 
     fn read(self: &Arc<Self>, count: usize) {
@@ -157,7 +158,7 @@ impl Listing {
         }
     }
 
-    fn finish(&self, mut progress: std::sync::MutexGuard<'_, Progress>) {
+    fn finish(&self, mut progress: parking_lot::MutexGuard<'_, Progress>) {
         let (Some(finished), slot) = (progress.finished.take(), progress.slot.take()) else { return };
         let result = match progress.failure.take() {
             Some(kind) => Err(kind),

@@ -1,8 +1,9 @@
 //! Moving on servers that know how to and on servers that do not: `posix-rename`, plain RENAME, copy + verify + delete.
 
+use parking_lot::Mutex;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::copy;
 use super::session::{Call, Inner};
@@ -22,11 +23,11 @@ pub(super) struct RenameCapabilities {
 
 impl RenameCapabilities {
     pub(super) fn refuses_rename(&self, area: Area, is_dir: bool) -> bool {
-        self.refuses.lock().unwrap_or_else(PoisonError::into_inner).contains(&(area, is_dir))
+        self.refuses.lock().contains(&(area, is_dir))
     }
 
     fn refused_rename(&self, area: Area, is_dir: bool) {
-        self.refuses.lock().unwrap_or_else(PoisonError::into_inner).insert((area, is_dir));
+        self.refuses.lock().insert((area, is_dir));
     }
 
     pub(super) fn temp_works(&self) -> bool {

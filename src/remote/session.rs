@@ -1,7 +1,8 @@
 //! The connection that there is now, and who waits for the next one. Made, watched and replaced in `supervise`.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use super::fetch::Readers;
@@ -101,7 +102,7 @@ impl Inner {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Starts SFTP on a fresh stream and learns where it leads. From then on it is the connection; one that there was before
@@ -265,7 +266,7 @@ impl Inner {
             if left.is_zero() || self.is_hopeless(&state) {
                 return Err(ErrorKind::Down(state.why.clone()));
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut state, left);
         }
     }
 

@@ -1,8 +1,8 @@
 //! What happens to the machine while nobody looks: it sleeps, it moves to another network. Either can leave a connection that
 //! looks well and carries nothing, and either is a good moment to try again what failed a moment ago.
 
+use parking_lot::Mutex;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -35,7 +35,7 @@ const GRAIN: Duration = Duration::from_secs(1);
 
 impl WakeDetect for Machine {
     fn upset(&self, peer: Option<SocketAddr>) -> Option<String> {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.0.lock();
         seen.slept(time_asleep()).or_else(|| seen.moved(peer, sources(peer)))
     }
 }

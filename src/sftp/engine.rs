@@ -4,11 +4,12 @@
 //! overtakes prefetching and uploads in the queue (a sent request cannot be overtaken, hence the windows). A stream on
 //! which nothing comes for the whole time limit although answers are due counts as dead.
 
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -177,12 +178,12 @@ impl Engine {
         if let Ok(Reply::Extended(reply)) = reply
             && let Ok(capabilities) = self.capabilities().with_limits(&reply)
         {
-            *lock(&self.shared.capabilities) = capabilities;
+            *self.shared.capabilities.lock() = capabilities;
         }
     }
 
     pub fn capabilities(&self) -> Capabilities {
-        *lock(&self.shared.capabilities)
+        *self.shared.capabilities.lock()
     }
 
     pub fn info(&self) -> &TransportInfo {
@@ -200,12 +201,12 @@ impl Engine {
     }
 
     pub fn counters(&self) -> Counters {
-        lock(&self.shared.queues).counters
+        self.shared.queues.lock().counters
     }
 
     /// Shortest round trip seen so far.
     pub fn round_trip(&self) -> Option<Duration> {
-        *lock(&self.shared.round_trip)
+        *self.shared.round_trip.lock()
     }
 
     /// Queues a request; `callback` runs on the I/O thread, or here and now when the connection is gone.
@@ -215,7 +216,7 @@ impl Engine {
         class: Class,
         callback: impl FnOnce(Result<Reply, SftpError>) + Send + 'static,
     ) {
-        let mut queues = lock(&self.shared.queues);
+        let mut queues = self.shared.queues.lock();
         if let Some(error) = queues.closed.clone() {
             drop(queues);
             return callback(Err(error));
@@ -240,7 +241,7 @@ impl Engine {
 
     /// Ends the connection now: what is queued or under way fails with the reason.
     pub fn close(&self, why: &str) {
-        lock(&self.shared.queues).closed.get_or_insert(SftpError::Lost(why.to_owned()));
+        self.shared.queues.lock().closed.get_or_insert(SftpError::Lost(why.to_owned()));
         self.wake();
     }
 
@@ -251,7 +252,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        lock(&self.shared.queues).closed.get_or_insert(SftpError::Lost("closed".into()));
+        self.shared.queues.lock().closed.get_or_insert(SftpError::Lost("closed".into()));
         self.wake();
     }
 }
@@ -263,10 +264,6 @@ impl Pending {
     pub fn wait(self, deadline: Deadline) -> Result<Reply, SftpError> {
         self.0.recv_timeout(deadline.remaining()).unwrap_or(Err(SftpError::Timeout))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// INIT and the server's VERSION. Gives what is known of the server and the bytes that came after.
@@ -369,7 +366,7 @@ impl Worker {
             }
         };
         let unsent = {
-            let mut queues = lock(&self.shared.queues);
+            let mut queues = self.shared.queues.lock();
             queues.closed.get_or_insert(error.clone());
             std::mem::take(&mut queues.waiting)
         };
@@ -386,7 +383,7 @@ impl Worker {
         let wrote =
             write_some(self.transport.as_mut(), &mut self.output).map_err(|e| lost(self.transport.as_ref(), &e))?;
         let read = self.read_some()?;
-        lock(&self.shared.queues).counters.sent_bytes += wrote as u64;
+        self.shared.queues.lock().counters.sent_bytes += wrote as u64;
         // On a link that is never idle, too: a stream of other answers must not keep one caller waiting for ever.
         if (wrote == 0 && read == 0) || self.expired.elapsed() > TICK {
             self.expired = Instant::now();
@@ -407,7 +404,7 @@ impl Worker {
     fn fill_output(&mut self) -> Result<(), SftpError> {
         loop {
             let queued = {
-                let mut queues = lock(&self.shared.queues);
+                let mut queues = self.shared.queues.lock();
                 // Looked at where nothing can be sent, too: a stream that is stuck must end when it is told to.
                 if let Some(error) = &queues.closed {
                     return Err(error.clone());
@@ -446,7 +443,7 @@ impl Worker {
             Ok(0) => Err(lost(self.transport.as_ref(), &io::Error::other("the server closed the connection"))),
             Ok(n) => {
                 self.last_input = Instant::now();
-                lock(&self.shared.queues).counters.received_bytes += n as u64;
+                self.shared.queues.lock().counters.received_bytes += n as u64;
                 self.input.extend_from_slice(&self.buffer[..n]);
                 self.dispatch()?;
                 Ok(n)
@@ -494,7 +491,7 @@ impl Worker {
             let outdone = self.transport.carried(rate);
             self.shared.outdone.store(outdone, Ordering::Relaxed);
         }
-        *lock(&self.shared.round_trip) = self.window.round_trip();
+        *self.shared.round_trip.lock() = self.window.round_trip();
         (flight.callback)(Ok(reply));
         Ok(())
     }

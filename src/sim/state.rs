@@ -1,12 +1,12 @@
 //! What the simulator knows: the site, its environments, who may log in, what runs.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use russh::keys::{PublicKey, PublicKeyBase64};
@@ -146,7 +146,7 @@ impl Shared {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -226,6 +226,6 @@ impl Shared {
     }
 
     pub(super) fn rounds(&self) -> MutexGuard<'_, RoundTrips> {
-        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rounds.lock()
     }
 }

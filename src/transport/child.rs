@@ -3,6 +3,7 @@
 //! The program takes over where libssh2 cannot serve (jump hosts, proxy commands, SHA-1 host keys). It runs without a
 //! terminal of its own (`BatchMode`): keys and agents log in, passwords do not.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -10,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -159,7 +160,7 @@ fn listen(mut errors: impl BufRead, heard: &Mutex<VecDeque<String>>) {
         let text = String::from_utf8_lossy(&line).trim().to_owned();
         if !text.is_empty() {
             log::debug!("ssh: {text}");
-            let mut words = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut words = heard.lock();
             words.push_back(text);
             if words.len() > MAX_LINES {
                 words.pop_front();
@@ -194,7 +195,7 @@ impl Transport for ChildStream {
     }
 
     fn last_words(&self) -> Option<String> {
-        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = self.words.lock();
         (!words.is_empty()).then(|| words.iter().cloned().collect::<Vec<_>>().join("; "))
     }
 }

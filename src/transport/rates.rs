@@ -2,10 +2,10 @@
 //! without. On a slow link compressed code arrives two or three times as fast; on a fast one the compression itself (about
 //! 10 to 30 MB/s of one core at each end) is the limit. Nothing tells the two apart but trying.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,7 @@ impl Rates {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

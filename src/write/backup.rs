@@ -4,12 +4,12 @@
 //! by git's name for it) and a record of what was done. Nothing is replayed by itself; `pantheonfs rescue` reads this,
 //! with and without a mount.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
@@ -148,7 +148,7 @@ impl Backups {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub fn copies(&self) -> Vec<Backup> {

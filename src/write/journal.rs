@@ -12,13 +12,14 @@
 //!
 //! `spool/N` holds the content that operations name by number; it is never changed once an operation names it.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -145,7 +146,7 @@ impl Journal {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// A look at what waits.
@@ -209,7 +210,7 @@ impl Journal {
     }
 
     fn hold(&self, id: SpoolId) -> Hold {
-        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holds = self.holds.lock();
         if holds.len() > 2 * MAX_OPS {
             // Spools that went without ever being recorded.
             holds.retain(|_, hold| Arc::strong_count(hold) > 1);
@@ -218,7 +219,7 @@ impl Journal {
     }
 
     fn is_held(&self, id: SpoolId) -> bool {
-        let hold = self.holds.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let hold = self.holds.lock().remove(&id);
         hold.is_none_or(|hold| Arc::strong_count(&hold) > 1)
     }
 
@@ -231,7 +232,7 @@ impl Journal {
             if left.is_zero() {
                 return false;
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut state, left);
         }
         true
     }
@@ -288,7 +289,7 @@ impl Journal {
             if now >= until {
                 return Next::Idle;
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut state, left);
         }
     }
 
@@ -360,7 +361,7 @@ impl Journal {
             if left.is_zero() {
                 break;
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut state, left);
             well = done(&state);
         }
         state.hurry -= 1;

@@ -2,11 +2,12 @@
 //!
 //! A spool that was sealed is what an operation in the journal names: it never changes again. Who writes on gets a copy.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::op::SpoolId;
 
@@ -35,7 +36,7 @@ const MAX_FREE: usize = 4096;
 
 impl FreeFiles {
     fn lock(&self) -> MutexGuard<'_, Vec<PathBuf>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Takes a file that nobody has open.
@@ -115,7 +116,7 @@ impl Spool {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub fn id(&self) -> SpoolId {

@@ -2,9 +2,9 @@
 //! `PANTHEONFS_FUZZ_SECONDS` from fresh seeds for that long (`scripts/fuzz`). An input that fails is made small and saved
 //! in the corpus, where every later run begins with it.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestCaseResult, TestError, TestRunner};
@@ -36,11 +36,11 @@ static UNDER_WAY: Mutex<Option<(Instant, &'static str, Vec<u8>)>> = Mutex::new(N
 
 /// Memory is counted for the whole process, so one target runs at a time.
 pub fn one_at_a_time() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    TURN.lock()
 }
 
 fn under_way() -> MutexGuard<'static, Option<(Instant, &'static str, Vec<u8>)>> {
-    UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner)
+    UNDER_WAY.lock()
 }
 
 pub fn corpus_dir(name: &str) -> PathBuf {

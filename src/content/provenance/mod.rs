@@ -7,9 +7,10 @@
 //!
 //! Does not fetch the repository and does not run anything; see `fs`' provenance thread and `attest`.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::attr::{BlobId, Version, secs_from_time};
@@ -95,7 +96,7 @@ impl Proofs {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The environment runs this commit, which is in the repository; `frozen` says since when we know that nobody can change

@@ -1,13 +1,14 @@
 //! The filesystem in process, without a kernel: on OpenSSH's `sftp-server` over pipes that can be cut and stalled at any
 //! byte, with a state directory from which it can start anew as after a crash.
 
+use parking_lot::Mutex;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pantheonfs::clock::{Clock, Deadline};
@@ -43,12 +44,12 @@ pub struct Faults {
 
 impl Faults {
     pub fn cut_after(&self, sent: u64, received: u64) {
-        *self.cut_after.lock().expect("unharmed") = Some((sent, received));
+        *self.cut_after.lock() = Some((sent, received));
     }
 
     /// After this many bytes sent nothing passes any more: the moment of death.
     pub fn die_after(&self, sent: u64) {
-        *self.die_after.lock().expect("unharmed") = Some(sent);
+        *self.die_after.lock() = Some(sent);
         // Until that much was sent, or nothing more is.
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -60,7 +61,7 @@ impl Faults {
         if self.stalled.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        if sending && let Some(left) = self.die_after.lock().expect("unharmed").as_mut() {
+        if sending && let Some(left) = self.die_after.lock().as_mut() {
             if *left == 0 {
                 self.stalled.store(true, Ordering::Relaxed);
                 return Err(io::ErrorKind::WouldBlock.into());
@@ -69,7 +70,7 @@ impl Faults {
             *left -= n as u64;
             return Ok(n);
         }
-        let mut plan = self.cut_after.lock().expect("unharmed");
+        let mut plan = self.cut_after.lock();
         let Some((sent, received)) = plan.as_mut() else { return Ok(wanted) };
         let left = if sending { sent } else { received };
         if *left == 0 {
@@ -179,7 +180,7 @@ impl Inner {
 
     /// The process dies now, and another one starts with what is on the disk.
     pub fn crash(&mut self) {
-        if self.faults.die_after.lock().expect("unharmed").is_some() {
+        if self.faults.die_after.lock().is_some() {
             // What is under way gets as far as it may.
             std::thread::sleep(Duration::from_millis(300));
         }

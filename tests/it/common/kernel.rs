@@ -3,12 +3,12 @@
 // Only `tests/model.rs` needs it.
 #![allow(dead_code)]
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pantheonfs::fs::{Fs, FsError, FsResult, HandleId, OpenMode, SetAttr};
@@ -59,22 +59,22 @@ impl Kernel {
             return Self::result("open", path, Err(io::Error::from_raw_os_error(libc::EISDIR)));
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.files.lock().expect("unharmed").insert(id, file);
+        self.files.lock().insert(id, file);
         Ok(HandleId(id))
     }
 
     pub fn close(&self, handle: HandleId) -> FsResult<()> {
-        drop(self.files.lock().expect("unharmed").remove(&handle.0));
+        drop(self.files.lock().remove(&handle.0));
         Ok(())
     }
 
     pub fn write_at(&self, handle: HandleId, offset: u64, bytes: &[u8]) -> FsResult<()> {
-        let files = self.files.lock().expect("unharmed");
+        let files = self.files.lock();
         Self::result("write", "", files[&handle.0].write_all_at(bytes, offset))
     }
 
     pub fn read_at(&self, handle: HandleId) -> FsResult<Vec<u8>> {
-        let files = self.files.lock().expect("unharmed");
+        let files = self.files.lock();
         let file = &files[&handle.0];
         let size = Self::result("stat", "", file.metadata())?.len();
         let mut bytes = vec![0; size as usize];
@@ -128,7 +128,7 @@ impl Kernel {
 
 impl Drop for Kernel {
     fn drop(&mut self) {
-        self.files.lock().expect("unharmed").clear();
+        self.files.lock().clear();
         if let Some(mut mounted) = self.mounted.take()
             && mounted.unmount().is_err()
         {

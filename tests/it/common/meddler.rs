@@ -1,11 +1,12 @@
 //! Between us and a server, packet by packet: requests that are answered with an error instead of being passed on, answers
 //! that come late, in another order, twice, or are no answers at all.
 
+use parking_lot::Mutex;
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pantheonfs::transport::{Transport, TransportInfo};
@@ -39,13 +40,13 @@ pub struct Plan {
 impl Plan {
     pub fn on_request(&self, fate: impl Fn(u64, u8) -> Fate + Send + Sync + 'static) {
         self.requests.store(0, Ordering::Relaxed);
-        *self.on_request.lock().expect("unharmed") = Some(Arc::new(fate));
+        *self.on_request.lock() = Some(Arc::new(fate));
     }
 
     /// `change` gets the number of the reply and the packet (with its length), and returns what arrives instead.
     pub fn on_reply(&self, change: impl Fn(u64, Vec<u8>) -> Vec<Vec<u8>> + Send + Sync + 'static) {
         self.replies.store(0, Ordering::Relaxed);
-        *self.on_reply.lock().expect("unharmed") = Some(Arc::new(change));
+        *self.on_reply.lock() = Some(Arc::new(change));
     }
 
     pub fn shuffle(&self, at_a_time: u64) {
@@ -113,7 +114,7 @@ impl Meddler {
         while let Some(packet) = split(&mut self.outgoing) {
             self.follow_request(&packet);
             let (kind, id) = (packet[4], packet.get(5..9).and_then(|id| <[u8; 4]>::try_from(id).ok()));
-            let hook = self.plan.on_request.lock().expect("unharmed").clone();
+            let hook = self.plan.on_request.lock().clone();
             // Type 1 is the exchange of versions.
             let (Some(hook), Some(id)) = (hook.filter(|_| kind != 1), id) else {
                 self.to_server.extend(packet);
@@ -154,7 +155,7 @@ impl Meddler {
             if let (102, Some(handle)) = (packet[4], handle(&packet)) {
                 self.open.insert(handle.to_vec());
             }
-            let hook = self.plan.on_reply.lock().expect("unharmed").clone();
+            let hook = self.plan.on_reply.lock().clone();
             match hook.filter(|_| packet[4] != 2) {
                 Some(hook) => self.held.extend(hook(self.plan.replies.fetch_add(1, Ordering::Relaxed), packet)),
                 None => self.held.push(packet),
