@@ -64,13 +64,13 @@ fn die(case: &Death<'_>) {
     let (found, now) = (look(&inner.home, "w"), inner.fs.status());
     let different = differences(&found, case.wanted);
     assert!(
-        different.is_empty() && now.conflicts.is_empty() && now.stranded.is_empty(),
+        different.is_empty() && now.local.conflicts.is_empty() && now.local.stranded.is_empty(),
         "{}, {:?}, died at {} {n}: {different:?}, {:?}, {:?}, {:?}",
         case.name,
         case.args,
         if case.answered { "the answer to request" } else { "request" },
-        now.conflicts,
-        now.stranded,
+        now.local.conflicts,
+        now.local.stranded,
         now.last_error
     );
 }
