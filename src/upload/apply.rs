@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::compare::Compared;
 use super::events::{Applied, AppliedChange};
-use super::state::Upload;
+use super::sender::Sender;
 use crate::attr::{Attr, FileKind, Version};
 use crate::gate::{ReadOnlyReason, WritePermit};
 use crate::inode::Ino;
@@ -34,7 +34,7 @@ pub(super) enum Outcome {
     Refused(RemoteError),
 }
 
-impl Upload {
+impl Sender {
     pub(super) fn apply_content(
         &self,
         permit: &WritePermit,
@@ -50,10 +50,10 @@ impl Upload {
                 return Ok(Outcome::Conflict("the save before it could not be sent".into()));
             }
         };
-        if self.0.journal.is_whole(put) == Some(false) {
+        if self.local.0.journal.is_whole(put) == Some(false) {
             return Ok(Outcome::Conflict(LOST_HERE.into()));
         }
-        let source = match File::open(self.0.journal.spool_path(put.spool)) {
+        let source = match File::open(self.local.0.journal.spool_path(put.spool)) {
             Ok(source) => source,
             Err(error) => {
                 log::error!("{}: its content is gone from the local disk: {error}", op.path);
@@ -83,7 +83,7 @@ impl Upload {
     ) -> Result<Outcome, RemoteError> {
         let how = Store { base, perm: Some(put.perm), mtime: Some(put.mtime), temp_dir: self.temp_dir(op.area) };
         let store =
-            |how: &Store| self.0.remote.store_noting(permit, &op.path, source, put.len, how, &self.note_progress(id));
+            |how: &Store| self.remote.store_noting(permit, &op.path, source, put.len, how, &self.note_progress(id));
         let mut stored = store(&how);
         if let (Base::Absent, Err(error)) = (base, &stored)
             && let ErrorKind::Conflict { found: Some(found) } = &error.kind
@@ -113,8 +113,8 @@ impl Upload {
     /// Has the journal know how far a long operation is.
     pub(super) fn note_progress(&self, id: OpId) -> impl Fn(Note) + '_ {
         move |note| match note {
-            Note::Touching => self.0.journal.touched(id),
-            Note::Moved => self.0.journal.moved(),
+            Note::Touching => self.local.0.journal.touched(id),
+            Note::Moved => self.local.0.journal.moved(),
         }
     }
 
@@ -129,34 +129,34 @@ impl Upload {
     /// The server has the content now.
     fn stored(&self, op: &Op, put: &Put, server: Attr, source: &File) {
         let ino = Ino(op.ino);
-        let node = self.0.view.node(ino).filter(|_| op.ino != 0);
-        let newest = self.spool(ino).is_none_or(|spool| spool.id() == put.spool && !spool.is_dirty());
+        let node = self.local.0.view.node(ino).filter(|_| op.ino != 0);
+        let newest = self.local.spool(ino).is_none_or(|spool| spool.id() == put.spool && !spool.is_dirty());
         // Where it is shown now; a rename may wait behind this.
         let cached = node.is_some()
             && newest
             && server.size <= MAX_CACHED_BYTES
-            && self.0.view.path(ino).as_ref() == Some(&op.path);
+            && self.local.0.view.path(ino).as_ref() == Some(&op.path);
         let change = AppliedChange::Content { source, attr: server, sum: put.sum, newest: cached };
         self.emit(&Applied { area: op.area, path: &op.path, change });
         let Some(node) = node else { return };
         // Size and time go on being shown as they were when the writer looked, or editors see a change that is none.
         let perm = self.perm_after(op.ino, server, node.attr);
         let shown = if newest { Attr { perm, size: server.size, ..node.attr } } else { node.attr };
-        self.0.view.confirmed(ino, server, shown);
+        self.local.0.view.confirmed(ino, server, shown);
     }
 
     /// The object of the operation is on the server with these attributes.
     pub(super) fn confirm(&self, op: &Op, server: Attr) {
         let ino = Ino(op.ino);
-        if let Some(node) = self.0.view.node(ino).filter(|_| op.ino != 0) {
+        if let Some(node) = self.local.0.view.node(ino).filter(|_| op.ino != 0) {
             let perm = self.perm_after(op.ino, server, node.attr);
-            self.0.view.confirmed(ino, server, Attr { perm, ..node.attr });
+            self.local.0.view.confirmed(ino, server, Attr { perm, ..node.attr });
         }
     }
 
     /// What the server has, unless more waits for the object: that may be another chmod, and the next save takes it along.
     fn perm_after(&self, ino: u64, server: Attr, shown: Attr) -> u16 {
-        if self.queue(|queue| queue.waiting_for(ino)) > 1 { shown.perm } else { server.perm }
+        if self.local.queue(|queue| queue.waiting_for(ino)) > 1 { shown.perm } else { server.perm }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::apply::{LINK_PAUSE, Outcome, SAME_SECOND};
 use super::compare::Compared;
 use super::events::{Applied, AppliedChange};
-use super::state::Upload;
+use super::sender::Sender;
 use crate::attr::{Attr, FileKind, Version};
 use crate::gate::WritePermit;
 use crate::inode::Ino;
@@ -28,12 +28,12 @@ impl Ends {
     }
 }
 
-impl Upload {
+impl Sender {
     pub(super) fn apply_mkdir(&self, permit: &WritePermit, op: &Op, perm: u16) -> Result<Outcome, RemoteError> {
-        let attr = match self.0.remote.mkdir(permit, &op.path, perm) {
+        let attr = match self.remote.mkdir(permit, &op.path, perm) {
             Err(error) if matches!(error.kind, ErrorKind::Exists | ErrorKind::Failure(_)) => {
                 // Made by another writer, or by an attempt whose end was not seen: either way it is there.
-                match self.0.remote.lstat(&op.path) {
+                match self.remote.lstat(&op.path) {
                     Ok(attr) if attr.is_dir() => attr,
                     Ok(_) => return Ok(Outcome::Conflict("there is a file of that name on the server now".into())),
                     Err(_) => return Err(error),
@@ -46,17 +46,17 @@ impl Upload {
         } else {
             // The server took its own umask off, or it was there already.
             let change = SetAttr { perm: Some(perm), ..SetAttr::default() };
-            self.0.remote.set_attr(permit, &op.path, change).unwrap_or(attr)
+            self.remote.set_attr(permit, &op.path, change).unwrap_or(attr)
         };
         self.confirm(op, attr);
         Ok(Outcome::Done(Expected::Absent))
     }
 
     pub(super) fn apply_symlink(&self, permit: &WritePermit, op: &Op, text: &[u8]) -> Result<Outcome, RemoteError> {
-        let attr = match self.0.remote.symlink(permit, &op.path, text) {
+        let attr = match self.remote.symlink(permit, &op.path, text) {
             Err(error) if matches!(error.kind, ErrorKind::Exists | ErrorKind::Failure(_)) => {
-                if self.0.remote.readlink(&op.path).is_ok_and(|there| there == text) {
-                    self.0.remote.lstat(&op.path)?
+                if self.remote.readlink(&op.path).is_ok_and(|there| there == text) {
+                    self.remote.lstat(&op.path)?
                 } else if matches!(error.kind, ErrorKind::Exists) {
                     return Ok(Outcome::Conflict("there is something of that name on the server now".into()));
                 } else {
@@ -97,7 +97,7 @@ impl Upload {
                 return Ok(other);
             }
         }
-        match self.0.remote.unlink(permit, path) {
+        match self.remote.unlink(permit, path) {
             Err(error) if matches!(error.kind, ErrorKind::NotFound) => {}
             other => other?,
         }
@@ -115,7 +115,7 @@ impl Upload {
     }
 
     pub(super) fn apply_rmdir(&self, permit: &WritePermit, path: &RemotePath) -> Result<Outcome, RemoteError> {
-        match self.0.remote.rmdir(permit, path) {
+        match self.remote.rmdir(permit, path) {
             Ok(()) => Ok(Outcome::Done(Expected::Absent)),
             Err(error) => match error.kind {
                 ErrorKind::NotFound => Ok(Outcome::Done(Expected::Absent)),
@@ -137,7 +137,7 @@ impl Upload {
         ends: Ends,
     ) -> Result<Outcome, RemoteError> {
         if ends.replaced == Expected::Ours {
-            self.0.remote.resume_rename(permit, &op.path, to, &self.note_progress(id))?;
+            self.remote.resume_rename(permit, &op.path, to, &self.note_progress(id))?;
             self.moved_there(op, to);
             return Ok(Outcome::Done(ends.base));
         }
@@ -163,7 +163,7 @@ impl Upload {
         {
             return Ok(other);
         }
-        match self.0.remote.rename(permit, &op.path, to, there.is_some(), &self.note_progress(id)) {
+        match self.remote.rename(permit, &op.path, to, there.is_some(), &self.note_progress(id)) {
             Ok(()) => {
                 self.moved_there(op, to);
                 Ok(Outcome::Done(ends.base))
@@ -191,7 +191,7 @@ impl Upload {
         if !there.is_some_and(|now| ends.is_moved(now)) || self.stat_there(&op.path)?.is_some() {
             return Ok(None);
         }
-        self.0.remote.end_rename(permit, to)?;
+        self.remote.end_rename(permit, to)?;
         self.moved_there(op, to);
         Ok(Some(Outcome::Done(ends.base)))
     }
@@ -201,7 +201,7 @@ impl Upload {
     }
 
     pub(super) fn apply_setattr(&self, permit: &WritePermit, op: &Op, change: SetAttr) -> Result<Outcome, RemoteError> {
-        match self.0.remote.set_attr(permit, &op.path, change) {
+        match self.remote.set_attr(permit, &op.path, change) {
             Ok(server) => {
                 if let Some(known) = self.overtaken(op, server, change.times.is_some()) {
                     return Ok(Outcome::Done(Expected::Version(known)));
@@ -217,13 +217,13 @@ impl Upload {
 
     /// The version that we know of a file of which the server has another: another writer's, for the next look to find.
     fn overtaken(&self, op: &Op, server: Attr, timed: bool) -> Option<Version> {
-        let node = self.0.view.node(Ino(op.ino)).filter(|node| op.ino != 0 && node.attr.is_file())?;
+        let node = self.local.0.view.node(Ino(op.ino)).filter(|node| op.ino != 0 && node.attr.is_file())?;
         let known = node.server?;
         let ours = known.size == server.size && (timed || known.mtime == server.mtime);
         if ours {
             return None;
         }
-        self.0.view.expire(node.parent);
+        self.local.0.view.expire(node.parent);
         Some(known)
     }
 }

@@ -47,7 +47,7 @@ impl Wanted {
 
 impl Upload {
     pub fn setattr(&self, ino: Ino, change: SetAttr, wait: Wait) -> FsResult<Entry> {
-        let view = &self.0.view;
+        let view = &self.local.0.view;
         let path = view.object(ino);
         self.permit("setattr", ino, &path, wait)?;
         let node = view.fresh_node("setattr", ino, view.freshness(ino), wait)?;
@@ -63,7 +63,7 @@ impl Upload {
     }
 
     fn wanted(&self, change: SetAttr) -> Wanted {
-        let wall = self.0.view.clock().wall();
+        let wall = self.local.0.view.clock().wall();
         let secs = |time: Time| match time {
             Time::Now => secs_from_time(wall),
             Time::At(at) => secs_from_time(at),
@@ -72,29 +72,29 @@ impl Upload {
     }
 
     fn set_perm_and_times(&self, path: &RemotePath, node: &NodeView, wanted: Wanted, wait: Wait) -> FsResult<()> {
-        let (view, ino) = (&self.0.view, node.ino);
+        let (view, ino) = (&self.local.0.view, node.ino);
         {
-            let _names = self.lock_names();
+            let _names = self.local.lock_names();
             let node = view.node(ino).unwrap_or_else(|| node.clone());
-            let waits_for_content = self.spool(ino).is_some_and(|spool| spool.is_dirty());
-            if node.unlinked || waits_for_content || self.is_unrecorded(&node) {
+            let waits_for_content = self.local.spool(ino).is_some_and(|spool| spool.is_dirty());
+            if node.unlinked || waits_for_content || self.local.is_unrecorded(&node) {
                 // Travels with the content.
                 view.update(ino, |attr| wanted.apply(attr));
                 return Ok(());
             }
         }
-        self.may_record("setattr", path, wait)?;
+        self.local.may_record("setattr", path, wait)?;
         {
-            let _names = self.lock_names();
+            let _names = self.local.lock_names();
             let mut attr = node.attr;
             wanted.apply(&mut attr);
             let times = (wanted.atime.is_some() || wanted.mtime.is_some()).then_some((attr.atime, attr.mtime));
             let link = node.attr.kind == FileKind::Symlink;
             let action = Action::SetAttr { perm: wanted.perm, times, link };
             let now = view.path(ino).unwrap_or_else(|| path.clone());
-            self.record(ino, &now, action).map_err(|cause| FsError::new("setattr", path, cause))?;
+            self.local.record(ino, &now, action).map_err(|cause| FsError::new("setattr", path, cause))?;
             view.update(ino, |attr| wanted.apply(attr));
         }
-        self.wait_if_sync("setattr", path)
+        self.local.wait_if_sync("setattr", path)
     }
 }

@@ -57,7 +57,7 @@ impl Upload {
 
     fn check_end(&self, op: &'static str, ino: Ino, offset: u64, len: u64) -> FsResult<()> {
         let fits = offset.checked_add(len).is_some_and(|end| end <= MAX_FILE_BYTES);
-        fits.then_some(()).ok_or_else(|| FsError::new(op, self.0.view.object(ino), Cause::TooBig))
+        fits.then_some(()).ok_or_else(|| FsError::new(op, self.local.0.view.object(ino), Cause::TooBig))
     }
 
     /// Changes the content of a file; what was sealed meanwhile is copied and changed there.
@@ -70,7 +70,7 @@ impl Upload {
     ) -> FsResult<()> {
         loop {
             let spool = self.take_over(op, ino, None, wait)?;
-            if let Some(len) = how(&spool).map_err(|e| FsError::new(op, self.0.view.object(ino), e))? {
+            if let Some(len) = how(&spool).map_err(|e| FsError::new(op, self.local.0.view.object(ino), e))? {
                 self.show_written(ino, len);
                 return Ok(());
             }
@@ -79,8 +79,8 @@ impl Upload {
 
     /// The content changed here: size and time follow.
     fn show_written(&self, ino: Ino, len: u64) {
-        let now = secs_from_time(self.0.view.clock().wall());
-        self.0.view.update(ino, |attr| {
+        let now = secs_from_time(self.local.0.view.clock().wall());
+        self.local.0.view.update(ino, |attr| {
             attr.size = len;
             attr.mtime = now;
         });
@@ -89,8 +89,8 @@ impl Upload {
     /// `open` with O_TRUNC: the new content starts empty, here. The server hears of it together with the new bytes.
     pub fn truncate_at_open(&self, node: &NodeView) -> FsResult<()> {
         let ino = node.ino;
-        let failed = |e: io::Error| FsError::new("truncate", self.0.view.object(ino), e);
-        let cut = match self.spool(ino) {
+        let failed = |e: io::Error| FsError::new("truncate", self.local.0.view.object(ino), e);
+        let cut = match self.local.spool(ino) {
             Some(spool) => spool.set_len(0).map_err(failed)?.is_some(),
             None => node.attr.size == 0 && node.server.is_some(),
         };
@@ -104,17 +104,17 @@ impl Upload {
     /// truncate(2). While the file is open for writing the cut stays local; otherwise it is sent at once, as a whole new
     /// content.
     pub(super) fn truncate(&self, node: &NodeView, size: u64, wait: Wait) -> FsResult<()> {
-        let (ino, path) = (node.ino, self.0.view.object(node.ino));
+        let (ino, path) = (node.ino, self.local.0.view.object(node.ino));
         if node.attr.is_dir() {
             return Err(FsError::new("truncate", path, Cause::IsADirectory));
         }
         if size > MAX_FILE_BYTES {
             return Err(FsError::new("truncate", path, Cause::TooBig));
         }
-        if size == node.attr.size && self.spool(ino).is_none() {
+        if size == node.attr.size && self.local.spool(ino).is_none() {
             return Ok(());
         }
-        let cut = match self.spool(ino) {
+        let cut = match self.local.spool(ino) {
             Some(spool) if !spool.is_sealed() => spool.set_len(size),
             _ if size == 0 => self.new_spool("truncate", ino).map(|_| Ok(Some(0)))?,
             _ => self.take_over("truncate", ino, Some(size), wait)?.set_len(size),
@@ -124,9 +124,9 @@ impl Upload {
             // Sealed in this very moment.
             None => return self.truncate(node, size, wait),
         }
-        if self.0.view.node(ino).is_some_and(|node| node.opens == 0) {
+        if self.local.0.view.node(ino).is_some_and(|node| node.opens == 0) {
             let saved = self.save("truncate", ino, wait);
-            self.last_closed(ino);
+            self.local.last_closed(ino);
             saved?;
         }
         Ok(())
@@ -134,24 +134,26 @@ impl Upload {
 
     /// An empty spool for a file whose old content is not needed.
     pub(super) fn new_spool(&self, op: &'static str, ino: Ino) -> FsResult<Arc<Spool>> {
-        let spool = self.0.journal.new_spool().map_err(|e| FsError::new(op, self.0.view.object(ino), e))?;
+        let spool = self.local.0.journal.new_spool().map_err(|e| FsError::new(op, self.local.0.view.object(ino), e))?;
         let spool = Arc::new(spool);
         // What it takes the place of.
-        let before = self.spool(ino);
-        self.put_spool(ino, spool.clone());
-        self.replaced_local_only(ino, before).map_err(|cause| FsError::new(op, self.0.view.object(ino), cause))?;
+        let before = self.local.spool(ino);
+        self.local.put_spool(ino, spool.clone());
+        self.local
+            .replaced_local_only(ino, before)
+            .map_err(|cause| FsError::new(op, self.local.0.view.object(ino), cause))?;
         Ok(spool)
     }
 
     /// The spool of a file that is to be changed: its content up to `keep` bytes (all of it by default) is taken over
     /// from the server first.
     pub(super) fn take_over(&self, op: &'static str, ino: Ino, keep: Option<u64>, wait: Wait) -> FsResult<Arc<Spool>> {
-        if let Some(spool) = self.spool(ino).filter(|spool| !spool.is_sealed()) {
+        if let Some(spool) = self.local.spool(ino).filter(|spool| !spool.is_sealed()) {
             return Ok(spool);
         }
-        let object = self.0.view.object(ino);
+        let object = self.local.0.view.object(ino);
         let Wait::Until(deadline) = wait else { return Err(FsError::new(op, &object, Cause::WouldBlock)) };
-        let made = match self.0.spools.fills.join(ino) {
+        let made = match self.local.0.spools.fills.join(ino) {
             Role::Follower(waiter) => waiter.wait(deadline.0).unwrap_or(Err(Cause::TimedOut)),
             Role::Leader(ticket) => {
                 let made = self.fill_spool(ino, &object, keep, deadline);
@@ -159,46 +161,46 @@ impl Upload {
                 made
             }
         };
-        made.map_err(|cause| self.noted(FsError::new(op, object, cause)))
+        made.map_err(|cause| self.local.noted(FsError::new(op, object, cause)))
     }
 
     fn fill_spool(&self, ino: Ino, path: &RemotePath, keep: Option<u64>, deadline: Deadline) -> Filled {
-        if let Some(sealed) = self.spool(ino) {
+        if let Some(sealed) = self.local.spool(ino) {
             if !sealed.is_sealed() {
                 return Ok(sealed);
             }
-            let copy = Arc::new(self.0.journal.new_spool()?);
+            let copy = Arc::new(self.local.0.journal.new_spool()?);
             match copy.copy_from(&sealed, keep.unwrap_or(u64::MAX)) {
                 Err(error) if self.was_let_go(ino, &sealed, &error) => {}
                 other => {
                     other?;
-                    self.put_spool(ino, copy.clone());
+                    self.local.put_spool(ino, copy.clone());
                     return Ok(copy);
                 }
             }
         }
-        self.0.view.wait_until_there(path, deadline)?;
+        self.local.0.view.wait_until_there(path, deadline)?;
         // The base is fixed from here on: listings must not move it under the copy.
-        self.0.view.pin(ino, true);
-        let version = self.0.view.node(ino).map(|node| node.version());
+        self.local.0.view.pin(ino, true);
+        let version = self.local.0.view.node(ino).map(|node| node.version());
         let filled = version.ok_or(Cause::NotFound).and_then(|version| {
-            let spool = self.0.journal.new_spool()?;
+            let spool = self.local.0.journal.new_spool()?;
             self.fill(&spool, path, version, keep.unwrap_or(u64::MAX), deadline)?;
             Ok(spool)
         });
         let spool = Arc::new(filled.inspect_err(|_| {
-            self.0.view.pin(ino, false);
-            if let Some(node) = self.0.view.node(ino) {
-                self.0.view.expire(node.parent);
+            self.local.0.view.pin(ino, false);
+            if let Some(node) = self.local.0.view.node(ino) {
+                self.local.0.view.expire(node.parent);
             }
         })?);
-        self.put_spool(ino, spool.clone());
+        self.local.put_spool(ino, spool.clone());
         Ok(spool)
     }
 
     /// Whether the spool was taken away between being looked up and being used: the server has the content.
     pub fn was_let_go(&self, ino: Ino, spool: &Arc<Spool>, error: &io::Error) -> bool {
-        let current = self.spool(ino).is_some_and(|now| Arc::ptr_eq(&now, spool));
+        let current = self.local.spool(ino).is_some_and(|now| Arc::ptr_eq(&now, spool));
         error.kind() == io::ErrorKind::NotFound && !current
     }
 
@@ -216,14 +218,14 @@ impl Upload {
         spool.fill(0, &[])?;
         while at < end {
             let piece = at..(at + FILL_BYTES).min(end);
-            self.0.content.prefetch(path, version, piece.start..(piece.end + FILL_AHEAD * FILL_BYTES).min(end));
-            let bytes = self.0.content.read(path, version, piece.clone(), deadline).map_err(|error| match error {
+            self.content.prefetch(path, version, piece.start..(piece.end + FILL_AHEAD * FILL_BYTES).min(end));
+            let bytes = self.content.read(path, version, piece.clone(), deadline).map_err(|error| match error {
                 ReadError::Remote(e) if matches!(e.kind, ErrorKind::Changed { .. }) => Cause::Stale,
                 other => Cause::from(other),
             })?;
             spool.fill(at, &bytes)?;
             at = piece.end;
-            deadline = self.0.view.deadline();
+            deadline = self.local.0.view.deadline();
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! The end of an operation, whatever came of it.
 
-use super::state::Upload;
+use super::local::Local;
 use crate::inode::Ino;
 use crate::write::{Expected, Op, OpId};
 
-impl Upload {
+impl Local {
     /// Takes the operation out of the journal; `left` is what is at its path now. Under the names lock: what is recorded
     /// next builds upon what the operation left, never upon what was there before it.
     pub(super) fn finish(&self, id: OpId, left: Expected) -> impl Drop + '_ {

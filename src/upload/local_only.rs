@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use super::state::Upload;
+use super::local::Local;
 use crate::error::Cause;
 use crate::inode::{Ino, NodeView};
 use crate::path::RemotePath;
 use crate::write::Spool;
 
-impl Upload {
+impl Local {
     /// After a name, a content or an object of this number changed: what stays here is in the journal, where it is found by
     /// the next mount, and what does not is not.
     pub(super) fn record_local_only(&self, ino: Ino) -> Result<(), Cause> {

@@ -33,7 +33,7 @@ pub enum Created {
 impl Upload {
     /// The checks that every operation on a name begins with.
     fn place(&self, op: &'static str, parent: Ino, name: &[u8], wait: Wait) -> FsResult<Target> {
-        let view = &self.0.view;
+        let view = &self.local.0.view;
         let dir = view.object(parent);
         let name = Name::new(name).map_err(|e| FsError::new(op, &dir, e))?;
         let path = dir.join(&name);
@@ -49,26 +49,26 @@ impl Upload {
     /// The same for operations that are recorded at once.
     pub(super) fn target(&self, op: &'static str, parent: Ino, name: &[u8], wait: Wait) -> FsResult<Target> {
         let target = self.place(op, parent, name, wait)?;
-        self.may_record(op, &target.path, wait)?;
+        self.local.may_record(op, &target.path, wait)?;
         Ok(target)
     }
 
     pub(super) fn existing(&self, op: &'static str, target: &Target) -> FsResult<NodeView> {
-        match self.0.view.child(target.parent, &target.name) {
+        match self.local.0.view.child(target.parent, &target.name) {
             Child::Positive(node) => Ok(node),
             Child::Negative | Child::Unknown => Err(FsError::new(op, &target.path, Cause::NotFound)),
         }
     }
 
     fn vacant(&self, op: &'static str, target: &Target) -> FsResult<()> {
-        match self.0.view.child(target.parent, &target.name) {
+        match self.local.0.view.child(target.parent, &target.name) {
             Child::Positive(_) => Err(FsError::new(op, &target.path, Cause::Exists)),
             Child::Negative | Child::Unknown => Ok(()),
         }
     }
 
     fn new_attr(&self, kind: FileKind, size: u64, perm: u16) -> Attr {
-        let now = secs_from_time(self.0.view.clock().wall());
+        let now = secs_from_time(self.local.0.view.clock().wall());
         Attr { kind, size, perm, mtime: now, atime: now }
     }
 
@@ -79,7 +79,7 @@ impl Upload {
     /// [`Cause::Exists`] with `exclusive`, what [`Upload::permit`] says, and [`Cause::Local`] of a full local disk.
     pub fn create(&self, parent: Ino, name: &[u8], perm: u16, exclusive: bool, wait: Wait) -> FsResult<Created> {
         let target = self.place("create", parent, name, wait)?;
-        let view = &self.0.view;
+        let view = &self.local.0.view;
         if let Child::Positive(node) = view.child(parent, &target.name) {
             let exists = || FsError::new("create", &target.path, Cause::Exists);
             return if exclusive { Err(exists()) } else { Ok(Created::Existing(node)) };
@@ -87,7 +87,7 @@ impl Upload {
         let attr = self.new_attr(FileKind::File, 0, perm);
         let gone = || FsError::new("create", &target.path, Cause::NotFound);
         let ino = {
-            let _names = self.lock_names();
+            let _names = self.local.lock_names();
             self.vacant("create", &target)?;
             view.insert(parent, &target.name, attr, None).ok_or_else(gone)?
         };
@@ -101,20 +101,20 @@ impl Upload {
 
     /// Makes a new name here and records what the server is to do.
     fn make(&self, op: &'static str, target: &Target, attr: Attr, action: Action) -> FsResult<Entry> {
-        let view = &self.0.view;
+        let view = &self.local.0.view;
         let fail = |cause: Cause| FsError::new(op, &target.path, cause);
         let node = {
-            let _names = self.lock_names();
+            let _names = self.local.lock_names();
             self.vacant(op, target)?;
             let ino = view.insert(target.parent, &target.name, attr, None).ok_or_else(|| fail(Cause::NotFound))?;
-            if let Err(cause) = self.record(ino, &target.path, action) {
+            if let Err(cause) = self.local.record(ino, &target.path, action) {
                 view.remove(target.parent, &target.name);
-                return Err(self.noted(fail(cause)));
+                return Err(self.local.noted(fail(cause)));
             }
             view.add_lookup(ino);
             view.node(ino).ok_or_else(|| fail(Cause::NotFound))?
         };
-        self.wait_if_sync(op, &target.path)?;
+        self.local.wait_if_sync(op, &target.path)?;
         Ok(view.entry(&view.node(node.ino).unwrap_or(node)))
     }
 
@@ -126,7 +126,7 @@ impl Upload {
 
     pub fn symlink(&self, parent: Ino, name: &[u8], text: &[u8], wait: Wait) -> FsResult<Entry> {
         let target = self.target("symlink", parent, name, wait)?;
-        let inside = self.0.view.shown_path(&target.path);
+        let inside = self.local.0.view.shown_path(&target.path);
         if !matches!(resolve_link(&inside, text), LinkTarget::Inside(_)) {
             let cause = Cause::NotPermitted("a symlink may only lead to a place inside the mount, by a relative path");
             return Err(FsError::new("symlink", &target.path, cause));
@@ -140,13 +140,13 @@ impl Upload {
 
     /// The lock of an editor: it concerns nobody else, and ends with the editor.
     fn make_local_link(&self, target: &Target, attr: Attr, text: &[u8]) -> FsResult<Entry> {
-        let view = &self.0.view;
-        let _names = self.lock_names();
+        let view = &self.local.0.view;
+        let _names = self.local.lock_names();
         self.vacant("symlink", target)?;
         let gone = || FsError::new("symlink", &target.path, Cause::NotFound);
         let ino = view.insert(target.parent, &target.name, attr, None).ok_or_else(gone)?;
         view.pin(ino, true);
-        self.0.spools.put_link(ino, text);
+        self.local.0.spools.put_link(ino, text);
         view.add_lookup(ino);
         Ok(view.entry(&view.node(ino).ok_or_else(gone)?))
     }
@@ -159,26 +159,27 @@ impl Upload {
         }
         self.keep_for_readers("unlink", &node, wait)?;
         {
-            let _names = self.lock_names();
+            let _names = self.local.lock_names();
             let node = self.existing("unlink", &target)?;
-            if !self.is_unrecorded(&node) {
+            if !self.local.is_unrecorded(&node) {
                 let action = Action::Unlink { base: node.server.into(), file: node.attr.kind == FileKind::File };
-                self.record(node.ino, &target.path, action)
-                    .map_err(|cause| self.noted(FsError::new("unlink", &target.path, cause)))?;
+                self.local
+                    .record(node.ino, &target.path, action)
+                    .map_err(|cause| self.local.noted(FsError::new("unlink", &target.path, cause)))?;
             }
-            self.0.view.remove(target.parent, &target.name);
-            self.0.spools.remove_link(node.ino);
-            self.record_local_only(node.ino).map_err(|cause| FsError::new("unlink", &target.path, cause))?;
+            self.local.0.view.remove(target.parent, &target.name);
+            self.local.0.spools.remove_link(node.ino);
+            self.local.record_local_only(node.ino).map_err(|cause| FsError::new("unlink", &target.path, cause))?;
             if node.opens == 0 {
-                self.release_spool(node.ino);
+                self.local.release_spool(node.ino);
             }
         }
-        self.wait_if_sync("unlink", &target.path)
+        self.local.wait_if_sync("unlink", &target.path)
     }
 
     /// A file that is about to lose its name on the server while it is open here: its content is taken over first.
     pub(super) fn keep_for_readers(&self, op: &'static str, node: &NodeView, wait: Wait) -> FsResult<()> {
-        if node.opens > 0 && node.attr.is_file() && node.server.is_some() && self.spool(node.ino).is_none() {
+        if node.opens > 0 && node.attr.is_file() && node.server.is_some() && self.local.spool(node.ino).is_none() {
             self.take_over(op, node.ino, None, wait)?;
         }
         Ok(())
@@ -192,21 +193,22 @@ impl Upload {
         }
         self.expect_empty("rmdir", node.ino, &target.path, wait)?;
         {
-            let _names = self.lock_names();
+            let _names = self.local.lock_names();
             let node = self.existing("rmdir", &target)?;
-            if self.0.view.child_count(node.ino) > 0 {
+            if self.local.0.view.child_count(node.ino) > 0 {
                 return Err(FsError::new("rmdir", &target.path, Cause::NotEmpty));
             }
-            self.record(node.ino, &target.path, Action::RemoveDir)
-                .map_err(|cause| self.noted(FsError::new("rmdir", &target.path, cause)))?;
-            self.0.view.remove(target.parent, &target.name);
+            self.local
+                .record(node.ino, &target.path, Action::RemoveDir)
+                .map_err(|cause| self.local.noted(FsError::new("rmdir", &target.path, cause)))?;
+            self.local.0.view.remove(target.parent, &target.name);
         }
-        self.wait_if_sync("rmdir", &target.path)
+        self.local.wait_if_sync("rmdir", &target.path)
     }
 
     pub(super) fn expect_empty(&self, op: &'static str, dir: Ino, path: &RemotePath, wait: Wait) -> FsResult<()> {
-        self.0.view.ensure_listed(op, dir, self.0.view.freshness(dir), wait)?;
-        match self.0.view.child_count(dir) {
+        self.local.0.view.ensure_listed(op, dir, self.local.0.view.freshness(dir), wait)?;
+        match self.local.0.view.child_count(dir) {
             0 => Ok(()),
             _ => Err(FsError::new(op, path, Cause::NotEmpty)),
         }

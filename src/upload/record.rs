@@ -2,15 +2,14 @@
 
 use std::time::Instant;
 
-use super::local_only::is_local_only;
-use super::state::Upload;
+use super::local::Local;
 use crate::attr::secs_from_time;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::Ino;
 use crate::path::RemotePath;
-use crate::write::{Action, Op, Put, RejectKind};
+use crate::write::{Action, Op, Put};
 
-impl Upload {
+impl Local {
     /// Records a change, under the names lock, and pins the node until the server has it.
     pub(super) fn record(&self, ino: Ino, path: &RemotePath, action: Action) -> Result<(), Cause> {
         let area = self.0.view.area_of(path);
@@ -49,34 +48,6 @@ impl Upload {
         if sent { Ok(()) } else { Err(self.noted(FsError::new(op, path, Cause::TimedOut))) }
     }
 
-    /// What was written so far becomes an operation. When this returns, it survives the death of the process.
-    pub fn save(&self, op: &'static str, ino: Ino, wait: Wait) -> FsResult<()> {
-        let Some(spool) = self.spool(ino) else { return Ok(()) };
-        if !spool.is_dirty() {
-            return Ok(());
-        }
-        let path = self.0.view.object(ino);
-        if is_local_only(&path) {
-            return Ok(());
-        }
-        self.may_record(op, &path, wait)?;
-        if let Err(error) = self.permit(op, ino, &path, wait) {
-            if matches!(error.cause, Cause::ReadOnly(_)) {
-                self.reject_unrecorded(RejectKind::Stranded, ino, &path, &spool);
-            }
-            return Err(error);
-        }
-        let path = {
-            let _names = self.lock_names();
-            match self.save_now(ino) {
-                Ok(Some(path)) => path,
-                Ok(None) => return Ok(()),
-                Err(cause) => return Err(self.noted(FsError::new(op, path, cause))),
-            }
-        };
-        self.wait_if_sync(op, &path)
-    }
-
     /// Under the names lock. The path at which the content was saved; `None`: there is nothing to save.
     pub(super) fn save_now(&self, ino: Ino) -> Result<Option<RemotePath>, Cause> {
         let (Some(spool), Some(node)) = (self.spool(ino), self.0.view.node(ino)) else { return Ok(None) };
@@ -98,18 +69,5 @@ impl Upload {
             return Err(cause);
         }
         Ok(Some(path))
-    }
-
-    /// What was saved and recorded survives a loss of power when this returns.
-    ///
-    /// # Errors
-    ///
-    /// [`Cause::Local`]: the local disk failed.
-    pub fn sync_to_disk(&self, ino: Ino) -> FsResult<()> {
-        let failed = |e: std::io::Error| FsError::new("fsync", self.0.view.object(ino), e);
-        if let Some(spool) = self.spool(ino) {
-            spool.sync().map_err(failed)?;
-        }
-        self.0.journal.sync().map_err(failed)
     }
 }

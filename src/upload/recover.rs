@@ -16,9 +16,9 @@ const UNKNOWN_DIR: Attr = Attr { kind: FileKind::Directory, size: 4096, perm: 0o
 impl Upload {
     /// Before anything is sent: an operation that ends must find its object.
     pub fn show_what_waits(&self) {
-        let ops: Vec<_> = self.queue(|queue| queue.ops().map(|(id, op)| (id, op.clone())).collect());
+        let ops: Vec<_> = self.local.queue(|queue| queue.ops().map(|(id, op)| (id, op.clone())).collect());
         for (id, op) in ops {
-            let whole = if let Action::Put(put) = &op.action { self.0.journal.is_whole(put) } else { Some(true) };
+            let whole = if let Action::Put(put) = &op.action { self.local.0.journal.is_whole(put) } else { Some(true) };
             match whole {
                 Some(true) => {}
                 Some(false) => {
@@ -27,13 +27,13 @@ impl Upload {
                 }
                 None => {
                     log::warn!("{}: it was sent already, it seems; what the server has is shown", op.path);
-                    drop(self.0.journal.finish(id, Expected::Unknown));
+                    drop(self.local.0.journal.finish(id, Expected::Unknown));
                     continue;
                 }
             }
             if let Some(ino) = self.show_op(&op) {
-                self.0.journal.bind(id, ino.0);
-                self.0.view.pin(ino, true);
+                self.local.0.journal.bind(id, ino.0);
+                self.local.0.view.pin(ino, true);
             }
         }
         self.show_local_only();
@@ -43,14 +43,14 @@ impl Upload {
     /// as it is.
     fn content_is_lost(&self, id: OpId, op: &Op) {
         let error = FsError::new("recover", &op.path, Cause::Conflict(LOST_HERE.into()));
-        self.reject(id, op, RejectKind::Stranded, error);
+        self.local.reject(id, op, RejectKind::Stranded, error);
     }
 
     /// Makes the change in the table; the object that it leaves, if any.
     fn show_op(&self, op: &Op) -> Option<Ino> {
         let parent = self.dir_at(&op.path.parent()?)?;
         let name = op.path.file_name()?;
-        let known = match self.0.view.child(parent, &name) {
+        let known = match self.local.0.view.child(parent, &name) {
             Child::Positive(view) => Some(view),
             Child::Negative | Child::Unknown => None,
         };
@@ -60,7 +60,7 @@ impl Upload {
             Action::Put(put) => {
                 let ino = match known.filter(|view| view.attr.is_file()) {
                     Some(view) => view.ino,
-                    None => self.0.view.insert(parent, &name, made(FileKind::File, put.len, put.perm), None)?,
+                    None => self.local.0.view.insert(parent, &name, made(FileKind::File, put.len, put.perm), None)?,
                 };
                 self.show_content(ino, put);
                 Some(ino)
@@ -69,23 +69,23 @@ impl Upload {
                 Some(view) => Some(view.ino),
                 None => {
                     let attr = made(FileKind::Directory, UNKNOWN_DIR.size, *perm);
-                    let ino = self.0.view.insert(parent, &name, attr, None)?;
+                    let ino = self.local.0.view.insert(parent, &name, attr, None)?;
                     // It may have been made, and filled by others, when the last mount ended.
-                    self.0.view.expire(ino);
+                    self.local.0.view.expire(ino);
                     Some(ino)
                 }
             },
             Action::Symlink { text } => {
-                self.0.view.insert(parent, &name, made(FileKind::Symlink, text.len() as u64, 0o777), None)
+                self.local.0.view.insert(parent, &name, made(FileKind::Symlink, text.len() as u64, 0o777), None)
             }
             Action::Unlink { .. } | Action::RemoveDir => {
-                self.0.view.remove(parent, &name);
+                self.local.0.view.remove(parent, &name);
                 None
             }
             Action::Rename { to, base, dir, .. } => self.show_move((parent, &name), to, *base, *dir),
             Action::SetAttr { perm, times, .. } => {
                 let ino = known?.ino;
-                self.0.view.update(ino, |attr| {
+                self.local.0.view.update(ino, |attr| {
                     attr.perm = perm.unwrap_or(attr.perm);
                     (attr.atime, attr.mtime) = times.unwrap_or((attr.atime, attr.mtime));
                 })?;
@@ -96,7 +96,7 @@ impl Upload {
 
     /// What stayed on this machine when the last mount ended is shown again.
     fn show_local_only(&self) {
-        for (id, path, perm) in self.0.journal.local_only() {
+        for (id, path, perm) in self.local.0.journal.local_only() {
             if self.show_one(id, &path, perm).is_none() {
                 log::warn!("{path}: it stayed on this machine and cannot be shown any more");
             }
@@ -104,45 +104,45 @@ impl Upload {
     }
 
     fn show_one(&self, id: SpoolId, path: &RemotePath, perm: u16) -> Option<()> {
-        let spool = Arc::new(self.0.journal.reopen_local_only(id).ok()?);
+        let spool = Arc::new(self.local.0.journal.reopen_local_only(id).ok()?);
         let (parent, name) = (self.dir_at(&path.parent()?)?, path.file_name()?);
-        if let Child::Positive(_) = self.0.view.child(parent, &name) {
+        if let Child::Positive(_) = self.local.0.view.child(parent, &name) {
             return None;
         }
-        let at = secs_from_time(self.0.view.clock().wall());
+        let at = secs_from_time(self.local.0.view.clock().wall());
         let attr = Attr { kind: FileKind::File, size: spool.len(), perm, mtime: at, atime: at };
-        let ino = self.0.view.insert(parent, &name, attr, None)?;
-        self.put_spool(ino, spool);
+        let ino = self.local.0.view.insert(parent, &name, attr, None)?;
+        self.local.put_spool(ino, spool);
         Some(())
     }
 
     fn show_content(&self, ino: Ino, put: &Put) {
-        self.0.view.update(ino, |attr| {
+        self.local.0.view.update(ino, |attr| {
             (attr.size, attr.perm, attr.mtime) = (put.len, put.perm, put.mtime);
         });
         match put.base {
-            Expected::Version(version) => self.0.view.adopt_base(ino, Some(version)),
-            Expected::Absent => self.0.view.adopt_base(ino, None),
+            Expected::Version(version) => self.local.0.view.adopt_base(ino, Some(version)),
+            Expected::Absent => self.local.0.view.adopt_base(ino, None),
             Expected::After(_) | Expected::Unknown | Expected::Ours => {}
         }
-        self.put_spool(ino, Arc::new(self.0.journal.reopen(put.spool, put.len)));
+        self.local.put_spool(ino, Arc::new(self.local.0.journal.reopen(put.spool, put.len)));
     }
 
     fn show_move(&self, from: (Ino, &Name), to: &RemotePath, base: Expected, dir: bool) -> Option<Ino> {
         let (parent, name) = (self.dir_at(&to.parent()?)?, to.file_name()?);
-        if let Some(moved) = self.0.view.rename(from, (parent, &name)) {
+        if let Some(moved) = self.local.0.view.rename(from, (parent, &name)) {
             return Some(moved);
         }
-        if let Child::Positive(view) = self.0.view.child(parent, &name) {
+        if let Child::Positive(view) = self.local.0.view.child(parent, &name) {
             // The tree was saved with the new name.
             return Some(view.ino);
         }
         match base {
-            _ if dir => self.0.view.assume_dir(parent, &name, UNKNOWN_DIR),
+            _ if dir => self.local.0.view.assume_dir(parent, &name, UNKNOWN_DIR),
             Expected::Version(version) => {
                 let (size, mtime) = (version.size, version.mtime);
                 let attr = Attr { kind: FileKind::File, size, perm: 0o644, mtime, atime: mtime };
-                self.0.view.insert(parent, &name, attr, Some(version))
+                self.local.0.view.insert(parent, &name, attr, Some(version))
             }
             _ => None,
         }
@@ -150,10 +150,10 @@ impl Upload {
 
     /// The directory at a path; what is not known of the way there must exist, or the operation could not be.
     fn dir_at(&self, path: &RemotePath) -> Option<Ino> {
-        if let Some(ino) = self.0.view.find(path) {
+        if let Some(ino) = self.local.0.view.find(path) {
             return Some(ino);
         }
         let parent = self.dir_at(&path.parent()?)?;
-        self.0.view.assume_dir(parent, &path.file_name()?, UNKNOWN_DIR)
+        self.local.0.view.assume_dir(parent, &path.file_name()?, UNKNOWN_DIR)
     }
 }

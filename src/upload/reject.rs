@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use super::state::Upload;
+use super::local::Local;
 use crate::error::FsError;
 use crate::inode::{Change, Ino, NodeView};
 use crate::path::RemotePath;
@@ -16,7 +16,7 @@ const FULL_PAUSE: Duration = Duration::from_secs(10);
 /// Of files up to this size (bytes) the base of a conflict is kept, if it is still in the cache.
 const MAX_BASE_BYTES: u64 = 4 * 1024 * 1024;
 
-impl Upload {
+impl Local {
     /// Ends an operation that the server does not take.
     pub(super) fn reject(&self, id: OpId, op: &Op, kind: RejectKind, error: FsError) {
         if let Some(spool) = op.spool() {

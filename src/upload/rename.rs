@@ -26,14 +26,14 @@ impl Upload {
         if let Some(node) = &replaced {
             self.check_replace(&moved, node, &target, wait)?;
         }
-        if becomes_local_only(&moved, &source, &target) && self.spool(moved.ino).is_none() {
+        if becomes_local_only(&moved, &source, &target) && self.local.spool(moved.ino).is_none() {
             self.take_over("rename", moved.ino, None, wait)?;
         }
         {
-            let _names = self.lock_names();
+            let _names = self.local.lock_names();
             self.rename_now(&source, &target)?;
         }
-        self.wait_if_sync("rename", &target.path)
+        self.local.wait_if_sync("rename", &target.path)
     }
 
     /// Under the names lock: looks again, records, and changes the view.
@@ -42,20 +42,20 @@ impl Upload {
         let moved = self.existing("rename", source)?;
         let replaced = self.existing("rename", target).ok();
         self.record_rename(source, target, &moved, replaced.as_ref())
-            .map_err(|cause| self.noted(FsError::new("rename", &source.path, cause)))?;
+            .map_err(|cause| self.local.noted(FsError::new("rename", &source.path, cause)))?;
         if let Some(version) = moved.server.filter(|_| moved.attr.is_file()) {
-            self.0.listeners.each(|listener| listener.renamed(&source.path, &target.path, version));
+            self.tell_renamed(&source.path, &target.path, version);
         }
-        self.0.view.rename((source.parent, &source.name), (target.parent, &target.name));
+        self.local.0.view.rename((source.parent, &source.name), (target.parent, &target.name));
         if let Some(node) = &replaced {
-            self.record_local_only(node.ino).map_err(failed)?;
+            self.local.record_local_only(node.ino).map_err(failed)?;
         }
         if let Some(node) = replaced.filter(|node| node.opens == 0) {
-            self.release_spool(node.ino);
+            self.local.release_spool(node.ino);
         }
         self.save_from_local_only(source, target, &moved)
-            .and_then(|()| self.renamed_local_only(&moved, &target.path))
-            .map_err(|cause| self.noted(failed(cause)))
+            .and_then(|()| self.local.renamed_local_only(&moved, &target.path))
+            .map_err(|cause| self.local.noted(failed(cause)))
     }
 
     /// What rename(2) asks of the object that is replaced; its readers keep their content.
@@ -81,41 +81,41 @@ impl Upload {
             return self.keep_here(source, target, moved);
         }
         if let Some(node) = replaced.filter(|node| node.attr.is_dir()) {
-            self.record(node.ino, &target.path, Action::RemoveDir)?;
+            self.local.record(node.ino, &target.path, Action::RemoveDir)?;
         }
         if let Some(node) = replaced.filter(|node| node.attr.kind == FileKind::Symlink) {
             // New content can only take the place of content.
-            self.record(node.ino, &target.path, Action::Unlink { base: node.server.into(), file: false })?;
+            self.local.record(node.ino, &target.path, Action::Unlink { base: node.server.into(), file: false })?;
         }
         let replaced = replaced.filter(|node| node.attr.is_file() && !is_local_only(&target.path));
-        if self.is_unrecorded(moved) {
+        if self.local.is_unrecorded(moved) {
             // The object exists only here: it takes the place, and what was there becomes the base of its content.
             let base = replaced.and_then(|node| node.server);
-            self.0.view.adopt_base(moved.ino, base);
+            self.local.0.view.adopt_base(moved.ino, base);
             return Ok(());
         }
         let taken: Expected = replaced.and_then(|node| node.server).into();
         let action = Action::Rename { to: target.path.clone(), base: moved.server.into(), replaced: taken, dir };
-        self.record(moved.ino, &source.path, action)
+        self.local.record(moved.ino, &source.path, action)
     }
 
     /// A file of the server gets a name that stays here: its content is here (`rename` saw to that), and on the server it
     /// is removed.
     fn keep_here(&self, source: &Target, target: &Target, moved: &NodeView) -> Result<(), Cause> {
-        if let Some(spool) = self.spool(moved.ino).filter(|spool| spool.is_sealed()) {
-            let copy = Arc::new(self.0.journal.new_spool()?);
+        if let Some(spool) = self.local.spool(moved.ino).filter(|spool| spool.is_sealed()) {
+            let copy = Arc::new(self.local.0.journal.new_spool()?);
             copy.copy_from(&spool, u64::MAX)?;
-            self.put_spool(moved.ino, copy);
+            self.local.put_spool(moved.ino, copy);
         }
-        if let Some(spool) = self.spool(moved.ino) {
+        if let Some(spool) = self.local.spool(moved.ino) {
             // Before the server may forget it.
             spool.stay(true);
-            self.0.journal.note_local_only(spool.id(), Some((target.path.clone(), moved.attr.perm)))?;
+            self.local.0.journal.note_local_only(spool.id(), Some((target.path.clone(), moved.attr.perm)))?;
         }
-        if !self.is_unrecorded(moved) {
-            self.record(moved.ino, &source.path, Action::Unlink { base: moved.server.into(), file: true })?;
+        if !self.local.is_unrecorded(moved) {
+            self.local.record(moved.ino, &source.path, Action::Unlink { base: moved.server.into(), file: true })?;
         }
-        self.0.view.adopt_base(moved.ino, None);
+        self.local.0.view.adopt_base(moved.ino, None);
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl Upload {
     /// closed.
     fn save_from_local_only(&self, source: &Target, target: &Target, moved: &NodeView) -> Result<(), Cause> {
         let comes = is_local_only(&source.path) && !is_local_only(&target.path) && moved.attr.is_file();
-        if comes && moved.opens == 0 { self.save_now(moved.ino).map(drop) } else { Ok(()) }
+        if comes && moved.opens == 0 { self.local.save_now(moved.ino).map(drop) } else { Ok(()) }
     }
 }
 

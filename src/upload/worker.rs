@@ -1,13 +1,14 @@
 //! The worker: takes operations from the journal, many at a time, has each carried out, and decides what comes of it.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::apply::{LINK_PAUSE, Outcome};
 use super::apply_names::Ends;
-use super::state::{Inner, Upload};
+use super::local::Local;
+use super::sender::Sender;
 use crate::attr::Area;
 use crate::error::{Cause, FsError};
 use crate::gate::{ReadOnlyReason, Refused};
@@ -47,48 +48,44 @@ impl Slots {
     }
 }
 
-impl Upload {
-    /// Begins to send. Ends when the journal is closed or the last [`Upload`] is gone.
-    pub fn start(&self) {
-        let (weak, journal) = (Arc::downgrade(&self.0), self.0.journal.clone());
-        let run = move || run(&weak, &journal);
-        if let Err(error) = std::thread::Builder::new().name("upload".into()).spawn(run) {
-            log::error!("nothing will be sent to the server: {error}");
-        }
-    }
-
+impl Sender {
     fn carry_out(&self, id: OpId, op: &Op, tries: u32) {
         match self.attempt(id, op) {
             Outcome::Done(left) => self.done(id, op, left),
             Outcome::Later(pause, why) => {
                 log::debug!("{}: later ({why})", op.describe());
-                self.0.journal.put_back(id, pause);
+                self.local.0.journal.put_back(id, pause);
             }
             Outcome::Refused(error) if tries < MAX_FAILURES => {
                 log::info!("{}: {error}; it is tried again", op.describe());
                 // In code the platform is being asked whether the mode was switched: the answer is near.
                 let denied = op.area == Area::Code && matches!(error.kind, ErrorKind::PermissionDenied);
-                self.noted(FsError::new("sync", &op.path, error));
-                self.0.journal.put_back(id, if denied { GATE_PAUSE } else { FAILURE_PAUSE });
+                self.local.noted(FsError::new("sync", &op.path, error));
+                self.local.0.journal.put_back(id, if denied { GATE_PAUSE } else { FAILURE_PAUSE });
             }
             Outcome::Refused(error) => {
-                self.reject(id, op, RejectKind::Stranded, FsError::new("sync", &op.path, error));
+                self.local.reject(id, op, RejectKind::Stranded, FsError::new("sync", &op.path, error));
             }
             Outcome::Closed(reason) => {
-                self.reject(id, op, RejectKind::Stranded, FsError::new("sync", &op.path, Cause::ReadOnly(reason)));
+                self.local.reject(
+                    id,
+                    op,
+                    RejectKind::Stranded,
+                    FsError::new("sync", &op.path, Cause::ReadOnly(reason)),
+                );
             }
             Outcome::Conflict(what) => {
                 log::warn!("{}: {what}", op.describe());
-                self.reject(id, op, RejectKind::Conflict, FsError::new("sync", &op.path, Cause::Conflict(what)));
+                self.local.reject(id, op, RejectKind::Conflict, FsError::new("sync", &op.path, Cause::Conflict(what)));
             }
         }
     }
 
     fn attempt(&self, id: OpId, op: &Op) -> Outcome {
-        if let Link::Down { why, .. } = self.0.remote.link() {
+        if let Link::Down { why, .. } = self.remote.link() {
             return Outcome::Later(LINK_PAUSE, why);
         }
-        let permit = match self.0.admission.permit_sending(op.area) {
+        let permit = match self.admission.permit_sending(op.area) {
             Ok(permit) => permit,
             Err(Refused::Held(why)) => return Outcome::Later(GATE_PAUSE, why),
             // Not known for certain until the platform was asked.
@@ -123,11 +120,11 @@ impl Upload {
             ErrorKind::Refused(Refused::Held(why)) => Outcome::Later(GATE_PAUSE, why.clone()),
             ErrorKind::Refused(Refused::Closed(_)) => Outcome::Later(GATE_PAUSE, "the gate was closed".into()),
             ErrorKind::NoSpace => {
-                self.noted(FsError::new("sync", &op.path, error));
+                self.local.noted(FsError::new("sync", &op.path, error));
                 Outcome::Later(FULL_PAUSE, "the server's disk is full".into())
             }
             ErrorKind::PermissionDenied => {
-                self.0.admission.denied(op.area);
+                self.admission.denied(op.area);
                 Outcome::Refused(error)
             }
             ErrorKind::NotFound => Outcome::Conflict("the directory it is in was removed on the server".into()),
@@ -140,28 +137,37 @@ impl Upload {
     }
 
     fn done(&self, id: OpId, op: &Op, left: Expected) {
-        self.0.view.touch_parents(op.paths());
-        self.0.failures.lock().remove(&op.path);
-        let _ending = self.finish(id, left);
-        self.release_after(op);
+        self.local.0.view.touch_parents(op.paths());
+        self.local.0.failures.lock().remove(&op.path);
+        let _ending = self.local.finish(id, left);
+        self.local.release_after(op);
     }
 }
 
-fn run(weak: &Weak<Inner>, journal: &Journal) {
+/// Begins to send, with a [`Sender`] made anew for each operation. Ends when the journal is closed or `local` is gone.
+pub(super) fn start(local: &Local, sender: impl Fn(Local) -> Sender + Send + 'static) {
+    let weak = Arc::downgrade(&local.0);
+    let journal = local.0.journal.clone();
+    let run = move || run(&journal, || weak.upgrade().map(Local).map(&sender));
+    if let Err(error) = std::thread::Builder::new().name("upload".into()).spawn(run) {
+        log::error!("nothing will be sent to the server: {error}");
+    }
+}
+
+fn run(journal: &Journal, sender: impl Fn() -> Option<Sender>) {
     let slots = Arc::new(Slots::default());
     loop {
         let next = journal.next(Instant::now() + TICK);
-        let Some(inner) = weak.upgrade() else { return };
-        let upload = Upload(inner);
+        let Some(sender) = sender() else { return };
         match next {
             Next::Closed => return,
-            Next::Idle => upload.0.listeners.each(|listener| listener.idle()),
+            Next::Idle => sender.listeners.each(|listener| listener.idle()),
             Next::Run(id, op, tries) => {
                 let bytes = if let Action::Put(put) = &op.action { put.len } else { 0 };
                 slots.take(bytes);
                 let slots = slots.clone();
                 blocking::unblock(move || {
-                    upload.carry_out(id, &op, tries);
+                    sender.carry_out(id, &op, tries);
                     slots.give(bytes);
                 })
                 .detach();
