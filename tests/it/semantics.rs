@@ -100,12 +100,15 @@ fn only_tests_that_run_can_be_cited() {
 fn exit_codes_in_the_document_are_those_of_the_program() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let document = fs::read_to_string(root.join("docs/EXIT-CODES.md")).expect("readable");
+    let remedies = fs::read_to_string(root.join("docs/TROUBLESHOOTING.md")).expect("readable");
     let source = fs::read_to_string(root.join("src/cli/exit.rs")).expect("readable");
     let body = source.split("enum Exit {").nth(1).and_then(|rest| rest.split('}').next()).expect("the enum");
     let codes: Vec<&str> = body.lines().filter_map(|line| line.split_once(" = ")?.1.strip_suffix(',')).collect();
     assert!(codes.len() > 10);
-    for code in codes {
+    for code in &codes {
         assert!(document.contains(&format!("| {code} |")), "code {code} is not in docs/EXIT-CODES.md");
+        let explained = *code == "0" || remedies.contains(&format!("\n### {code}: "));
+        assert!(explained, "code {code} has no section in docs/TROUBLESHOOTING.md");
     }
 }
 
