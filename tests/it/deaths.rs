@@ -146,5 +146,5 @@ fn the_power_fails_after_every_record() {
         let names = now.keys().filter(|path| path.matches('/').count() == 1).count();
         assert_eq!(shown.len(), names, "{name}, record {kept}: the view is the server's");
     });
-    eprintln!("survived: {} losses of power after journal records, with what was not synced gone", cases.len());
+    eprintln!("survived: {} power losses after journal records, in which unsynced data was lost", cases.len());
 }

@@ -79,7 +79,7 @@ fn refuse_one(args: &[&'static str], name: &str, work: Work, n: u64, status: (u3
 fn a_server_may_fail_at_any_single_request() {
     let refused = refuse_each(FAILURE, "Failure", 1);
     assert!(refused > 50, "{refused}");
-    eprintln!("survived: {refused} requests answered with FAILURE, each request of five kinds of work once");
+    eprintln!("survived: {refused} requests answered with FAILURE: each request of five kinds of work once");
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn an_answer_may_be_nonsense() {
             survived += 1;
         }
     }
-    eprintln!("survived: {survived} answers that were nonsense, eight kinds at each of the first 24 replies");
+    eprintln!("survived: {survived} invalid replies: eight kinds, in place of each of the first 24 replies");
 }
 
 fn check(read: &FsResult<Vec<u8>>, what: &str, n: u64) {
@@ -233,7 +233,7 @@ fn a_file_steps_aside_and_does_not_stay_there() {
         assert!(names.iter().all(wanted) && now.local.conflicts.is_empty(), "{why}");
         moved += 1;
     }
-    eprintln!("survived: {moved} deaths and cuts while a file stepped aside for another");
+    eprintln!("survived: {moved} deaths and broken links while a file was moved aside for its replacement");
 }
 
 /// What is asked for of a large file together is read by one handle, in this order.

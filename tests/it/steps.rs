@@ -141,7 +141,7 @@ fn the_driver_dies_at_every_record_of_the_journal() {
             assert_eq!(view.len(), now.keys().filter(|path| path.matches('/').count() == 1).count(), "{name}");
         }
     }
-    eprintln!("survived: {died} deaths of the driver after journal records, whole and torn");
+    eprintln!("survived: {died} deaths of the driver after whole and torn journal records");
 }
 
 /// The link is lost after every few bytes, on servers that rename atomically and on those that do not.
@@ -182,7 +182,7 @@ fn the_link_goes_after_every_few_bytes() {
         }
     }
     assert!(cuts > 50, "the cuts happened: {cuts}");
-    eprintln!("survived: {cuts} cuts after every few bytes, in both directions");
+    eprintln!("survived: {cuts} broken links, one after every few bytes in both directions");
 }
 
 /// The process dies while requests are under way, again and again, in the middle of a save over old content.
@@ -246,5 +246,5 @@ fn the_power_fails_and_nothing_torn_is_sent() {
         );
         assert_eq!(inner.read("w/a").expect("read"), [b'o'; 3000], "{what}: and that is shown");
     }
-    eprintln!("survived: {lost} contents that were lost with the power");
+    eprintln!("survived: {lost} contents lost to a power loss before `fsync`");
 }
