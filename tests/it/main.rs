@@ -20,6 +20,7 @@ mod load;
 mod local;
 mod modes;
 mod mount;
+mod mount8;
 mod offline;
 mod pending;
 mod platform;
