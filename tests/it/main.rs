@@ -25,6 +25,7 @@ mod offline;
 mod pending;
 mod platform;
 mod provenance;
+mod readme;
 mod requests;
 mod rescue;
 mod round_trips;
