@@ -4,7 +4,7 @@
 //!
 //! | layer | rooms |
 //! | --- | --- |
-//! | 0 | [`path`], [`attr`], [`clock`], [`transport`] |
+//! | 0 | [`path`], [`attr`], [`call`], [`clock`], [`transport`] |
 //! | 1 | [`gate`], [`sftp`], [`mirror`], [`control`], [`inode`], [`cache`] |
 //! | 2 | [`remote`], [`env`](mod@env), [`sim`] |
 //! | 3 | [`content`], [`write`](mod@write), [`vfiles`] |
@@ -18,6 +18,7 @@
 pub mod admit;
 pub mod attr;
 pub mod cache;
+pub mod call;
 pub mod cli;
 pub mod clock;
 pub mod content;

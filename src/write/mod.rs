@@ -6,11 +6,13 @@
 //! dropped; what it took is [`Backups`] until it is committed.
 
 mod backup;
+mod fold;
 mod journal;
 mod op;
 mod queue;
 mod records;
 mod reject;
+mod replaced;
 mod spool;
 
 pub use backup::{Backup, Backups, What, backup_blob_path, backups_in};
