@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 27] = [
+const ROOMS: [(&str, &[&str]); 28] = [
     ("path", &[]),
     ("attr", &["path"]),
+    ("call", &[]),
     ("clock", &[]),
     ("transport", &["clock"]),
     ("gate", &["attr"]),
@@ -28,7 +29,10 @@ const ROOMS: [(&str, &[&str]); 27] = [
     ("view", &["admit", "attr", "cache", "clock", "content", "error", "inode", "path", "remote"]),
     (
         "upload",
-        &["admit", "attr", "cache", "clock", "content", "error", "gate", "inode", "path", "remote", "view", "write"],
+        &[
+            "admit", "attr", "cache", "call", "clock", "content", "error", "gate", "inode", "path", "remote", "view",
+            "write",
+        ],
     ),
     (
         "reader",
@@ -51,7 +55,7 @@ const ROOMS: [(&str, &[&str]); 27] = [
             "remote", "upload", "vfiles", "view", "write",
         ],
     ),
-    ("fuse", &["fs", "attr", "path", "inode"]),
+    ("fuse", &["fs", "attr", "call", "path", "inode"]),
     (
         "cli",
         &[

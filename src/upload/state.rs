@@ -84,8 +84,12 @@ impl Upload {
         });
     }
 
-    /// Sending stops.
+    /// Sending stops. What could not be recorded is kept beside, where the local disk can.
     pub fn close(&self) {
+        if let Err(error) = self.local.save_unsaved() {
+            log::error!("{error}");
+            self.local.keep_unsaved();
+        }
         self.local.0.journal.close();
     }
 
