@@ -81,7 +81,7 @@ fn with_environments(control: &Control, sites: Vec<Site>) -> impl Iterator<Item 
                 scope.spawn(move || control.environments(&id))
             };
             let asking: Vec<_> = some.iter().map(ask).collect();
-            let none = || ControlError::Malformed { what: "the environments".into(), detail: "no answer".into() };
+            let none = || ControlError::malformed("the environments", "no answer");
             asking.into_iter().map(|asked| asked.join().unwrap_or_else(|_| Err(none()))).collect()
         });
         (!some.is_empty()).then(|| some.into_iter().zip(asked).collect::<Vec<_>>())

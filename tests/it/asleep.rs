@@ -174,7 +174,7 @@ fn a_frozen_site_is_said_so_though_only_its_web_site_can_tell() {
     }
     let ran = bed.mount();
     assert_eq!(ran.code(), 3, "{}", ran.err());
-    assert!(ran.err().contains("put the site to rest (frozen)"), "{}", ran.err());
+    assert!(ran.err().contains("the platform has frozen the site"), "{}", ran.err());
 }
 
 #[test]

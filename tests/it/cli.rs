@@ -95,9 +95,9 @@ fn the_api_has_a_bad_day() {
     habit("error");
     desk.mount_dev("").fails(NOT_LOGGED_IN_OR_API, &["bad day"]);
     habit("malformed");
-    desk.mount_dev("").fails(API, &["makes no sense"]);
+    desk.mount_dev("").fails(API, &["cannot be understood"]);
     habit("html");
-    desk.mount_dev("").fails(API, &["makes no sense"]);
+    desk.mount_dev("").fails(API, &["cannot be understood"]);
     habit("ok");
     let wrong = [("TERMINUS_MACHINE_TOKEN".to_owned(), "wrong".to_owned())];
     let around = Environ::new().with(desk.sim.env()).with(wrong);

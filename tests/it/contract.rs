@@ -165,11 +165,7 @@ fn frozen_sites_and_missing_environments_are_said_so() {
     mount("dev").fails(3, &["frozen", "Unfreeze"]);
     let ran = around.run(&["doctor", &format!("{}.dev", sim.site()), "-o", &sim.options()]);
     assert_eq!(ran.code(), 3);
-    assert!(
-        ran.out().contains("platform: FAILED: sim-wordpress: the platform has put the site to rest"),
-        "{}",
-        ran.out()
-    );
+    assert!(ran.out().contains("platform: FAILED: sim-wordpress: the platform has frozen the site"), "{}", ran.out());
 }
 
 #[test]
