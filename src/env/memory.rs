@@ -1,5 +1,5 @@
-//! What the platform said last, for a mount that begins where the API cannot be heard: `environment.json` of the state
-//! directory. Damaged or missing means that nothing is remembered.
+//! The last answer of the API, for a mount that starts while the API cannot be reached: `environment.json` of the state
+//! directory. If the file is damaged or missing, nothing is remembered.
 
 use std::fs;
 use std::io;
@@ -8,11 +8,11 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Belief, Source};
+use super::belief::{Belief, Source};
 use crate::attr::{secs_from_time, time_from_secs};
 use crate::control::ConnectionMode;
 
-/// See the module header.
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Memory {
     mode: String,
@@ -26,7 +26,7 @@ impl Memory {
         serde_json::from_slice(&fs::read(file).ok()?).ok()
     }
 
-    /// What of the belief is worth remembering; nothing, unless the platform said it.
+    /// What to remember of the belief; `None`, unless it comes from the API.
     pub(super) fn of(belief: &Belief) -> Option<Self> {
         (belief.source == Source::Api).then(|| Self {
             mode: belief.mode.to_string(),
@@ -42,7 +42,7 @@ impl Memory {
         Ok(())
     }
 
-    /// The mode, and when it was so.
+    /// The mode, and when the API confirmed it.
     pub(super) fn mode(&self) -> Option<(ConnectionMode, SystemTime)> {
         Some((ConnectionMode::parse(&self.mode)?, time_from_secs(self.learned)))
     }
