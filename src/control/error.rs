@@ -28,7 +28,7 @@ pub enum ControlError {
     NoSuchSite { name: String, message: String },
     #[error("{name}: the site has no such environment{}; it has dev, test, live and its multidevs", said(.message))]
     NoSuchEnvironment { name: String, message: String },
-    #[error("{name}: the platform has frozen the site; unfreeze it in the dashboard, then mount again")]
+    #[error("{name}: the platform has frozen the site; unfreeze it in the dashboard (Unfreeze site), then mount again")]
     Frozen { name: String },
     #[error(
         "{name}: this environment has not been created yet; deploy to it first (dashboard, or `terminus env:deploy`)"

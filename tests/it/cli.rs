@@ -93,7 +93,7 @@ fn the_api_has_a_bad_day() {
         post(&format!("{}/habit", desk.sim.control()), &format!(r#"{{"name": "api", "value": "{value}"}}"#));
     };
     habit("error");
-    desk.mount_dev("").fails(NOT_LOGGED_IN_OR_API, &["bad day"]);
+    desk.mount_dev("").fails(NOT_LOGGED_IN_OR_API, &["the service is unavailable"]);
     habit("malformed");
     desk.mount_dev("").fails(API, &["cannot be understood"]);
     habit("html");
