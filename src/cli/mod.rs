@@ -1,9 +1,13 @@
-//! The command line: arguments in, exit code out. The only room that reads environment variables, prints, and knows how
-//! the others are put together.
+//! The command line: arguments in, exit code out. The only room that reads environment variables, prints, and puts the
+//! other rooms together.
 
 mod account;
 mod args;
+#[cfg(feature = "sim")]
+mod args_sim;
 mod commands;
+mod commit;
+mod connect;
 mod daemon;
 #[cfg(feature = "sim")]
 mod demo;
@@ -16,16 +20,23 @@ mod link;
 mod logging;
 mod mount;
 mod mountpoint;
+mod object;
 mod options;
+mod output;
 mod plan;
+mod private_dir;
+mod progress;
 mod prompt;
 mod report;
 mod rescue;
+mod rescue_items;
 mod resolve;
+mod revert;
 #[cfg(feature = "sim")]
 mod simulate;
 mod sites;
 mod source;
+mod umount;
 mod wake;
 
 use std::ffi::OsString;
@@ -36,7 +47,7 @@ use clap::{CommandFactory, Parser};
 use args::{Args, Command};
 use exit::{CliResult, Exit, Failure};
 
-/// What `mount -t pantheonfs` looks for in the path.
+/// The name under which mount(8) calls the program.
 const HELPER_NAME: &str = "mount.pantheonfs";
 
 /// Runs the program. Called once, by a process that has no other thread yet.
@@ -50,7 +61,7 @@ pub fn main() -> ExitCode {
     let args = match Args::try_parse_from(&words) {
         Ok(args) => args,
         Err(error) => {
-            // Help and version are no failures.
+            // Help and version are reported as errors, too.
             let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
             let _ = error.print();
             return code.into();
@@ -59,35 +70,39 @@ pub fn main() -> ExitCode {
     exit::finish(dispatch(args.command))
 }
 
-/// Understands what mount(8) hands to its helper (source, mount point, `-o` lists), as far as that goes without doing it.
+/// Parses what mount(8) passes to its helper (source, mount point, `-o` lists), without mounting.
+///
+/// # Errors
+///
+/// The explanation that a user would read.
 pub fn understand(words: &[OsString]) -> Result<(), String> {
     let understood = args::helper(words).and_then(|mount| {
         let Some(mount) = mount else { return Ok(()) };
         let here = std::path::Path::new("/");
         options::Options::parse(&mount.options, here, Some(here))?;
-        source::Source::parse(&mount.source).map(|source| drop(plan::key(&source.to_string())))
+        source::Source::parse(&mount.source).map(|source| drop(source::dir_name(&source.to_string())))
     });
-    understood.map_err(|failure| failure.message)
+    understood.map_err(|failure| failure.explain())
 }
 
 fn dispatch(command: Command) -> CliResult<()> {
     match command {
         Command::Mount(mount) => mount::run(&mount),
-        Command::Umount(umount) => mountpoint::umount(&umount.mountpoint, umount.force, umount.json),
-        Command::Status(status) => report::status(status.path.as_deref(), status.json),
-        Command::Sync(look) => commands::sync(&look.path, look.json),
-        Command::Hydrate(look) => hydrate::run(&look.path, look.json),
+        Command::Umount(umount) => umount::run(&umount.mountpoint, umount.force, umount.output.json),
+        Command::Status(status) => report::status(status.path.as_deref(), status.output.json),
+        Command::Sync(at) => commands::sync(&at.path, at.output.json),
+        Command::Hydrate(at) => hydrate::run(&at.path, at.output.json),
         Command::Mode(mode) => commands::mode(&mode),
-        Command::Pending(look) => report::look(&look, "pending", "pending"),
-        Command::Diff(look) => report::diff(&look.paths, look.json),
-        Command::Revert(revert) => commands::revert(&revert.paths, revert.json),
+        Command::Pending(at) => report::file(&at, "pending", "pending"),
+        Command::Diff(diff) => report::diff(&diff.paths, diff.output.json),
+        Command::Revert(revert) => revert::run(&revert.paths, revert.output.json),
         Command::Resolve(resolve) => resolve::run(&resolve),
         Command::Rescue(rescue) => rescue::run(&rescue),
-        Command::Commit(commit) => commands::commit(&commit),
-        Command::Log(look) => report::look(&look, "log", "log"),
-        Command::Connection(look) => report::look(&look, "connection", "connection"),
-        Command::Login { json } => account::login(json),
-        Command::Sites { site, json } => account::sites(site.as_deref(), json),
+        Command::Commit(commit) => commit::run(&commit),
+        Command::Log(at) => report::file(&at, "log", "log"),
+        Command::Connection(at) => report::file(&at, "connection", "connection"),
+        Command::Login(output) => account::login(output.json),
+        Command::Sites { site, output } => account::sites(site.as_deref(), output.json),
         Command::Doctor(doctor) => doctor::run(&doctor),
         #[cfg(feature = "sim")]
         Command::Sim(sim) => simulate::run(&sim),
@@ -102,6 +117,6 @@ fn dispatch(command: Command) -> CliResult<()> {
         }
         Command::Man => clap_mangen::Man::new(Args::command())
             .render(&mut std::io::stdout())
-            .map_err(|e| Failure::new(Exit::Failed, format!("the manual page could not be printed: {e}"))),
+            .map_err(|e| Failure::caused(Exit::Failed, "the manual page cannot be printed", e)),
     }
 }
