@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use super::args_rescue::Rescue;
 #[cfg(feature = "sim")]
 use super::args_sim;
 use super::exit::{CliResult, Exit, Failure};
@@ -31,7 +32,7 @@ pub(super) enum Command {
     /// Wait until the server has all changes of a mount
     Sync(InMount),
     /// Download a directory of a mount, or all of it, to work offline
-    Hydrate(InMount),
+    Hydrate(Hydrate),
     /// Print or switch the connection mode of an environment
     Mode(Mode),
     /// List the uncommitted changes on the server
@@ -82,7 +83,7 @@ pub(super) enum Command {
 
 #[derive(ClapArgs)]
 pub(super) struct Mount {
-    /// SITE.ENV, UUID.ENV or sftp://[USER@]HOST[:PORT]/PATH; may be left out in a git checkout of the site
+    /// SITE.ENV, UUID.ENV or sftp://[USER@]HOST[:PORT]/PATH; may be omitted in a git checkout of the site
     #[arg(value_name = "SOURCE")]
     pub(super) source: OsString,
     /// An empty directory to mount on
@@ -151,6 +152,15 @@ pub(super) struct InMount {
 }
 
 #[derive(ClapArgs)]
+pub(super) struct Hydrate {
+    /// The directory in the mount to download
+    #[arg(default_value = ".")]
+    pub(super) path: PathBuf,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+#[derive(ClapArgs)]
 pub(super) struct Diff {
     /// Files or directories in the mount (default: all changes)
     pub(super) paths: Vec<PathBuf>,
@@ -185,65 +195,6 @@ pub(super) struct Resolve {
     pub(super) output: Output,
 }
 
-#[derive(Subcommand)]
-pub(super) enum Rescue {
-    /// List the copies and, if the environment is mounted, whether the server has them
-    List {
-        #[command(flatten)]
-        at: RescueAt,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Print how the copies differ from the server, or from the commit if the environment is not mounted
-    Diff {
-        /// Paths as `list` shows them (default: all)
-        paths: Vec<PathBuf>,
-        #[command(flatten)]
-        at: RescueAt,
-    },
-    /// Write copies back into the mount, or into another directory
-    Restore {
-        /// Paths as `list` shows them
-        #[arg(required = true)]
-        paths: Vec<PathBuf>,
-        /// Write below this directory instead of the mount
-        #[arg(long, value_name = "DIR")]
-        to: Option<PathBuf>,
-        #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        at: RescueAt,
-    },
-    /// Write the copies as one patch (for git apply) or one tar archive
-    Export {
-        /// Paths as `list` shows them (default: all)
-        paths: Vec<PathBuf>,
-        /// Format of the output
-        #[arg(long, value_enum, default_value_t = ExportForm::Patch)]
-        format: ExportForm,
-        /// File to write to (default: standard output)
-        #[arg(short = 'o', long, value_name = "FILE")]
-        output: Option<PathBuf>,
-        #[command(flatten)]
-        at: RescueAt,
-    },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum ExportForm {
-    /// A patch for git apply
-    Patch,
-    /// A tar archive, without deleted files
-    Tar,
-}
-
-#[derive(ClapArgs)]
-pub(super) struct RescueAt {
-    /// A path in the mount, or SITE.ENV if the environment is not mounted
-    #[arg(long, value_name = "PATH|SITE.ENV", default_value = ".")]
-    pub(super) at: PathBuf,
-}
-
 #[derive(ClapArgs)]
 pub(super) struct Commit {
     /// The commit message (default: an editor asks for it)
@@ -261,7 +212,7 @@ pub(super) struct Commit {
 
 #[derive(ClapArgs)]
 pub(super) struct Doctor {
-    /// What to check, as for mount (default: the site of the git checkout around)
+    /// What to check, as for mount (default: the site of the git checkout in the current directory)
     pub(super) source: Option<OsString>,
     /// Mount options, as for mount
     #[arg(short = 'o', value_name = "OPT[,OPT…]")]
@@ -309,6 +260,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_has_a_help_text() {
+        let mut commands = vec![Args::command()];
+        while let Some(command) = commands.pop() {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} has no description");
+            for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+                assert!(arg.get_help().is_some(), "{name}: {} has no help text", arg.get_id());
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
     }
 
     #[test]

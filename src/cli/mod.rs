@@ -3,6 +3,7 @@
 
 mod account;
 mod args;
+mod args_rescue;
 #[cfg(feature = "sim")]
 mod args_sim;
 mod commands;
@@ -91,7 +92,7 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Umount(umount) => umount::run(&umount.mountpoint, umount.force, umount.output.json),
         Command::Status(status) => report::status(status.path.as_deref(), status.output.json),
         Command::Sync(at) => commands::sync(&at.path, at.output.json),
-        Command::Hydrate(at) => hydrate::run(&at.path, at.output.json),
+        Command::Hydrate(what) => hydrate::run(&what.path, what.output.json),
         Command::Mode(mode) => commands::mode(&mode),
         Command::Pending(at) => report::file(&at, "pending", "pending"),
         Command::Diff(diff) => report::diff(&diff.paths, diff.output.json),

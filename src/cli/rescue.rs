@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 
 use serde_json::json;
 
-use super::args::{ExportForm, Rescue};
+use super::args_rescue::{ExportForm, Rescue};
 use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure, failed};
 use super::object::{LINK_MODE, object_at, write_object};

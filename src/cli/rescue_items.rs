@@ -78,7 +78,10 @@ impl Place {
         let told = inside.as_ref().and_then(|root| report::status_json(root).ok());
         let told = told.and_then(|status| Some(PathBuf::from(status["state_dir"].as_str()?)));
         let state_dir = told.or_else(|| around.known_state_dir(&key)).ok_or_else(|| {
-            Failure::new(Exit::Failed, format!("{source}: there are no copies; it was never mounted on this machine"))
+            Failure::new(
+                Exit::Failed,
+                format!("{source}: it was never mounted on this machine, so there are no copies"),
+            )
         })?;
         // The mount of another user could name any directory.
         open_own(&state_dir).map_err(|e| {

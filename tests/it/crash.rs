@@ -76,7 +76,7 @@ fn a_barrier_means_that_the_server_has_everything() {
     for n in 0..200 {
         assert_eq!(fs::read(m.there(&format!("wp-content/{n}.php"))).expect("there"), n.to_string().as_bytes());
     }
-    assert_eq!(m.environ().run(&["sync", &place]).ok().out(), "nothing waited\n");
+    assert_eq!(m.environ().run(&["sync", &place]).ok().out(), "nothing to send\n");
     m.control("stall", r#"{"stalled": true}"#);
     fs::write(m.path("wp-content/0.php"), "later").expect("saved");
     m.environ().run(&["sync", &place]).fails(13, &["1 change(s) are not on the server yet", "0.php"]);

@@ -159,7 +159,7 @@ fn copies_can_be_had_without_a_mount() {
     assert!(!clone.join("wp-includes/version.php").exists());
     let names = Command::new("tar").arg("-tf").arg(&tar).output().expect("tar runs");
     assert_eq!(String::from_utf8_lossy(&names.stdout), "index.php\nnew.php\n");
-    m.environ().run(&["rescue", "list", "--at", "nosuch.dev"]).fails(1, &["never mounted here"]);
+    m.environ().run(&["rescue", "list", "--at", "nosuch.dev"]).fails(1, &["never mounted on this machine"]);
 }
 
 #[test]
