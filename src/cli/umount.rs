@@ -54,8 +54,9 @@ fn locate(path: &Path) -> CliResult<PathBuf> {
     if let Some(place) = beside().filter(is_ours) {
         return Ok(place);
     }
-    let place =
-        mountpoint::settle(path).map_err(|e| mountpoint::failure(path, &format!("{e}; nothing is mounted there")))?;
+    let place = mountpoint::settle(path).map_err(|e| {
+        Failure::caused(Exit::MountPoint, format!("{}: {e}; nothing is mounted there", path.display()), e)
+    })?;
     if is_ours(&place) {
         return Ok(place);
     }
