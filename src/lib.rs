@@ -15,13 +15,16 @@
 
 #![deny(unsafe_code)]
 
+pub mod admit;
 pub mod attr;
 pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod content;
 pub mod control;
+pub mod dotdir;
 pub mod env;
+pub mod error;
 pub mod fs;
 pub mod fuse;
 pub mod gate;
@@ -29,10 +32,13 @@ pub mod inode;
 pub mod mirror;
 pub mod path;
 pub mod pending;
+pub mod reader;
 pub mod remote;
 pub mod sftp;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod transport;
+pub mod upload;
 pub mod vfiles;
+pub mod view;
 pub mod write;

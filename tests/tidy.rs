@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 21] = [
+const ROOMS: [(&str, &[&str]); 27] = [
     ("path", &[]),
     ("attr", &["path"]),
     ("clock", &[]),
@@ -23,11 +23,32 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("write", &["remote", "gate", "cache", "path", "attr", "clock"]),
     ("pending", &["mirror", "path", "attr"]),
     ("vfiles", &["env", "control", "pending", "path"]),
+    ("error", &["clock", "content", "gate", "path", "remote"]),
+    ("admit", &["attr", "env", "error", "gate", "path", "remote"]),
+    ("view", &["admit", "attr", "cache", "clock", "content", "error", "inode", "path", "remote"]),
+    (
+        "upload",
+        &["admit", "attr", "cache", "clock", "content", "error", "gate", "inode", "path", "remote", "view", "write"],
+    ),
+    (
+        "reader",
+        &[
+            "attr", "cache", "clock", "content", "env", "error", "inode", "mirror", "path", "pending", "remote",
+            "upload", "vfiles", "view",
+        ],
+    ),
+    (
+        "dotdir",
+        &[
+            "admit", "attr", "cache", "control", "env", "error", "gate", "inode", "mirror", "path", "pending",
+            "reader", "remote", "upload", "vfiles", "view", "write",
+        ],
+    ),
     (
         "fs",
         &[
-            "path", "attr", "clock", "gate", "control", "inode", "cache", "remote", "env", "content", "write",
-            "vfiles", "mirror", "pending",
+            "admit", "attr", "clock", "content", "dotdir", "env", "error", "gate", "inode", "mirror", "path", "reader",
+            "remote", "upload", "vfiles", "view", "write",
         ],
     ),
     ("fuse", &["fs", "attr", "path", "inode"]),

@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::prompt::Terminal;
 use super::wake;
 use crate::attr::{Attr, FileKind};
-use crate::fs::{Fs, Layout};
+use crate::fs::{self, Layout};
 use crate::path::RemotePath;
 use crate::remote::{ErrorKind, Remote, RemoteConfig, RemoteError};
 use crate::transport::{self, Transport};
@@ -27,7 +27,7 @@ pub(super) struct First {
 
 /// Connects. If the server cannot be reached and the tree is cached, the mount starts offline.
 pub(super) fn first(plan: &Plan, options: &Options, terminal: &Arc<Terminal>, cache_dir: &Path) -> CliResult<First> {
-    let known = Fs::knows_a_tree(cache_dir);
+    let known = fs::knows_a_tree(cache_dir);
     let limit = if known { CONNECT_LIMIT.min(options.timeout) } else { CONNECT_LIMIT };
     match connect_within(limit, plan, options, terminal) {
         Ok((remote, root)) => Ok(First { remote, root: Some(root) }),

@@ -217,7 +217,7 @@ fn fs_config(
         journal: journal(state_dir)?,
         sync: options.sync,
         layout: plan.layout,
-        kept: kept(plan.layout, state_dir)?,
+        backups: backups(plan.layout, state_dir)?,
         attest: plan.attest.take(),
         mirror: plan.mirror.take().map(|config| Arc::new(Mirror::new(config))),
         connection: plan.connection.clone(),
@@ -249,7 +249,7 @@ fn journal(state_dir: &Path) -> CliResult<Arc<Journal>> {
 }
 
 /// Opens the kept copies of uncommitted work; without them no write is admitted.
-fn kept(layout: Layout, state_dir: &Path) -> CliResult<Option<Arc<Backups>>> {
+fn backups(layout: Layout, state_dir: &Path) -> CliResult<Option<Arc<Backups>>> {
     if layout == Layout::Plain {
         return Ok(None);
     }
