@@ -65,11 +65,10 @@ fn error(status: StatusCode, text: &str) -> (StatusCode, Json<Value>) {
 /// Applies the quirk `api` to every answer, then checks the session.
 async fn behave(State(shared): App, headers: HeaderMap, request: Request, next: Next) -> Response {
     tokio::time::sleep(shared.link.rtt()).await;
-    let quirk = shared.lock().quirks.get("api");
-    let call = {
+    let (quirk, call) = {
         let mut state = shared.lock();
         state.api_calls += 1;
-        state.api_calls
+        (state.quirks.get("api"), state.api_calls)
     };
     match quirk {
         "burst" if call % 3 != 0 => {

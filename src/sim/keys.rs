@@ -20,6 +20,11 @@ pub(super) fn random_uuid() -> io::Result<String> {
     Ok(format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32]))
 }
 
+/// The program that makes keys cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[error("ssh-keygen cannot be run: {0}; install the package openssh-client")]
+struct NoKeygen(#[source] io::Error);
+
 /// Makes a key with OpenSSH's own program, because its formats are those that clients must read.
 pub(super) fn ssh_keygen(kind: &str, file: &Path) -> io::Result<()> {
     let bits: &[&str] = if kind == "rsa" { &["-b", "2048"] } else { &[] };
@@ -29,6 +34,6 @@ pub(super) fn ssh_keygen(kind: &str, file: &Path) -> io::Result<()> {
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(io::Error::other(format!("ssh-keygen ended with {status}"))),
-        Err(error) => Err(io::Error::other(format!("ssh-keygen (package openssh-client): {error}"))),
+        Err(error) => Err(io::Error::new(error.kind(), NoKeygen(error))),
     }
 }
