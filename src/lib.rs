@@ -4,7 +4,7 @@
 //!
 //! | layer | rooms |
 //! | --- | --- |
-//! | 0 | [`path`], [`attr`], [`clock`], [`transport`] |
+//! | 0 | [`path`], [`attr`], [`clock`], [`durable`], [`transport`] |
 //! | 1 | [`gate`], [`sftp`], [`mirror`], [`control`], [`inode`], [`cache`] |
 //! | 2 | [`remote`], [`env`](mod@env), [`sim`] |
 //! | 3 | [`content`], [`write`](mod@write), [`vfiles`] |
@@ -21,6 +21,7 @@ pub mod cli;
 pub mod clock;
 pub mod content;
 pub mod control;
+pub mod durable;
 pub mod env;
 pub mod fs;
 pub mod fuse;

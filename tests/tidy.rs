@@ -5,29 +5,30 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 21] = [
+const ROOMS: [(&str, &[&str]); 22] = [
     ("path", &[]),
     ("attr", &["path"]),
     ("clock", &[]),
-    ("transport", &["clock"]),
+    ("durable", &[]),
+    ("transport", &["clock", "durable"]),
     ("gate", &["attr"]),
     ("sftp", &["path", "attr", "clock", "transport"]),
     ("mirror", &["path", "attr"]),
-    ("control", &["clock"]),
-    ("inode", &["path", "attr", "clock"]),
+    ("control", &["clock", "durable"]),
+    ("inode", &["path", "attr", "clock", "durable"]),
     ("cache", &["path", "attr"]),
     ("remote", &["transport", "sftp", "gate", "path", "attr", "clock"]),
-    ("env", &["control", "gate", "path", "attr", "clock"]),
+    ("env", &["control", "gate", "path", "attr", "clock", "durable"]),
     ("sim", &["control", "path", "attr"]),
     ("content", &["cache", "mirror", "remote", "path", "attr", "clock"]),
-    ("write", &["remote", "gate", "cache", "path", "attr", "clock"]),
+    ("write", &["remote", "gate", "cache", "path", "attr", "clock", "durable"]),
     ("pending", &["mirror", "path", "attr"]),
     ("vfiles", &["env", "control", "pending", "path"]),
     (
         "fs",
         &[
-            "path", "attr", "clock", "gate", "control", "inode", "cache", "remote", "env", "content", "write",
-            "vfiles", "mirror", "pending",
+            "path", "attr", "clock", "durable", "gate", "control", "inode", "cache", "remote", "env", "content",
+            "write", "vfiles", "mirror", "pending",
         ],
     ),
     ("fuse", &["fs", "attr", "path", "inode"]),
@@ -37,6 +38,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
             "attr",
             "clock",
             "control",
+            "durable",
             "env",
             "fs",
             "fuse",
