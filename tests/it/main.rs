@@ -34,6 +34,7 @@ mod sftp_conformance;
 mod signals;
 mod steps;
 mod tools;
+mod trace;
 mod wordpress;
 
 #[global_allocator]
