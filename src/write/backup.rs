@@ -19,7 +19,7 @@ use crate::attr::BlobId;
 use crate::durable;
 use crate::path::RemotePath;
 
-const KIND: u8 = b'K';
+pub(super) const KIND: u8 = b'K';
 /// Bytes kept at most; beyond it new content is not kept, and that is said.
 const MAX_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// The log is written anew when it has grown to this (bytes) and most of it is history.
@@ -55,9 +55,9 @@ pub struct Backup {
     pub commit: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Record {
+pub(super) enum Record {
     Keep(Backup),
     Forget(RemotePath),
 }

@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use crate::durable;
 
 const MAGIC: &[u8; 6] = b"PFSLOG";
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 const HEADER_BYTES: u64 = 8;
 /// Longest payload (bytes): two paths and some numbers. More is damage.
 const MAX_PAYLOAD: usize = 1024 * 1024;
