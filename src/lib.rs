@@ -23,20 +23,29 @@
 //! | 3 | [`remote`] | attr, clock, gate, path, sftp, transport |
 //! | 4 | [`content`] | attr, cache, clock, mirror, path, remote |
 //! | 4 | [`vfiles`] | control, env, path, pending |
-//! | 5 | [`fs`] | attr, cache, clock, content, control, durable, env, gate, inode, mirror, path, pending, remote, vfiles, write |
-//! | 6 | [`fuse`] | attr, fs, inode |
-//! | 7 | [`cli`] | attr, clock, control, durable, env, fs, fuse, gate, mirror, path, pending, remote, sim, transport, vfiles, write |
+//! | 5 | [`error`] | clock, content, gate, path, remote |
+//! | 6 | [`admit`] | attr, env, error, gate, path, remote |
+//! | 7 | [`view`] | admit, attr, cache, clock, content, error, inode, path, remote |
+//! | 8 | [`upload`] | admit, attr, cache, clock, content, error, gate, inode, path, remote, view, write |
+//! | 9 | [`reader`] | attr, cache, clock, content, durable, env, error, inode, mirror, path, pending, remote, upload, vfiles, view |
+//! | 10 | [`dotdir`] | admit, attr, cache, control, durable, env, error, gate, inode, mirror, path, pending, reader, remote, upload, vfiles, view, write |
+//! | 11 | [`fs`] | admit, attr, clock, content, dotdir, env, error, gate, inode, mirror, path, reader, remote, upload, vfiles, view, write |
+//! | 12 | [`fuse`] | attr, fs, inode |
+//! | 13 | [`cli`] | attr, clock, control, durable, env, fs, fuse, gate, mirror, path, pending, remote, sim, transport, vfiles, write |
 
 #![deny(unsafe_code)]
 
+pub mod admit;
 pub mod attr;
 pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod content;
 pub mod control;
+pub mod dotdir;
 pub mod durable;
 pub mod env;
+pub mod error;
 pub mod fs;
 pub mod fuse;
 pub mod gate;
@@ -44,10 +53,13 @@ pub mod inode;
 pub mod mirror;
 pub mod path;
 pub mod pending;
+pub mod reader;
 pub mod remote;
 pub mod sftp;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod transport;
+pub mod upload;
 pub mod vfiles;
+pub mod view;
 pub mod write;

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use graph::{Crate, cycle, named_by};
+use graph::{Crate, circles, named_by};
 use source::{Source, Token, paths, sources};
 
 /// Every room and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 22] = [
+const ROOMS: [(&str, &[&str]); 28] = [
     ("path", &[]),
     ("attr", &["path"]),
     ("clock", &[]),
@@ -22,31 +22,52 @@ const ROOMS: [(&str, &[&str]); 22] = [
     ("gate", &["attr"]),
     ("sftp", &["attr", "clock", "transport"]),
     ("mirror", &["path", "attr"]),
-    ("control", &["clock", "durable"]),
-    ("inode", &["path", "attr", "durable"]),
+    ("control", &["durable", "clock"]),
+    ("inode", &["durable", "path", "attr"]),
     ("cache", &["path", "attr"]),
     ("remote", &["transport", "sftp", "gate", "path", "attr", "clock"]),
-    ("env", &["control", "gate", "attr", "clock", "durable"]),
+    ("env", &["durable", "control", "gate", "attr", "clock"]),
     ("sim", &["control"]),
     ("content", &["cache", "mirror", "remote", "path", "attr", "clock"]),
-    ("write", &["path", "attr", "durable"]),
+    ("write", &["durable", "path", "attr"]),
     ("pending", &["mirror", "path", "attr"]),
     ("vfiles", &["env", "control", "pending", "path"]),
+    ("error", &["clock", "content", "gate", "path", "remote"]),
+    ("admit", &["attr", "env", "error", "gate", "path", "remote"]),
+    ("view", &["admit", "attr", "cache", "clock", "content", "error", "inode", "path", "remote"]),
+    (
+        "upload",
+        &["admit", "attr", "cache", "clock", "content", "error", "gate", "inode", "path", "remote", "view", "write"],
+    ),
+    (
+        "reader",
+        &[
+            "durable", "attr", "cache", "clock", "content", "env", "error", "inode", "mirror", "path", "pending",
+            "remote", "upload", "vfiles", "view",
+        ],
+    ),
+    (
+        "dotdir",
+        &[
+            "durable", "admit", "attr", "cache", "control", "env", "error", "gate", "inode", "mirror", "path",
+            "pending", "reader", "remote", "upload", "vfiles", "view", "write",
+        ],
+    ),
     (
         "fs",
         &[
-            "path", "attr", "clock", "durable", "gate", "control", "inode", "cache", "remote", "env", "content",
-            "write", "vfiles", "mirror", "pending",
+            "admit", "attr", "clock", "content", "dotdir", "env", "error", "gate", "inode", "mirror", "path", "reader",
+            "remote", "upload", "vfiles", "view", "write",
         ],
     ),
     ("fuse", &["fs", "attr", "inode"]),
     (
         "cli",
         &[
+            "durable",
             "attr",
             "clock",
             "control",
-            "durable",
             "env",
             "fs",
             "fuse",
@@ -80,8 +101,8 @@ const CRATES: [(&str, &[&str]); 8] = [
 const PROGRAMS: [&str; 6] = ["cli", "content", "fuse", "mirror", "sim", "transport"];
 
 /// Rooms whose files still use each other in circles. A room that is mended leaves the list.
-const STILL_CYCLIC: [&str; 10] =
-    ["cli", "content", "control", "env", "fs", "mirror", "remote", "sim", "transport", "vfiles"];
+const STILL_CYCLIC: [&str; 11] =
+    ["cli", "content", "control", "dotdir", "env", "mirror", "reader", "remote", "sim", "transport", "vfiles"];
 
 /// Lines of a file at most, and of nine files in ten.
 const MAX_LINES: usize = 600;
@@ -176,19 +197,18 @@ fn files_of_a_room_use_each_other_in_one_direction() {
     let edges = Crate::new(sources).edges(sources);
     let mut wrong = Vec::new();
     for (room, edges) in &edges {
-        let files = cycle(edges);
-        if STILL_CYCLIC.contains(&room.as_str()) {
-            assert!(!files.is_empty(), "{room} has no cycle any more: take it out of STILL_CYCLIC");
-            continue;
-        }
-        let within = files.iter().flat_map(|file| edges[*file].iter().map(move |(used, words)| (file, used, words)));
-        for (file, used, words) in within.filter(|(_, used, _)| files.contains(used.as_path())) {
-            wrong.push(format!("{} uses {} ({words})", file.display(), used.display()));
+        let circles = circles(edges);
+        if !STILL_CYCLIC.contains(&room.as_str()) {
+            let lines =
+                circles.iter().map(|(file, used, by)| format!("{} uses {} ({by})", file.display(), used.display()));
+            wrong.extend(lines);
+        } else if circles.is_empty() {
+            wrong.push(format!("{room} has no circle any more: take it out of STILL_CYCLIC"));
         }
     }
     let known: Vec<_> = STILL_CYCLIC.iter().filter(|room| !edges.contains_key(**room)).collect();
     assert!(known.is_empty(), "{known:?} are no rooms");
-    assert!(wrong.is_empty(), "in circles:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "files that use each other in circles:\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -373,7 +393,9 @@ fn uses_are_followed_through_reexports_and_methods_and_not_found_in_comments() {
     assert_eq!(of("a/mod.rs"), ["a/one.rs self.from_one()"]);
     assert_eq!(of("a/one.rs"), ["a/mod.rs super::Top"]);
     assert_eq!(of("a/two.rs"), ["a/one.rs super::One"]);
-    assert_eq!(cycle(edges).into_iter().collect::<Vec<_>>(), [Path::new("a/mod.rs"), Path::new("a/one.rs")]);
+    let circles: Vec<_> = circles(edges).into_iter().map(|(file, used, _)| (file.to_str(), used.to_str())).collect();
+    let (top, one) = (Some("a/mod.rs"), Some("a/one.rs"));
+    assert_eq!(circles, [(top, one), (one, top)]);
 }
 
 #[test]

@@ -161,7 +161,7 @@ impl Served {
             journal: journal(state_dir)?,
             sync: options.sync,
             layout: plan.layout,
-            kept: kept(plan.layout, state_dir)?,
+            backups: kept(plan.layout, state_dir)?,
             attest: plan.attest,
             mirror: plan.mirror.map(|config| Arc::new(Mirror::new(config))),
             connection: plan.connection,
@@ -257,7 +257,7 @@ struct First {
 
 /// Connects. Where the network is at fault and the tree is known from before, the mount starts without.
 fn contact(plan: &Plan, options: &Options, terminal: &Arc<Terminal>, cache_dir: &Path) -> CliResult<First> {
-    let known = Fs::knows_a_tree(cache_dir);
+    let known = crate::fs::knows_a_tree(cache_dir);
     let limit = if known { CONNECT_LIMIT.min(options.timeout) } else { CONNECT_LIMIT };
     match connect_within(limit, plan, options, terminal) {
         Ok((remote, root)) => Ok(First { remote, root: Some(root) }),

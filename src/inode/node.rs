@@ -82,6 +82,13 @@ pub struct NodeView {
     pub unlinked: bool,
 }
 
+impl NodeView {
+    /// The version that the server has, as far as is known; of what only this machine has, that of its attributes.
+    pub fn version(&self) -> Version {
+        self.server.unwrap_or(self.attr.version())
+    }
+}
+
 /// What the table knows of a name in a directory.
 #[derive(Debug, Clone)]
 pub enum Child {

@@ -9,13 +9,13 @@ mod status;
 pub use hydration::Hydration;
 pub use origin::Origin;
 pub use render::render;
-pub use status::{Connection, LinkStatus, Status, Write};
+pub use status::{Connection, LinkStatus, LocalChanges, Status, Traffic, Write};
 
 use crate::control::ConnectionMode;
 use crate::path::RemotePath;
 
 /// The files of `.pantheon`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum File {
     Readme,
     Mode,

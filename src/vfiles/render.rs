@@ -25,7 +25,7 @@ pub fn render(file: File, status: &Status) -> Vec<u8> {
         File::Diff => return diff(status),
         File::Ignored => ignored(status),
         File::Sync => sync(status),
-        File::Hydrate => super::hydration::render(&status.hydration),
+        File::Hydrate => super::hydration::render(&status.traffic.hydration),
     }
     .into_bytes()
 }
@@ -90,7 +90,7 @@ fn link_text(status: &Status) -> String {
 fn pending_text(status: &Status) -> String {
     match &status.belief.diffstat {
         Some(diffstat) => format!("{} (api, checked {})", diffstat.len(), ago(status.belief.learned, status.now)),
-        None => format!("unknown to us; {} path(s) written through this mount", status.written.len()),
+        None => format!("unknown to us; {} path(s) written through this mount", status.local.written.len()),
     }
 }
 
@@ -122,24 +122,29 @@ fn status_text(status: &Status) -> String {
     let compressed = if status.link.compressed { ", compressed" } else { "" };
     put("transport", &format!("{} to {}{compressed}", status.link.transport, status.link.peer));
     put("pending", &pending_text(status));
-    put("dirty", &status.dirty.len().to_string());
-    put("conflicts", &status.conflicts.len().to_string());
-    put("stranded", &status.stranded.len().to_string());
-    for (key, paths) in
-        [("dirty-path", &status.dirty), ("conflict-path", &status.conflicts), ("stranded-path", &status.stranded)]
-    {
+    put("dirty", &status.local.dirty.len().to_string());
+    put("conflicts", &status.local.conflicts.len().to_string());
+    put("stranded", &status.local.stranded.len().to_string());
+    for (key, paths) in [
+        ("dirty-path", &status.local.dirty),
+        ("conflict-path", &status.local.conflicts),
+        ("stranded-path", &status.local.stranded),
+    ] {
         paths.iter().for_each(|path| put(key, &line(path)));
     }
     for reminder in reminders(status) {
         put("reminder", &reminder);
     }
-    put("sent", &format!("{} file(s), {}", status.sent_files, bytes(status.sent_bytes)));
-    put("fetched", &format!("{} files, {}", status.fetched_files, bytes(status.fetched_bytes)));
-    if let Some(origin) = &status.origin {
+    put("sent", &format!("{} file(s), {}", status.traffic.sent_files, bytes(status.traffic.sent_bytes)));
+    put("fetched", &format!("{} files, {}", status.traffic.fetched_files, bytes(status.traffic.fetched_bytes)));
+    if let Some(origin) = &status.traffic.origin {
         put("repository", &line(&origin.text()));
     }
-    put("cached", &format!("{}, {} names", bytes(status.cached_bytes), status.inodes));
-    put("on-disk", &format!("{}, {} blocks read from there", bytes(status.disk_bytes), status.disk_hits));
+    put("cached", &format!("{}, {} names", bytes(status.traffic.cached_bytes), status.traffic.inodes));
+    put(
+        "on-disk",
+        &format!("{}, {} blocks read from there", bytes(status.traffic.disk_bytes), status.traffic.disk_hits),
+    );
     if let Some((at, error)) = &status.last_error {
         put("last-error", &format!("{} {}", format_rfc3339_seconds(*at), line(error)));
     }
@@ -149,28 +154,29 @@ fn status_text(status: &Status) -> String {
 /// What a person should have in mind, one sentence each.
 fn reminders(status: &Status) -> Vec<String> {
     let mut out = Vec::new();
-    if !status.lost.is_empty() {
-        let first: Vec<String> = status.lost.iter().take(3).map(|path| line(path)).collect();
-        let more = if status.lost.len() > first.len() { ", …" } else { "" };
+    if !status.local.lost.is_empty() {
+        let first: Vec<String> = status.local.lost.iter().take(3).map(|path| line(path)).collect();
+        let more = if status.local.lost.len() > first.len() { ", …" } else { "" };
         out.push(format!(
             "{} path(s) written here are not on the server any more ({}{more}); see `pantheonfs rescue list`",
-            status.lost.len(),
+            status.local.lost.len(),
             first.join(", ")
         ));
     }
     // The platform's list may be older than what was written here.
     let told = status.belief.diffstat.as_ref().map_or(0, crate::control::Diffstat::len);
-    let pending = told.max(status.kept.saturating_sub(status.lost.len()));
+    let pending = told.max(status.local.backups.saturating_sub(status.local.lost.len()));
     if pending > 0 {
-        let since = status.kept_since.map(|at| format!(", the oldest of this machine {}", ago(at, status.now)));
+        let since =
+            status.local.backups_since.map(|at| format!(", the oldest of this machine {}", ago(at, status.now)));
         let since = since.unwrap_or_default();
         out.push(format!("{pending} uncommitted change(s){since}; they are in no backup of the platform: commit them"));
     }
-    if !status.ignored_written.is_empty() {
+    if !status.local.ignored_written.is_empty() {
         out.push(format!(
             "{} written path(s) are matched by .gitignore and can never be committed ({})",
-            status.ignored_written.len(),
-            line(&status.ignored_written[0])
+            status.local.ignored_written.len(),
+            line(&status.local.ignored_written[0])
         ));
     }
     let takes_code = status.belief.kind.is_some_and(crate::control::EnvKind::takes_code);
@@ -217,18 +223,18 @@ fn status_json(status: &Status) -> serde_json::Value {
         "pending": belief.diffstat.as_ref().map(|diffstat| diffstat.0.iter().map(|file| json!({
             "path": file.path, "status": file.status, "additions": file.additions, "deletions": file.deletions,
         })).collect::<Vec<_>>()),
-        "written": status.written,
-        "ignored_written": status.ignored_written,
-        "kept": status.kept,
-        "kept_since": status.kept_since.map(|at| format_rfc3339_seconds(at).to_string()),
-        "lost": status.lost,
+        "written": status.local.written,
+        "ignored_written": status.local.ignored_written,
+        "kept": status.local.backups,
+        "kept_since": status.local.backups_since.map(|at| format_rfc3339_seconds(at).to_string()),
+        "lost": status.local.lost,
         "reminders": reminders(status),
-        "connection_changes": status.connection_changes,
-        "dirty": status.dirty,
-        "waiting": status.waiting.len(),
-        "waiting_bytes": status.waiting_bytes,
-        "conflicts": status.conflicts,
-        "stranded": status.stranded,
+        "connection_changes": status.link.changes,
+        "dirty": status.local.dirty,
+        "waiting": status.local.waiting.len(),
+        "waiting_bytes": status.local.waiting_bytes,
+        "conflicts": status.local.conflicts,
+        "stranded": status.local.stranded,
         "log": belief.log.iter().map(|commit| json!({
             "commit": commit.hash, "author": commit.author, "email": commit.email, "time": commit.time,
             "message": commit.message, "environments": commit.labels,
@@ -241,26 +247,26 @@ fn status_json(status: &Status) -> serde_json::Value {
             "git_url": status.connection.git_url,
         },
         "running": belief.running.iter().map(|job| &job.description).collect::<Vec<_>>(),
-        "committed": status.committed.as_ref().map(|committed| json!({
+        "committed": status.local.committed.as_ref().map(|committed| json!({
             "commit": committed.hash,
             "message": committed.message,
             "in_repository": committed.in_repository,
             "files": committed.files.0.iter().map(|file| &file.path).collect::<Vec<_>>(),
         })),
-        "sent_files": status.sent_files,
-        "sent_bytes": status.sent_bytes,
-        "fetched_files": status.fetched_files,
-        "fetched_bytes": status.fetched_bytes,
-        "cached_bytes": status.cached_bytes,
-        "hydration": super::hydration::json(&status.hydration),
-        "on_disk_bytes": status.disk_bytes,
-        "on_disk_hits": status.disk_hits,
-        "inodes": status.inodes,
+        "sent_files": status.traffic.sent_files,
+        "sent_bytes": status.traffic.sent_bytes,
+        "fetched_files": status.traffic.fetched_files,
+        "fetched_bytes": status.traffic.fetched_bytes,
+        "cached_bytes": status.traffic.cached_bytes,
+        "hydration": super::hydration::json(&status.traffic.hydration),
+        "on_disk_bytes": status.traffic.disk_bytes,
+        "on_disk_hits": status.traffic.disk_hits,
+        "inodes": status.traffic.inodes,
         "last_error": status.last_error.as_ref().map(|(at, error)| json!({
             "time": format_rfc3339_seconds(*at).to_string(), "message": error,
         })),
     });
-    out["repository"] = json!(status.origin.as_ref().map(super::Origin::json));
+    out["repository"] = json!(status.traffic.origin.as_ref().map(super::Origin::json));
     out
 }
 
@@ -319,7 +325,7 @@ fn pending(status: &Status) -> String {
 }
 
 fn own_writes(out: &mut String, status: &Status, told: &BTreeSet<String>) {
-    let own: Vec<&String> = status.written.iter().filter(|path| !told.contains(path.as_str())).collect();
+    let own: Vec<&String> = status.local.written.iter().filter(|path| !told.contains(path.as_str())).collect();
     if !own.is_empty() {
         out.push_str("# written through this mount and not in that list (yet)\n");
         for path in own {
@@ -351,21 +357,21 @@ fn ignored(status: &Status) -> String {
 }
 
 fn sync(status: &Status) -> String {
-    let mut out = match status.waiting.len() {
+    let mut out = match status.local.waiting.len() {
         0 => "# nothing waits: the server has everything\n".to_owned(),
         n => format!(
             "# {n} change(s), {}, wait to be sent; write anything here to wait for them\n",
-            bytes(status.waiting_bytes)
+            bytes(status.local.waiting_bytes)
         ),
     };
-    for what in &status.waiting {
+    for what in &status.local.waiting {
         let _ = writeln!(out, "{}", line(what));
     }
     out
 }
 
 fn commit(status: &Status) -> String {
-    let Some(committed) = &status.committed else {
+    let Some(committed) = &status.local.committed else {
         return "# nothing has been committed through this mount; write a message here to commit what is pending\n"
             .into();
     };
@@ -425,7 +431,7 @@ fn connection(status: &Status) -> String {
     if !status.link.host_key.is_empty() {
         let _ = writeln!(out, "host-key: {}", status.link.host_key);
     }
-    for change in &status.connection_changes {
+    for change in &status.link.changes {
         let _ = writeln!(out, "changed: {}", line(change));
     }
     out
@@ -476,6 +482,7 @@ mod tests {
     use crate::path::RemotePath;
     use crate::pending::{Pending, PendingFile};
     use crate::vfiles::{Connection, LinkStatus};
+    use crate::vfiles::{LocalChanges, Traffic};
 
     fn status() -> Status {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
@@ -515,6 +522,7 @@ mod tests {
                 host_key: "SHA256:x".into(),
                 extensions: vec!["posix-rename"],
                 requests: 7,
+                changes: vec!["2026-01-02T03:04:05Z home was /a, is /b".into()],
             },
             connection: Connection {
                 host: "h".into(),
@@ -523,27 +531,24 @@ mod tests {
                 path: "code".into(),
                 git_url: Some("ssh://u@h:2222/~/repository.git".into()),
             },
-            dirty: vec![],
-            waiting: vec!["save code/a.php (5 bytes)".into()],
-            waiting_bytes: 5,
-            conflicts: vec!["code/x".into()],
-            stranded: vec![],
-            written: vec!["a.php".into(), "b.php".into()],
-            ignored_written: vec!["wp-content/uploads/x".into()],
-            kept: 2,
-            kept_since: Some(now - Duration::from_secs(10_000)),
-            lost: vec!["b.php".into()],
-            connection_changes: vec!["2026-01-02T03:04:05Z home was /a, is /b".into()],
-            sent_files: 1,
-            sent_bytes: 12_345,
-            fetched_files: 0,
-            fetched_bytes: 0,
-            origin: Some(super::super::Origin { files: 900, proved: 850, attested: 850, ..Default::default() }),
-            cached_bytes: 0,
-            hydration: crate::vfiles::Hydration::default(),
-            disk_bytes: 0,
-            disk_hits: 0,
-            inodes: 3,
+            local: LocalChanges {
+                waiting: vec!["save code/a.php (5 bytes)".into()],
+                waiting_bytes: 5,
+                conflicts: vec!["code/x".into()],
+                written: vec!["a.php".into(), "b.php".into()],
+                ignored_written: vec!["wp-content/uploads/x".into()],
+                backups: 2,
+                backups_since: Some(now - Duration::from_secs(10_000)),
+                lost: vec!["b.php".into()],
+                ..LocalChanges::default()
+            },
+            traffic: Traffic {
+                sent_files: 1,
+                sent_bytes: 12_345,
+                origin: Some(super::super::Origin { files: 900, proved: 850, attested: 850, ..Default::default() }),
+                inodes: 3,
+                ..Traffic::default()
+            },
             looked: Some((
                 now,
                 Ok(std::sync::Arc::new(Pending {
@@ -557,7 +562,6 @@ mod tests {
                     ignored: vec![],
                 })),
             )),
-            committed: None,
             last_error: None,
         }
     }

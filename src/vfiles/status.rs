@@ -1,5 +1,6 @@
 //! Everything that is shown, in one value.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -33,6 +34,8 @@ pub struct LinkStatus {
     pub extensions: Vec<&'static str>,
     /// Requests sent over this connection.
     pub requests: u64,
+    /// What changed about the connection since earlier ones, newest last.
+    pub changes: Vec<String>,
 }
 
 /// What another client would need to know to connect.
@@ -47,6 +50,51 @@ pub struct Connection {
     pub git_url: Option<String>,
 }
 
+/// What was changed through this mount, and where it is.
+#[derive(Debug, Clone, Default)]
+pub struct LocalChanges {
+    /// Paths whose content is not on the server yet.
+    pub dirty: Vec<String>,
+    /// Operations that wait, in few words, oldest first, and how many bytes of content they carry.
+    pub waiting: Vec<String>,
+    pub waiting_bytes: u64,
+    /// Kept because another writer changed the file.
+    pub conflicts: Vec<String>,
+    /// Kept because the server takes no such change.
+    pub stranded: Vec<String>,
+    /// Paths in code that were changed through this mount, in order; not more than can be shown.
+    pub written: Vec<String>,
+    /// Written through this mount, and never to be committed.
+    pub ignored_written: Vec<String>,
+    /// Backups of uncommitted work on this machine, and since when the oldest.
+    pub backups: usize,
+    pub backups_since: Option<SystemTime>,
+    /// Paths that have a backup, and are not on the server as it says.
+    pub lost: Vec<String>,
+    /// The last commit made through this mount.
+    pub committed: Option<Committed>,
+}
+
+/// What was transferred, and what of it is kept on this machine.
+#[derive(Debug, Clone, Default)]
+pub struct Traffic {
+    pub sent_files: u64,
+    pub sent_bytes: u64,
+    pub fetched_files: u64,
+    pub fetched_bytes: u64,
+    /// What comes from the repository; `None`: there is none.
+    pub origin: Option<Origin>,
+    /// File content in memory.
+    pub cached_bytes: u64,
+    pub hydration: Hydration,
+    /// File content on the local disk.
+    pub disk_bytes: u64,
+    /// Blocks that came from there.
+    pub disk_hits: u64,
+    /// Objects that are known.
+    pub inodes: usize,
+}
+
 /// See the module header.
 #[derive(Debug, Clone)]
 pub struct Status {
@@ -54,49 +102,16 @@ pub struct Status {
     /// What was mounted.
     pub source: String,
     /// Where this machine keeps what must survive.
-    pub state_dir: std::path::PathBuf,
+    pub state_dir: PathBuf,
     pub belief: Belief,
     pub code: Write,
     /// `None`: the mount shows no uploads.
     pub uploads: Option<Write>,
     pub link: LinkStatus,
     pub connection: Connection,
-    /// Paths whose content is not on the server yet.
-    pub dirty: Vec<String>,
-    /// Operations that wait, in few words, oldest first, and how many bytes of content they carry.
-    pub waiting: Vec<String>,
-    pub waiting_bytes: u64,
-    /// Kept because someone else changed the file.
-    pub conflicts: Vec<String>,
-    /// Kept because the environment took no writes any more.
-    pub stranded: Vec<String>,
-    /// Paths in code that were changed through this mount, in order; not more than can be shown.
-    pub written: Vec<String>,
-    /// Written through this mount, and never to be committed.
-    pub ignored_written: Vec<String>,
-    /// Kept copies of uncommitted work on this machine, and since when the oldest.
-    pub kept: usize,
-    pub kept_since: Option<SystemTime>,
-    /// Paths whose kept copy is not on the server any more.
-    pub lost: Vec<String>,
-    /// What changed about the connection, newest last.
-    pub connection_changes: Vec<String>,
-    pub sent_files: u64,
-    pub sent_bytes: u64,
-    pub fetched_files: u64,
-    pub fetched_bytes: u64,
-    /// What comes from the repository; `None`: there is none.
-    pub origin: Option<Origin>,
-    pub cached_bytes: u64,
-    /// File content on the local disk.
-    pub hydration: Hydration,
-    pub disk_bytes: u64,
-    /// Blocks that came from there.
-    pub disk_hits: u64,
-    pub inodes: usize,
+    pub local: LocalChanges,
+    pub traffic: Traffic,
     /// What is uncommitted, by comparing with the repository: the last look, or why there was none.
     pub looked: Option<(SystemTime, Result<Arc<Pending>, String>)>,
-    /// The last commit made through this mount.
-    pub committed: Option<Committed>,
     pub last_error: Option<(SystemTime, String)>,
 }

@@ -112,12 +112,13 @@ fn the_journal_of_every_version_is_read_and_of_this_one_written() {
     reads_as("journal-1", journal::KIND, &journal_records());
 }
 
-/// The sum came later than the first journals, within version 1.
+/// Fields that came later than the first journals, within version 1, have defaults: `sum`.
 #[test]
-fn a_journal_without_sums_is_read() {
-    let put = Put { spool: SpoolId(1), len: 6, sum: None, perm: 0o644, mtime: 1_700_000_001, base: Expected::Absent };
+fn a_journal_without_later_fields_is_read() {
+    let (spool, mtime, base) = (SpoolId(1), 1_700_000_001, Expected::Absent);
+    let put = Put { spool, len: 6, sum: None, perm: 0o644, mtime, base };
     let record = journal::Record::Op(OpId(0), op(Area::Code, "code/a.php", Action::Put(put)));
-    reads_as("journal-1-without-sum", journal::KIND, &[record]);
+    reads_as("journal-1-first", journal::KIND, &[record]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::path::RemotePath;
 
 /// Why a copy is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RejectKind {
     Conflict,
     Stranded,

@@ -139,7 +139,7 @@ fn more_than_anybody_can_read_is_an_error() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
         (0..100_000).try_for_each(|n| stream.write_all(format!("X-{n}: {}\r\n", "x".repeat(1000)).as_bytes())).ok();
     });
-    eprintln!("survived: 5 answers of the API that are too large");
+    eprintln!("survived: 5 oversized replies of the API");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn other_things_than_answers_are_errors() {
     fails("nothing", |_, _| {});
     fails("half of it", |_, stream| drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n[{\"id\"")));
     fails("no text", |_, stream| answer(stream, 200, "", "\u{0}\u{1}"));
-    eprintln!("survived: 6 answers of the API that are none");
+    eprintln!("survived: 6 replies of the API that are not JSON");
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn wrong_types_everywhere_are_errors_or_nothing() {
             survived += 9;
         }
     }
-    eprintln!("survived: {survived} answers of the API with wrong types");
+    eprintln!("survived: {survived} replies of the API with wrong types");
 }
 
 /// A redirect would carry the session to whoever asks for it.

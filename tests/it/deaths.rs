@@ -64,13 +64,13 @@ fn die(case: &Death<'_>) {
     let (found, now) = (look(&inner.home, "w"), inner.fs.status());
     let different = differences(&found, case.wanted);
     assert!(
-        different.is_empty() && now.conflicts.is_empty() && now.stranded.is_empty(),
+        different.is_empty() && now.local.conflicts.is_empty() && now.local.stranded.is_empty(),
         "{}, {:?}, died at {} {n}: {different:?}, {:?}, {:?}, {:?}",
         case.name,
         case.args,
         if case.answered { "the answer to request" } else { "request" },
-        now.conflicts,
-        now.stranded,
+        now.local.conflicts,
+        now.local.stranded,
         now.last_error
     );
 }
@@ -146,5 +146,5 @@ fn the_power_fails_after_every_record() {
         let names = now.keys().filter(|path| path.matches('/').count() == 1).count();
         assert_eq!(shown.len(), names, "{name}, record {kept}: the view is the server's");
     });
-    eprintln!("survived: {} losses of power after journal records, with what was not synced gone", cases.len());
+    eprintln!("survived: {} power losses after journal records, in which unsynced data was lost", cases.len());
 }

@@ -156,6 +156,24 @@ fn what_others_change_is_seen_within_the_freshness() {
     eventually("the removed file is gone", || !m.path("wp-load.php").exists());
 }
 
+/// The bounds themselves: one look right after `fresh=` shows what others did to names, and with the default of 30 s an
+/// `open` after 5 s shows their content.
+#[test]
+fn names_are_as_old_as_fresh_permits_and_content_five_seconds() {
+    let Some(m) = site("fresh=3") else { return };
+    assert!(m.path("wp-load.php").exists() && !m.path("appeared.php").exists());
+    fs::write(m.on_server("appeared.php"), "new").expect("made");
+    fs::remove_file(m.on_server("wp-load.php")).expect("removed");
+    std::thread::sleep(Duration::from_millis(3100));
+    assert!(m.path("appeared.php").exists() && !m.path("wp-load.php").exists());
+
+    let Some(m) = site("") else { return };
+    assert!(fs::read(m.path("index.php")).expect("read").starts_with(b"<?php"));
+    fs::write(m.on_server("index.php"), "by a teammate").expect("changed");
+    std::thread::sleep(Duration::from_millis(5100));
+    assert_eq!(fs::read(m.path("index.php")).expect("read"), b"by a teammate");
+}
+
 #[test]
 fn what_could_not_be_sent_before_the_end_is_sent_by_the_next_mount() {
     let Some(m) = site("") else { return };

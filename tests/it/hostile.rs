@@ -52,7 +52,7 @@ fn what_is_no_name_is_left_out() {
         let found = inner.fs.lookup(pantheonfs::inode::ROOT, name, wait());
         assert!(!matches!(found, Ok((Some(_), _))), "{name:?}");
     }
-    eprintln!("survived: {} names that are none", bad.len());
+    eprintln!("survived: {} invalid names", bad.len());
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn attributes_that_lie_are_errors_at_most() {
         }
         inner.fs.release(handle.handle, wait()).expect("closed");
     }
-    eprintln!("survived: {count} sets of attributes that lie");
+    eprintln!("survived: {count} invalid sets of attributes");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_directory_without_an_end_is_an_error() {
         assert_eq!(dials.load(Ordering::SeqCst), 1, "{what}: the connection is not at fault");
         drop(inner);
     }
-    eprintln!("survived: 5 kinds of directories without an end");
+    eprintln!("survived: 5 kinds of endless directories");
 }
 
 /// A directory that contains itself, and a tree that branches for ever: nobody walks there but a caller who wants to.
@@ -187,7 +187,7 @@ fn a_tree_without_an_end_is_not_walked_ahead_for_ever() {
             assert_eq!(inner.names(&deep).expect("listed").len(), 1, "who wants to go there may");
         }
     }
-    eprintln!("survived: 2 kinds of trees without an end");
+    eprintln!("survived: 2 kinds of endless trees");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn data_is_what_was_asked_for_or_an_error() {
         assert!(began.elapsed() < SOON, "{what}");
         assert_eq!(read.as_deref().ok(), well.then_some(BYTES), "{what}");
     }
-    eprintln!("survived: {} ways to send other data than was asked for", cases.len());
+    eprintln!("survived: {} ways to send other data than was requested", cases.len());
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn greetings_of_nonsense_are_errors_in_time() {
         let started = Remote::start(config, Box::new(Scripted::new(Arc::new(|_: &Asked| None), greeting)));
         assert!(started.is_err() && began.elapsed() < SOON, "{what}");
     }
-    eprintln!("survived: 8 greetings of nonsense");
+    eprintln!("survived: 8 invalid greetings");
 }
 
 /// Where the login directory is, as a server says it, is only ever compared with the texts of links.
@@ -309,7 +309,7 @@ fn a_home_of_nonsense_leads_nowhere() {
             assert!(!text.starts_with('/') && !Path::new(&text).components().any(|part| part.as_os_str() == ".."));
         }
     }
-    eprintln!("survived: {} login directories of nonsense", homes.len());
+    eprintln!("survived: {} invalid login directories", homes.len());
 }
 
 /// A stream that never pauses must not keep one caller waiting whose answer never comes.
@@ -430,5 +430,5 @@ fn a_server_may_answer_at_random() {
     }
     assert_eq!(panics.load(Ordering::SeqCst), 0, "threads have panicked");
     assert!(went_well > calls / 20, "{went_well} of {calls}");
-    eprintln!("survived: {calls} calls on servers that answer at random, {went_well} of them without an error");
+    eprintln!("survived: {calls} calls to servers that reply at random, {went_well} of them without an error");
 }

@@ -177,7 +177,7 @@ fn a_file_larger_than_memory_is_read_in_pieces() {
     }
     let more = memory(&m).saturating_sub(before);
     assert!(more < 200 << 20, "{more} bytes of memory for {done} bytes read");
-    eprintln!("survived: {} MiB of one file read in a row, {} MiB of memory", done >> 20, more >> 20);
+    eprintln!("survived: {} MiB of one file read sequentially, {} MiB of memory", done >> 20, more >> 20);
 }
 
 /// The same work over and over does not make the driver larger.
@@ -206,7 +206,7 @@ fn work_leaves_no_memory_and_no_handles_behind() {
     let more = memory(&m).saturating_sub(before);
     assert!(more < 24 << 20, "{more} bytes more after {} operations", 20 * 60 * 9);
     assert_eq!(m.sshd.as_ref().expect("a server").handles(), 0, "all files are gone");
-    eprintln!("survived: {} operations, {} KiB of memory more, no handle left", 20 * 60 * 9, more >> 10);
+    eprintln!("survived: {} operations, {} KiB more memory, no open handle left", 20 * 60 * 9, more >> 10);
 }
 
 /// Who asks for one small thing does not wait behind what others move: the windows keep the queue on the link short.

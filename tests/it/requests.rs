@@ -66,10 +66,10 @@ fn refuse_one(args: &[&'static str], name: &str, work: Work, n: u64, status: (u3
     let refused = inner.faults.plan.refused.load(Ordering::Relaxed);
     assert_eq!(inner.faults.plan.misused.load(Ordering::Relaxed), 0, "{name}, {args:?}, request {n}: handles");
     assert!(
-        different.is_empty() && now.conflicts.is_empty() && now.stranded.is_empty(),
+        different.is_empty() && now.local.conflicts.is_empty() && now.local.stranded.is_empty(),
         "{name}, {args:?}, request {n}: {different:?}, {:?}, {:?}, {:?}",
-        now.conflicts,
-        now.stranded,
+        now.local.conflicts,
+        now.local.stranded,
         now.last_error
     );
     refused
@@ -79,7 +79,7 @@ fn refuse_one(args: &[&'static str], name: &str, work: Work, n: u64, status: (u3
 fn a_server_may_fail_at_any_single_request() {
     let refused = refuse_each(FAILURE, "Failure", 1);
     assert!(refused > 50, "{refused}");
-    eprintln!("survived: {refused} requests answered with FAILURE, each request of five kinds of work once");
+    eprintln!("survived: {refused} requests answered with FAILURE: each request of five kinds of work once");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn answers_may_come_in_any_order() {
                 let found = look(&inner.home, "w");
                 let different = differences(&found, &wanted);
                 assert!(different.is_empty(), "{name}, {args:?}, {at_a_time} at a time: {different:?}");
-                assert!(inner.fs.status().conflicts.is_empty());
+                assert!(inner.fs.status().local.conflicts.is_empty());
                 assert_eq!(inner.faults.plan.misused.load(Ordering::Relaxed), 0, "{name}, {args:?}: handles");
             }
         }
@@ -167,7 +167,7 @@ fn an_answer_may_be_nonsense() {
             survived += 1;
         }
     }
-    eprintln!("survived: {survived} answers that were nonsense, eight kinds at each of the first 24 replies");
+    eprintln!("survived: {survived} invalid replies: eight kinds, in place of each of the first 24 replies");
 }
 
 fn check(read: &FsResult<Vec<u8>>, what: &str, n: u64) {
@@ -194,9 +194,9 @@ fn the_driver_dies_while_a_tree_is_moved_entry_by_entry() {
         let (found, now) = (look(&inner.home, "w"), inner.fs.status());
         let different = differences(&found, &wanted);
         assert!(
-            different.is_empty() && now.conflicts.is_empty(),
+            different.is_empty() && now.local.conflicts.is_empty(),
             "{name}, died after {at}: {different:?}, {:?}, {:?}",
-            now.conflicts,
+            now.local.conflicts,
             now.last_error
         );
     }
@@ -227,13 +227,13 @@ fn a_file_steps_aside_and_does_not_stay_there() {
         }
         inner.barrier();
         let (names, now) = (look(&inner.home, "w").into_keys().collect::<Vec<_>>(), inner.fs.status());
-        let why = format!("after {after} bytes: {names:?}, {:?}, {:?}", now.conflicts, now.last_error);
+        let why = format!("after {after} bytes: {names:?}, {:?}, {:?}", now.local.conflicts, now.last_error);
         assert_eq!(fs::read(inner.home.join("w/old")).ok().as_deref(), Some(&b"the new content"[..]), "{why}");
         let wanted = |name: &String| !name.contains(".pantheonfs") && name != "w/new";
-        assert!(names.iter().all(wanted) && now.conflicts.is_empty(), "{why}");
+        assert!(names.iter().all(wanted) && now.local.conflicts.is_empty(), "{why}");
         moved += 1;
     }
-    eprintln!("survived: {moved} deaths and cuts while a file stepped aside for another");
+    eprintln!("survived: {moved} deaths and broken links while a file was moved aside for its replacement");
 }
 
 /// What is asked for of a large file together is read by one handle, in this order.
@@ -294,7 +294,7 @@ fn what_is_written_into_a_directory_that_goes_is_on_the_shelf() {
         inner.look_anew();
         inner.names("").expect("listed");
         inner.close(handle).expect("closed");
-        eventually("it is on the shelf", || inner.fs.status().conflicts.len() == 1);
+        eventually("it is on the shelf", || inner.fs.status().local.conflicts.len() == 1);
     }
 }
 
@@ -310,8 +310,8 @@ fn meanwhile(ours: impl Fn(&Inner), theirs: impl Fn(&Path)) -> Option<(Option<Ve
     ours(&inner);
     theirs(&there);
     inner.stall(false);
-    eventually("everything was tried", || inner.fs.status().waiting.is_empty());
-    Some((fs::read(&there).ok(), inner.fs.status().conflicts.len()))
+    eventually("everything was tried", || inner.fs.status().local.waiting.is_empty());
+    Some((fs::read(&there).ok(), inner.fs.status().local.conflicts.len()))
 }
 
 #[test]

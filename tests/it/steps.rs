@@ -129,7 +129,7 @@ fn the_driver_dies_at_every_record_of_the_journal() {
             let now = look(&inner.home, "w");
             if kept == records {
                 let (different, status) = (differences(&now, &after), inner.fs.status());
-                let why = (status.conflicts, status.last_error);
+                let why = (status.local.conflicts, status.last_error);
                 assert!(different.is_empty(), "{name}: everything was recorded: {different:?}, {why:?}");
             }
             for (path, content) in &now {
@@ -141,7 +141,7 @@ fn the_driver_dies_at_every_record_of_the_journal() {
             assert_eq!(view.len(), now.keys().filter(|path| path.matches('/').count() == 1).count(), "{name}");
         }
     }
-    eprintln!("survived: {died} deaths of the driver after journal records, whole and torn");
+    eprintln!("survived: {died} deaths of the driver after whole and torn journal records");
 }
 
 /// The link is lost after every few bytes, on servers that rename atomically and on those that do not.
@@ -167,7 +167,7 @@ fn the_link_goes_after_every_few_bytes() {
                 cuts += inner.faults.cuts.load(std::sync::atomic::Ordering::Relaxed);
                 let status = inner.fs.status();
                 assert!(
-                    status.conflicts.is_empty(),
+                    status.local.conflicts.is_empty(),
                     "{name}, {args:?}, cut after {at}: our own work is no conflict: {:?}",
                     status.last_error
                 );
@@ -182,7 +182,7 @@ fn the_link_goes_after_every_few_bytes() {
         }
     }
     assert!(cuts > 50, "the cuts happened: {cuts}");
-    eprintln!("survived: {cuts} cuts after every few bytes, in both directions");
+    eprintln!("survived: {cuts} broken links, one after every few bytes in both directions");
 }
 
 /// The process dies while requests are under way, again and again, in the middle of a save over old content.
@@ -200,7 +200,7 @@ fn the_driver_dies_in_the_middle_of_requests() {
             inner.crash();
             inner.barrier();
             assert_eq!(fs::read(inner.home.join("w/a")).expect("there"), [b'n'; 6000], "{args:?}, died after {at}");
-            assert!(inner.fs.status().conflicts.is_empty(), "{args:?}, died after {at}");
+            assert!(inner.fs.status().local.conflicts.is_empty(), "{args:?}, died after {at}");
         }
     }
 }
@@ -238,8 +238,13 @@ fn the_power_fails_and_nothing_torn_is_sent() {
         assert_eq!(there("w/a").expect("there"), [b'o'; 3000], "{what}: the version before");
         assert!(there("w/new").is_err(), "{what}");
         let status = inner.fs.status();
-        assert_eq!(status.stranded.len(), 2, "{what}: said, and what is left is kept: {:?}", status.stranded);
+        assert_eq!(
+            status.local.stranded.len(),
+            2,
+            "{what}: said, and what is left is kept: {:?}",
+            status.local.stranded
+        );
         assert_eq!(inner.read("w/a").expect("read"), [b'o'; 3000], "{what}: and that is shown");
     }
-    eprintln!("survived: {lost} contents that were lost with the power");
+    eprintln!("survived: {lost} contents lost to a power loss before `fsync`");
 }

@@ -187,24 +187,25 @@ fn branches(item: &Item) -> Vec<Named> {
     paths(&item.tokens[at + 1..])
 }
 
-/// The largest group of files that all use each other, directly or not; empty: there is none.
-pub(crate) fn cycle(edges: &Edges) -> BTreeSet<&Path> {
-    let reached = |from: &Path| {
-        let (mut seen, mut next) = (BTreeSet::new(), vec![from.to_owned()]);
-        while let Some(file) = next.pop() {
-            for used in edges.get(&file).into_iter().flat_map(BTreeMap::keys) {
-                if seen.insert(used.clone()) {
-                    next.push(used.clone());
-                }
-            }
+/// Every use that leads back to the file that has it, directly or not; empty: there is no circle.
+pub(crate) fn circles(edges: &Edges) -> Vec<(&Path, &Path, &str)> {
+    let mut out = Vec::new();
+    for (file, uses) in edges {
+        let back = uses.iter().filter(|(used, _)| reaches(edges, used, file));
+        out.extend(back.map(|(used, words)| (file.as_path(), used.as_path(), words.as_str())));
+    }
+    out
+}
+
+fn reaches(edges: &Edges, from: &Path, to: &Path) -> bool {
+    let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+    while let Some(file) = next.pop() {
+        if file == to {
+            return true;
         }
-        seen
-    };
-    let reached: BTreeMap<&Path, BTreeSet<PathBuf>> =
-        edges.keys().map(|file| (file.as_path(), reached(file))).collect();
-    let group = |file: &Path| -> BTreeSet<&Path> {
-        let together = |other: &&Path| reached[file].contains(*other) && reached[*other].contains(file);
-        reached.keys().copied().filter(together).collect()
-    };
-    reached.keys().map(|file| group(file)).max_by_key(BTreeSet::len).unwrap_or_default()
+        if seen.insert(file) {
+            next.extend(edges.get(file).into_iter().flat_map(BTreeMap::keys).map(PathBuf::as_path));
+        }
+    }
+    false
 }

@@ -451,7 +451,7 @@ fn assemble(dial: Dial, state: &Path, fresh: Duration) -> Fs {
         layout: Layout::Plain,
         mirror: None,
         attest: None,
-        kept: None,
+        backups: None,
         connection: Connection::default(),
     };
     Fs::new(config, remote, env, gate, clock)

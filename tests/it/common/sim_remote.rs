@@ -65,7 +65,7 @@ impl SimRemote {
             layout: Layout::Pantheon,
             mirror: None,
             attest: None,
-            kept: None,
+            backups: None,
             connection: Connection::default(),
         };
         let fs = Fs::new(config, remote.clone(), env, gate, clock);

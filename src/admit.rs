@@ -1,0 +1,125 @@
+//! May this change be made now? A [`WritePermit`], or the reason why not.
+//!
+//! The only room that asks `gate` for permits and `env` for the mode before a change. It does not know what is changed:
+//! callers name the area and the object.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+
+use crate::attr::Area;
+use crate::env::Env;
+use crate::error::{Cause, FsError, FsResult, LastError, Wait};
+use crate::gate::{Gate, Refused, Verdict, WritePermit};
+use crate::path::RemotePath;
+use crate::remote::{Link, Remote};
+
+/// How long the mode is taken for what it was.
+const TRUSTED: Duration = Duration::from_secs(2);
+/// How long a change waits for the platform's answer about the mode.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(3);
+
+/// Admits changes. Cheap to clone.
+#[derive(Clone)]
+pub struct Admission(Arc<Inner>);
+
+struct Inner {
+    env: Env,
+    gate: Gate,
+    remote: Remote,
+    errors: LastError,
+    /// Only a Pantheon environment has modes: elsewhere code is never frozen, and a refusal says nothing about a mode.
+    pantheon: bool,
+    /// When a change was last admitted.
+    admitted: Mutex<Option<Instant>>,
+}
+
+impl Admission {
+    pub fn new(env: Env, gate: Gate, remote: Remote, errors: LastError, pantheon: bool) -> Self {
+        Self(Arc::new(Inner { env, gate, remote, errors, pantheon, admitted: Mutex::default() }))
+    }
+
+    /// Permission for a change that a caller asks for. While a workflow holds writes, it waits as long as `wait` says.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::ReadOnly`] in Git mode, on Test and on Live; [`Cause::Held`] when the wait for a workflow ended;
+    /// [`Cause::WouldBlock`] where an answer needs a wait that `wait` does not allow.
+    pub fn permit(&self, op: &'static str, area: Area, object: &RemotePath, wait: Wait) -> FsResult<WritePermit> {
+        self.confirm_mode(op, area, object, wait)?;
+        let permit = match wait {
+            Wait::No => match self.0.gate.admit(area) {
+                Err(Refused::Held(_)) => return Err(FsError::new(op, object, Cause::WouldBlock)),
+                other => other,
+            },
+            Wait::Until(deadline) => self.0.gate.admit_waiting(area, deadline.0),
+        };
+        self.0.env.touch();
+        if permit.is_ok() {
+            *self.0.admitted.lock() = Some(Instant::now());
+        }
+        permit.map_err(|refused| self.0.errors.noted(FsError::new(op, object, refused)))
+    }
+
+    /// The first change after a pause learns the mode before it is answered, so that EROFS is not found out later. In a
+    /// burst of changes, and while the link or the platform is away, the last known mode is trusted.
+    fn confirm_mode(&self, op: &'static str, area: Area, object: &RemotePath, wait: Wait) -> FsResult<()> {
+        let recent = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < TRUSTED);
+        if area != Area::Code || recent(*self.0.admitted.lock()) || self.0.env.is_certain(TRUSTED) {
+            return Ok(());
+        }
+        if matches!(self.0.remote.link(), Link::Down { .. }) {
+            return Ok(());
+        }
+        match wait {
+            Wait::No => return Err(FsError::new(op, object, Cause::WouldBlock)),
+            Wait::Until(deadline) => self.0.env.confirm(deadline.0.min(Instant::now() + CONFIRM_LIMIT)),
+        }
+        Ok(())
+    }
+
+    /// Permission for a change that was accepted before and is sent to the server now. Never waits.
+    pub fn permit_sending(&self, area: Area) -> Result<WritePermit, Refused> {
+        self.0.gate.admit(area)
+    }
+
+    /// Whether writing is refused, for access(2). A workflow that holds writes refuses nothing.
+    pub fn may_write(&self, op: &'static str, area: Area, object: &RemotePath) -> FsResult<()> {
+        match self.0.gate.verdict(area) {
+            Verdict::Closed(reason) => Err(FsError::new(op, object, Cause::ReadOnly(reason))),
+            Verdict::Open | Verdict::Held { .. } => Ok(()),
+        }
+    }
+
+    /// For the status.
+    pub fn verdict(&self, area: Area) -> Verdict {
+        self.0.gate.verdict(area)
+    }
+
+    /// Whether nobody can change objects of this area: code in Git mode, on Test and on Live.
+    pub fn is_frozen(&self, area: Area) -> bool {
+        area == Area::Code && self.0.pantheon && self.0.env.is_frozen()
+    }
+
+    /// The commit that frozen code is at, and when the platform said so. `None`: the code can change, or the commit is not
+    /// known.
+    pub fn frozen_commit(&self) -> Option<(String, SystemTime)> {
+        let belief = self.0.env.belief();
+        let commit = belief.target_commit.filter(|_| self.is_frozen(Area::Code))?;
+        Some((commit, belief.learned))
+    }
+
+    /// The mount is in use: the environment is watched for as long as that lasts.
+    pub fn touch(&self) {
+        self.0.env.touch();
+    }
+
+    /// The server denied a change in this area. In code of a Pantheon environment the mode may have been switched: it is
+    /// asked for, and no further change is sent until the answer is there.
+    pub fn denied(&self, area: Area) {
+        if area == Area::Code && self.0.pantheon {
+            self.0.env.refused();
+        }
+    }
+}

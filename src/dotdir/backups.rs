@@ -1,0 +1,122 @@
+//! Backups of what is changed in code through this mount, and what became of it on the server: seen committed, they go;
+//! gone after a migration or a switch, they are named.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::state::Dot;
+use crate::attr::{Area, Attr, BlobId, FileKind, secs_from_time};
+use crate::mirror::{Tree, hash};
+use crate::path::RemotePath;
+use crate::upload::{Applied, AppliedChange};
+use crate::write::{Backup, Backups, What};
+
+/// The mode that git has for symlinks.
+const LINK_MODE: u32 = 0o120_000;
+
+/// What git calls the mode of an object.
+pub(super) fn git_mode(attr: &Attr) -> u32 {
+    match attr.kind {
+        FileKind::Symlink => LINK_MODE,
+        _ if attr.perm & 0o100 != 0 => 0o100_755,
+        _ => 0o100_644,
+    }
+}
+
+impl Dot {
+    pub(super) fn backups(&self) -> Option<&Arc<Backups>> {
+        self.0.config.backups.as_ref().filter(|_| self.0.view.is_pantheon())
+    }
+
+    /// A change of code reached the server: it is kept here until it is committed.
+    pub(super) fn back_up(&self, applied: &Applied<'_>) {
+        let Some(backups) = self.backups().filter(|_| applied.area == Area::Code) else { return };
+        let shown = self.0.view.shown_path(applied.path);
+        let at = u64::from(secs_from_time(self.0.view.clock().wall()));
+        let commit = self.0.env.belief().target_commit;
+        let done = match &applied.change {
+            AppliedChange::Content { source, attr, .. } => {
+                backups.content(&shown, source, (attr.size, git_mode(attr)), at, commit)
+            }
+            AppliedChange::Link(text) => backups.bytes(&shown, text, LINK_MODE, at, commit),
+            AppliedChange::Deleted => backups.deleted(&shown, at, commit),
+            AppliedChange::MovedFrom(from) => backups.moved(&self.0.view.shown_path(from), &shown, at, commit),
+        };
+        if let Err(error) = done {
+            log::error!("{shown}: is on the server, but no copy could be kept here: {error}");
+        }
+    }
+
+    /// Forgets the backups that the running commit has, and compares the others with the server if `compare`.
+    pub(super) fn review_backups(&self, compare: bool) {
+        let Some(backups) = self.backups() else { return };
+        if let Some(tree) = self.0.reader.repository().tree() {
+            let committed = |path: &RemotePath| committed(&tree, path);
+            if let Err(error) = backups.settle(committed) {
+                log::error!("the kept copies could not be looked through: {error}");
+            }
+        }
+        if compare && backups.summary().0 > 0 {
+            match self.lost_backups(backups) {
+                Ok(lost) => {
+                    for path in &lost {
+                        log::warn!(
+                            "{path}: what was written here is not on the server any more; pantheonfs rescue list"
+                        );
+                    }
+                    self.0.notes.lost(lost);
+                }
+                Err(error) => log::warn!("the kept copies could not be compared with the server: {error}"),
+            }
+        }
+    }
+
+    /// In the background: a change of the environment may have made backups superfluous, or precious.
+    pub(super) fn review_backups_soon(&self, compare: bool) {
+        if self.backups().is_none_or(|backups| backups.summary().0 == 0) {
+            return;
+        }
+        let dot = self.clone();
+        let run = move || dot.review_backups(compare);
+        if let Err(error) = std::thread::Builder::new().name("backups".into()).spawn(run) {
+            log::error!("the kept copies are not looked through: {error}");
+        }
+    }
+
+    /// Copies that the server does not have as they were written.
+    fn lost_backups(&self, backups: &Backups) -> Result<Vec<RemotePath>, String> {
+        let found: HashMap<RemotePath, Attr> = self.survey()?.into_iter().map(|f| (f.path, f.attr)).collect();
+        let mut lost = Vec::new();
+        for copy in backups.copies() {
+            if !self.is_there(&copy, &found)? {
+                lost.push(copy.path);
+            }
+        }
+        Ok(lost)
+    }
+
+    fn is_there(&self, copy: &Backup, found: &HashMap<RemotePath, Attr>) -> Result<bool, String> {
+        Ok(match &copy.what {
+            What::Deleted => !found.contains_key(&copy.path),
+            What::Moved { .. } => found.keys().any(|path| path.starts_with(&copy.path)),
+            What::Content { blob, size, .. } => match found.get(&copy.path) {
+                Some(attr) if attr.size == *size => {
+                    hash(&self.0.reader.read_path(&copy.path, *attr)?).map_err(|e| e.to_string())? == *blob
+                }
+                _ => false,
+            },
+        })
+    }
+
+    /// How many backups there are, and since when the oldest.
+    pub(super) fn backups_summary(&self) -> (usize, Option<u64>) {
+        self.backups().map_or((0, None), |backups| backups.summary())
+    }
+}
+
+/// What the commit has at a path: a file with its mode, or something below it.
+fn committed(tree: &Tree, path: &RemotePath) -> Option<(BlobId, u32)> {
+    let file = tree.get(path).map(|file| (file.blob, file.mode));
+    let below = || tree.range(path.clone()..).take(2).any(|(other, _)| other != path && other.starts_with(path));
+    file.or_else(|| below().then_some((BlobId([0; 20]), 0o040_000)))
+}

@@ -1,0 +1,78 @@
+//! What a command does that was written to a virtual file.
+
+use super::state::Dot;
+use crate::control::ConnectionMode;
+use crate::env::{CommitError, SwitchError};
+use crate::error::{Cause, FsError, FsResult, Wait};
+use crate::gate::ReadOnlyReason;
+use crate::vfiles::{self, Command};
+
+impl Dot {
+    /// Carries out what was written to a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::Invalid`] where it is no command; otherwise why the command was not carried out.
+    pub(super) fn command(&self, file: vfiles::File, text: &[u8], wait: Wait) -> FsResult<()> {
+        let object = format!(".pantheon/{}", file.name());
+        let result = match vfiles::parse(file, text) {
+            Err(what) => Err(Cause::Invalid(what)),
+            Ok(Command::Switch { mode, discard }) => self.switch_mode(mode, discard, wait),
+            Ok(Command::Commit(message)) => self.commit(&message, wait),
+            Ok(Command::Sync) => self.0.upload.barrier(wait).map_err(|error| error.cause),
+            Ok(Command::Hydrate(below)) => self.0.reader.hydrate(&below, wait).map_err(|error| error.cause),
+        };
+        result.map_err(|cause| self.0.errors.noted(FsError::new("write", object, cause)))
+    }
+
+    /// Everything to the server first: what is not there would not be in the commit.
+    fn commit(&self, message: &str, wait: Wait) -> Result<(), Cause> {
+        self.0
+            .upload
+            .barrier(wait)
+            .map_err(|error| Cause::Busy(format!("not everything is on the server: {error}")))?;
+        let mut done = self.0.env.commit(message).map_err(|error| match error {
+            CommitError::NoApi => {
+                Cause::Unsupported("there is no API for this mount; commit in the dashboard or with git")
+            }
+            CommitError::ReadOnly(reason) => Cause::ReadOnly(reason),
+            error @ (CommitError::EmptyMessage | CommitError::Nothing) => Cause::Invalid(error.to_string()),
+            error @ (CommitError::NotThere(_) | CommitError::Api(_)) => Cause::Platform(error.to_string()),
+        })?;
+        if let Some(mirror) = self.0.reader.repository().mirror() {
+            let found = mirror.ensure(&done.hash);
+            if let Err(error) = &found {
+                log::warn!("the commit could not be looked up in the repository: {error}");
+            }
+            done.in_repository = Some(found.is_ok());
+        }
+        self.0.notes.committed(done);
+        self.review_backups_soon(false);
+        Ok(())
+    }
+
+    fn switch_mode(&self, mode: ConnectionMode, discard: bool, wait: Wait) -> Result<(), Cause> {
+        if mode == ConnectionMode::Git {
+            // What is not on the server yet would be stranded by the switch.
+            if let Err(error) = self.0.upload.barrier(wait) {
+                log::warn!("before the switch: {error}");
+            }
+            let dirty = self.0.upload.dirty_files();
+            if !dirty.is_empty() && !discard {
+                return Err(Cause::Busy(format!("{} change(s) are not on the server yet", dirty.len())));
+            }
+            if discard {
+                let saved = self.keep_pending(wait)?;
+                log::warn!(
+                    "{saved} uncommitted change(s) are kept here before they are deleted: pantheonfs rescue list"
+                );
+            }
+        }
+        self.0.env.switch(mode, discard).map(drop).map_err(|error| match error {
+            SwitchError::NoApi => Cause::Unsupported("there is no API for this mount; the mode cannot be changed here"),
+            SwitchError::NotSwitchable(name) => Cause::ReadOnly(ReadOnlyReason::Environment(name)),
+            error @ SwitchError::WouldDiscard(_) => Cause::Busy(error.to_string()),
+            SwitchError::Api(error) => Cause::Platform(error.to_string()),
+        })
+    }
+}

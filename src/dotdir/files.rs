@@ -1,0 +1,147 @@
+//! Open virtual files: rendered when they are opened, carried out when a command is complete.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use parking_lot::Mutex;
+
+use super::inodes::Object;
+use super::objects::{Difference, gone};
+use super::state::{Dot, must_wait};
+use crate::error::{Cause, FsError, FsResult, Wait};
+use crate::inode::Ino;
+use crate::vfiles::{self, MAX_COMMAND_BYTES};
+
+/// An open virtual file.
+pub struct VirtualFile(Content);
+
+enum Content {
+    Rendered {
+        file: vfiles::File,
+        text: Vec<u8>,
+        input: Mutex<Vec<u8>>,
+    },
+    /// Of the repository.
+    Text(Vec<u8>),
+    /// Rejected, on the local disk.
+    Local(File),
+}
+
+impl Dot {
+    /// # Errors
+    ///
+    /// [`Cause::AccessDenied`] for writing where no commands are taken; [`Cause::Platform`] where the repository does not
+    /// have the object.
+    pub fn open(&self, ino: Ino, writes: bool, wait: Wait) -> FsResult<VirtualFile> {
+        let object = self.object(ino).ok_or_else(|| gone("open"))?;
+        if writes {
+            let takes_commands = matches!(&object, Object::File(file) if file.takes_commands());
+            let name = name_of(&object);
+            if !takes_commands {
+                return Err(FsError::new("open", name, Cause::AccessDenied));
+            }
+        }
+        let content = match object {
+            Object::Dir => return Err(FsError::new("open", ".pantheon", Cause::IsADirectory)),
+            Object::File(file) => {
+                if file.needs_a_look() && self.has_repository() {
+                    must_wait("open", file.name(), wait)?;
+                    self.look(wait);
+                }
+                let text = vfiles::render(file, &self.status());
+                Content::Rendered { file, text, input: Mutex::default() }
+            }
+            Object::Head(path) => match self.0.reader.repository().object(&path) {
+                Some(Some(file)) => {
+                    let blob = self.0.reader.repository().blob(&file);
+                    Content::Text(blob.map_err(|e| FsError::new("open", &path, Cause::Platform(e)))?)
+                }
+                Some(None) => return Err(FsError::new("open", path, Cause::IsADirectory)),
+                None => return Err(gone("open")),
+            },
+            Object::Diff(path) => {
+                must_wait("open", &path, wait)?;
+                self.look_if_old(wait);
+                match self.difference(&path) {
+                    Some(Difference::File(text)) => Content::Text(text),
+                    Some(Difference::Directory) => return Err(FsError::new("open", path, Cause::IsADirectory)),
+                    None => return Err(gone("open")),
+                }
+            }
+            Object::Rejected(kind, below) => {
+                let path = self.rejected(kind, &below);
+                if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+                    return Err(FsError::new("open", path.display(), Cause::IsADirectory));
+                }
+                Content::Local(File::open(&path).map_err(|e| FsError::new("open", path.display(), e))?)
+            }
+        };
+        Ok(VirtualFile(content))
+    }
+
+    pub fn read(&self, file: &VirtualFile, offset: u64, size: u32) -> FsResult<Vec<u8>> {
+        match &file.0 {
+            Content::Rendered { text, .. } | Content::Text(text) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+                let end = start.saturating_add(size as usize).min(text.len());
+                Ok(text[start..end].to_vec())
+            }
+            Content::Local(file) => {
+                let mut bytes = vec![0; size as usize];
+                let n = file.read_at(&mut bytes, offset).map_err(|e| FsError::new("read", ".pantheon", e))?;
+                bytes.truncate(n);
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// A command that ends with a newline is carried out at once, so that the writer gets the outcome from `write`:
+    /// shells do not look at what `close` says.
+    pub fn write(&self, file: &VirtualFile, bytes: &[u8], wait: Wait) -> FsResult<u32> {
+        let Content::Rendered { file, input, .. } = &file.0 else {
+            return Err(FsError::new("write", ".pantheon", Cause::BadHandle));
+        };
+        let complete = bytes.ends_with(b"\n");
+        if complete {
+            must_wait("write", file.name(), wait)?;
+        }
+        {
+            let mut input = input.lock();
+            if input.len() + bytes.len() > MAX_COMMAND_BYTES {
+                return Err(FsError::new("write", file.name(), Cause::Invalid("the command is too long".into())));
+            }
+            input.extend_from_slice(bytes);
+        }
+        if complete {
+            self.carry_out(*file, input, wait)?;
+        }
+        Ok(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+    }
+
+    /// `close`: what was written without a newline is a command, too.
+    pub fn flush(&self, file: &VirtualFile, wait: Wait) -> FsResult<()> {
+        match &file.0 {
+            Content::Rendered { file, input, .. } if !input.lock().is_empty() => {
+                must_wait("close", file.name(), wait)?;
+                self.carry_out(*file, input, wait)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn carry_out(&self, file: vfiles::File, input: &Mutex<Vec<u8>>, wait: Wait) -> FsResult<()> {
+        let text = std::mem::take(&mut *input.lock());
+        self.command(file, &text, wait)
+    }
+}
+
+/// What an error calls the object.
+fn name_of(object: &Object) -> String {
+    match object {
+        Object::Dir => ".pantheon".into(),
+        Object::File(file) => format!(".pantheon/{}", file.name()),
+        Object::Rejected(kind, below) => format!(".pantheon/{}/{}", kind.dir_name(), below.display()),
+        Object::Head(path) => format!(".pantheon/head/{path}"),
+        Object::Diff(path) => format!(".pantheon/diffs/{path}"),
+    }
+}

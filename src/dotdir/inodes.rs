@@ -1,0 +1,154 @@
+//! Numbers of virtual objects. Every number carries [`VIRTUAL_BIT`]; those of objects without a fixed one are derived
+//! from what they stand for, so that an object has the same number whenever it is looked up.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::inode::{Ino, ROOT, VIRTUAL_BIT};
+use crate::path::{Name, RemotePath};
+use crate::vfiles;
+use crate::view::DOT_DIR;
+use crate::write::RejectKind;
+
+const DIR: Ino = Ino(VIRTUAL_BIT | 1);
+const CONFLICTS: Ino = Ino(VIRTUAL_BIT | 2);
+const STRANDED: Ino = Ino(VIRTUAL_BIT | 3);
+const HEAD: Ino = Ino(VIRTUAL_BIT | 4);
+const DIFFS: Ino = Ino(VIRTUAL_BIT | 5);
+const FIRST_FILE: u64 = 16;
+/// Derived numbers have this bit, and fixed ones do not.
+const DERIVED_BIT: u64 = 1 << 62;
+/// Derived numbers that are remembered; of more, those not used for longest are looked up anew.
+const MAX_DERIVED: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+
+/// What a virtual number stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Object {
+    /// `.pantheon` itself.
+    Dir,
+    File(vfiles::File),
+    /// `conflicts` or `stranded`, or a path below one of them.
+    Rejected(RejectKind, PathBuf),
+    /// `head`, or something committed: the path below the code directory.
+    Head(RemotePath),
+    /// `diffs`, or what differs at a path below the code directory.
+    Diff(RemotePath),
+}
+
+/// The one map from number to object, bounded.
+pub(super) struct Inodes(Mutex<LruCache<Ino, Object>>);
+
+impl Default for Inodes {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_DERIVED)))
+    }
+}
+
+impl Inodes {
+    /// The number of an object, which is remembered.
+    pub(super) fn number(&self, object: Object) -> Ino {
+        if let Some(fixed) = fixed(&object) {
+            return fixed;
+        }
+        let mut hasher = DefaultHasher::new();
+        object.hash(&mut hasher);
+        let ino = Ino(VIRTUAL_BIT | DERIVED_BIT | (hasher.finish() >> 2));
+        self.0.lock().put(ino, object);
+        ino
+    }
+
+    pub(super) fn object(&self, ino: Ino) -> Option<Object> {
+        match ino {
+            DIR => Some(Object::Dir),
+            CONFLICTS => Some(Object::Rejected(RejectKind::Conflict, PathBuf::new())),
+            STRANDED => Some(Object::Rejected(RejectKind::Stranded, PathBuf::new())),
+            HEAD => Some(Object::Head(RemotePath::root())),
+            DIFFS => Some(Object::Diff(RemotePath::root())),
+            _ if ino.0 & DERIVED_BIT != 0 => self.0.lock().get(&ino).cloned(),
+            _ => {
+                let index = (ino.0 & !VIRTUAL_BIT).checked_sub(FIRST_FILE)?;
+                vfiles::FILES.get(usize::try_from(index).ok()?).copied().map(Object::File)
+            }
+        }
+    }
+}
+
+fn fixed(object: &Object) -> Option<Ino> {
+    match object {
+        Object::Dir => Some(DIR),
+        Object::File(file) => {
+            let index = vfiles::FILES.iter().position(|other| other == file)?;
+            Some(Ino(VIRTUAL_BIT | (FIRST_FILE + index as u64)))
+        }
+        Object::Rejected(kind, below) if below.as_os_str().is_empty() => Some(match kind {
+            RejectKind::Conflict => CONFLICTS,
+            RejectKind::Stranded => STRANDED,
+        }),
+        Object::Head(path) if path.is_root() => Some(HEAD),
+        Object::Diff(path) if path.is_root() => Some(DIFFS),
+        Object::Rejected(..) | Object::Head(_) | Object::Diff(_) => None,
+    }
+}
+
+/// The entry of `.pantheon` in the root of the mount.
+pub fn root_entry() -> Option<(Name, Ino)> {
+    Some((Name::new(DOT_DIR).ok()?, DIR))
+}
+
+/// For `..` in listings.
+pub fn parent(ino: Ino) -> Ino {
+    if ino == DIR { ROOT } else { DIR }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RemotePath {
+        RemotePath::parse(text).expect("valid")
+    }
+
+    #[test]
+    fn an_object_is_found_by_its_number_and_keeps_it() {
+        let inodes = Inodes::default();
+        let objects = [
+            Object::Dir,
+            Object::File(vfiles::File::Status),
+            Object::Rejected(RejectKind::Stranded, PathBuf::new()),
+            Object::Rejected(RejectKind::Conflict, PathBuf::from("a/b.php")),
+            Object::Head(path("a")),
+            Object::Diff(path("a")),
+        ];
+        for object in objects {
+            let ino = inodes.number(object.clone());
+            assert!(ino.is_virtual());
+            assert_eq!(inodes.object(ino), Some(object.clone()));
+            assert_eq!(inodes.number(object), ino);
+        }
+    }
+
+    #[test]
+    fn the_map_is_bounded_and_an_evicted_object_gets_its_number_back() {
+        let inodes = Inodes::default();
+        let first = inodes.number(Object::Head(path("first")));
+        for n in 0..MAX_DERIVED.get() {
+            inodes.number(Object::Head(path(&n.to_string())));
+        }
+        assert_eq!(inodes.0.lock().len(), MAX_DERIVED.get());
+        assert_eq!(inodes.object(first), None, "evicted");
+        assert_eq!(inodes.number(Object::Head(path("first"))), first);
+    }
+
+    #[test]
+    fn numbers_that_were_never_given_are_nothing() {
+        let inodes = Inodes::default();
+        for number in [0, 6, 15, 16 + vfiles::FILES.len() as u64, DERIVED_BIT | 7] {
+            assert_eq!(inodes.object(Ino(VIRTUAL_BIT | number)), None, "{number}");
+        }
+    }
+}

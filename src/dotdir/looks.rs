@@ -1,0 +1,77 @@
+//! What is uncommitted: the files of the server, surveyed now, compared with the repository by `pending`.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+use super::state::Dot;
+use crate::error::Wait;
+use crate::path::RemotePath;
+use crate::pending::{Found, Known, Pending, compute};
+
+/// How long a look is good for the next name of a path.
+const LOOK_FRESH: Duration = Duration::from_secs(1);
+
+/// When was looked last, and what came of it.
+type LastLook = Option<(SystemTime, Result<Arc<Pending>, String>)>;
+
+/// The last look.
+#[derive(Default)]
+pub(super) struct Looks(Mutex<LastLook>);
+
+impl Looks {
+    pub(super) fn last(&self) -> LastLook {
+        self.0.lock().clone()
+    }
+
+    /// What the last look saw, if it saw anything.
+    pub(super) fn pending(&self) -> Option<Arc<Pending>> {
+        self.last()?.1.ok()
+    }
+}
+
+impl Dot {
+    /// Looks, unless that was just done: a path is walked name by name.
+    pub(super) fn look_if_old(&self, wait: Wait) {
+        let recent = |at: SystemTime| self.0.view.clock().wall().duration_since(at).is_ok_and(|age| age < LOOK_FRESH);
+        if !self.0.looks.last().is_some_and(|(at, _)| recent(at)) {
+            self.look(wait);
+        }
+    }
+
+    /// Looks now. May take as long as reading what has changed takes.
+    pub(super) fn look(&self, wait: Wait) {
+        if self.0.reader.repository().mirror().is_none() {
+            return;
+        }
+        // Which commit runs, and what the platform's own list says: both of now.
+        self.0.env.refresh();
+        let result = self.look_at_files(wait).map(Arc::new);
+        if let Err(why) = &result {
+            log::info!("what is uncommitted could not be compared: {why}");
+        }
+        *self.0.looks.0.lock() = Some((self.0.view.clock().wall(), result));
+        self.review_backups(false);
+    }
+
+    fn look_at_files(&self, wait: Wait) -> Result<Pending, String> {
+        let (reader, content) = (&self.0.reader, self.0.reader.content());
+        let mirror = reader.repository().mirror().ok_or("there is no repository")?;
+        let commit = reader.repository().commit().ok_or("the API has not said which commit runs")?;
+        // What waits here is not on the server, and the comparison is with the server.
+        if let Err(error) = self.0.upload.barrier(wait) {
+            log::info!("before looking: {error}");
+        }
+        let found = self.survey()?;
+        let next = Cell::new(0);
+        let read = |object: &Found| reader.read_whole(object, &found, &next);
+        let on_server = |path: &RemotePath| self.0.view.in_code(path);
+        let known = Known {
+            blob: &|object| content.proved(&on_server(&object.path), object.attr.version()),
+            note: &|object, blob| content.verified(&on_server(&object.path), object.attr.version(), blob),
+        };
+        compute(mirror, &commit, &found, &known, &read).map_err(|e| e.to_string())
+    }
+}

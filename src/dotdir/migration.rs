@@ -1,0 +1,152 @@
+//! Where the environment lives, as of the last time: container home, host key, address. When one of them changes, it has
+//! migrated (or another machine answers in its place), and uncommitted work may not have come along.
+
+use parking_lot::Mutex;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use humantime::format_rfc3339_seconds;
+use serde::{Deserialize, Serialize};
+
+use super::state::Dot;
+use crate::durable;
+use crate::remote::Link;
+
+/// Changes that are shown.
+const MAX_CHANGES: usize = 10;
+
+/// What is remembered, in `connection.json` of the state directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Memory {
+    host: String,
+    port: u16,
+    user: String,
+    /// What the server calls the login directory.
+    home: String,
+    host_key: String,
+    /// One line each, newest last.
+    changes: Vec<String>,
+}
+
+/// See the module header.
+pub(super) struct Migration {
+    file: PathBuf,
+    state: Mutex<(Memory, u64)>,
+}
+
+impl Migration {
+    pub(super) fn remembered(state_dir: &Path) -> Self {
+        let file = state_dir.join("connection.json");
+        let memory = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Self { file, state: Mutex::new((memory, 0)) }
+    }
+
+    /// What changed and when, newest last.
+    pub(super) fn changes(&self) -> Vec<String> {
+        self.state.lock().0.changes.clone()
+    }
+
+    fn save(&self, memory: &Memory) -> std::io::Result<()> {
+        durable::replace(&self.file, |new| Ok(serde_json::to_writer_pretty(new, memory)?)).map(drop)
+    }
+}
+
+impl Dot {
+    /// Compares the present connection with the last one, once per connection.
+    pub(super) fn check_migration(&self) {
+        let Link::Up { epoch, home, .. } = self.0.remote.link() else { return };
+        let Some(info) = self.0.remote.session_info() else { return };
+        let connection = &self.0.config.connection;
+        let migration = &self.0.migration;
+        let (moved, memory) = {
+            let mut state = migration.state.lock();
+            if state.1 == epoch {
+                return;
+            }
+            state.1 = epoch;
+            let before = state.0.clone();
+            let now = Memory {
+                host: connection.host.clone(),
+                port: connection.port,
+                user: connection.user.clone(),
+                home: String::from_utf8_lossy(&home).into_owned(),
+                // The `ssh` program does not tell it.
+                host_key: if info.transport.host_key.is_empty() {
+                    before.host_key.clone()
+                } else {
+                    info.transport.host_key.clone()
+                },
+                changes: before.changes.clone(),
+            };
+            let (memory, moved) =
+                compare(&before, now, &format_rfc3339_seconds(self.0.view.clock().wall()).to_string());
+            if memory == before {
+                return;
+            }
+            state.0 = memory.clone();
+            (moved, memory)
+        };
+        if let Err(error) = migration.save(&memory) {
+            log::warn!("{}: {error}", migration.file.display());
+        }
+        if let Some(what) = moved {
+            self.on_migration(&what);
+        }
+    }
+}
+
+impl Dot {
+    /// The connection leads elsewhere than it did: what was uncommitted may not have moved along.
+    fn on_migration(&self, what: &str) {
+        log::warn!("the environment has moved ({what}): everything is looked at anew");
+        self.0.view.renew_everything();
+        self.0.reader.content().forget_proofs();
+        self.review_backups_soon(true);
+    }
+}
+
+/// The new memory, and what says that the environment has moved.
+fn compare(before: &Memory, mut now: Memory, when: &str) -> (Memory, Option<String>) {
+    if before.host.is_empty() {
+        return (now, None);
+    }
+    let differences: Vec<String> = [
+        ("host", &before.host, &now.host),
+        ("port", &before.port.to_string(), &now.port.to_string()),
+        ("user", &before.user, &now.user),
+        ("home", &before.home, &now.home),
+        ("host key", &before.host_key, &now.host_key),
+    ]
+    .into_iter()
+    .filter(|(_, old, new)| old != new && !old.is_empty())
+    .map(|(what, old, new)| format!("{what} was {old}, is {new}"))
+    .collect();
+    now.changes.extend(differences.iter().map(|line| format!("{when} {line}")));
+    let surplus = now.changes.len().saturating_sub(MAX_CHANGES);
+    now.changes.drain(..surplus);
+    let moved = before.home != now.home || before.host_key != now.host_key;
+    (now, (moved && !differences.is_empty()).then(|| differences.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_move_is_seen_and_remembered() {
+        let at = |home: &str, key: &str| Memory {
+            host: "h".into(),
+            home: home.into(),
+            host_key: key.into(),
+            ..Memory::default()
+        };
+        let (first, moved) = compare(&Memory::default(), at("/a", "k"), "now");
+        assert!(moved.is_none() && first.changes.is_empty(), "the first time nothing has changed");
+        let (same, moved) = compare(&first, at("/a", "k"), "now");
+        assert!(moved.is_none() && same == first);
+        let (second, moved) = compare(&first, at("/b", "k"), "T");
+        assert_eq!(moved.as_deref(), Some("home was /a, is /b"));
+        assert_eq!(second.changes, ["T home was /a, is /b"]);
+    }
+}

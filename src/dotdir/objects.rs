@@ -1,0 +1,208 @@
+//! lookup, getattr and readdir in `.pantheon`.
+//!
+//! `files` and `logs` there are real directories of the server: reachable by name, never listed, so that no walk strays
+//! into 100,000 uploads.
+
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::inodes::Object;
+use super::state::{Dot, must_wait};
+use crate::attr::{Attr, FileKind, secs_from_time};
+use crate::error::{Cause, FsError, FsResult, Wait};
+use crate::inode::{Ino, LOGS, ROOT, UPLOADS};
+use crate::path::{Name, RemotePath};
+use crate::vfiles;
+use crate::view::Entry;
+use crate::write::RejectKind;
+
+/// How long the kernel may believe that `.pantheon` exists, and what a commit has.
+const STABLE: Duration = Duration::from_secs(60);
+
+const REJECTS: [RejectKind; 2] = [RejectKind::Conflict, RejectKind::Stranded];
+
+pub(super) fn gone(op: &'static str) -> FsError {
+    FsError::new(op, ".pantheon", Cause::NotFound)
+}
+
+/// What differs at a path.
+pub(super) enum Difference {
+    File(Vec<u8>),
+    /// Something below it does.
+    Directory,
+}
+
+impl Dot {
+    /// The object of a number. `head` and `diffs` need a repository.
+    pub(super) fn object(&self, ino: Ino) -> Option<Object> {
+        let object = self.0.inodes.object(ino)?;
+        let needs_repository = matches!(object, Object::Head(_) | Object::Diff(_));
+        (!needs_repository || self.has_repository()).then_some(object)
+    }
+
+    pub fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<(Option<Entry>, Duration)> {
+        if parent == ROOT {
+            let entry = self.getattr(self.0.inodes.number(Object::Dir))?;
+            return Ok((Some(entry), entry.valid));
+        }
+        let object = match self.object(parent) {
+            Some(Object::Dir) => match self.real_dir(name) {
+                Some(ino) => {
+                    let entry = self.0.view.getattr(ino, wait)?;
+                    self.0.view.add_lookup(ino);
+                    return Ok((Some(entry), entry.valid));
+                }
+                None => self.named(name),
+            },
+            Some(Object::Rejected(kind, dir)) => self.rejected_child(kind, &dir, name),
+            Some(Object::Head(dir)) => {
+                self.may_fetch(wait)?;
+                let path = Name::new(name).ok().map(|name| dir.join(&name));
+                path.filter(|path| self.0.reader.repository().object(path).is_some()).map(Object::Head)
+            }
+            Some(Object::Diff(dir)) => {
+                must_wait("lookup", ".pantheon/diffs", wait)?;
+                self.look_if_old(wait);
+                let path = Name::new(name).ok().map(|name| dir.join(&name));
+                path.filter(|path| self.difference(path).is_some()).map(Object::Diff)
+            }
+            Some(Object::File(_)) | None => None,
+        };
+        let entry = object.and_then(|object| self.getattr(self.0.inodes.number(object)).ok());
+        Ok((entry, entry.map_or(Duration::ZERO, |entry| entry.valid)))
+    }
+
+    /// A directory of the server that is shown under `.pantheon`.
+    fn real_dir(&self, name: &[u8]) -> Option<Ino> {
+        let ino = match name {
+            b"files" => UPLOADS,
+            b"logs" => LOGS,
+            _ => return None,
+        };
+        self.0.view.is_pantheon().then_some(ino)
+    }
+
+    fn named(&self, name: &[u8]) -> Option<Object> {
+        match name {
+            b"head" if self.has_repository() => return Some(Object::Head(RemotePath::root())),
+            b"diffs" if self.has_repository() => return Some(Object::Diff(RemotePath::root())),
+            _ => {}
+        }
+        let rejects = REJECTS.into_iter().find(|kind| kind.dir_name().as_bytes() == name);
+        let rejects = rejects.map(|kind| Object::Rejected(kind, PathBuf::new()));
+        rejects.or_else(|| vfiles::File::named(name).map(Object::File))
+    }
+
+    fn rejected_child(&self, kind: RejectKind, dir: &Path, name: &[u8]) -> Option<Object> {
+        let below = dir.join(Name::new(name).ok()?.as_os_str());
+        let there = self.rejected(kind, &below).symlink_metadata().is_ok();
+        there.then_some(Object::Rejected(kind, below))
+    }
+
+    /// Where something rejected is on the local disk.
+    pub(super) fn rejected(&self, kind: RejectKind, below: &Path) -> PathBuf {
+        self.0.upload.rejects_dir(kind).join(below)
+    }
+
+    /// How a path below the code directory differs from the commit, as far as the last look saw.
+    pub(super) fn difference(&self, path: &RemotePath) -> Option<Difference> {
+        let pending = self.0.looks.pending()?;
+        if let Some(part) = pending.diff_of(path) {
+            return Some(Difference::File(part.to_vec()));
+        }
+        pending.files.iter().any(|file| file.path.starts_with(path)).then_some(Difference::Directory)
+    }
+
+    pub fn getattr(&self, ino: Ino) -> FsResult<Entry> {
+        let now = secs_from_time(self.0.view.clock().wall());
+        let attr = |kind, size, perm| Attr { kind, size, perm, mtime: now, atime: now };
+        let directory = |perm| attr(FileKind::Directory, 0, perm);
+        let (attr, valid) = match self.object(ino).ok_or_else(|| gone("getattr"))? {
+            Object::Dir => (directory(0o755), STABLE),
+            Object::File(file) => {
+                let size = vfiles::render(file, &self.status()).len() as u64;
+                let perm = if file.takes_commands() { 0o644 } else { 0o444 };
+                (attr(FileKind::File, size, perm), Duration::ZERO)
+            }
+            Object::Head(path) => match self.0.reader.repository().object(&path) {
+                Some(Some(file)) => {
+                    let perm = if file.mode & 0o111 != 0 { 0o555 } else { 0o444 };
+                    (attr(FileKind::File, file.size, perm), STABLE)
+                }
+                Some(None) => (directory(0o555), STABLE),
+                None if path.is_root() => (directory(0o555), Duration::ZERO),
+                None => return Err(gone("getattr")),
+            },
+            Object::Diff(path) => match self.difference(&path) {
+                Some(Difference::File(text)) => (attr(FileKind::File, text.len() as u64, 0o444), Duration::ZERO),
+                Some(Difference::Directory) => (directory(0o555), Duration::ZERO),
+                None if path.is_root() => (directory(0o555), Duration::ZERO),
+                None => return Err(gone("getattr")),
+            },
+            Object::Rejected(kind, below) => match self.rejected(kind, &below).symlink_metadata() {
+                Ok(meta) if meta.is_dir() => (directory(0o555), Duration::ZERO),
+                Ok(meta) => {
+                    let mtime = u32::try_from(meta.mtime()).unwrap_or(now);
+                    (Attr { mtime, atime: mtime, ..attr(FileKind::File, meta.len(), 0o444) }, Duration::ZERO)
+                }
+                // Nothing was ever rejected.
+                Err(_) if below.as_os_str().is_empty() => (directory(0o555), Duration::ZERO),
+                Err(_) => return Err(gone("getattr")),
+            },
+        };
+        Ok(Entry { ino, attr, valid })
+    }
+
+    pub fn children(&self, ino: Ino) -> Vec<(Name, Ino)> {
+        let named: Vec<(Name, Object)> = match self.object(ino) {
+            Some(Object::Dir) => {
+                let files = vfiles::FILES.iter().map(|file| (file.name(), Object::File(*file)));
+                let rejects = REJECTS.iter().map(|kind| (kind.dir_name(), Object::Rejected(*kind, PathBuf::new())));
+                files.chain(rejects).filter_map(|(name, object)| Some((Name::new(name).ok()?, object))).collect()
+            }
+            Some(Object::Rejected(kind, dir)) => {
+                let entries = std::fs::read_dir(self.rejected(kind, &dir)).into_iter().flatten().flatten();
+                let child = |name: std::ffi::OsString| {
+                    let object = Object::Rejected(kind, dir.join(&name));
+                    Some((Name::new(name.as_bytes()).ok()?, object))
+                };
+                entries.filter_map(|entry| child(entry.file_name())).collect()
+            }
+            Some(Object::Head(dir)) => {
+                let children = self.0.reader.repository().children(&dir).into_iter();
+                children.filter_map(|(path, _)| Some((path.file_name()?, Object::Head(path)))).collect()
+            }
+            Some(Object::Diff(dir)) => {
+                let Some(pending) = self.0.looks.pending() else { return Vec::new() };
+                let below = pending.files.iter().filter_map(|file| file.path.strip_prefix(&dir)?.names().next());
+                let names: BTreeSet<Name> = below.collect();
+                names.into_iter().map(|name| (name.clone(), Object::Diff(dir.join(&name)))).collect()
+            }
+            Some(Object::File(_)) | None => Vec::new(),
+        };
+        named.into_iter().map(|(name, object)| (name, self.0.inodes.number(object))).collect()
+    }
+
+    /// The repository may have to be fetched first.
+    fn may_fetch(&self, wait: Wait) -> FsResult<()> {
+        if self.0.reader.repository().is_known() { Ok(()) } else { must_wait("lookup", ".pantheon/head", wait) }
+    }
+
+    pub fn opendir(&self, ino: Ino, wait: Wait) -> FsResult<()> {
+        match self.object(ino) {
+            Some(Object::Head(_)) => {
+                self.may_fetch(wait)?;
+                self.0.reader.repository().tree().map(drop).ok_or_else(|| gone("opendir"))
+            }
+            Some(Object::Diff(_)) => {
+                must_wait("opendir", ".pantheon/diffs", wait)?;
+                self.look_if_old(wait);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The one value from which `.pantheon` is rendered: from what is known here, no round trip.
+
+use std::time::{Duration, SystemTime};
+
+use super::notes::Noted;
+use super::state::Dot;
+use crate::attr::Area;
+use crate::gate::Verdict;
+use crate::path::RemotePath;
+use crate::remote::Link;
+use crate::vfiles::{LinkStatus, LocalChanges, Status, Traffic, Write};
+use crate::write::RejectKind;
+
+impl Dot {
+    /// How things stand.
+    pub fn status(&self) -> Status {
+        let inner = &self.0;
+        let noted = inner.notes.now();
+        Status {
+            now: inner.view.clock().wall(),
+            source: inner.config.source.clone(),
+            state_dir: inner.config.state_dir.clone(),
+            belief: inner.env.belief(),
+            code: write(inner.admission.verdict(Area::Code)),
+            uploads: inner.view.is_pantheon().then(|| write(inner.admission.verdict(Area::Uploads))),
+            link: self.link_status(),
+            connection: inner.config.connection.clone(),
+            traffic: self.traffic(&noted),
+            local: self.local_changes(noted),
+            looked: inner.looks.last(),
+            last_error: inner.errors.last(),
+        }
+    }
+
+    fn local_changes(&self, noted: Noted) -> LocalChanges {
+        let (upload, view) = (&self.0.upload, &self.0.view);
+        let rejected = |kind| upload.rejects(kind).iter().map(|path| path.display().to_string()).collect();
+        let texts = |paths: Vec<RemotePath>| paths.iter().map(RemotePath::to_string).collect();
+        let (backups, since) = self.backups_summary();
+        LocalChanges {
+            dirty: upload.dirty_files().iter().map(|path| view.shown_path(path).to_string()).collect(),
+            waiting: upload.waiting(),
+            waiting_bytes: upload.waiting_bytes(),
+            conflicts: rejected(RejectKind::Conflict),
+            stranded: rejected(RejectKind::Stranded),
+            written: texts(noted.written.into_iter().collect()),
+            ignored_written: texts(noted.ignored.into_iter().collect()),
+            backups,
+            backups_since: since.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at)),
+            lost: texts(noted.lost),
+            committed: noted.committed,
+        }
+    }
+
+    fn traffic(&self, noted: &Noted) -> Traffic {
+        let (reader, content) = (&self.0.reader, self.0.reader.content());
+        let disk = content.disk_figures().unwrap_or_default();
+        let (fetched_files, fetched_bytes) = content.fetched();
+        Traffic {
+            sent_files: noted.sent_files,
+            sent_bytes: noted.sent_bytes,
+            fetched_files,
+            fetched_bytes,
+            origin: reader.origin(),
+            cached_bytes: content.figures().bytes,
+            hydration: reader.hydration(),
+            disk_bytes: disk.bytes,
+            disk_hits: disk.hits,
+            inodes: self.0.view.len(),
+        }
+    }
+
+    fn link_status(&self) -> LinkStatus {
+        let (down, lasting) = match self.0.remote.link() {
+            Link::Up { since, .. } => (None, since.elapsed()),
+            Link::Down { since, why } => (Some(why), since.elapsed()),
+        };
+        let mut status = LinkStatus {
+            down,
+            lasting,
+            round_trip: None,
+            transport: "none".into(),
+            compressed: false,
+            peer: format!("{}:{}", self.0.config.connection.host, self.0.config.connection.port),
+            host_key: String::new(),
+            extensions: Vec::new(),
+            requests: 0,
+            changes: self.0.migration.changes(),
+        };
+        if let Some(info) = self.0.remote.session_info() {
+            status.round_trip = info.round_trip.filter(|rtt| *rtt < Duration::from_secs(3600));
+            status.transport = info.transport.kind.into();
+            status.compressed = info.transport.compressed;
+            status.host_key = info.transport.host_key;
+            status.extensions = info.capabilities.names();
+            status.requests = info.requests;
+        }
+        status
+    }
+}
+
+fn write(verdict: Verdict) -> Write {
+    match verdict {
+        Verdict::Open => Write::Yes,
+        Verdict::Held { why, .. } => Write::Held(why),
+        Verdict::Closed(reason) => Write::No(reason.to_string()),
+    }
+}

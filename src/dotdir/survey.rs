@@ -1,0 +1,62 @@
+//! Everything below the code directory but directories, listed just now.
+
+use super::state::Dot;
+use crate::attr::Attr;
+use crate::cache::Waiter;
+use crate::inode::{Ino, ROOT};
+use crate::pending::Found;
+use crate::remote::Class;
+use crate::view::{FROZEN_FRESH, ListResult};
+
+impl Dot {
+    /// What the server has, level by level, in the order of paths.
+    ///
+    /// # Errors
+    ///
+    /// A text for people: what the server said about a directory, or that it did not answer in time.
+    pub(super) fn survey(&self) -> Result<Vec<Found>, String> {
+        let view = &self.0.view;
+        let (mut level, mut found) = (vec![ROOT], Vec::new());
+        while !level.is_empty() {
+            self.list_level(&level)?;
+            let mut below = Vec::new();
+            for dir in level {
+                for (_, node) in view.children(dir) {
+                    if node.attr.is_dir() {
+                        below.push(node.ino);
+                    } else if let Some(path) = view.below_code(node.ino) {
+                        // What the server has: times that it refused go on being shown as they were set here.
+                        let there = node.server.filter(|_| node.attr.is_file()).unwrap_or(node.attr.version());
+                        found.push(Found { path, attr: Attr { size: there.size, mtime: there.mtime, ..node.attr } });
+                    }
+                }
+            }
+            level = below;
+        }
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    /// Lists anew, every directory of the level at once. A listing that began earlier does not count: it may have missed
+    /// what happened since.
+    fn list_level(&self, level: &[Ino]) -> Result<(), String> {
+        let view = &self.0.view;
+        let wait = |waiter: Waiter<ListResult>| match waiter.wait(view.deadline().0) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err("the server did not answer in time".to_owned()),
+        };
+        let mut waiters = Vec::new();
+        for dir in level {
+            // What nobody can change need not be asked for again.
+            if view.freshness(*dir) == FROZEN_FRESH && view.is_listed_within(*dir, FROZEN_FRESH) {
+                continue;
+            }
+            if let Some(earlier) = view.listing_under_way(*dir) {
+                wait(earlier)?;
+            }
+            waiters.push(view.start_listing(*dir, Class::Interactive));
+        }
+        waiters.into_iter().try_for_each(wait)
+    }
+}

@@ -1,0 +1,104 @@
+//! What a filesystem is made of, put together from the bottom up.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handles::Handles;
+use super::state::{Fs, Owner};
+use crate::admit::Admission;
+use crate::clock::Clock;
+use crate::content::{AttestConfig, Content};
+use crate::dotdir::{Dot, DotConfig};
+use crate::env::Env;
+use crate::error::LastError;
+use crate::gate::Gate;
+use crate::mirror::Mirror;
+use crate::reader::{Reader, ReaderConfig, Repository, open_disk, proofs_of};
+use crate::remote::Remote;
+use crate::upload::{Upload, unsent_in};
+use crate::vfiles::Connection;
+use crate::view::{Layout, View, ViewConfig};
+use crate::write::{Backups, Journal};
+
+/// What a mount is made of and how it behaves.
+pub struct FsConfig {
+    /// For people: `mysite.dev` or the `sftp://` URL.
+    pub source: String,
+    /// Owner of everything shown.
+    pub uid: u32,
+    pub gid: u32,
+    /// Permission bits taken away from everything shown (`-o umask=`).
+    pub umask: u16,
+    /// How long names and attributes may be shown without asking again.
+    pub fresh: Duration,
+    /// How long an operation may wait for the network.
+    pub timeout: Duration,
+    /// Memory for file content, bytes.
+    pub cache_bytes: u64,
+    /// Holds what must survive: conflicts, stranded files. Private to the user.
+    pub state_dir: PathBuf,
+    /// Holds what may be deleted at any time: the tree as it was seen last.
+    pub cache_dir: Option<PathBuf>,
+    /// Holds what was read, for all environments of the site; may be deleted at any time, too.
+    pub content_dir: Option<PathBuf>,
+    /// What is still to be sent.
+    pub journal: Arc<Journal>,
+    /// `close`, `fsync` and operations on names wait for the server.
+    pub sync: bool,
+    pub layout: Layout,
+    /// The site's repository, where it can be had.
+    pub mirror: Option<Arc<Mirror>>,
+    /// Where the server can be asked for checksums of the code.
+    pub attest: Option<AttestConfig>,
+    /// Copies of what is changed, until it is committed; `None` where nothing is ever committed.
+    pub backups: Option<Arc<Backups>>,
+    /// For people who want to connect another way.
+    pub connection: Connection,
+}
+
+impl Fs {
+    /// Shows what an earlier mount left, and begins to send and to follow the environment.
+    pub fn new(config: FsConfig, remote: Remote, env: Env, gate: Gate, clock: Clock) -> Self {
+        let owner = Owner { uid: config.uid, gid: config.gid, umask: config.umask };
+        let pantheon = config.layout == Layout::Pantheon;
+        let errors = LastError::new(clock.clone());
+
+        let disk = config.content_dir.as_deref().and_then(|dir| open_disk(dir, &config.source));
+        let proofs = config.mirror.as_ref().filter(|_| pantheon).and_then(proofs_of);
+        let content = Content::new(remote.clone(), config.cache_bytes, disk, proofs, clock.clone());
+        let admission = Admission::new(env.clone(), gate, remote.clone(), errors.clone(), pantheon);
+
+        let view = ViewConfig {
+            layout: config.layout,
+            fresh: config.fresh,
+            timeout: config.timeout,
+            cache_dir: config.cache_dir.clone(),
+        };
+        let unsent = unsent_in(&config.journal);
+        let view = View::new(view, remote.clone(), admission.clone(), unsent, clock, errors.clone());
+
+        let (below, server) = ((view.clone(), admission.clone()), (remote.clone(), content.clone()));
+        let upload = Upload::new(below, server, config.journal, &config.state_dir, config.sync, errors.clone());
+
+        let reader = ReaderConfig { cache_dir: config.cache_dir, attest: config.attest };
+        let repository = Repository::new(config.mirror, env.clone());
+        let (below, server) = ((view.clone(), upload.clone()), (remote.clone(), content));
+        let reader = Reader::new(reader, below, server, repository, errors.clone());
+
+        let dot = DotConfig {
+            source: config.source,
+            state_dir: config.state_dir,
+            connection: config.connection,
+            backups: config.backups,
+        };
+        let below = (view.clone(), upload.clone(), reader.clone());
+        let dot = Dot::new(dot, below, (admission, env), remote, errors);
+
+        upload.show_what_waits();
+        dot.follow();
+        reader.follow_provenance();
+        upload.start();
+        Self { view, upload, reader, dot, handles: Arc::new(Handles::default()), owner }
+    }
+}

@@ -1,0 +1,129 @@
+//! Operations on open files.
+
+use super::handles::{Handle, HandleId};
+use super::inodes::not_virtual;
+use super::state::Fs;
+use crate::error::{Cause, FsError, FsResult, Wait};
+use crate::inode::Ino;
+use crate::reader::{OpenMode, OpenedFile};
+use crate::upload::{Allocate, Created};
+use crate::view::Entry;
+
+/// An open file: the handle and what the kernel may do with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Opened {
+    pub handle: HandleId,
+    /// The kernel's pages are of this version: keep them.
+    pub keep_pages: bool,
+    /// Nothing to send at `close`: the kernel need not tell us.
+    pub no_flush: bool,
+    /// The size is not known before reading (virtual files): no page cache.
+    pub direct: bool,
+}
+
+impl Fs {
+    pub fn open(&self, ino: Ino, mode: OpenMode, wait: Wait) -> FsResult<Opened> {
+        if !ino.is_virtual() {
+            return Ok(self.opened(self.reader.open(ino, mode, wait)?));
+        }
+        let writes = mode.write || mode.truncate;
+        let handle = self.handles.add(Handle::Virtual(self.dot.open(ino, writes, wait)?));
+        Ok(Opened { handle, keep_pages: false, no_flush: !writes, direct: true })
+    }
+
+    fn opened(&self, opened: OpenedFile) -> Opened {
+        let OpenedFile { file, keep_pages, no_flush } = opened;
+        Opened { handle: self.handles.add(Handle::File(file)), keep_pages, no_flush, direct: false }
+    }
+
+    /// Creates a file, or opens the one that is there.
+    pub fn create(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        perm: u16,
+        mode: OpenMode,
+        exclusive: bool,
+        wait: Wait,
+    ) -> FsResult<(Entry, Opened)> {
+        not_virtual("create", parent)?;
+        match self.upload.create(parent, name, perm, exclusive, wait)? {
+            Created::New(node) => Ok((self.view.entry(&node), self.opened(self.reader.opened(&node, mode)))),
+            Created::Existing(node) => {
+                let opened = self.open(node.ino, mode, wait)?;
+                self.view.add_lookup(node.ino);
+                let node = self.view.node(node.ino).unwrap_or(node);
+                Ok((self.view.entry(&node), opened))
+            }
+        }
+    }
+
+    /// An empty regular file without opening it: created and sent.
+    pub fn mknod(&self, parent: Ino, name: &[u8], perm: u16, wait: Wait) -> FsResult<Entry> {
+        let Wait::Until(_) = wait else { return Err(FsError::new("mknod", "", Cause::WouldBlock)) };
+        let mode = OpenMode { read: false, write: true, truncate: false };
+        let (entry, opened) = self.create(parent, name, perm, mode, true, wait)?;
+        self.release(opened.handle, wait)?;
+        Ok(entry)
+    }
+
+    pub fn read(&self, id: HandleId, offset: u64, size: u32, wait: Wait) -> FsResult<Vec<u8>> {
+        match &*self.handles.get("read", id)? {
+            Handle::File(file) => self.reader.read(file, offset, size, wait),
+            Handle::Virtual(file) => self.dot.read(file, offset, size),
+            Handle::Dir(_) => Err(FsError::new("read", "handle", Cause::IsADirectory)),
+        }
+    }
+
+    pub fn write(&self, id: HandleId, offset: u64, bytes: &[u8], wait: Wait) -> FsResult<u32> {
+        match &*self.handles.get("write", id)? {
+            Handle::File(file) if file.writes() => self.upload.write(file.ino(), offset, bytes, wait),
+            Handle::Virtual(file) => self.dot.write(file, bytes, wait),
+            Handle::File(_) | Handle::Dir(_) => Err(FsError::new("write", "handle", Cause::BadHandle)),
+        }
+    }
+
+    pub fn fallocate(&self, id: HandleId, offset: u64, len: u64, what: Allocate, wait: Wait) -> FsResult<()> {
+        match &*self.handles.get("fallocate", id)? {
+            Handle::File(file) => self.upload.fallocate(file.ino(), offset, len, what, wait),
+            Handle::Virtual(_) | Handle::Dir(_) => Err(FsError::new("fallocate", "handle", Cause::BadHandle)),
+        }
+    }
+
+    /// `close` of one descriptor: when it returns, the content survives the death of the process and will be sent. On
+    /// `-o sync` the server has it.
+    pub fn flush(&self, id: HandleId, wait: Wait) -> FsResult<()> {
+        match &*self.handles.get("close", id)? {
+            Handle::File(file) if file.writes() => self.upload.save("close", file.ino(), wait),
+            Handle::Virtual(file) => self.dot.flush(file, wait),
+            Handle::File(_) | Handle::Dir(_) => Ok(()),
+        }
+    }
+
+    /// When it returns, the content survives a loss of power, too.
+    pub fn fsync(&self, id: HandleId, wait: Wait) -> FsResult<()> {
+        match &*self.handles.get("fsync", id)? {
+            Handle::File(file) => {
+                self.upload.save("fsync", file.ino(), wait)?;
+                self.upload.sync_to_disk(file.ino())
+            }
+            Handle::Virtual(file) => self.dot.flush(file, wait),
+            Handle::Dir(dir) => self.upload.sync_to_disk(dir.ino),
+        }
+    }
+
+    /// The last descriptor is gone. The handle ends whatever comes of it, except where the answer needs a wait.
+    pub fn release(&self, id: HandleId, wait: Wait) -> FsResult<()> {
+        let Some(handle) = self.handles.find(id) else { return Ok(()) };
+        let result = match &*handle {
+            Handle::File(file) => self.reader.release(file, wait),
+            Handle::Virtual(file) => self.dot.flush(file, wait),
+            Handle::Dir(_) => Ok(()),
+        };
+        let again = matches!((&*handle, &result), (Handle::File(_), Err(error)) if error.would_block());
+        if !again {
+            self.handles.remove(id);
+        }
+        result
+    }
+}

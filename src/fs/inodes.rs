@@ -1,0 +1,88 @@
+//! Operations on inode numbers.
+
+use std::time::Duration;
+
+use super::state::Fs;
+use crate::error::{Cause, FsError, FsResult, Wait};
+use crate::inode::{Ino, ROOT};
+use crate::upload::SetAttr;
+use crate::view::{DOT_DIR, Entry};
+
+impl Fs {
+    /// `Ok(None)`: the name does not exist, and the kernel may believe that for the time given beside it.
+    pub fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<(Option<Entry>, Duration)> {
+        if parent.is_virtual() || (parent == ROOT && name == DOT_DIR) {
+            return self.dot.lookup(parent, name, wait);
+        }
+        self.view.lookup(parent, name, wait)
+    }
+
+    pub fn getattr(&self, ino: Ino, wait: Wait) -> FsResult<Entry> {
+        if ino.is_virtual() { self.dot.getattr(ino) } else { self.view.getattr(ino, wait) }
+    }
+
+    pub fn forget(&self, ino: Ino, count: u64) {
+        if !ino.is_virtual() {
+            self.view.forget(ino, count);
+        }
+    }
+
+    pub fn setattr(&self, ino: Ino, change: SetAttr, wait: Wait) -> FsResult<Entry> {
+        if ino.is_virtual() { self.dot.getattr(ino) } else { self.upload.setattr(ino, change, wait) }
+    }
+
+    pub fn readlink(&self, ino: Ino, wait: Wait) -> FsResult<Vec<u8>> {
+        self.reader.readlink(ino, wait)
+    }
+
+    pub fn mkdir(&self, parent: Ino, name: &[u8], perm: u16, wait: Wait) -> FsResult<Entry> {
+        not_virtual("mkdir", parent)?;
+        self.upload.mkdir(parent, name, perm, wait)
+    }
+
+    pub fn rmdir(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<()> {
+        not_virtual("rmdir", parent)?;
+        self.upload.rmdir(parent, name, wait)
+    }
+
+    pub fn symlink(&self, parent: Ino, name: &[u8], text: &[u8], wait: Wait) -> FsResult<Entry> {
+        not_virtual("symlink", parent)?;
+        self.upload.symlink(parent, name, text, wait)
+    }
+
+    pub fn unlink(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<()> {
+        not_virtual("unlink", parent)?;
+        self.upload.unlink(parent, name, wait)
+    }
+
+    pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), no_replace: bool, wait: Wait) -> FsResult<()> {
+        not_virtual("rename", from.0)?;
+        not_virtual("rename", to.0)?;
+        self.upload.rename(from, to, no_replace, wait)
+    }
+
+    /// access(2): the mode of the environment first, then the permission bits. Root may read and write whatever the mode
+    /// lets through.
+    pub fn access(&self, ino: Ino, mask: i32, caller_uid: u32, wait: Wait) -> FsResult<()> {
+        let attr = self.getattr(ino, wait)?.attr;
+        if mask & libc::W_OK != 0 {
+            self.upload.may_write("access", ino)?;
+        }
+        let denied = || Err(FsError::new("access", self.view.object(ino), Cause::AccessDenied));
+        if mask & libc::X_OK != 0 && !attr.is_dir() && attr.perm & 0o111 == 0 {
+            return denied();
+        }
+        if caller_uid == 0 {
+            return Ok(());
+        }
+        let shift = if caller_uid == self.uid() { 6 } else { 0 };
+        let bits = i32::from((self.shown_perm(attr.perm) >> shift) & 0o7);
+        if mask & 0o7 & !bits != 0 { denied() } else { Ok(()) }
+    }
+}
+
+/// Names in `.pantheon` cannot be changed.
+pub(super) fn not_virtual(op: &'static str, parent: Ino) -> FsResult<()> {
+    let what = "names in .pantheon belong to the mount";
+    if parent.is_virtual() { Err(FsError::new(op, ".pantheon", Cause::NotPermitted(what))) } else { Ok(()) }
+}

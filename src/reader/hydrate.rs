@@ -1,0 +1,184 @@
+//! Everything below a directory to the local disk, for working offline: asked for by writing its path to
+//! `.pantheon/hydrate`, told about by reading that file.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::state::Reader;
+use crate::attr::{FileKind, Version};
+use crate::clock::Deadline;
+use crate::content::{Fetching, ReadError};
+use crate::error::{Cause, FsError, FsResult, Wait};
+use crate::inode::{Ino, ROOT};
+use crate::path::RemotePath;
+use crate::remote::Class;
+use crate::vfiles::Hydration;
+
+/// Files and bytes on their way at a time.
+const MAX_FILES: usize = 512;
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// Of a large file this much is asked for at a time (bytes).
+const PIECE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A piece of a file that is on its way.
+struct Coming {
+    path: RemotePath,
+    bytes: u64,
+    last: bool,
+    fetching: Fetching,
+}
+
+struct Found {
+    path: RemotePath,
+    version: Version,
+}
+
+impl Reader {
+    /// Returns when everything is here, or at the first thing that cannot be had. Progress renews the time limit.
+    pub fn hydrate(&self, below: &RemotePath, wait: Wait) -> FsResult<()> {
+        let Wait::Until(_) = wait else { return Err(FsError::new("hydrate", below, Cause::WouldBlock)) };
+        if self.0.content.disk_figures().is_none() {
+            let cause = Cause::Unsupported("content is kept in memory only: the cache directory cannot be used");
+            return Err(FsError::new("hydrate", below, cause));
+        }
+        let began = Instant::now();
+        self.progress(|_| Hydration { running: true, ..Hydration::default() });
+        let result = self.find_all(below).and_then(|files| self.fetch_all(below, files));
+        self.0.content.settle();
+        self.progress(|now| Hydration { running: false, took: began.elapsed(), ..now });
+        result
+    }
+
+    pub fn hydration(&self) -> Hydration {
+        *self.0.hydration.lock()
+    }
+
+    fn progress(&self, change: impl FnOnce(Hydration) -> Hydration) {
+        let mut now = self.0.hydration.lock();
+        *now = change(*now);
+    }
+
+    /// The files below a path, in the order of the tree, level by level.
+    fn find_all(&self, below: &RemotePath) -> FsResult<Vec<Found>> {
+        let root = self.0.view.in_code(below);
+        let mut ino = ROOT;
+        for name in below.names() {
+            self.0.view.is_directory("hydrate", ino, &root)?;
+            self.0.view.ensure_listed(
+                "hydrate",
+                ino,
+                self.0.view.freshness(ino),
+                Wait::Until(self.0.view.deadline()),
+            )?;
+            ino = self.0.view.find(&self.0.view.object(ino).join(&name)).ok_or_else(|| missing(below))?;
+        }
+        let view = self.0.view.node(ino).ok_or_else(|| missing(below))?;
+        if view.attr.kind == FileKind::File {
+            let version = view.version();
+            return Ok(vec![Found { path: root, version }]);
+        }
+        self.0.view.is_directory("hydrate", ino, &root)?;
+        let (mut found, mut level) = (Vec::new(), vec![ino]);
+        while !level.is_empty() {
+            // All of a level is asked for before anything of it is waited for.
+            for &dir in &level {
+                if !self.0.view.is_listed_within(dir, self.0.view.freshness(dir)) {
+                    drop(self.0.view.start_listing(dir, Class::Background));
+                }
+            }
+            let mut next = Vec::new();
+            for dir in level {
+                self.0.view.ensure_listed(
+                    "hydrate",
+                    dir,
+                    self.0.view.freshness(dir),
+                    Wait::Until(self.0.view.deadline()),
+                )?;
+                next.extend(self.files_of(dir, &mut found));
+            }
+            level = next;
+        }
+        let bytes = found.iter().map(|file| file.version.size).sum();
+        self.progress(|now| Hydration { files_in_all: found.len() as u64, bytes_in_all: bytes, ..now });
+        Ok(found)
+    }
+
+    /// Adds what the server has in a directory, and returns its subdirectories.
+    fn files_of(&self, dir: Ino, found: &mut Vec<Found>) -> Vec<Ino> {
+        let Some(at) = self.0.view.path(dir) else { return Vec::new() };
+        let mut dirs = Vec::new();
+        for (name, view) in self.0.view.children(dir) {
+            match (view.attr.kind, view.server) {
+                (FileKind::Directory, _) => dirs.push(view.ino),
+                // What was changed here is here.
+                (FileKind::File, Some(version)) if self.0.upload.spool(view.ino).is_none() => {
+                    found.push(Found { path: at.join(&name), version });
+                }
+                _ => {}
+            }
+        }
+        dirs
+    }
+
+    fn fetch_all(&self, below: &RemotePath, files: Vec<Found>) -> FsResult<()> {
+        let figures = self.0.content.disk_figures().unwrap_or_default();
+        let wanted: u64 = files.iter().map(|file| file.version.size).sum();
+        if wanted > figures.budget_bytes {
+            let text = format!(
+                "{wanted} bytes are more than the {} that are kept on the local disk; ask for less, or make room there",
+                figures.budget_bytes
+            );
+            return Err(FsError::new("hydrate", below, Cause::Invalid(text)));
+        }
+        let (mut coming, mut bytes) = (VecDeque::new(), 0);
+        for file in files {
+            let mut at = 0;
+            loop {
+                let end = (at + PIECE_BYTES).min(file.version.size);
+                let fetching = self.0.content.bring(&file.path, file.version, at..end);
+                let last = end == file.version.size;
+                bytes += end - at;
+                coming.push_back(Coming { path: file.path.clone(), bytes: end - at, last, fetching });
+                while coming.len() > MAX_FILES || (bytes > MAX_BYTES && coming.len() > 1) {
+                    bytes -= self.arrived(&mut coming)?;
+                }
+                if last {
+                    break;
+                }
+                at = end;
+            }
+            if self.0.view.is_closing() {
+                return Err(FsError::new("hydrate", below, Cause::TimedOut));
+            }
+        }
+        while !coming.is_empty() {
+            self.arrived(&mut coming)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the oldest piece. A file that changed or went meanwhile is counted, not an error.
+    fn arrived(&self, coming: &mut VecDeque<Coming>) -> FsResult<u64> {
+        let Some(piece) = coming.pop_front() else { return Ok(0) };
+        let deadline = Deadline::after(self.0.view.timeout());
+        let missed = match piece.fetching.wait(deadline) {
+            Ok(()) => false,
+            Err(ReadError::Remote(error)) if !error.kind.is_loss() => {
+                log::info!("hydrate: {}: {error}", piece.path);
+                true
+            }
+            Err(error) => return Err(self.noted(FsError::new("hydrate", &piece.path, error))),
+        };
+        self.progress(|now| Hydration {
+            files: now.files + u64::from(piece.last),
+            bytes: now.bytes + piece.bytes,
+            missed: now.missed + u64::from(missed),
+            ..now
+        });
+        Ok(piece.bytes)
+    }
+}
+
+fn missing(path: &RemotePath) -> FsError {
+    FsError::new("hydrate", path, Cause::NotFound)
+}

@@ -1,0 +1,95 @@
+//! read: bytes of one version only.
+
+use std::ops::Range;
+
+use super::open::OpenFile;
+use super::state::Reader;
+use crate::attr::Version;
+use crate::content::ReadError;
+use crate::error::{Cause, FsError, FsResult, Wait};
+use crate::path::RemotePath;
+use crate::remote::ErrorKind;
+use crate::view::OPEN_FRESH;
+
+impl Reader {
+    /// # Errors
+    ///
+    /// [`Cause::Stale`]: the file changed on the server after bytes of it were given out. [`Cause::TimedOut`].
+    pub fn read(&self, file: &OpenFile, offset: u64, size: u32, wait: Wait) -> FsResult<Vec<u8>> {
+        let view = &self.0.view;
+        if let Some(spool) = self.0.upload.spool(file.ino) {
+            match spool.read_at(offset, size as usize) {
+                // Sent in this very moment, and let go: the server has it.
+                Err(error) if self.0.upload.was_let_go(file.ino, &spool, &error) => {}
+                other => return other.map_err(|e| FsError::new("read", view.object(file.ino), e)),
+            }
+        }
+        let range = offset..offset.saturating_add(u64::from(size));
+        let path = view.object(file.ino);
+        match self.read_version(file, range.clone(), wait) {
+            // Asked for under a name that it has not any more.
+            Err(error) if is_missing(&error) && view.object(file.ino) != path => self.read_version(file, range, wait),
+            // Nothing of the old version has been given out yet: take the new one, once.
+            Err(error) if has_changed(&error) && !file.reading.lock().started => {
+                self.take_newer(file, wait)?;
+                self.read_version(file, range, wait)
+            }
+            other => other,
+        }
+    }
+
+    /// Reads the version that the handle stands for, and no other.
+    fn read_version(&self, file: &OpenFile, range: Range<u64>, wait: Wait) -> FsResult<Vec<u8>> {
+        let path = self.0.view.object(file.ino);
+        let version = self.version_of(file).ok_or_else(|| FsError::new("read", &path, Cause::Stale))?;
+        let bytes = match self.0.content.read_cached(&path, version, range.clone()) {
+            Some(bytes) => bytes,
+            None => {
+                let Wait::Until(deadline) = wait else { return Err(FsError::new("read", &path, Cause::WouldBlock)) };
+                let there = self.0.view.wait_until_there(&path, deadline);
+                there.map_err(|cause| FsError::new("read", &path, cause))?;
+                self.read_ahead(file, &path, version, &range);
+                let read = self.0.content.read(&path, version, range.clone(), deadline);
+                read.map_err(|e| self.read_error(file, &path, e))?
+            }
+        };
+        file.reading.lock().started |= !bytes.is_empty();
+        self.read_ahead(file, &path, version, &range);
+        Ok(bytes)
+    }
+
+    fn read_ahead(&self, file: &OpenFile, path: &RemotePath, version: Version, range: &Range<u64>) {
+        let ahead = file.reading.lock().ahead.note(range);
+        if let Some(ahead) = ahead.filter(|_| !self.0.view.is_elsewhere(path)) {
+            self.0.content.prefetch(path, version, ahead);
+        }
+    }
+
+    fn read_error(&self, file: &OpenFile, path: &RemotePath, error: ReadError) -> FsError {
+        if let ReadError::Remote(remote) = &error
+            && let ErrorKind::Changed { now } = &remote.kind
+        {
+            self.0.view.learn(file.ino, *now);
+            return FsError::new("read", path, Cause::Stale);
+        }
+        self.noted(FsError::new("read", path, error))
+    }
+
+    fn take_newer(&self, file: &OpenFile, wait: Wait) -> FsResult<()> {
+        let node = self.0.view.fresh_node("read", file.ino, OPEN_FRESH, wait)?;
+        file.reading.lock().foreign_changes = node.foreign_changes;
+        Ok(())
+    }
+}
+
+fn is_missing(error: &FsError) -> bool {
+    matches!(&error.cause, Cause::Remote(error) if matches!(error.kind, ErrorKind::NotFound))
+}
+
+fn has_changed(error: &FsError) -> bool {
+    match &error.cause {
+        Cause::Stale => true,
+        Cause::Remote(error) => matches!(error.kind, ErrorKind::Changed { .. }),
+        _ => false,
+    }
+}

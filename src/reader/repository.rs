@@ -1,0 +1,104 @@
+//! The committed files: the tree of the commit that the environment runs, in the site's repository on this machine.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::env::{Belief, Env};
+use crate::mirror::{Committed, Ignored, Mirror, Tree};
+use crate::path::RemotePath;
+
+/// Cheap to clone. Without a repository every answer is that there is nothing.
+#[derive(Clone)]
+pub struct Repository(Arc<Inner>);
+
+struct Inner {
+    mirror: Option<Arc<Mirror>>,
+    env: Env,
+    /// The ignore rules of the commit, once they are known.
+    rules: Mutex<Option<Arc<Ignored>>>,
+}
+
+impl Repository {
+    pub fn new(mirror: Option<Arc<Mirror>>, env: Env) -> Self {
+        Self(Arc::new(Inner { mirror, env, rules: Mutex::default() }))
+    }
+
+    pub fn mirror(&self) -> Option<&Arc<Mirror>> {
+        self.0.mirror.as_ref()
+    }
+
+    /// How the environment stands, as far as the platform has said.
+    pub fn belief(&self) -> Belief {
+        self.0.env.belief()
+    }
+
+    /// The commit that the environment runs, as far as the platform has said.
+    pub fn commit(&self) -> Option<String> {
+        self.0.env.belief().target_commit
+    }
+
+    /// The ignore rules of the commit, if they are known.
+    pub fn rules(&self) -> Option<Arc<Ignored>> {
+        self.0.rules.lock().clone()
+    }
+
+    /// The committed files. Fetches the commit if it is not on this machine, which may take as long as git needs.
+    pub fn tree(&self) -> Option<Arc<Tree>> {
+        let (mirror, commit) = (self.mirror()?, self.commit()?);
+        if !mirror.has_tree(&commit) {
+            match mirror.ensure(&commit).and_then(|()| mirror.ignored(&commit)) {
+                Ok(rules) => *self.0.rules.lock() = Some(Arc::new(rules)),
+                Err(error) => {
+                    log::info!("{error}");
+                    return None;
+                }
+            }
+        }
+        mirror.tree(&commit).ok()
+    }
+
+    /// Whether the committed files can be shown without waiting.
+    pub fn is_known(&self) -> bool {
+        self.mirror().zip(self.commit()).is_some_and(|(mirror, commit)| mirror.has_tree(&commit))
+    }
+
+    /// # Errors
+    ///
+    /// A text for people: there is no repository, or it does not have the object.
+    pub fn blob(&self, file: &Committed) -> Result<Vec<u8>, String> {
+        let mirror = self.mirror().ok_or("there is no repository")?;
+        mirror.blob(file.blob).map_err(|e| e.to_string())
+    }
+
+    /// Names directly below a committed directory, each with its file or `None` for a directory.
+    pub fn children(&self, dir: &RemotePath) -> Vec<(RemotePath, Option<Committed>)> {
+        let Some(tree) = self.tree() else { return Vec::new() };
+        let (mut out, mut dirs) = (Vec::new(), BTreeSet::new());
+        for (path, file) in tree.iter() {
+            let Some(rest) = path.strip_prefix(dir) else { continue };
+            let mut names = rest.names();
+            let (Some(first), more) = (names.next(), names.next().is_some()) else { continue };
+            let child = dir.join(&first);
+            if more {
+                if dirs.insert(child.clone()) {
+                    out.push((child, None));
+                }
+            } else {
+                out.push((child, Some(*file)));
+            }
+        }
+        out
+    }
+
+    /// A committed path: `Some(None)` is a directory.
+    pub fn object(&self, path: &RemotePath) -> Option<Option<Committed>> {
+        let tree = self.tree()?;
+        if let Some(file) = tree.get(path) {
+            return Some(Some(*file));
+        }
+        let below = tree.keys().any(|other| other != path && other.starts_with(path));
+        (path.is_root() || below).then_some(None)
+    }
+}

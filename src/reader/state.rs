@@ -1,0 +1,88 @@
+//! The type [`Reader`] and its parts.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::provenance::Following;
+use super::repository::Repository;
+use super::scan::Scans;
+use super::sent::CacheFollower;
+use crate::content::{AttestConfig, Content};
+use crate::error::{FsError, LastError};
+use crate::remote::Remote;
+use crate::upload::Upload;
+use crate::vfiles::Hydration;
+use crate::view::View;
+
+/// How a reader behaves.
+pub struct ReaderConfig {
+    /// Holds what may be deleted at any time: the proofs.
+    pub cache_dir: Option<PathBuf>,
+    /// Where the server can be asked for checksums of the code.
+    pub attest: Option<AttestConfig>,
+}
+
+/// See the module header. Cheap to clone.
+#[derive(Clone)]
+pub struct Reader(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) config: ReaderConfig,
+    pub(super) view: View,
+    pub(super) upload: Upload,
+    pub(super) remote: Remote,
+    pub(super) content: Content,
+    pub(super) repository: Repository,
+    pub(super) scans: Scans,
+    pub(super) following: Following,
+    pub(super) hydration: Mutex<Hydration>,
+    pub(super) errors: LastError,
+}
+
+impl Reader {
+    /// Follows what `upload` sends from now on. Proofs are followed by [`Reader::follow_provenance`].
+    pub fn new(
+        config: ReaderConfig,
+        (view, upload): (View, Upload),
+        (remote, content): (Remote, Content),
+        repository: Repository,
+        errors: LastError,
+    ) -> Self {
+        let scans = Scans::new(view.clone(), content.clone(), remote.clone());
+        upload.listen(CacheFollower(content.clone()));
+        Self(Arc::new(Inner {
+            config,
+            view,
+            upload,
+            remote,
+            content,
+            repository,
+            scans,
+            following: Following::default(),
+            hydration: Mutex::default(),
+            errors,
+        }))
+    }
+
+    /// The committed files.
+    pub fn repository(&self) -> &Repository {
+        &self.0.repository
+    }
+
+    /// Figures of the caches, for the status.
+    pub fn content(&self) -> &Content {
+        &self.0.content
+    }
+
+    /// Saves what was proved, and what of the content is not on the disk yet.
+    pub fn close(&self) {
+        self.save_proofs();
+        self.0.content.close();
+    }
+
+    pub(super) fn noted(&self, error: FsError) -> FsError {
+        self.0.errors.noted(error)
+    }
+}

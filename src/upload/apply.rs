@@ -1,0 +1,164 @@
+//! Carrying out one operation on the server, so that a second time does no harm; content here, names in `apply_names`.
+
+use std::fs::File;
+use std::time::Duration;
+
+use super::compare::Compared;
+use super::events::{Applied, AppliedChange};
+use super::sender::Sender;
+use crate::attr::{Attr, FileKind, Version};
+use crate::gate::{ReadOnlyReason, WritePermit};
+use crate::inode::Ino;
+use crate::remote::{Base, ErrorKind, Note, RemoteError, Store};
+use crate::write::{Expected, Op, OpId, Put};
+
+/// Pause before an operation is tried again that the link, or a read beside it, kept from being tried.
+pub(super) const LINK_PAUSE: Duration = Duration::from_millis(100);
+/// Written files up to this size (bytes) go into the cache as well: what was saved is usually read next.
+const MAX_CACHED_BYTES: u64 = 4 * 1024 * 1024;
+/// What is said of a content that the local disk does not have as it was saved.
+pub(super) const LOST_HERE: &str =
+    "it was saved, but not on the local disk when the machine stopped; the server has the version before";
+
+/// What came of an operation.
+pub(super) enum Outcome {
+    /// This is at its path now.
+    Done(Expected),
+    /// It could not be tried, or not now.
+    Later(Duration, String),
+    /// Another writer changed what it builds upon.
+    Conflict(String),
+    /// The environment takes no changes any more.
+    Closed(ReadOnlyReason),
+    /// The server will not do it.
+    Refused(RemoteError),
+}
+
+impl Sender {
+    pub(super) fn apply_content(
+        &self,
+        permit: &WritePermit,
+        id: OpId,
+        op: &Op,
+        put: &Put,
+    ) -> Result<Outcome, RemoteError> {
+        let base = match put.base {
+            Expected::Absent => Base::Absent,
+            Expected::Version(version) => Base::Version(version),
+            Expected::Ours => Base::Any,
+            Expected::After(_) | Expected::Unknown => {
+                return Ok(Outcome::Conflict("the save before it could not be sent".into()));
+            }
+        };
+        if self.local.0.journal.is_whole(put) == Some(false) {
+            return Ok(Outcome::Conflict(LOST_HERE.into()));
+        }
+        let source = match File::open(self.local.0.journal.spool_path(put.spool)) {
+            Ok(source) => source,
+            Err(error) => {
+                log::error!("{}: its content is gone from the local disk: {error}", op.path);
+                return Ok(Outcome::Done(Expected::Unknown));
+            }
+        };
+        if let Base::Version(version) = base {
+            match self.compare_with_known(&op.path, version) {
+                Compared::Same => {}
+                Compared::Unknown(why) => return Ok(Outcome::Later(LINK_PAUSE, why)),
+                Compared::Changed if self.begins_ours(&op.path, version, &source) => {
+                    return Ok(self.found_stored(op, put, version, &source));
+                }
+                Compared::Changed => return Ok(Outcome::Conflict(SAME_SECOND.into())),
+            }
+        }
+        self.store(permit, id, (op, put), base, &source)
+    }
+
+    fn store(
+        &self,
+        permit: &WritePermit,
+        id: OpId,
+        (op, put): (&Op, &Put),
+        base: Base,
+        source: &File,
+    ) -> Result<Outcome, RemoteError> {
+        let how = Store { base, perm: Some(put.perm), mtime: Some(put.mtime), temp_dir: self.temp_dir(op.area) };
+        let store =
+            |how: &Store| self.remote.store_noting(permit, &op.path, source, put.len, how, &self.note_progress(id));
+        let mut stored = store(&how);
+        if let (Base::Absent, Err(error)) = (base, &stored)
+            && let ErrorKind::Conflict { found: Some(found) } = &error.kind
+            && found.size < put.len
+            && self.begins_ours(&op.path, *found, source)
+        {
+            // The beginning of ours: an attempt whose end was not seen made it, and nothing is lost by going on.
+            stored = store(&Store { base: Base::Version(*found), ..how });
+        }
+        match stored {
+            Ok(attr) => {
+                self.stored(op, put, attr, source);
+                Ok(Outcome::Done(Expected::Version(attr.version())))
+            }
+            // Sent by an attempt whose end was not seen, or by another writer: the same bytes are no conflict.
+            Err(error) => match &error.kind {
+                ErrorKind::Conflict { found: Some(found) }
+                    if found.size == put.len && self.begins_ours(&op.path, *found, source) =>
+                {
+                    Ok(self.found_stored(op, put, *found, source))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Has the journal know how far a long operation is.
+    pub(super) fn note_progress(&self, id: OpId) -> impl Fn(Note) + '_ {
+        move |note| match note {
+            Note::Touching => self.local.0.journal.touched(id),
+            Note::Moved => self.local.0.journal.moved(),
+        }
+    }
+
+    /// The server has these bytes already.
+    fn found_stored(&self, op: &Op, put: &Put, found: Version, source: &File) -> Outcome {
+        let (size, mtime) = (found.size, found.mtime);
+        let attr = Attr { kind: FileKind::File, size, perm: put.perm, mtime, atime: mtime };
+        self.stored(op, put, attr, source);
+        Outcome::Done(Expected::Version(found))
+    }
+
+    /// The server has the content now.
+    fn stored(&self, op: &Op, put: &Put, server: Attr, source: &File) {
+        let ino = Ino(op.ino);
+        let node = self.local.0.view.node(ino).filter(|_| op.ino != 0);
+        let newest = self.local.spool(ino).is_none_or(|spool| spool.id() == put.spool && !spool.is_dirty());
+        // Where it is shown now; a rename may wait behind this.
+        let cached = node.is_some()
+            && newest
+            && server.size <= MAX_CACHED_BYTES
+            && self.local.0.view.path(ino).as_ref() == Some(&op.path);
+        let change = AppliedChange::Content { source, attr: server, sum: put.sum, newest: cached };
+        self.emit(&Applied { area: op.area, path: &op.path, change });
+        let Some(node) = node else { return };
+        // Size and time go on being shown as they were when the writer looked, or editors see a change that is none.
+        let perm = self.perm_after(op.ino, server, node.attr);
+        let shown = if newest { Attr { perm, size: server.size, ..node.attr } } else { node.attr };
+        self.local.0.view.confirmed(ino, server, shown);
+    }
+
+    /// The object of the operation is on the server with these attributes.
+    pub(super) fn confirm(&self, op: &Op, server: Attr) {
+        let ino = Ino(op.ino);
+        if let Some(node) = self.local.0.view.node(ino).filter(|_| op.ino != 0) {
+            let perm = self.perm_after(op.ino, server, node.attr);
+            self.local.0.view.confirmed(ino, server, Attr { perm, ..node.attr });
+        }
+    }
+
+    /// What the server has, unless more waits for the object: that may be another chmod, and the next save takes it along.
+    fn perm_after(&self, ino: u64, server: Attr, shown: Attr) -> u16 {
+        if self.local.queue(|queue| queue.waiting_for(ino)) > 1 { shown.perm } else { server.perm }
+    }
+}
+
+/// What is said of a change that neither size nor time tells.
+pub(super) const SAME_SECOND: &str = "another writer changed it on the server within the same second";

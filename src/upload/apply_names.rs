@@ -1,0 +1,229 @@
+//! Carrying out operations on names and attributes on the server.
+
+use super::apply::{LINK_PAUSE, Outcome, SAME_SECOND};
+use super::compare::Compared;
+use super::events::{Applied, AppliedChange};
+use super::sender::Sender;
+use crate::attr::{Attr, FileKind, Version};
+use crate::gate::WritePermit;
+use crate::inode::Ino;
+use crate::path::RemotePath;
+use crate::remote::{ErrorKind, RemoteError, SetAttr};
+use crate::write::{Expected, Op, OpId};
+
+/// What a rename expects at its two ends.
+#[derive(Clone, Copy)]
+pub(super) struct Ends {
+    /// What is moved.
+    pub(super) base: Expected,
+    /// What it takes the place of.
+    pub(super) replaced: Expected,
+    pub(super) dir: bool,
+}
+
+impl Ends {
+    /// Whether this is the object that was to be moved.
+    fn is_moved(&self, there: Attr) -> bool {
+        self.dir && there.is_dir() || Expected::Version(there.version()) == self.base
+    }
+}
+
+impl Sender {
+    pub(super) fn apply_mkdir(&self, permit: &WritePermit, op: &Op, perm: u16) -> Result<Outcome, RemoteError> {
+        let attr = match self.remote.mkdir(permit, &op.path, perm) {
+            Err(error) if matches!(error.kind, ErrorKind::Exists | ErrorKind::Failure(_)) => {
+                // Made by another writer, or by an attempt whose end was not seen: either way it is there.
+                match self.remote.lstat(&op.path) {
+                    Ok(attr) if attr.is_dir() => attr,
+                    Ok(_) => return Ok(Outcome::Conflict("there is a file of that name on the server now".into())),
+                    Err(_) => return Err(error),
+                }
+            }
+            other => other?,
+        };
+        let attr = if attr.perm == perm {
+            attr
+        } else {
+            // The server took its own umask off, or it was there already.
+            let change = SetAttr { perm: Some(perm), ..SetAttr::default() };
+            self.remote.set_attr(permit, &op.path, change).unwrap_or(attr)
+        };
+        self.confirm(op, attr);
+        Ok(Outcome::Done(Expected::Absent))
+    }
+
+    pub(super) fn apply_symlink(&self, permit: &WritePermit, op: &Op, text: &[u8]) -> Result<Outcome, RemoteError> {
+        let attr = match self.remote.symlink(permit, &op.path, text) {
+            Err(error) if matches!(error.kind, ErrorKind::Exists | ErrorKind::Failure(_)) => {
+                if self.remote.readlink(&op.path).is_ok_and(|there| there == text) {
+                    self.remote.lstat(&op.path)?
+                } else if matches!(error.kind, ErrorKind::Exists) {
+                    return Ok(Outcome::Conflict("there is something of that name on the server now".into()));
+                } else {
+                    return Err(error);
+                }
+            }
+            other => other?,
+        };
+        self.emit(&Applied { area: op.area, path: &op.path, change: AppliedChange::Link(text) });
+        self.confirm(op, attr);
+        Ok(Outcome::Done(Expected::Version(attr.version())))
+    }
+
+    pub(super) fn apply_unlink(
+        &self,
+        permit: &WritePermit,
+        path: &RemotePath,
+        base: Expected,
+    ) -> Result<Outcome, RemoteError> {
+        let Some(now) = self.stat_there(path)?.filter(|_| base != Expected::Absent) else {
+            return Ok(Outcome::Done(Expected::Absent));
+        };
+        if now.is_dir() {
+            return Ok(Outcome::Conflict("removed here, but there is a directory on the server now".into()));
+        }
+        if base == Expected::Unknown {
+            let what = "removed here, but an earlier change could not be sent: theirs stays";
+            return Ok(Outcome::Conflict(what.into()));
+        }
+        if let Expected::Version(version) = base
+            && now.kind == FileKind::File
+        {
+            if now.version() != version {
+                let what = "removed here, but changed on the server meanwhile: theirs stays";
+                return Ok(Outcome::Conflict(what.into()));
+            }
+            if let Some(other) = self.unless_same(path, version) {
+                return Ok(other);
+            }
+        }
+        match self.remote.unlink(permit, path) {
+            Err(error) if matches!(error.kind, ErrorKind::NotFound) => {}
+            other => other?,
+        }
+        self.emit(&Applied { area: permit.area(), path, change: AppliedChange::Deleted });
+        Ok(Outcome::Done(Expected::Absent))
+    }
+
+    /// What becomes of an operation whose base is not what it was.
+    fn unless_same(&self, path: &RemotePath, version: Version) -> Option<Outcome> {
+        match self.compare_with_known(path, version) {
+            Compared::Same => None,
+            Compared::Changed => Some(Outcome::Conflict(SAME_SECOND.into())),
+            Compared::Unknown(why) => Some(Outcome::Later(LINK_PAUSE, why)),
+        }
+    }
+
+    pub(super) fn apply_rmdir(&self, permit: &WritePermit, path: &RemotePath) -> Result<Outcome, RemoteError> {
+        match self.remote.rmdir(permit, path) {
+            Ok(()) => Ok(Outcome::Done(Expected::Absent)),
+            Err(error) => match error.kind {
+                ErrorKind::NotFound => Ok(Outcome::Done(Expected::Absent)),
+                ErrorKind::NotEmpty | ErrorKind::Failure(_) if self.holds_there(path) => {
+                    let what = "removed here, but something was put into it on the server: it stays";
+                    Ok(Outcome::Conflict(what.into()))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    pub(super) fn apply_rename(
+        &self,
+        permit: &WritePermit,
+        id: OpId,
+        op: &Op,
+        to: &RemotePath,
+        ends: Ends,
+    ) -> Result<Outcome, RemoteError> {
+        if ends.replaced == Expected::Ours {
+            self.remote.resume_rename(permit, &op.path, to, &self.note_progress(id))?;
+            self.moved_there(op, to);
+            return Ok(Outcome::Done(ends.base));
+        }
+        let there = self.stat_there(to)?;
+        if ends.replaced == Expected::Unknown || (ends.base == Expected::Unknown && !ends.dir) {
+            let which = if ends.replaced == Expected::Unknown { to } else { &op.path };
+            return Ok(Outcome::Conflict(format!("an earlier change of {which} could not be sent")));
+        }
+        let expected = match (&there, ends.replaced) {
+            (None, _) => true,
+            (Some(now), Expected::Version(version)) => now.version() == version || now.kind == FileKind::Symlink,
+            (Some(_), _) => false,
+        };
+        if !expected {
+            if let Some(done) = self.moved_before(permit, op, to, (there, ends))? {
+                return Ok(done);
+            }
+            return Ok(Outcome::Conflict(format!("moved here, but another writer wrote {to} on the server meanwhile")));
+        }
+        if let (Some(now), Expected::Version(version)) = (&there, ends.replaced)
+            && now.kind == FileKind::File
+            && let Some(other) = self.unless_same(to, version)
+        {
+            return Ok(other);
+        }
+        match self.remote.rename(permit, &op.path, to, there.is_some(), &self.note_progress(id)) {
+            Ok(()) => {
+                self.moved_there(op, to);
+                Ok(Outcome::Done(ends.base))
+            }
+            Err(error) if matches!(error.kind, ErrorKind::NotFound) => {
+                let there = self.stat_there(to)?;
+                let gone = || Outcome::Conflict("moved here, but removed on the server meanwhile".into());
+                Ok(self.moved_before(permit, op, to, (there, ends))?.unwrap_or_else(gone))
+            }
+            Err(error) if matches!(error.kind, ErrorKind::Exists) => {
+                Ok(Outcome::Conflict(format!("moved here, but another writer made {to} on the server meanwhile")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moved by an attempt whose answer was lost: ours is at its new place, and nothing is at the old one.
+    fn moved_before(
+        &self,
+        permit: &WritePermit,
+        op: &Op,
+        to: &RemotePath,
+        (there, ends): (Option<Attr>, Ends),
+    ) -> Result<Option<Outcome>, RemoteError> {
+        if !there.is_some_and(|now| ends.is_moved(now)) || self.stat_there(&op.path)?.is_some() {
+            return Ok(None);
+        }
+        self.remote.end_rename(permit, to)?;
+        self.moved_there(op, to);
+        Ok(Some(Outcome::Done(ends.base)))
+    }
+
+    fn moved_there(&self, op: &Op, to: &RemotePath) {
+        self.emit(&Applied { area: op.area, path: to, change: AppliedChange::MovedFrom(&op.path) });
+    }
+
+    pub(super) fn apply_setattr(&self, permit: &WritePermit, op: &Op, change: SetAttr) -> Result<Outcome, RemoteError> {
+        match self.remote.set_attr(permit, &op.path, change) {
+            Ok(server) => {
+                if let Some(known) = self.overtaken(op, server, change.times.is_some()) {
+                    return Ok(Outcome::Done(Expected::Version(known)));
+                }
+                // A refused chmod shows what the server has; refused times go on being shown as they were set.
+                self.confirm(op, server);
+                Ok(Outcome::Done(Expected::Version(server.version())))
+            }
+            Err(error) if matches!(error.kind, ErrorKind::NotFound) => Ok(Outcome::Done(Expected::Absent)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The version that we know of a file of which the server has another: another writer's, for the next look to find.
+    fn overtaken(&self, op: &Op, server: Attr, timed: bool) -> Option<Version> {
+        let node = self.local.0.view.node(Ino(op.ino)).filter(|node| op.ino != 0 && node.attr.is_file())?;
+        let known = node.server?;
+        let ours = known.size == server.size && (timed || known.mtime == server.mtime);
+        if ours {
+            return None;
+        }
+        self.local.0.view.expire(node.parent);
+        Some(known)
+    }
+}

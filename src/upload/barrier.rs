@@ -1,0 +1,66 @@
+//! Waiting until the server has everything, and what it does not have yet.
+
+use std::time::Duration;
+
+use super::local_only::is_local_only;
+use super::state::Upload;
+use crate::error::{Cause, FsError, FsResult, Wait};
+use crate::inode::Ino;
+use crate::path::RemotePath;
+use crate::remote::Link;
+use crate::write::Queue;
+
+impl Upload {
+    /// Paths that are not on the server as they are shown here.
+    pub fn dirty_files(&self) -> Vec<RemotePath> {
+        let view = &self.local.0.view;
+        let live = |ino: &Ino| view.node(*ino).is_some_and(|node| !node.unlinked);
+        let spools = self.local.0.spools.all().into_iter();
+        let dirty = spools.filter(|(ino, spool)| spool.is_dirty() && live(ino)).map(|(ino, _)| view.object(ino));
+        let mut paths: Vec<RemotePath> = dirty.filter(|path| !is_local_only(path)).collect();
+        paths.extend(self.local.queue(|queue| queue.ops().map(|(_, op)| op.path.clone()).collect::<Vec<_>>()));
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+
+    /// The barrier: everything that was recorded before is on the server when this returns well. Files that are still
+    /// being written do not count. As long as something moves it goes on: the deadline of a single operation says nothing
+    /// about all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::Busy`]: nothing moved for as long as the mount's time limit; the text says what waits and why.
+    pub fn barrier(&self, wait: Wait) -> FsResult<()> {
+        let Wait::Until(_) = wait else { return Err(FsError::new("sync", "", Cause::WouldBlock)) };
+        if self.local.0.journal.barrier(self.local.0.view.timeout()) {
+            return Ok(());
+        }
+        let first = |queue: &Queue| queue.ops().next().map(|(_, op)| op.describe()).unwrap_or_default();
+        let (left, first) = self.local.queue(|queue| (queue.len(), first(queue)));
+        let why = match self.remote.link() {
+            Link::Down { why, .. } => format!("the link is down: {why}"),
+            Link::Up { .. } => "the server does not take them; see last-error in the status".into(),
+        };
+        let text = format!("{left} change(s) are not on the server yet (first: {first}); {why}");
+        Err(FsError::new("sync", "the mount", Cause::Busy(text)))
+    }
+
+    /// What an earlier mount left is sent before this one is looked at; says what came of it. `None`: nothing was left.
+    pub fn send_what_was_left(&self) -> Option<String> {
+        let before = self.local.queue(Queue::len);
+        if before == 0 {
+            return None;
+        }
+        let patience = if self.local.0.view.is_offline() { Duration::ZERO } else { self.local.0.view.timeout() };
+        self.local.0.journal.barrier(patience);
+        let left = self.local.queue(Queue::len);
+        let sent = before.saturating_sub(left);
+        let said = match left {
+            0 => format!("{before} change(s) that the last mount could not send are on the server now"),
+            _ => format!("{before} change(s) were left by the last mount: {sent} are on the server now, {left} wait"),
+        };
+        log::warn!("{said}");
+        Some(said)
+    }
+}

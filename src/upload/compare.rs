@@ -1,0 +1,59 @@
+//! Is what the server has what we expect there? Every answer is of the moment it was asked for.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::sender::Sender;
+use crate::attr::{Attr, Version};
+use crate::clock::Deadline;
+use crate::path::RemotePath;
+use crate::remote::{Class, ErrorKind, RemoteError};
+
+/// How long reading a file may take that is compared with ours.
+const COMPARE_LIMIT: Duration = Duration::from_secs(120);
+
+/// What a comparison with a version that may still change found.
+pub(super) enum Compared {
+    Same,
+    Changed,
+    /// The server's content could not be read.
+    Unknown(String),
+}
+
+impl Sender {
+    /// What is at a path, if anything.
+    pub(super) fn stat_there(&self, path: &RemotePath) -> Result<Option<Attr>, RemoteError> {
+        match self.remote.lstat(path) {
+            Ok(attr) => Ok(Some(attr)),
+            Err(error) if matches!(error.kind, ErrorKind::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the file still has the content that the version stood for. Where the version is racy the bytes are
+    /// compared.
+    pub(super) fn compare_with_known(&self, path: &RemotePath, version: Version) -> Compared {
+        match self.content.is_still(path, version, Deadline::after(COMPARE_LIMIT)) {
+            Ok(true) => Compared::Same,
+            Ok(false) => Compared::Changed,
+            Err(error) => Compared::Unknown(format!("the version before it cannot be read: {error:?}")),
+        }
+    }
+
+    /// Whether what is there is what ours begins with.
+    pub(super) fn begins_ours(&self, path: &RemotePath, found: Version, ours: &File) -> bool {
+        let Ok(theirs) = self.content.read_anew(path, found, Deadline::after(COMPARE_LIMIT)) else { return false };
+        let mut bytes = vec![0; theirs.len()];
+        theirs.len() as u64 == found.size && ours.read_exact_at(&mut bytes, 0).is_ok() && bytes == theirs
+    }
+
+    /// Whether the server has something in the directory.
+    pub(super) fn holds_there(&self, dir: &RemotePath) -> bool {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.remote.list_async(dir.clone(), Class::Interactive, move |listed| drop(sender.send(listed)));
+        let listed = receiver.recv_timeout(self.local.0.view.timeout());
+        listed.is_ok_and(|listed| listed.is_ok_and(|entries| !entries.is_empty()))
+    }
+}

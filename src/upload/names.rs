@@ -1,0 +1,216 @@
+//! create, mkdir, rmdir, unlink, symlink: made here, recorded, and sent by the worker.
+
+use super::local_only::is_local_only;
+use super::state::Upload;
+use crate::attr::{Area, Attr, FileKind, secs_from_time};
+use crate::error::{Cause, FsError, FsResult, Wait};
+use crate::inode::{Child, Ino, NodeView, ROOT};
+use crate::path::{LinkTarget, Name, RemotePath, resolve_link};
+use crate::view::{DOT_DIR, Entry};
+use crate::write::Action;
+
+/// Size shown for a directory that was made here (bytes), as most servers have it.
+const DIR_SIZE: u64 = 4096;
+/// Permission bits of a symlink, as Linux shows them.
+const LINK_PERM: u16 = 0o777;
+
+/// A checked request to change the name `name` in `parent`.
+pub(super) struct Target {
+    pub(super) parent: Ino,
+    pub(super) name: Name,
+    pub(super) path: RemotePath,
+    pub(super) area: Area,
+}
+
+/// What `create` found.
+pub enum Created {
+    /// The file was made; its node counts a lookup.
+    New(NodeView),
+    /// It exists already.
+    Existing(NodeView),
+}
+
+impl Upload {
+    /// The checks that every operation on a name begins with.
+    fn place(&self, op: &'static str, parent: Ino, name: &[u8], wait: Wait) -> FsResult<Target> {
+        let view = &self.local.0.view;
+        let dir = view.object(parent);
+        let name = Name::new(name).map_err(|e| FsError::new(op, &dir, e))?;
+        let path = dir.join(&name);
+        if parent == ROOT && name.as_bytes() == DOT_DIR {
+            return Err(FsError::new(op, name, Cause::NotPermitted(".pantheon belongs to the mount")));
+        }
+        view.is_directory(op, parent, &dir)?;
+        let permit = self.permit(op, parent, &path, wait)?;
+        view.ensure_listed(op, parent, view.freshness(parent), wait)?;
+        Ok(Target { parent, name, path, area: permit.area() })
+    }
+
+    /// The same for operations that are recorded at once.
+    pub(super) fn target(&self, op: &'static str, parent: Ino, name: &[u8], wait: Wait) -> FsResult<Target> {
+        let target = self.place(op, parent, name, wait)?;
+        self.local.may_record(op, &target.path, wait)?;
+        Ok(target)
+    }
+
+    pub(super) fn existing(&self, op: &'static str, target: &Target) -> FsResult<NodeView> {
+        match self.local.0.view.child(target.parent, &target.name) {
+            Child::Positive(node) => Ok(node),
+            Child::Negative | Child::Unknown => Err(FsError::new(op, &target.path, Cause::NotFound)),
+        }
+    }
+
+    fn vacant(&self, op: &'static str, target: &Target) -> FsResult<()> {
+        match self.local.0.view.child(target.parent, &target.name) {
+            Child::Positive(_) => Err(FsError::new(op, &target.path, Cause::Exists)),
+            Child::Negative | Child::Unknown => Ok(()),
+        }
+    }
+
+    fn new_attr(&self, kind: FileKind, size: u64, perm: u16) -> Attr {
+        let now = secs_from_time(self.local.0.view.clock().wall());
+        Attr { kind, size, perm, mtime: now, atime: now }
+    }
+
+    /// Creates a file. It exists here at once, and on the server when it is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::Exists`] with `exclusive`, what [`Upload::permit`] says, and [`Cause::Local`] of a full local disk.
+    pub fn create(&self, parent: Ino, name: &[u8], perm: u16, exclusive: bool, wait: Wait) -> FsResult<Created> {
+        let target = self.place("create", parent, name, wait)?;
+        let view = &self.local.0.view;
+        if let Child::Positive(node) = view.child(parent, &target.name) {
+            let exists = || FsError::new("create", &target.path, Cause::Exists);
+            return if exclusive { Err(exists()) } else { Ok(Created::Existing(node)) };
+        }
+        let attr = self.new_attr(FileKind::File, 0, perm);
+        let gone = || FsError::new("create", &target.path, Cause::NotFound);
+        let ino = {
+            let _names = self.local.lock_names();
+            self.vacant("create", &target)?;
+            view.insert(parent, &target.name, attr, None).ok_or_else(gone)?
+        };
+        if let Err(error) = self.new_spool("create", ino) {
+            view.remove(parent, &target.name);
+            return Err(error);
+        }
+        view.add_lookup(ino);
+        Ok(Created::New(view.node(ino).ok_or_else(gone)?))
+    }
+
+    /// Makes a new name here and records what the server is to do.
+    fn make(&self, op: &'static str, target: &Target, attr: Attr, action: Action) -> FsResult<Entry> {
+        let view = &self.local.0.view;
+        let fail = |cause: Cause| FsError::new(op, &target.path, cause);
+        let node = {
+            let _names = self.local.lock_names();
+            self.vacant(op, target)?;
+            let ino = view.insert(target.parent, &target.name, attr, None).ok_or_else(|| fail(Cause::NotFound))?;
+            if let Err(cause) = self.local.record(ino, &target.path, action) {
+                view.remove(target.parent, &target.name);
+                return Err(self.local.noted(fail(cause)));
+            }
+            view.add_lookup(ino);
+            view.node(ino).ok_or_else(|| fail(Cause::NotFound))?
+        };
+        self.local.wait_if_sync(op, &target.path)?;
+        Ok(view.entry(&view.node(node.ino).unwrap_or(node)))
+    }
+
+    pub fn mkdir(&self, parent: Ino, name: &[u8], perm: u16, wait: Wait) -> FsResult<Entry> {
+        let target = self.target("mkdir", parent, name, wait)?;
+        let attr = self.new_attr(FileKind::Directory, DIR_SIZE, perm);
+        self.make("mkdir", &target, attr, Action::MakeDir { perm })
+    }
+
+    pub fn symlink(&self, parent: Ino, name: &[u8], text: &[u8], wait: Wait) -> FsResult<Entry> {
+        let target = self.target("symlink", parent, name, wait)?;
+        let inside = self.local.0.view.shown_path(&target.path);
+        if !matches!(resolve_link(&inside, text), LinkTarget::Inside(_)) {
+            let cause = Cause::NotPermitted("a symlink may only lead to a place inside the mount, by a relative path");
+            return Err(FsError::new("symlink", &target.path, cause));
+        }
+        let attr = self.new_attr(FileKind::Symlink, text.len() as u64, LINK_PERM);
+        if is_local_only(&target.path) {
+            return self.make_local_link(&target, attr, text);
+        }
+        self.make("symlink", &target, attr, Action::Symlink { text: text.to_vec() })
+    }
+
+    /// The lock of an editor: it concerns nobody else, and ends with the editor.
+    fn make_local_link(&self, target: &Target, attr: Attr, text: &[u8]) -> FsResult<Entry> {
+        let view = &self.local.0.view;
+        let _names = self.local.lock_names();
+        self.vacant("symlink", target)?;
+        let gone = || FsError::new("symlink", &target.path, Cause::NotFound);
+        let ino = view.insert(target.parent, &target.name, attr, None).ok_or_else(gone)?;
+        view.pin(ino, true);
+        self.local.0.spools.put_link(ino, text);
+        view.add_lookup(ino);
+        Ok(view.entry(&view.node(ino).ok_or_else(gone)?))
+    }
+
+    pub fn unlink(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<()> {
+        let target = self.target("unlink", parent, name, wait)?;
+        let node = self.existing("unlink", &target)?;
+        if node.attr.is_dir() {
+            return Err(FsError::new("unlink", &target.path, Cause::IsADirectory));
+        }
+        self.keep_for_readers("unlink", &node, wait)?;
+        {
+            let _names = self.local.lock_names();
+            let node = self.existing("unlink", &target)?;
+            if !self.local.is_unrecorded(&node) {
+                let action = Action::Unlink { base: node.server.into(), file: node.attr.kind == FileKind::File };
+                self.local
+                    .record(node.ino, &target.path, action)
+                    .map_err(|cause| self.local.noted(FsError::new("unlink", &target.path, cause)))?;
+            }
+            self.local.0.view.remove(target.parent, &target.name);
+            self.local.0.spools.remove_link(node.ino);
+            self.local.record_local_only(node.ino).map_err(|cause| FsError::new("unlink", &target.path, cause))?;
+            if node.opens == 0 {
+                self.local.release_spool(node.ino);
+            }
+        }
+        self.local.wait_if_sync("unlink", &target.path)
+    }
+
+    /// A file that is about to lose its name on the server while it is open here: its content is taken over first.
+    pub(super) fn keep_for_readers(&self, op: &'static str, node: &NodeView, wait: Wait) -> FsResult<()> {
+        if node.opens > 0 && node.attr.is_file() && node.server.is_some() && self.local.spool(node.ino).is_none() {
+            self.take_over(op, node.ino, None, wait)?;
+        }
+        Ok(())
+    }
+
+    pub fn rmdir(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<()> {
+        let target = self.target("rmdir", parent, name, wait)?;
+        let node = self.existing("rmdir", &target)?;
+        if !node.attr.is_dir() {
+            return Err(FsError::new("rmdir", &target.path, Cause::NotADirectory));
+        }
+        self.expect_empty("rmdir", node.ino, &target.path, wait)?;
+        {
+            let _names = self.local.lock_names();
+            let node = self.existing("rmdir", &target)?;
+            if self.local.0.view.child_count(node.ino) > 0 {
+                return Err(FsError::new("rmdir", &target.path, Cause::NotEmpty));
+            }
+            self.local
+                .record(node.ino, &target.path, Action::RemoveDir)
+                .map_err(|cause| self.local.noted(FsError::new("rmdir", &target.path, cause)))?;
+            self.local.0.view.remove(target.parent, &target.name);
+        }
+        self.local.wait_if_sync("rmdir", &target.path)
+    }
+
+    pub(super) fn expect_empty(&self, op: &'static str, dir: Ino, path: &RemotePath, wait: Wait) -> FsResult<()> {
+        self.local.0.view.ensure_listed(op, dir, self.local.0.view.freshness(dir), wait)?;
+        match self.local.0.view.child_count(dir) {
+            0 => Ok(()),
+            _ => Err(FsError::new(op, path, Cause::NotEmpty)),
+        }
+    }
+}

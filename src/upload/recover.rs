@@ -1,0 +1,159 @@
+//! What an earlier mount changed and could not send is shown from the beginning, on top of the tree as it is known.
+
+use std::sync::Arc;
+
+use super::apply::LOST_HERE;
+use super::state::Upload;
+use crate::attr::{Attr, FileKind, secs_from_time};
+use crate::error::{Cause, FsError};
+use crate::inode::{Child, Ino};
+use crate::path::{Name, RemotePath};
+use crate::write::{Action, Expected, Op, OpId, Put, RejectKind, SpoolId};
+
+/// Permission bits and size of a directory about which nothing is known yet.
+const UNKNOWN_DIR: Attr = Attr { kind: FileKind::Directory, size: 4096, perm: 0o755, mtime: 0, atime: 0 };
+
+impl Upload {
+    /// Before anything is sent: an operation that ends must find its object.
+    pub fn show_what_waits(&self) {
+        let ops: Vec<_> = self.local.queue(|queue| queue.ops().map(|(id, op)| (id, op.clone())).collect());
+        for (id, op) in ops {
+            let whole = if let Action::Put(put) = &op.action { self.local.0.journal.is_whole(put) } else { Some(true) };
+            match whole {
+                Some(true) => {}
+                Some(false) => {
+                    self.content_is_lost(id, &op);
+                    continue;
+                }
+                None => {
+                    log::warn!("{}: it was sent already, it seems; what the server has is shown", op.path);
+                    drop(self.local.0.journal.finish(id, Expected::Unknown));
+                    continue;
+                }
+            }
+            if let Some(ino) = self.show_op(&op) {
+                self.local.0.journal.bind(id, ino.0);
+                self.local.0.view.pin(ino, true);
+            }
+        }
+        self.show_local_only();
+    }
+
+    /// The power failed before the content was on the local disk. What is left of it is kept, and never sent: the server stays
+    /// as it is.
+    fn content_is_lost(&self, id: OpId, op: &Op) {
+        let error = FsError::new("recover", &op.path, Cause::Conflict(LOST_HERE.into()));
+        self.local.reject(id, op, RejectKind::Stranded, error);
+    }
+
+    /// Makes the change in the table; the object that it leaves, if any.
+    fn show_op(&self, op: &Op) -> Option<Ino> {
+        let parent = self.dir_at(&op.path.parent()?)?;
+        let name = op.path.file_name()?;
+        let known = match self.local.0.view.child(parent, &name) {
+            Child::Positive(view) => Some(view),
+            Child::Negative | Child::Unknown => None,
+        };
+        let at = u32::try_from(op.at).unwrap_or(u32::MAX);
+        let made = |kind, size, perm| Attr { kind, size, perm, mtime: at, atime: at };
+        match &op.action {
+            Action::Put(put) => {
+                let ino = match known.filter(|view| view.attr.is_file()) {
+                    Some(view) => view.ino,
+                    None => self.local.0.view.insert(parent, &name, made(FileKind::File, put.len, put.perm), None)?,
+                };
+                self.show_content(ino, put);
+                Some(ino)
+            }
+            Action::MakeDir { perm } => match known.filter(|view| view.attr.is_dir()) {
+                Some(view) => Some(view.ino),
+                None => {
+                    let attr = made(FileKind::Directory, UNKNOWN_DIR.size, *perm);
+                    let ino = self.local.0.view.insert(parent, &name, attr, None)?;
+                    // It may have been made, and filled by others, when the last mount ended.
+                    self.local.0.view.expire(ino);
+                    Some(ino)
+                }
+            },
+            Action::Symlink { text } => {
+                self.local.0.view.insert(parent, &name, made(FileKind::Symlink, text.len() as u64, 0o777), None)
+            }
+            Action::Unlink { .. } | Action::RemoveDir => {
+                self.local.0.view.remove(parent, &name);
+                None
+            }
+            Action::Rename { to, base, dir, .. } => self.show_move((parent, &name), to, *base, *dir),
+            Action::SetAttr { perm, times, .. } => {
+                let ino = known?.ino;
+                self.local.0.view.update(ino, |attr| {
+                    attr.perm = perm.unwrap_or(attr.perm);
+                    (attr.atime, attr.mtime) = times.unwrap_or((attr.atime, attr.mtime));
+                })?;
+                Some(ino)
+            }
+        }
+    }
+
+    /// What stayed on this machine when the last mount ended is shown again.
+    fn show_local_only(&self) {
+        for (id, path, perm) in self.local.0.journal.local_only() {
+            if self.show_one(id, &path, perm).is_none() {
+                log::warn!("{path}: it stayed on this machine and cannot be shown any more");
+            }
+        }
+    }
+
+    fn show_one(&self, id: SpoolId, path: &RemotePath, perm: u16) -> Option<()> {
+        let spool = Arc::new(self.local.0.journal.reopen_local_only(id).ok()?);
+        let (parent, name) = (self.dir_at(&path.parent()?)?, path.file_name()?);
+        if let Child::Positive(_) = self.local.0.view.child(parent, &name) {
+            return None;
+        }
+        let at = secs_from_time(self.local.0.view.clock().wall());
+        let attr = Attr { kind: FileKind::File, size: spool.len(), perm, mtime: at, atime: at };
+        let ino = self.local.0.view.insert(parent, &name, attr, None)?;
+        self.local.put_spool(ino, spool);
+        Some(())
+    }
+
+    fn show_content(&self, ino: Ino, put: &Put) {
+        self.local.0.view.update(ino, |attr| {
+            (attr.size, attr.perm, attr.mtime) = (put.len, put.perm, put.mtime);
+        });
+        match put.base {
+            Expected::Version(version) => self.local.0.view.adopt_base(ino, Some(version)),
+            Expected::Absent => self.local.0.view.adopt_base(ino, None),
+            Expected::After(_) | Expected::Unknown | Expected::Ours => {}
+        }
+        self.local.put_spool(ino, Arc::new(self.local.0.journal.reopen(put.spool, put.len)));
+    }
+
+    fn show_move(&self, from: (Ino, &Name), to: &RemotePath, base: Expected, dir: bool) -> Option<Ino> {
+        let (parent, name) = (self.dir_at(&to.parent()?)?, to.file_name()?);
+        if let Some(moved) = self.local.0.view.rename(from, (parent, &name)) {
+            return Some(moved);
+        }
+        if let Child::Positive(view) = self.local.0.view.child(parent, &name) {
+            // The tree was saved with the new name.
+            return Some(view.ino);
+        }
+        match base {
+            _ if dir => self.local.0.view.assume_dir(parent, &name, UNKNOWN_DIR),
+            Expected::Version(version) => {
+                let (size, mtime) = (version.size, version.mtime);
+                let attr = Attr { kind: FileKind::File, size, perm: 0o644, mtime, atime: mtime };
+                self.local.0.view.insert(parent, &name, attr, Some(version))
+            }
+            _ => None,
+        }
+    }
+
+    /// The directory at a path; what is not known of the way there must exist, or the operation could not be.
+    fn dir_at(&self, path: &RemotePath) -> Option<Ino> {
+        if let Some(ino) = self.local.0.view.find(path) {
+            return Some(ino);
+        }
+        let parent = self.dir_at(&path.parent()?)?;
+        self.local.0.view.assume_dir(parent, &path.file_name()?, UNKNOWN_DIR)
+    }
+}

@@ -1,0 +1,117 @@
+//! What the server does not take: its content is kept on this machine, as a conflict or as stranded, and what the server
+//! has is shown again.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use super::local::Local;
+use crate::error::FsError;
+use crate::inode::{Change, Ino, NodeView};
+use crate::path::RemotePath;
+use crate::write::{Action, Expected, Op, OpId, Put, RejectKind, Spool};
+
+/// Pause before an operation whose content cannot be kept is tried again.
+const FULL_PAUSE: Duration = Duration::from_secs(10);
+/// Of files up to this size (bytes) the base of a conflict is kept, if it is still in the cache.
+const MAX_BASE_BYTES: u64 = 4 * 1024 * 1024;
+
+impl Local {
+    /// Ends an operation that the server does not take.
+    pub(super) fn reject(&self, id: OpId, op: &Op, kind: RejectKind, error: FsError) {
+        if let Some(spool) = op.spool() {
+            let path = self.0.journal.spool_path(spool);
+            match File::open(&path).and_then(|file| self.0.rejects.keep(kind, &op.path, &file)) {
+                Ok(copy) => {
+                    log::warn!("{}: your version is kept in {}", op.path, copy.display());
+                    self.keep_base(op, kind, &copy);
+                }
+                Err(trouble) => {
+                    // Better to hold everything up than to lose it.
+                    log::error!("{}: could not be sent ({error}), and keeping a copy failed: {trouble}", op.path);
+                    self.0.journal.put_back(id, FULL_PAUSE);
+                    return;
+                }
+            }
+        }
+        let error = self.noted(error);
+        if self.0.sync {
+            self.0.failures.lock().insert(op.path.clone(), error);
+        }
+        self.0.view.touch_parents(op.paths());
+        let _ending = self.finish(id, Expected::Unknown);
+        self.show_theirs(op);
+        self.release_after(op);
+    }
+
+    /// What a conflicting save was made from goes beside it, if it is still here: the base of a merge.
+    fn keep_base(&self, op: &Op, kind: RejectKind, copy: &Path) {
+        if let Action::Put(Put { base: Expected::Version(version), .. }) = &op.action
+            && kind == RejectKind::Conflict
+            && version.size <= MAX_BASE_BYTES
+            && let Some(bytes) = self.0.content.read_cached(&op.path, *version, 0..version.size)
+            && let Err(error) = self.0.rejects.keep_base(copy, &bytes)
+        {
+            log::warn!("{}: what it was made from could not be kept: {error}", op.path);
+        }
+    }
+
+    fn show_theirs(&self, op: &Op) {
+        let ino = Ino(op.ino);
+        let current = self.spool(ino).filter(|_| op.ino != 0);
+        if current.is_some_and(|spool| Some(spool.id()) == op.spool() && !spool.is_dirty()) {
+            self.release_spool(ino);
+        }
+        // Files that exist only here go with the operation that was to make them.
+        if let Some(node) = self.0.view.node(ino).filter(|node| op.ino != 0 && !node.unlinked)
+            && node.server.is_none()
+            && self.is_unrecorded(&node)
+            && self.spool(ino).is_none()
+        {
+            self.stop_showing(&node);
+        }
+        self.unpin(ino);
+        for path in op.paths() {
+            if let Some(dir) = path.parent().and_then(|dir| self.0.view.find(&dir)) {
+                self.0.view.expire(dir);
+                if let Some(name) = path.file_name() {
+                    self.0.view.announce([Change::Entry { parent: dir, name }]);
+                }
+            }
+        }
+        self.0.view.announce([Change::Content(ino)]);
+    }
+
+    fn stop_showing(&self, node: &NodeView) {
+        if let Some(name) = self.0.view.path(node.ino).and_then(|path| path.file_name()) {
+            self.0.view.remove(node.parent, &name);
+            self.0.view.announce([Change::Entry { parent: node.parent, name }]);
+        }
+    }
+
+    /// Keeps the content of a file that is not recorded and cannot be, and gives the file back to the server's version.
+    /// If even the copy fails, the spool stays, so that nothing is lost while the mount lives.
+    pub(super) fn reject_unrecorded(&self, kind: RejectKind, ino: Ino, path: &RemotePath, spool: &Spool) {
+        let kept = spool.file().and_then(|file| self.0.rejects.keep(kind, path, &file));
+        match kept {
+            Ok(copy) => {
+                log::warn!("{path}: could not be sent; your version is kept in {}", copy.display());
+                if self.spool(ino).is_some_and(|now| now.id() == spool.id()) {
+                    self.forget_spool(ino);
+                }
+            }
+            Err(error) => log::error!("{path}: could not be sent, and keeping a copy failed: {error}"),
+        }
+    }
+
+    /// The local content is given up (a copy is kept): what the server has is shown again.
+    fn forget_spool(&self, ino: Ino) {
+        self.release_spool(ino);
+        let Some(node) = self.0.view.node(ino) else { return };
+        if node.server.is_none() {
+            self.stop_showing(&node);
+        }
+        self.0.view.expire(node.parent);
+        self.0.view.announce([Change::Content(ino)]);
+    }
+}

@@ -1,0 +1,146 @@
+//! rename: made here, recorded, and sent by the worker; between local-only names and others it is a removal or a save.
+
+use std::sync::Arc;
+
+use super::local_only::is_local_only;
+use super::names::Target;
+use super::state::Upload;
+use crate::attr::FileKind;
+use crate::error::{Cause, FsError, FsResult, Wait};
+use crate::inode::{Ino, NodeView};
+use crate::write::{Action, Expected};
+
+impl Upload {
+    pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), no_replace: bool, wait: Wait) -> FsResult<()> {
+        let source = self.target("rename", from.0, from.1, wait)?;
+        let target = self.target("rename", to.0, to.1, wait)?;
+        let moved = self.existing("rename", &source)?;
+        check_places(&source, &target, &moved)?;
+        let replaced = self.existing("rename", &target).ok();
+        if no_replace && replaced.is_some() {
+            return Err(FsError::new("rename", &target.path, Cause::Exists));
+        }
+        if replaced.as_ref().is_some_and(|node| node.ino == moved.ino) {
+            return Ok(());
+        }
+        if let Some(node) = &replaced {
+            self.check_replace(&moved, node, &target, wait)?;
+        }
+        if becomes_local_only(&moved, &source, &target) && self.local.spool(moved.ino).is_none() {
+            self.take_over("rename", moved.ino, None, wait)?;
+        }
+        {
+            let _names = self.local.lock_names();
+            self.rename_now(&source, &target)?;
+        }
+        self.local.wait_if_sync("rename", &target.path)
+    }
+
+    /// Under the names lock: looks again, records, and changes the view.
+    fn rename_now(&self, source: &Target, target: &Target) -> FsResult<()> {
+        let failed = |cause: Cause| FsError::new("rename", &target.path, cause);
+        let moved = self.existing("rename", source)?;
+        let replaced = self.existing("rename", target).ok();
+        self.record_rename(source, target, &moved, replaced.as_ref())
+            .map_err(|cause| self.local.noted(FsError::new("rename", &source.path, cause)))?;
+        if let Some(version) = moved.server.filter(|_| moved.attr.is_file()) {
+            self.tell_renamed(&source.path, &target.path, version);
+        }
+        self.local.0.view.rename((source.parent, &source.name), (target.parent, &target.name));
+        if let Some(node) = &replaced {
+            self.local.record_local_only(node.ino).map_err(failed)?;
+        }
+        if let Some(node) = replaced.filter(|node| node.opens == 0) {
+            self.local.release_spool(node.ino);
+        }
+        self.save_from_local_only(source, target, &moved)
+            .and_then(|()| self.local.renamed_local_only(&moved, &target.path))
+            .map_err(|cause| self.local.noted(failed(cause)))
+    }
+
+    /// What rename(2) asks of the object that is replaced; its readers keep their content.
+    fn check_replace(&self, moved: &NodeView, node: &NodeView, target: &Target, wait: Wait) -> FsResult<()> {
+        match (moved.attr.is_dir(), node.attr.is_dir()) {
+            (false, true) => Err(FsError::new("rename", &target.path, Cause::IsADirectory)),
+            (true, false) => Err(FsError::new("rename", &target.path, Cause::NotADirectory)),
+            (true, true) => self.expect_empty("rename", node.ino, &target.path, wait),
+            (false, false) => self.keep_for_readers("rename", node, wait),
+        }
+    }
+
+    /// Before the view is changed.
+    fn record_rename(
+        &self,
+        source: &Target,
+        target: &Target,
+        moved: &NodeView,
+        replaced: Option<&NodeView>,
+    ) -> Result<(), Cause> {
+        let dir = moved.attr.is_dir();
+        if becomes_local_only(moved, source, target) {
+            return self.keep_here(source, target, moved);
+        }
+        if let Some(node) = replaced.filter(|node| node.attr.is_dir()) {
+            self.local.record(node.ino, &target.path, Action::RemoveDir)?;
+        }
+        if let Some(node) = replaced.filter(|node| node.attr.kind == FileKind::Symlink) {
+            // New content can only take the place of content.
+            self.local.record(node.ino, &target.path, Action::Unlink { base: node.server.into(), file: false })?;
+        }
+        let replaced = replaced.filter(|node| node.attr.is_file() && !is_local_only(&target.path));
+        if self.local.is_unrecorded(moved) {
+            // The object exists only here: it takes the place, and what was there becomes the base of its content.
+            let base = replaced.and_then(|node| node.server);
+            self.local.0.view.adopt_base(moved.ino, base);
+            return Ok(());
+        }
+        let taken: Expected = replaced.and_then(|node| node.server).into();
+        let action = Action::Rename { to: target.path.clone(), base: moved.server.into(), replaced: taken, dir };
+        self.local.record(moved.ino, &source.path, action)
+    }
+
+    /// A file of the server gets a name that stays here: its content is here (`rename` saw to that), and on the server it
+    /// is removed.
+    fn keep_here(&self, source: &Target, target: &Target, moved: &NodeView) -> Result<(), Cause> {
+        if let Some(spool) = self.local.spool(moved.ino).filter(|spool| spool.is_sealed()) {
+            let copy = Arc::new(self.local.0.journal.new_spool()?);
+            copy.copy_from(&spool, u64::MAX)?;
+            self.local.put_spool(moved.ino, copy);
+        }
+        if let Some(spool) = self.local.spool(moved.ino) {
+            // Before the server may forget it.
+            spool.stay(true);
+            self.local.0.journal.note_local_only(spool.id(), Some((target.path.clone(), moved.attr.perm)))?;
+        }
+        if !self.local.is_unrecorded(moved) {
+            self.local.record(moved.ino, &source.path, Action::Unlink { base: moved.server.into(), file: true })?;
+        }
+        self.local.0.view.adopt_base(moved.ino, None);
+        Ok(())
+    }
+
+    /// A file that was only here gets a name that the server should know. One that is still open is saved when it is
+    /// closed.
+    fn save_from_local_only(&self, source: &Target, target: &Target, moved: &NodeView) -> Result<(), Cause> {
+        let comes = is_local_only(&source.path) && !is_local_only(&target.path) && moved.attr.is_file();
+        if comes && moved.opens == 0 { self.local.save_now(moved.ino).map(drop) } else { Ok(()) }
+    }
+}
+
+fn check_places(source: &Target, target: &Target, moved: &NodeView) -> FsResult<()> {
+    if source.area != target.area {
+        return Err(FsError::new("rename", &target.path, Cause::CrossesAreas));
+    }
+    if moved.attr.is_dir() && target.path.starts_with(&source.path) && target.path != source.path {
+        let cause = Cause::Invalid("a directory cannot be moved into itself".into());
+        return Err(FsError::new("rename", &target.path, cause));
+    }
+    if source.path.starts_with(&target.path) && target.path != source.path {
+        return Err(FsError::new("rename", &target.path, Cause::NotEmpty));
+    }
+    Ok(())
+}
+
+fn becomes_local_only(moved: &NodeView, source: &Target, target: &Target) -> bool {
+    moved.attr.is_file() && is_local_only(&target.path) && !is_local_only(&source.path)
+}

@@ -1,0 +1,72 @@
+//! Content that is only on this machine, by inode number; and links that stay here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::cache::InFlight;
+use crate::error::Cause;
+use crate::inode::Ino;
+use crate::write::Spool;
+
+/// What one attempt at filling a spool brought.
+pub(super) type Filled = Result<Arc<Spool>, Cause>;
+
+#[derive(Default)]
+pub(super) struct Spools {
+    by_ino: Mutex<HashMap<Ino, Arc<Spool>>>,
+    /// Links that stay on this machine, and their texts.
+    links: Mutex<HashMap<Ino, Vec<u8>>>,
+    /// Spools that are being filled from the server.
+    pub(super) fills: InFlight<Ino, Filled>,
+}
+
+impl Spools {
+    pub(super) fn get(&self, ino: Ino) -> Option<Arc<Spool>> {
+        self.by_ino.lock().get(&ino).cloned()
+    }
+
+    /// Inserts a spool, and does `then` before the map can be looked at.
+    pub(super) fn put(&self, ino: Ino, spool: Arc<Spool>, then: impl FnOnce()) {
+        let mut spools = self.by_ino.lock();
+        spools.insert(ino, spool);
+        then();
+    }
+
+    pub(super) fn remove(&self, ino: Ino) {
+        self.by_ino.lock().remove(&ino);
+    }
+
+    /// Removes this very spool, unless another one took its place or `keep` says no.
+    pub(super) fn remove_this(&self, ino: Ino, spool: &Arc<Spool>, keep: impl FnOnce() -> bool) {
+        let mut spools = self.by_ino.lock();
+        if spools.get(&ino).is_some_and(|now| Arc::ptr_eq(now, spool)) && !keep() {
+            spools.remove(&ino);
+        }
+    }
+
+    /// Does `then` if the inode has no spool, before one can be put there.
+    pub(super) fn if_none(&self, ino: Ino, then: impl FnOnce()) {
+        let spools = self.by_ino.lock();
+        if !spools.contains_key(&ino) {
+            then();
+        }
+    }
+
+    pub(super) fn all(&self) -> Vec<(Ino, Arc<Spool>)> {
+        self.by_ino.lock().iter().map(|(ino, spool)| (*ino, spool.clone())).collect()
+    }
+
+    pub(super) fn link(&self, ino: Ino) -> Option<Vec<u8>> {
+        self.links.lock().get(&ino).cloned()
+    }
+
+    pub(super) fn put_link(&self, ino: Ino, text: &[u8]) {
+        self.links.lock().insert(ino, text.to_vec());
+    }
+
+    pub(super) fn remove_link(&self, ino: Ino) {
+        self.links.lock().remove(&ino);
+    }
+}

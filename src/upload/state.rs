@@ -1,0 +1,146 @@
+//! The callers' side: the type [`Upload`], its parts, and what is asked of it beside changes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::events::{Listener, Listeners};
+use super::local::Local;
+use super::sender::Sender;
+use super::worker::start;
+use crate::admit::Admission;
+use crate::attr::Version;
+use crate::content::Content;
+use crate::error::{Cause, FsError, FsResult, LastError, Wait};
+use crate::gate::WritePermit;
+use crate::inode::Ino;
+use crate::path::RemotePath;
+use crate::remote::Remote;
+use crate::view::{Unsent, View};
+use crate::write::{Journal, Queue, RejectKind, Spool};
+
+/// See the module header. Cheap to clone.
+#[derive(Clone)]
+pub struct Upload {
+    pub(super) local: Local,
+    pub(super) admission: Admission,
+    pub(super) remote: Remote,
+    /// Only read: what the server has, to take it over.
+    pub(super) content: Content,
+    listeners: Arc<Listeners>,
+}
+
+/// What of a journal the server does not know yet, for the view.
+pub fn unsent_in(journal: &Arc<Journal>) -> Box<dyn Unsent> {
+    Box::new(UnsentNames(journal.clone()))
+}
+
+struct UnsentNames(Arc<Journal>);
+
+impl Unsent for UnsentNames {
+    fn takes_away(&self, path: &RemotePath) -> bool {
+        self.0.queue(|queue| queue.takes_away(path))
+    }
+
+    fn is_elsewhere(&self, path: &RemotePath) -> bool {
+        self.0.queue(|queue| queue.is_elsewhere(path))
+    }
+
+    fn wait_until_there(&self, path: &RemotePath, patience: Duration) -> bool {
+        self.0.wait_until(patience, |queue| !queue.is_elsewhere(path))
+    }
+}
+
+impl Upload {
+    /// What an earlier mount left in the journal is not shown yet: see [`Upload::show_what_waits`]. Nothing is sent
+    /// before [`Upload::start`].
+    pub fn new(
+        (view, admission): (View, Admission),
+        (remote, content): (Remote, Content),
+        journal: Arc<Journal>,
+        state_dir: &Path,
+        sync: bool,
+        errors: LastError,
+    ) -> Self {
+        let local = Local::new((view, content.clone()), journal, state_dir, sync, errors);
+        Self { local, admission, remote, content, listeners: Arc::default() }
+    }
+
+    /// Has a listener told of what happens from now on. It must not keep an [`Upload`] alive.
+    pub fn listen(&self, listener: impl Listener + 'static) {
+        self.listeners.add(listener);
+    }
+
+    /// Begins to send.
+    pub fn start(&self) {
+        let (admission, remote) = (self.admission.clone(), self.remote.clone());
+        let (content, listeners) = (self.content.clone(), self.listeners.clone());
+        start(&self.local, move |local| Sender {
+            local,
+            admission: admission.clone(),
+            remote: remote.clone(),
+            content: content.clone(),
+            listeners: listeners.clone(),
+        });
+    }
+
+    /// Sending stops.
+    pub fn close(&self) {
+        self.local.0.journal.close();
+    }
+
+    /// The content of a file, where it is on this machine.
+    pub fn spool(&self, ino: Ino) -> Option<Arc<Spool>> {
+        self.local.spool(ino)
+    }
+
+    /// The last descriptor is closed: a spool that nothing needs goes, another one gives its descriptor back.
+    pub fn last_closed(&self, ino: Ino) {
+        self.local.last_closed(ino);
+    }
+
+    /// The text of a link that is on this machine and not on the server.
+    pub fn link_text(&self, ino: Ino, path: &RemotePath) -> Option<Vec<u8>> {
+        self.local.link_text(ino, path)
+    }
+
+    /// A file that the server has got another name here.
+    pub(super) fn tell_renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
+        self.listeners.each(|listener| listener.renamed(from, to, version));
+    }
+
+    /// Permission for a change of this object.
+    pub fn permit(&self, op: &'static str, ino: Ino, object: &RemotePath, wait: Wait) -> FsResult<WritePermit> {
+        let gone = || FsError::new(op, object, Cause::NotFound);
+        let area = self.local.0.view.area(ino).ok_or_else(gone)?;
+        self.admission.permit(op, area, object, wait)
+    }
+
+    /// Whether the mode of the environment lets this object be changed, for access(2).
+    pub fn may_write(&self, op: &'static str, ino: Ino) -> FsResult<()> {
+        let Some(area) = self.local.0.view.area(ino) else { return Ok(()) };
+        self.admission.may_write(op, area, &self.local.0.view.object(ino))
+    }
+
+    // For the status.
+
+    /// What waits to be sent, a line each.
+    pub fn waiting(&self) -> Vec<String> {
+        self.local.queue(|queue| queue.ops().map(|(_, op)| op.describe()).collect())
+    }
+
+    /// Bytes of content that wait to be sent.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.local.queue(Queue::bytes)
+    }
+
+    /// Where rejected content of this kind is kept, on the local disk.
+    pub fn rejects_dir(&self, kind: RejectKind) -> PathBuf {
+        self.local.0.rejects.dir(kind)
+    }
+
+    /// What of this kind is kept, as paths below [`Upload::rejects_dir`].
+    pub fn rejects(&self, kind: RejectKind) -> Vec<PathBuf> {
+        self.local.0.rejects.list(kind)
+    }
+}

@@ -1,0 +1,177 @@
+//! The worker: takes operations from the journal, many at a time, has each carried out, and decides what comes of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::apply::{LINK_PAUSE, Outcome};
+use super::apply_names::Ends;
+use super::local::Local;
+use super::sender::Sender;
+use crate::attr::Area;
+use crate::error::{Cause, FsError};
+use crate::gate::{ReadOnlyReason, Refused};
+use crate::remote::{ErrorKind, Link, RemoteError, SetAttr};
+use crate::write::{Action, Expected, Journal, Next, Op, OpId, RejectKind};
+
+/// Operations that are carried out at a time, and bytes of content in them.
+const MAX_RUNNING: usize = 256;
+const MAX_RUNNING_BYTES: u64 = 16 * 1024 * 1024;
+/// How often the thread looks whether the mount still exists.
+const TICK: Duration = Duration::from_millis(500);
+/// Pauses before an operation is tried again.
+const GATE_PAUSE: Duration = Duration::from_millis(500);
+const FULL_PAUSE: Duration = Duration::from_secs(10);
+const FAILURE_PAUSE: Duration = Duration::from_secs(2);
+/// How often a server may fail at an operation before it is rejected.
+const MAX_FAILURES: u32 = 5;
+
+/// What runs now: operations and bytes.
+#[derive(Default)]
+struct Slots(Mutex<(usize, u64)>, Condvar);
+
+impl Slots {
+    fn take(&self, bytes: u64) {
+        let full = |(count, sum): (usize, u64)| count >= MAX_RUNNING || (count > 0 && sum + bytes > MAX_RUNNING_BYTES);
+        let mut state = self.0.lock();
+        while full(*state) {
+            self.1.wait(&mut state);
+        }
+        *state = (state.0 + 1, state.1 + bytes);
+    }
+
+    fn give(&self, bytes: u64) {
+        let mut state = self.0.lock();
+        *state = (state.0 - 1, state.1 - bytes);
+        self.1.notify_all();
+    }
+}
+
+impl Sender {
+    fn carry_out(&self, id: OpId, op: &Op, tries: u32) {
+        match self.attempt(id, op) {
+            Outcome::Done(left) => self.done(id, op, left),
+            Outcome::Later(pause, why) => {
+                log::debug!("{}: later ({why})", op.describe());
+                self.local.0.journal.put_back(id, pause);
+            }
+            Outcome::Refused(error) if tries < MAX_FAILURES => {
+                log::info!("{}: {error}; it is tried again", op.describe());
+                // In code the platform is being asked whether the mode was switched: the answer is near.
+                let denied = op.area == Area::Code && matches!(error.kind, ErrorKind::PermissionDenied);
+                self.local.noted(FsError::new("sync", &op.path, error));
+                self.local.0.journal.put_back(id, if denied { GATE_PAUSE } else { FAILURE_PAUSE });
+            }
+            Outcome::Refused(error) => {
+                self.local.reject(id, op, RejectKind::Stranded, FsError::new("sync", &op.path, error));
+            }
+            Outcome::Closed(reason) => {
+                self.local.reject(
+                    id,
+                    op,
+                    RejectKind::Stranded,
+                    FsError::new("sync", &op.path, Cause::ReadOnly(reason)),
+                );
+            }
+            Outcome::Conflict(what) => {
+                log::warn!("{}: {what}", op.describe());
+                self.local.reject(id, op, RejectKind::Conflict, FsError::new("sync", &op.path, Cause::Conflict(what)));
+            }
+        }
+    }
+
+    fn attempt(&self, id: OpId, op: &Op) -> Outcome {
+        if let Link::Down { why, .. } = self.remote.link() {
+            return Outcome::Later(LINK_PAUSE, why);
+        }
+        let permit = match self.admission.permit_sending(op.area) {
+            Ok(permit) => permit,
+            Err(Refused::Held(why)) => return Outcome::Later(GATE_PAUSE, why),
+            // Not known for certain until the platform was asked.
+            Err(Refused::Closed(ReadOnlyReason::RefusedByServer)) => {
+                return Outcome::Later(GATE_PAUSE, "the mode is being asked for".into());
+            }
+            Err(Refused::Closed(reason)) => return Outcome::Closed(reason),
+        };
+        let applied = match &op.action {
+            Action::Put(put) => self.apply_content(&permit, id, op, put),
+            Action::MakeDir { perm } => self.apply_mkdir(&permit, op, *perm),
+            Action::Symlink { text } => self.apply_symlink(&permit, op, text),
+            Action::Unlink { base, .. } => self.apply_unlink(&permit, &op.path, *base),
+            Action::RemoveDir => self.apply_rmdir(&permit, &op.path),
+            Action::Rename { to, base, replaced, dir } => {
+                let ends = Ends { base: *base, replaced: *replaced, dir: *dir };
+                self.apply_rename(&permit, id, op, to, ends)
+            }
+            Action::SetAttr { perm, times, link } => {
+                self.apply_setattr(&permit, op, SetAttr { perm: *perm, times: *times, link: *link })
+            }
+        };
+        applied.unwrap_or_else(|error| self.classify(op, error))
+    }
+
+    /// What an error of the server means for an operation that was to be carried out.
+    fn classify(&self, op: &Op, error: RemoteError) -> Outcome {
+        match &error.kind {
+            ErrorKind::Down(_) | ErrorKind::Timeout | ErrorKind::Protocol(_) => {
+                Outcome::Later(LINK_PAUSE, error.to_string())
+            }
+            ErrorKind::Refused(Refused::Held(why)) => Outcome::Later(GATE_PAUSE, why.clone()),
+            ErrorKind::Refused(Refused::Closed(_)) => Outcome::Later(GATE_PAUSE, "the gate was closed".into()),
+            ErrorKind::NoSpace => {
+                self.local.noted(FsError::new("sync", &op.path, error));
+                Outcome::Later(FULL_PAUSE, "the server's disk is full".into())
+            }
+            ErrorKind::PermissionDenied => {
+                self.admission.denied(op.area);
+                Outcome::Refused(error)
+            }
+            ErrorKind::NotFound => Outcome::Conflict("the directory it is in was removed on the server".into()),
+            ErrorKind::Conflict { .. } | ErrorKind::Changed { .. } => {
+                Outcome::Conflict("another writer changed it on the server meanwhile".into())
+            }
+            ErrorKind::IsADirectory => Outcome::Conflict("there is a directory of that name on the server now".into()),
+            _ => Outcome::Refused(error),
+        }
+    }
+
+    fn done(&self, id: OpId, op: &Op, left: Expected) {
+        self.local.0.view.touch_parents(op.paths());
+        self.local.0.failures.lock().remove(&op.path);
+        let _ending = self.local.finish(id, left);
+        self.local.release_after(op);
+    }
+}
+
+/// Begins to send, with a [`Sender`] made anew for each operation. Ends when the journal is closed or `local` is gone.
+pub(super) fn start(local: &Local, sender: impl Fn(Local) -> Sender + Send + 'static) {
+    let weak = Arc::downgrade(&local.0);
+    let journal = local.0.journal.clone();
+    let run = move || run(&journal, || weak.upgrade().map(Local).map(&sender));
+    if let Err(error) = std::thread::Builder::new().name("upload".into()).spawn(run) {
+        log::error!("nothing will be sent to the server: {error}");
+    }
+}
+
+fn run(journal: &Journal, sender: impl Fn() -> Option<Sender>) {
+    let slots = Arc::new(Slots::default());
+    loop {
+        let next = journal.next(Instant::now() + TICK);
+        let Some(sender) = sender() else { return };
+        match next {
+            Next::Closed => return,
+            Next::Idle => sender.listeners.each(|listener| listener.idle()),
+            Next::Run(id, op, tries) => {
+                let bytes = if let Action::Put(put) = &op.action { put.len } else { 0 };
+                slots.take(bytes);
+                let slots = slots.clone();
+                blocking::unblock(move || {
+                    sender.carry_out(id, &op, tries);
+                    slots.give(bytes);
+                })
+                .detach();
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! How old an answer about an object may be.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::admit::Admission;
+use crate::clock::Clock;
+use crate::inode::{Ino, Table};
+
+/// How old an answer to `open` may be. Shorter than for names: here it is bytes that are shown.
+pub const OPEN_FRESH: Duration = Duration::from_secs(5);
+/// Validity where nobody can change the code (Git mode, Test, Live): only a new commit ends it, and that is noticed.
+pub const FROZEN_FRESH: Duration = Duration::from_secs(3600);
+
+/// The rule of freshness, and the clock that it goes by. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Freshness {
+    pub(super) table: Arc<Table>,
+    pub(super) admission: Admission,
+    pub(super) clock: Clock,
+    /// `-o fresh=`.
+    pub(super) names: Duration,
+}
+
+impl Freshness {
+    /// How long answers about this object hold.
+    pub(super) fn bound(&self, ino: Ino) -> Duration {
+        match self.table.area(ino) {
+            Some(area) if self.admission.is_frozen(area) => FROZEN_FRESH,
+            _ => self.names,
+        }
+    }
+
+    /// What is left of the validity: the kernel gets this, never a fresh span.
+    pub(super) fn remaining(&self, ino: Ino, seen: Option<Instant>) -> Duration {
+        let Some(seen) = seen else { return Duration::ZERO };
+        self.bound(ino).saturating_sub(self.clock.now().saturating_duration_since(seen))
+    }
+
+    pub(super) fn is_recent(&self, seen: Option<Instant>, bound: Duration) -> bool {
+        seen.is_some_and(|seen| self.clock.now().saturating_duration_since(seen) <= bound)
+    }
+
+    /// Whether a directory was never listed by this mount, or so long ago that a caller would have to wait for it.
+    pub(super) fn is_due(&self, dir: Ino) -> bool {
+        !self.is_recent(self.table.listed(dir), self.bound(dir))
+    }
+}

@@ -1,0 +1,54 @@
+//! Which directories of the server the mount shows, and where.
+
+use crate::attr::Area;
+use crate::inode::{Ino, LOGS, ROOT, Root, UPLOADS};
+use crate::path::RemotePath;
+
+/// The directory of virtual files in the root of the mount.
+pub const DOT_DIR: &[u8] = b".pantheon";
+/// Where the uploads are shown, from the root of the mount.
+pub const UPLOADS_PATH: &str = ".pantheon/files";
+/// Where the logs are shown.
+pub const LOGS_PATH: &str = ".pantheon/logs";
+
+/// Which directories of the server the mount shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// A Pantheon binding: `code` is the root; `files` and `logs` are under `.pantheon`.
+    Pantheon,
+    /// Any SFTP server: the path of the source is the root, and nothing else is shown.
+    Plain,
+}
+
+impl Layout {
+    pub(super) fn roots(self) -> Vec<Root> {
+        let root = |ino, path: &str, area| Root {
+            ino,
+            path: RemotePath::parse(path).unwrap_or_else(|_| RemotePath::root()),
+            area,
+        };
+        match self {
+            Layout::Pantheon => vec![
+                root(ROOT, "code", Area::Code),
+                root(UPLOADS, "files", Area::Uploads),
+                root(LOGS, "logs", Area::Logs),
+            ],
+            Layout::Plain => vec![root(ROOT, "", Area::Code)],
+        }
+    }
+}
+
+/// The root of the server that a path lies in: the deepest one above it.
+pub(super) fn root_above<'a>(roots: &'a [Root], path: &RemotePath) -> Option<&'a Root> {
+    roots.iter().filter(|root| path.starts_with(&root.path)).max_by_key(|root| root.path.depth())
+}
+
+/// Where the mount shows a root of the server, from the root of the mount.
+pub(super) fn shown_at(root: Ino) -> RemotePath {
+    let path = match root {
+        UPLOADS => UPLOADS_PATH,
+        LOGS => LOGS_PATH,
+        _ => "",
+    };
+    RemotePath::parse(path).unwrap_or_else(|_| RemotePath::root())
+}

@@ -1,0 +1,36 @@
+//! What the mount shows: names and attributes as the server said last, with the local changes on top.
+//!
+//! [`View`] owns the table of inodes, keeps it fresh by listing whole directories, and tells the kernel what to forget.
+//! It knows nothing of content. Local changes are made through it by `upload`; what of them the server does not know yet,
+//! it asks through [`Unsent`].
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `layout` | which directories of the server are shown, and where |
+//! | `changes` | what the kernel must forget |
+//! | `freshness` | how old an answer may be |
+//! | `listings` | one listing of a directory, taken over into the table |
+//! | `ahead` | listing ahead of a walk |
+//! | `saved` | the tree on the local disk |
+//! | `space` | statfs |
+//! | `state` | the type [`View`] and its read access |
+//! | `edit` | local changes of the table |
+//! | `lookup` | lookup and getattr: making sure that an answer is fresh |
+
+mod ahead;
+mod changes;
+mod edit;
+mod freshness;
+mod layout;
+mod listings;
+mod lookup;
+mod saved;
+mod space;
+mod state;
+
+pub use freshness::{FROZEN_FRESH, OPEN_FRESH};
+pub use layout::{DOT_DIR, LOGS_PATH, Layout, UPLOADS_PATH};
+pub use listings::{ListResult, Unsent};
+pub use saved::knows_a_tree;
+pub use space::Space;
+pub use state::{Entry, View, ViewConfig};

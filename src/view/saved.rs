@@ -1,0 +1,83 @@
+//! The tree on the local disk: read when the mount begins, written as it is learned.
+
+use std::path::Path;
+
+use super::freshness::{FROZEN_FRESH, Freshness};
+use crate::inode::{ROOT, Saved, Snapshot, Unsaved};
+
+/// The name of the snapshot in the cache directory.
+const FILE: &str = "tree";
+/// A snapshot that is not longer (bytes) knows no directory.
+const MIN_BYTES: u64 = 32;
+
+/// Whether a mount could begin with this cache directory and without a connection.
+pub fn knows_a_tree(cache_dir: &Path) -> bool {
+    std::fs::metadata(cache_dir.join(FILE)).is_ok_and(|file| file.len() > MIN_BYTES)
+}
+
+/// The snapshot of one mount; without one nothing is saved.
+pub(super) struct SavedTree(Option<Snapshot>);
+
+impl SavedTree {
+    /// Opens the snapshot below the cache directory, and what it holds. It is a convenience: without it the server is
+    /// asked.
+    pub(super) fn open(cache_dir: Option<&Path>) -> (Self, Saved) {
+        let Some(dir) = cache_dir else { return (Self(None), Saved::default()) };
+        match Snapshot::open(&dir.join(FILE)) {
+            Ok((snapshot, saved)) => (Self(Some(snapshot)), saved),
+            Err(error) => {
+                log::warn!("{}: {error}; the tree is not kept for the next mount", dir.join(FILE).display());
+                (Self(None), Saved::default())
+            }
+        }
+    }
+
+    /// Saves what was learned since the last time; with `all` also what nobody vouches for yet.
+    pub(super) fn save(&self, freshness: &Freshness, all: bool) {
+        let Some(snapshot) = &self.0 else { return };
+        let Freshness { table, clock, admission, .. } = freshness;
+        let Some(root) = table.path(ROOT) else { return };
+        let unsaved = table.take_unsaved().into_iter();
+        let unsaved: Vec<Unsaved> = unsaved.filter(|dir| dir.listing.0.starts_with(&root)).collect();
+        if unsaved.is_empty() {
+            return;
+        }
+        let frozen = admission.frozen_commit();
+        // The platform must have named this commit after the server was asked for the names, or the two may not agree.
+        let age = frozen.as_ref().map(|(_, learned)| clock.wall().duration_since(*learned).unwrap_or_default());
+        let vouched = |dir: &Unsaved| {
+            let since = |at| clock.now().saturating_duration_since(at);
+            age.zip(dir.listed).is_some_and(|(age, at)| since(at) > age)
+        };
+        let (sure, unsure): (Vec<_>, Vec<_>) = unsaved.into_iter().partition(vouched);
+        let commit = frozen.map_or_else(String::new, |(commit, _)| commit);
+        let mut done = write(snapshot, &commit, sure);
+        if is_frozen(freshness) && !all {
+            table.still_unsaved(unsure.into_iter().map(|dir| dir.dir));
+        } else {
+            done = done.and_then(|()| write(snapshot, "", unsure));
+        }
+        if let Err(error) = done {
+            log::warn!("{}: {error}; the next mount may start slower", snapshot.path().display());
+        }
+    }
+}
+
+/// Takes over what the last mount knew. Code that nobody could change since is as good as listed just now.
+pub(super) fn restore(freshness: &Freshness, saved: &Saved) {
+    let commit = freshness.admission.frozen_commit().map_or_else(String::new, |(commit, _)| commit);
+    let holds = |commit_then: &str| !commit.is_empty() && *commit_then == *commit;
+    freshness.table.restore(ROOT, saved, freshness.clock.now(), |dir| holds(&dir.commit));
+}
+
+fn is_frozen(freshness: &Freshness) -> bool {
+    freshness.bound(ROOT) == FROZEN_FRESH
+}
+
+fn write(snapshot: &Snapshot, commit: &str, dirs: Vec<Unsaved>) -> std::io::Result<()> {
+    if dirs.is_empty() {
+        return Ok(());
+    }
+    let listings: Vec<_> = dirs.into_iter().map(|dir| dir.listing).collect();
+    snapshot.append(commit, &listings)
+}

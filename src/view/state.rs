@@ -1,0 +1,262 @@
+//! The type [`View`]: its parts, and what can be read from it without asking the server.
+
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::ahead::Ahead;
+use super::changes::KernelChanges;
+use super::freshness::{FROZEN_FRESH, Freshness, OPEN_FRESH};
+use super::layout::{Layout, root_above, shown_at};
+use super::listings::{Listings, Unsent};
+use super::saved::{SavedTree, restore};
+use super::space::{Space, SpaceCache};
+use crate::admit::Admission;
+use crate::attr::{Area, Attr};
+use crate::clock::{Clock, Deadline};
+use crate::error::LastError;
+use crate::inode::{Change, Child, Ino, NodeView, ROOT, Root, Table};
+use crate::path::{Name, RemotePath};
+use crate::remote::{Link, Remote};
+
+/// How a view behaves.
+pub struct ViewConfig {
+    pub layout: Layout,
+    /// How long names and attributes may be shown without asking again.
+    pub fresh: Duration,
+    /// How long an operation may wait for the network.
+    pub timeout: Duration,
+    /// Holds what may be deleted at any time: the tree as it was seen last.
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// An answer to `lookup` or `getattr`: attributes and how long the kernel may go by them.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    pub ino: Ino,
+    pub attr: Attr,
+    pub valid: Duration,
+}
+
+/// See the module header. Cheap to clone.
+#[derive(Clone)]
+pub struct View(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) layout: Layout,
+    pub(super) timeout: Duration,
+    pub(super) remote: Remote,
+    pub(super) table: Arc<Table>,
+    pub(super) freshness: Freshness,
+    pub(super) listings: Listings,
+    pub(super) ahead: Ahead,
+    pub(super) changes: KernelChanges,
+    saved: SavedTree,
+    space: SpaceCache,
+    pub(super) errors: LastError,
+    /// How many bytes the server had sent when it was last found silent.
+    pub(super) silent_at: Mutex<Option<u64>>,
+}
+
+impl View {
+    /// A view of what the last mount knew, if it left a tree in the cache directory.
+    pub fn new(
+        config: ViewConfig,
+        remote: Remote,
+        admission: Admission,
+        unsent: Box<dyn Unsent>,
+        clock: Clock,
+        errors: LastError,
+    ) -> Self {
+        let ViewConfig { layout, fresh, timeout, cache_dir } = config;
+        let (saved, tree) = SavedTree::open(cache_dir.as_deref());
+        let table = Arc::new(Table::new(layout.roots()));
+        let freshness = Freshness { table: table.clone(), admission, clock, names: fresh };
+        let changes = KernelChanges::default();
+        let listings = Listings::new(remote.clone(), freshness.clone(), unsent, changes.clone(), timeout);
+        let ahead = Ahead::new(freshness.clone(), listings.clone());
+        ahead.follow(&listings);
+        restore(&freshness, &tree);
+        let space = SpaceCache::new(remote.clone());
+        let silent_at = Mutex::default();
+        Self(Arc::new(Inner {
+            layout,
+            timeout,
+            remote,
+            table,
+            freshness,
+            listings,
+            ahead,
+            changes,
+            saved,
+            space,
+            errors,
+            silent_at,
+        }))
+    }
+
+    /// Where changes go that the kernel must forget. One receiver: the invalidator's thread.
+    pub fn subscribe(&self) -> mpsc::Receiver<Change> {
+        self.0.changes.subscribe()
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.0.freshness.clock
+    }
+
+    /// How long one step may wait for the network.
+    pub fn timeout(&self) -> Duration {
+        self.0.timeout
+    }
+
+    /// The deadline of an operation that starts now.
+    pub fn deadline(&self) -> Deadline {
+        Deadline::after(self.0.timeout)
+    }
+
+    /// What `df` shows. Never waits.
+    pub fn statfs(&self) -> Space {
+        self.0.space.statfs()
+    }
+
+    pub fn is_offline(&self) -> bool {
+        matches!(self.0.remote.link(), Link::Down { .. })
+    }
+
+    /// Nothing more is listed ahead, and what was learned is saved.
+    pub fn close(&self) {
+        self.0.ahead.close();
+        self.save_tree(true);
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.0.ahead.is_closing()
+    }
+
+    /// Saves what was learned of the tree; with `all` also what nobody vouches for yet.
+    pub fn save_tree(&self, all: bool) {
+        self.0.saved.save(&self.0.freshness, all);
+    }
+
+    pub fn is_pantheon(&self) -> bool {
+        self.0.layout == Layout::Pantheon
+    }
+
+    // Paths.
+
+    /// The path of an object, for messages too: the login directory when it has none any more.
+    pub fn object(&self, ino: Ino) -> RemotePath {
+        self.0.table.path(ino).unwrap_or_else(RemotePath::root)
+    }
+
+    pub fn path(&self, ino: Ino) -> Option<RemotePath> {
+        self.0.table.path(ino)
+    }
+
+    pub fn find(&self, path: &RemotePath) -> Option<Ino> {
+        self.0.table.find(path)
+    }
+
+    /// The root that a path lies in.
+    pub fn root_above(&self, path: &RemotePath) -> Option<&Root> {
+        root_above(self.0.table.roots(), path)
+    }
+
+    pub fn area(&self, ino: Ino) -> Option<Area> {
+        self.0.table.area(ino)
+    }
+
+    pub fn area_of(&self, path: &RemotePath) -> Area {
+        self.root_above(path).map_or(Area::Code, |root| root.area)
+    }
+
+    /// The path of an object as the mount shows it, from the mount's root.
+    pub fn shown_path(&self, path: &RemotePath) -> RemotePath {
+        let Some(root) = self.root_above(path) else { return path.clone() };
+        let rest = path.strip_prefix(&root.path).unwrap_or_else(RemotePath::root);
+        shown_at(root.ino).join_path(&rest)
+    }
+
+    /// The path on the server of a path below the code directory.
+    pub fn in_code(&self, path: &RemotePath) -> RemotePath {
+        self.object(ROOT).join_path(path)
+    }
+
+    /// The path below the code directory of an object in it.
+    pub fn below_code(&self, ino: Ino) -> Option<RemotePath> {
+        self.path(ino)?.strip_prefix(&self.object(ROOT))
+    }
+
+    // Nodes.
+
+    pub fn node(&self, ino: Ino) -> Option<NodeView> {
+        self.0.table.view(ino)
+    }
+
+    pub fn child(&self, parent: Ino, name: &Name) -> Child {
+        self.0.table.child(parent, name)
+    }
+
+    pub fn children(&self, dir: Ino) -> Vec<(Name, NodeView)> {
+        self.0.table.children(dir)
+    }
+
+    pub fn next_child(&self, dir: Ino, after: Option<&Name>) -> Option<(Name, NodeView)> {
+        self.0.table.next_child(dir, after)
+    }
+
+    pub fn child_count(&self, dir: Ino) -> usize {
+        self.0.table.child_count(dir)
+    }
+
+    /// Everything that is known: parent, name, inode number.
+    pub fn walk(&self) -> Vec<(Ino, Name, Ino)> {
+        self.0.table.walk()
+    }
+
+    /// How many objects are known.
+    pub fn len(&self) -> usize {
+        self.0.table.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.table.is_empty()
+    }
+
+    /// The answer to the kernel about an object.
+    pub fn entry(&self, node: &NodeView) -> Entry {
+        Entry { ino: node.ino, attr: node.attr, valid: self.0.freshness.remaining(node.ino, node.seen) }
+    }
+
+    /// How long answers about this object hold.
+    pub fn freshness(&self, ino: Ino) -> Duration {
+        self.0.freshness.bound(ino)
+    }
+
+    /// How old an answer to `open` may be.
+    pub fn open_freshness(&self, ino: Ino) -> Duration {
+        match self.freshness(ino) {
+            FROZEN_FRESH => FROZEN_FRESH,
+            fresh => fresh.min(OPEN_FRESH),
+        }
+    }
+
+    /// When the directory was last listed by this mount.
+    pub fn listed(&self, dir: Ino) -> Option<Instant> {
+        self.0.table.listed(dir)
+    }
+
+    /// Whether the listing of the directory is younger than `bound`.
+    pub fn is_listed_within(&self, dir: Ino, bound: Duration) -> bool {
+        self.0.freshness.is_recent(self.listed(dir), bound)
+    }
+
+    // Local changes that the server does not know yet.
+
+    /// The server has the object under another name, or not at all.
+    pub fn is_elsewhere(&self, path: &RemotePath) -> bool {
+        self.0.listings.unsent().is_elsewhere(path)
+    }
+}
