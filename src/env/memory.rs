@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Belief, Source};
+use super::belief::{Belief, Source};
 use crate::attr::{secs_from_time, time_from_secs};
 use crate::control::ConnectionMode;
 use crate::durable;
