@@ -96,12 +96,16 @@ fn dispatch(command: Command) -> CliResult<()> {
         #[cfg(feature = "sim")]
         Command::Link(link) => link::run(&link),
         Command::Completions { shell } => {
-            let mut command = Args::command();
-            clap_complete::generate(shell, &mut command, "pantheonfs", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "pantheonfs", &mut script);
+            report::print(&script)
         }
-        Command::Man => clap_mangen::Man::new(Args::command())
-            .render(&mut std::io::stdout())
-            .map_err(|e| Failure::new(Exit::Failed, format!("the manual page could not be printed: {e}"))),
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Args::command())
+                .render(&mut page)
+                .map_err(|e| Failure::new(Exit::Failed, format!("the manual page could not be printed: {e}")))?;
+            report::print(&page)
+        }
     }
 }

@@ -81,7 +81,12 @@ impl Sender {
         base: Base,
         source: &File,
     ) -> Result<Outcome, RemoteError> {
-        let how = Store { base, perm: Some(put.perm), mtime: Some(put.mtime), temp_dir: self.temp_dir(op.area) };
+        let how = Store {
+            base,
+            perm: (!put.keep_perm).then_some(put.perm),
+            mtime: Some(put.mtime),
+            temp_dir: self.temp_dir(op.area),
+        };
         let store =
             |how: &Store| self.remote.store_noting(permit, &op.path, source, put.len, how, &self.note_progress(id));
         let mut stored = store(&how);

@@ -200,10 +200,23 @@ impl Sender {
         self.emit(&Applied { area: op.area, path: to, change: AppliedChange::MovedFrom(&op.path) });
     }
 
+    /// Times are part of the version: they are set only on the version that programs here were shown, or another writer's
+    /// content would count as known from then on. Permission bits are set on whatever is there.
     pub(super) fn apply_setattr(&self, permit: &WritePermit, op: &Op, change: SetAttr) -> Result<Outcome, RemoteError> {
+        if change.times.is_some()
+            && let Some(now) = self.stat_there(&op.path)?
+            && let Some(known) = self.overtaken(op, now)
+        {
+            if change.perm.is_some() {
+                self.remote.set_attr(permit, &op.path, SetAttr { times: None, ..change })?;
+            }
+            return Ok(Outcome::Done(Expected::Version(known)));
+        }
         match self.remote.set_attr(permit, &op.path, change) {
             Ok(server) => {
-                if let Some(known) = self.overtaken(op, server, change.times.is_some()) {
+                if change.times.is_none()
+                    && let Some(known) = self.overtaken(op, server)
+                {
                     return Ok(Outcome::Done(Expected::Version(known)));
                 }
                 // A refused chmod shows what the server has; refused times go on being shown as they were set.
@@ -215,15 +228,13 @@ impl Sender {
         }
     }
 
-    /// The version that we know of a file of which the server has another: another writer's, for the next look to find.
-    fn overtaken(&self, op: &Op, server: Attr, timed: bool) -> Option<Version> {
-        let node = self.local.0.view.node(Ino(op.ino)).filter(|node| op.ino != 0 && node.attr.is_file())?;
-        let known = node.server?;
-        let ours = known.size == server.size && (timed || known.mtime == server.mtime);
-        if ours {
-            return None;
-        }
-        self.local.0.view.expire(node.parent);
+    /// The version that is known here of a file of which the server has another: another writer's, for the next look to
+    /// find.
+    fn overtaken(&self, op: &Op, server: Attr) -> Option<Version> {
+        let view = &self.local.0.view;
+        let node = view.node(Ino(op.ino)).filter(|node| op.ino != 0 && node.attr.is_file())?;
+        let known = node.server.filter(|known| *known != server.version())?;
+        view.expire(node.parent);
         Some(known)
     }
 }

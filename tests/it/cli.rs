@@ -421,33 +421,6 @@ fn options_of_fstab_take_effect() {
 }
 
 #[test]
-fn mount_8_finds_its_helper() {
-    if !has_fuse() || !rustix::process::geteuid().is_root() {
-        crate::common::skip("mount(8) is only root's");
-        return;
-    }
-    let _watch = watch();
-    let desk = Desk::new();
-    let helper = desk.around.path("mount.pantheonfs");
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pantheonfs"), &helper).expect("linked");
-    let mut command = Command::new(&helper);
-    desk.around.dress(&mut command);
-    let options = format!("rw,{}", desk.sim.options());
-    command.arg(desk.site("dev")).arg(desk.around.path("mnt")).args(["-o", &options]);
-    let ran = Ran(command.output().expect("runs")).ok();
-    assert_eq!(ran.out(), "", "mount(8) says nothing when all is well");
-    assert!(is_mounted(&desk.around.path("mnt")));
-    let mut command = Command::new(&helper);
-    desk.around.dress(&mut command);
-    let ran = Ran(command.args(["x.dev", "/nowhere", "-o", "bogus"]).output().expect("runs"));
-    assert_eq!(ran.code(), 1, "mount(8)'s own code for a wrong call");
-    let mut command = Command::new(&helper);
-    desk.around.dress(&mut command);
-    let ran = Ran(command.args(["x.dev", "/nowhere"]).output().expect("runs"));
-    assert_eq!(ran.code(), 32, "mount(8)'s own code for a failed mount");
-}
-
-#[test]
 fn status_works_from_inside_and_umount_cleans_up() {
     let Some(m) = Mounted::sim() else { return };
     let mut command = m.environ().command();
