@@ -5,72 +5,28 @@
 
 mod belief;
 mod memory;
+mod state;
 mod watcher;
 
-use parking_lot::{Condvar, Mutex};
-use std::path::PathBuf;
+use parking_lot::Mutex;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 pub use belief::{Belief, Running, Source};
+pub use state::EnvConfig;
 
 use memory::Memory;
+use state::{IN_USE, Inner, Wake};
 
 use crate::attr::Area;
 use crate::clock::Clock;
-use crate::control::{ConnectionMode, Control, ControlError, Diffstat, EnvKind};
+use crate::control::{ConnectionMode, ControlError, Diffstat, EnvKind};
 use crate::gate::{Gate, ReadOnlyReason, Verdict};
-
-/// Which environment, and where its state is learned.
-pub struct EnvConfig {
-    /// The environment's name; `None` for a plain SFTP server.
-    pub name: Option<String>,
-    /// The API and the site's id there.
-    pub api: Option<(Control, String)>,
-    /// What to go by until the API has spoken, or for ever without it. `None`: what was so last, or SFTP mode.
-    pub mode: Option<ConnectionMode>,
-    /// Where to remember what the platform said.
-    pub memory: Option<PathBuf>,
-    /// `-o ro`.
-    pub read_only: bool,
-    /// Name and email for commits, as git has them; the account's where not given.
-    pub author: Option<(String, String)>,
-}
 
 /// See the module header. Cheap to clone.
 #[derive(Clone)]
 pub struct Env(Arc<Inner>);
 
-type OnChange = Box<dyn Fn(&Belief) + Send + Sync>;
-
-struct Inner {
-    config: EnvConfig,
-    gate: Gate,
-    clock: Clock,
-    belief: Mutex<Belief>,
-    listeners: Mutex<Vec<OnChange>>,
-    touched: Mutex<Instant>,
-    /// A switch or commit asked for through this mount, and until when it holds writes.
-    own_job: Mutex<Option<(String, Instant)>>,
-    wake: mpsc::Sender<Wake>,
-    /// How often the API has answered or failed to.
-    answers: (Mutex<u64>, Condvar),
-}
-
-enum Wake {
-    /// Ask now.
-    Check,
-    Stop,
-}
-
-/// How often the API is asked while the mount is in use: a teammate's switch is followed within this.
-const POLL_IN_USE: Duration = Duration::from_secs(3);
-/// And while it is not.
-const POLL_IDLE: Duration = Duration::from_secs(30);
-/// In use: something was asked of the mount this short a time ago.
-const IN_USE: Duration = Duration::from_secs(60);
-/// How long somebody else's job may hold writes.
-const OTHERS_LIMIT: Duration = Duration::from_secs(60);
 /// How long a switch may hold writes.
 const SWITCH_LIMIT: Duration = Duration::from_secs(310);
 
@@ -307,95 +263,5 @@ impl Env {
             return Err(CommitError::NotThere(old));
         }
         Ok(Committed { hash: new, message: message.to_owned(), files, in_repository: None })
-    }
-}
-
-impl Inner {
-    /// Takes over an answer of the API, turns the gate, tells whoever wants to know.
-    fn learn(&self, environment: crate::control::Environment) {
-        let changed = self.belief.lock().learn(environment, self.clock.wall());
-        self.apply_to_gate();
-        if changed {
-            self.remember();
-            let belief = self.belief.lock().clone();
-            log::info!("the environment changed: mode {}, commit {:?}", belief.mode, belief.target_commit);
-            self.listeners.lock().iter().for_each(|listener| listener(&belief));
-        }
-    }
-
-    fn remember(&self) {
-        let Some(file) = &self.config.memory else { return };
-        let memory = Memory::of(&self.belief.lock());
-        if let Some(Err(error)) = memory.map(|memory| memory.save(file)) {
-            log::warn!("{}: {error}", file.display());
-        }
-    }
-
-    fn learn_running(&self, running: Vec<(String, String)>) {
-        let changed = {
-            let mut belief = self.belief.lock();
-            let before = belief.running.clone();
-            belief.learn_running(running, self.clock.wall());
-            before != belief.running
-        };
-        if changed {
-            self.apply_to_gate();
-        }
-    }
-
-    fn log_is_old(&self) -> bool {
-        let belief = self.belief.lock();
-        belief.log.first().map(|commit| &commit.hash) != belief.target_commit.as_ref()
-    }
-
-    fn learn_log(&self, log: Vec<crate::control::Commit>) {
-        self.belief.lock().log = Arc::new(log);
-    }
-
-    /// A job of our own runs, or has ended.
-    fn hold(&self, job: Option<(String, Instant)>) {
-        *self.own_job.lock() = job;
-        self.apply_to_gate();
-    }
-
-    /// A teammate's commit, deploy or switch: writes wait for its end, but not for ever.
-    fn held_by_others(&self) -> Option<Verdict> {
-        let belief = self.belief.lock();
-        let job = belief.running.first()?;
-        let age = self.clock.wall().duration_since(job.seen).unwrap_or_default();
-        let left = OTHERS_LIMIT.checked_sub(age)?;
-        Some(Verdict::Held { why: format!("on the platform: {}", job.description), until: Instant::now() + left })
-    }
-
-    fn answered(&self) {
-        *self.answers.0.lock() += 1;
-        self.answers.1.notify_all();
-    }
-
-    fn failed(&self, error: &ControlError) {
-        log::debug!("the API was asked in vain: {error}");
-        self.belief.lock().error = Some(error.to_string());
-        // A refused write closed the gate until the answer; there is none, so the server decides again.
-        self.apply_to_gate();
-    }
-
-    fn apply_to_gate(&self) {
-        let reason = self.belief.lock().read_only_reason();
-        let verdict = match reason {
-            _ if self.config.read_only => Verdict::Closed(ReadOnlyReason::MountedReadOnly),
-            Some(reason) => Verdict::Closed(reason),
-            None => match self.own_job.lock().clone() {
-                Some((why, until)) => Verdict::Held { why, until },
-                None => self.held_by_others().unwrap_or(Verdict::Open),
-            },
-        };
-        self.gate.set(Area::Code, verdict);
-        if self.config.read_only {
-            self.gate.set(Area::Uploads, Verdict::Closed(ReadOnlyReason::MountedReadOnly));
-        }
-    }
-
-    fn is_in_use(&self) -> bool {
-        self.touched.lock().elapsed() < IN_USE
     }
 }

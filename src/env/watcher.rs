@@ -2,8 +2,14 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use super::{Inner, POLL_IDLE, POLL_IN_USE, Wake};
+use super::state::{Inner, Wake};
+
+/// How often the API is asked while the mount is in use: a teammate's switch is followed within this.
+const POLL_IN_USE: Duration = Duration::from_secs(3);
+/// And while it is not.
+const POLL_IDLE: Duration = Duration::from_secs(30);
 
 /// Runs until told to stop or until nobody holds the environment any more.
 pub(super) fn start(inner: &Arc<Inner>, woken: Receiver<Wake>) {

@@ -233,7 +233,7 @@ impl View {
 
     /// The answer to the kernel about an object: from here on programs were shown this.
     pub fn entry(&self, node: &NodeView) -> Entry {
-        self.mark_shown(node.ino);
+        self.0.table.mark_shown(node.ino);
         Entry { ino: node.ino, attr: node.attr, valid: self.0.freshness.remaining(node.ino, node.seen) }
     }
 
