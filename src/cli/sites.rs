@@ -9,6 +9,7 @@ use std::process::Command;
 use super::exit::{CliResult, Exit, Failure};
 use super::private_dir::make_private;
 use super::source::{Source, dir_name, is_uuid};
+use crate::durable;
 
 /// The file `sites.json` of the state directory: names of sites with their ids.
 pub(super) struct Sites(PathBuf);
@@ -50,10 +51,7 @@ impl Sites {
     fn save(&self, known: &BTreeMap<String, String>) -> std::io::Result<()> {
         let dir = self.0.parent().unwrap_or(Path::new("."));
         make_private(dir)?;
-        let mut new = tempfile::NamedTempFile::new_in(dir)?;
-        serde_json::to_writer_pretty(&mut new, known)?;
-        new.persist(&self.0).map_err(|e| e.error)?;
-        Ok(())
+        durable::replace(&self.0, |new| Ok(serde_json::to_writer_pretty(new, known)?)).map(drop)
     }
 
     /// The name of the state directory: the same for the name of a site and for its id.

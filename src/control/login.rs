@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::config::ControlConfig;
 use super::error::ControlError;
 use super::http::Http;
+use crate::durable;
 
 /// Terminus' file, and the API's answer.
 #[derive(Serialize, Deserialize)]
@@ -138,11 +139,7 @@ pub(super) fn log_in(http: &Http, token: &str) -> Result<serde_json::Value, Cont
 /// Replaces the file atomically; only its owner may read it.
 fn write_private(dir: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
-    file.write_all(bytes)?;
-    file.persist(dir.join(name)).map_err(|e| e.error)?;
-    Ok(())
+    durable::replace(&dir.join(name), |file| file.write_all(bytes)).map(drop)
 }
 
 fn now() -> i64 {
@@ -151,6 +148,8 @@ fn now() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn login(dir: &Path) -> Login {

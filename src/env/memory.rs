@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::belief::{Belief, Source};
 use crate::attr::{secs_from_time, time_from_secs};
 use crate::control::ConnectionMode;
+use crate::durable;
 
 /// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,10 +37,7 @@ impl Memory {
     }
 
     pub(super) fn save(&self, file: &Path) -> io::Result<()> {
-        let mut new = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;
-        serde_json::to_writer_pretty(&mut new, self)?;
-        new.persist(file).map_err(|e| e.error)?;
-        Ok(())
+        durable::replace(file, |new| Ok(serde_json::to_writer_pretty(new, self)?)).map(drop)
     }
 
     /// The mode, and when the API confirmed it.

@@ -32,8 +32,8 @@ impl Fs {
     }
 
     fn opened(&self, opened: OpenedFile) -> Opened {
-        let OpenedFile { file, keep_pages, no_flush } = opened;
-        Opened { handle: self.handles.add(Handle::File(file)), keep_pages, no_flush, direct: false }
+        let OpenedFile { file, keep_pages, no_flush, direct } = opened;
+        Opened { handle: self.handles.add(Handle::File(file)), keep_pages: keep_pages && !direct, no_flush, direct }
     }
 
     /// Creates a file, or opens the one that is there.
@@ -77,7 +77,12 @@ impl Fs {
 
     pub fn write(&self, id: HandleId, offset: u64, bytes: &[u8], wait: Wait) -> FsResult<u32> {
         match &*self.handles.get("write", id)? {
-            Handle::File(file) if file.writes() => self.upload.write(file.ino(), offset, bytes, wait),
+            Handle::File(file) if file.writes() => {
+                self.reader.may_change("write", file)?;
+                let written = self.upload.write(file.ino(), offset, bytes, wait)?;
+                file.note_written();
+                Ok(written)
+            }
             Handle::Virtual(file) => self.dot.write(file, bytes, wait),
             Handle::File(_) | Handle::Dir(_) => Err(FsError::new("write", "handle", Cause::BadHandle)),
         }
@@ -85,7 +90,10 @@ impl Fs {
 
     pub fn fallocate(&self, id: HandleId, offset: u64, len: u64, what: Allocate, wait: Wait) -> FsResult<()> {
         match &*self.handles.get("fallocate", id)? {
-            Handle::File(file) => self.upload.fallocate(file.ino(), offset, len, what, wait),
+            Handle::File(file) => {
+                self.reader.may_change("fallocate", file)?;
+                self.upload.fallocate(file.ino(), offset, len, what, wait)
+            }
             Handle::Virtual(_) | Handle::Dir(_) => Err(FsError::new("fallocate", "handle", Cause::BadHandle)),
         }
     }
@@ -94,7 +102,11 @@ impl Fs {
     /// `-o sync` the server has it.
     pub fn flush(&self, id: HandleId, wait: Wait) -> FsResult<()> {
         match &*self.handles.get("close", id)? {
-            Handle::File(file) if file.writes() => self.upload.save("close", file.ino(), wait),
+            Handle::File(file) if file.writes() => {
+                self.upload.save("close", file.ino(), wait)?;
+                file.note_saved();
+                Ok(())
+            }
             Handle::Virtual(file) => self.dot.flush(file, wait),
             Handle::File(_) | Handle::Dir(_) => Ok(()),
         }

@@ -16,6 +16,13 @@ pub(super) struct Node {
     pub(super) attr: Attr,
     /// What the server has, as last seen; `None` while the object exists only here.
     pub(super) server: Option<Version>,
+    /// The server's version that stood behind what programs were last shown: bytes, or attributes in an answer to the
+    /// kernel. The next change builds upon it.
+    pub(super) shown: Option<Version>,
+    /// Bytes were given out: what a program holds in an editor is compared with the next `stat`.
+    pub(super) was_read: bool,
+    /// The permission bits were changed here, and the server does not have them yet.
+    pub(super) perm_changed: bool,
     /// When `attr` was last confirmed on its own, apart from the parent's listing.
     pub(super) seen: Option<Instant>,
     /// The version whose bytes may sit in the kernel's page cache.
@@ -38,6 +45,8 @@ pub(super) struct Dir {
     pub(super) listed: Option<Instant>,
     /// The names are all that there were at some time, perhaps long ago.
     pub(super) complete: bool,
+    /// Bytes of a file in it were given out.
+    pub(super) was_read: bool,
     /// Local changes to the directory: a listing that was asked for before one of them is not taken over.
     pub(super) changes: u64,
     /// What the kernel may have read of the names: as of this count of changes and this listing.
@@ -51,6 +60,9 @@ impl Node {
             name,
             attr,
             server,
+            shown: None,
+            was_read: false,
+            perm_changed: false,
             seen: None,
             kernel_pages: None,
             foreign_changes: 0,
@@ -74,6 +86,10 @@ pub struct NodeView {
     pub parent: Ino,
     pub attr: Attr,
     pub server: Option<Version>,
+    /// See [`NodeView::base`].
+    pub shown: Option<Version>,
+    /// The permission bits were changed here, and the server does not have them yet.
+    pub perm_changed: bool,
     /// When the attributes were last confirmed by the server or made here.
     pub seen: Option<Instant>,
     pub foreign_changes: u32,
@@ -86,6 +102,14 @@ impl NodeView {
     /// The version that the server has, as far as is known; of what only this machine has, that of its attributes.
     pub fn version(&self) -> Version {
         self.server.unwrap_or(self.attr.version())
+    }
+}
+
+impl NodeView {
+    /// What a change that begins now builds upon: the version that programs were last shown. `None`: the server has no
+    /// such object yet.
+    pub fn base(&self) -> Option<Version> {
+        self.server.map(|server| self.shown.unwrap_or(server))
     }
 }
 

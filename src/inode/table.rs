@@ -1,7 +1,7 @@
 //! The table itself: numbers, lookups, local changes to names. Taking over listings is in `listing`.
 
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::time::{Instant, SystemTime};
 
@@ -32,6 +32,31 @@ pub(super) struct State {
     pub(super) nodes: HashMap<Ino, Node, foldhash::fast::RandomState>,
     /// Directories that the server has otherwise than the snapshot.
     pub(super) unsaved: HashSet<Ino>,
+    retired: Retired,
+}
+
+/// Numbers of objects that are gone. A change that waits, a block in a cache or an answer on its way may still name one:
+/// it is not given to another object for as long as this remembers it.
+#[derive(Default)]
+struct Retired {
+    known: HashSet<Ino>,
+    order: VecDeque<Ino>,
+}
+
+/// Numbers remembered as gone: more than changes can wait.
+const MAX_RETIRED: usize = 200_000;
+
+impl Retired {
+    fn add(&mut self, ino: Ino) {
+        if self.known.insert(ino) {
+            self.order.push_back(ino);
+        }
+        if self.order.len() > MAX_RETIRED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
 }
 
 impl Table {
@@ -39,7 +64,7 @@ impl Table {
         let attr = Attr { kind: FileKind::Directory, size: 4096, perm: 0o755, mtime: 0, atime: 0 };
         let nodes =
             roots.iter().map(|root| (root.ino, Node::new(root.ino, None, attr, Some(attr.version())))).collect();
-        Self { roots, state: Mutex::new(State { nodes, unsaved: HashSet::new() }) }
+        Self { roots, state: Mutex::new(State { nodes, ..State::default() }) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -101,6 +126,14 @@ impl Table {
             None if dir.listed.is_some() => Child::Negative,
             None => Child::Unknown,
         }
+    }
+
+    /// The file that took the place of one that has no name any more and is not open.
+    pub fn successor(&self, ino: Ino) -> Option<Ino> {
+        let state = self.lock();
+        let node = state.nodes.get(&ino).filter(|node| node.unlinked && node.opens == 0 && node.attr.is_file())?;
+        let successor = *state.dir(node.parent)?.children.get(node.name.as_ref()?)?;
+        state.nodes.get(&successor).is_some_and(|node| node.attr.is_file()).then_some(successor)
     }
 
     /// When the directory's complete listing was taken over.
@@ -188,6 +221,37 @@ impl Table {
         remain
     }
 
+    /// Programs are shown the object as it is now: the next change builds upon this version. While local changes wait it is
+    /// they that are shown, and what they build upon stays.
+    pub fn mark_shown(&self, ino: Ino) {
+        if let Some(node) = self.lock().nodes.get_mut(&ino).filter(|node| !node.pinned) {
+            node.shown = node.server;
+        }
+    }
+
+    /// Bytes of the file are given out, as it is now. With `followed` it and its directory are kept as fresh as an open
+    /// file from here on.
+    pub fn mark_read(&self, ino: Ino, followed: bool) {
+        let mut state = self.lock();
+        let Some(node) = state.nodes.get_mut(&ino) else { return };
+        if !node.pinned {
+            node.shown = node.server;
+        }
+        if followed && !node.was_read {
+            node.was_read = true;
+            let parent = node.parent;
+            if let Some(dir) = state.dir_mut(parent) {
+                dir.was_read = true;
+            }
+        }
+    }
+
+    /// Whether bytes of the file, or of a file in the directory, were given out.
+    pub fn was_read(&self, ino: Ino) -> bool {
+        let state = self.lock();
+        state.nodes.get(&ino).is_some_and(|node| node.was_read || node.dir.as_ref().is_some_and(|dir| dir.was_read))
+    }
+
     /// Notes that the kernel may keep pages of `version`, and says whether it had pages of the same version before.
     /// Pages of a version that may still change under its name (`settled` is false) are not kept.
     pub fn keep_pages(&self, ino: Ino, version: Version, settled: bool) -> bool {
@@ -264,6 +328,8 @@ impl Table {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return };
         node.server = Some(server.version());
+        node.shown = node.server;
+        node.perm_changed = node.perm_changed && shown.perm != server.perm;
         node.attr = shown;
         node.seen = Some(Instant::now());
         node.kernel_pages = node.kernel_pages.map(|_| server.version());
@@ -274,10 +340,17 @@ impl Table {
         state.unsaved.insert(parent);
     }
 
-    /// Hands the server version of a replaced object to the one that takes its place, as the base of its content.
+    /// Hands the base of a replaced object to the one that takes its place, as the base of its content.
     pub fn adopt_base(&self, ino: Ino, base: Option<Version>) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            node.server = base;
+            (node.server, node.shown) = (base, base);
+        }
+    }
+
+    /// The permission bits were changed here.
+    pub fn perm_changed(&self, ino: Ino) {
+        if let Some(node) = self.lock().nodes.get_mut(&ino) {
+            node.perm_changed = true;
         }
     }
 
@@ -322,6 +395,8 @@ pub(super) fn view_of(state: &State, ino: Ino) -> Option<NodeView> {
         parent: node.parent,
         attr: node.attr,
         server: node.server,
+        shown: node.shown,
+        perm_changed: node.perm_changed,
         seen: node.seen.max(listed),
         foreign_changes: node.foreign_changes,
         opens: node.opens,
@@ -354,7 +429,8 @@ impl State {
         let mut number = u64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]]);
         loop {
             number &= !VIRTUAL_BIT;
-            if number >= FIRST_HASHED && !self.nodes.contains_key(&Ino(number)) {
+            let ino = Ino(number);
+            if number >= FIRST_HASHED && !self.nodes.contains_key(&ino) && !self.retired.known.contains(&ino) {
                 return Ino(number);
             }
             number = number.wrapping_add(1).max(FIRST_HASHED);
@@ -377,6 +453,7 @@ impl State {
     fn drop_if_unused(&mut self, ino: Ino) {
         if self.nodes.get(&ino).is_some_and(Node::is_unused) {
             self.nodes.remove(&ino);
+            self.retired.add(ino);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! open and release; which version an open file stands for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use parking_lot::Mutex;
 
 use super::state::Reader;
@@ -20,6 +22,10 @@ pub struct OpenMode {
 pub struct OpenFile {
     pub(super) ino: Ino,
     pub(super) mode: OpenMode,
+    /// Opened by a program that reads many files in a row.
+    pub(super) scanned: bool,
+    /// Written by this handle since it was last flushed.
+    written: AtomicBool,
     pub(super) reading: Mutex<Reading>,
 }
 
@@ -39,6 +45,8 @@ pub struct OpenedFile {
     pub keep_pages: bool,
     /// Nothing to send at `close`: the kernel need not tell us.
     pub no_flush: bool,
+    /// Another file took the place of the one that the kernel asked for: neither its size nor its pages are this one's.
+    pub direct: bool,
 }
 
 impl OpenFile {
@@ -49,6 +57,16 @@ impl OpenFile {
     pub fn writes(&self) -> bool {
         self.mode.write
     }
+
+    /// A write by this handle was accepted.
+    pub fn note_written(&self) {
+        self.written.store(true, Ordering::Release);
+    }
+
+    /// Everything that was written by this handle is saved.
+    pub fn note_saved(&self) {
+        self.written.store(false, Ordering::Release);
+    }
 }
 
 impl Reader {
@@ -58,11 +76,15 @@ impl Reader {
     /// [`Cause::NotPermitted`] for what is no regular file.
     pub fn open(&self, ino: Ino, mode: OpenMode, wait: Wait) -> FsResult<OpenedFile> {
         let view = &self.0.view;
-        if mode.write || mode.truncate {
-            self.0.upload.permit("open", ino, &view.object(ino), wait)?;
-        } else {
-            self.0.scans.read_begins(ino);
+        if let Some(successor) = view.successor(ino) {
+            return self.open(successor, mode, wait).map(|opened| OpenedFile { direct: true, ..opened });
         }
+        let scanned = if mode.write || mode.truncate {
+            self.0.upload.permit("open", ino, &view.object(ino), wait)?;
+            false
+        } else {
+            self.0.scans.read_begins(ino)
+        };
         let node = view.fresh_node("open", ino, view.open_freshness(ino), wait)?;
         match node.attr.kind {
             FileKind::File => {}
@@ -72,13 +94,20 @@ impl Reader {
             }
         }
         if mode.truncate {
+            // What this call learned is no base: the new content builds upon what was shown before it.
             self.0.upload.truncate_at_open(&node)?;
+        } else {
+            view.mark_shown(ino);
         }
-        Ok(self.opened(&node, mode))
+        Ok(self.opened_by(&node, mode, scanned))
     }
 
-    /// Opens a node that was just looked up or made.
+    /// Opens a node that was just made.
     pub fn opened(&self, node: &NodeView, mode: OpenMode) -> OpenedFile {
+        self.opened_by(node, mode, false)
+    }
+
+    fn opened_by(&self, node: &NodeView, mode: OpenMode, scanned: bool) -> OpenedFile {
         let view = &self.0.view;
         let version = node.version();
         let reading = Reading { foreign_changes: node.foreign_changes, started: false, ahead: ReadAhead::default() };
@@ -91,13 +120,40 @@ impl Reader {
         }
         let stable = !version.is_racy(view.clock().wall()) || node.pinned;
         let keep_pages = !mode.truncate && (node.pinned || view.keep_pages(node.ino, version, stable));
-        let file = OpenFile { ino: node.ino, mode, reading: Mutex::new(reading) };
-        OpenedFile { file, keep_pages, no_flush: !mode.write }
+        if keep_pages && mode.read {
+            // The kernel gives out what it has: no read may ever arrive here.
+            view.mark_read(node.ino, !scanned);
+        }
+        let file =
+            OpenFile { ino: node.ino, mode, scanned, written: AtomicBool::new(false), reading: Mutex::new(reading) };
+        OpenedFile { file, keep_pages, no_flush: !mode.write, direct: false }
     }
 
-    /// The last descriptor is gone. Pages of a shared mapping may have come after the last flush: they are saved too.
+    /// Before a write by this handle: it must not change a version that it was not opened on. What is on this machine
+    /// already is changed further.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::Stale`]: another writer changed the file since it was opened.
+    pub fn may_change(&self, op: &'static str, file: &OpenFile) -> FsResult<()> {
+        let node = self.0.view.node(file.ino).filter(|node| !node.unlinked);
+        let foreign = node.is_some_and(|node| node.foreign_changes != file.reading.lock().foreign_changes);
+        if foreign && self.0.upload.spool(file.ino).is_none() {
+            return Err(FsError::new(op, self.0.view.object(file.ino), Cause::Stale));
+        }
+        Ok(())
+    }
+
+    /// The last descriptor of a handle is gone. Pages of a shared mapping may have come after the last flush: they are
+    /// saved, too. The kernel sends this some time after `close` returned: what another handle has written meanwhile, and
+    /// not closed, is not to be saved by it.
     pub fn release(&self, file: &OpenFile, wait: Wait) -> FsResult<()> {
-        let saved = self.0.upload.save("close", file.ino, wait);
+        let last = self.0.view.node(file.ino).is_none_or(|node| node.opens <= 1);
+        let saved = if last || file.written.load(Ordering::Acquire) {
+            self.0.upload.save("close", file.ino, wait)
+        } else {
+            Ok(())
+        };
         if matches!(&saved, Err(error) if error.would_block()) {
             return saved;
         }

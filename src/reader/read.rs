@@ -53,7 +53,10 @@ impl Reader {
                 read.map_err(|e| self.read_error(file, &path, e))?
             }
         };
-        file.reading.lock().started |= !bytes.is_empty();
+        let first = !bytes.is_empty() && !std::mem::replace(&mut file.reading.lock().started, true);
+        if first {
+            self.0.view.mark_read(file.ino, !file.scanned);
+        }
         self.read_ahead(file, &path, version, &range);
         Ok(bytes)
     }

@@ -22,6 +22,8 @@ const MAX_SCANS: usize = 4;
 const MAX_DEPTH: usize = 256;
 /// Files that are looked at to recognise the next one: a reader may skip what it has, or what it does not want.
 const LOOK_AHEAD: usize = 64;
+/// Files read in the order of the tree that tell a program that reads everything (`grep -r`) from one that edits.
+const MANY_FILES: usize = 32;
 /// Files fetched ahead at most.
 const MAX_FILES: usize = 2048;
 /// Bytes fetched ahead at most; they must fit into the cache beside what is being read.
@@ -80,14 +82,14 @@ impl Scans {
         Self { view, content, remote, scans: Mutex::default() }
     }
 
-    /// A file is being opened for reading. At `open`, not at the first read: what the kernel still has is never read here,
+    /// A file is being opened for reading; says whether that is part of a scan of many. At `open`, not at the first read: what the kernel still has is never read here,
     /// and the listings ahead must be renewed all the same.
-    pub(super) fn read_begins(&self, ino: Ino) {
+    pub(super) fn read_begins(&self, ino: Ino) -> bool {
         let now = self.view.clock().now();
-        let (wanted, dirs) = {
+        let (wanted, dirs, many) = {
             let mut scans = self.scans.lock();
-            if scans.iter().any(|scan| scan.last == ino) {
-                return;
+            if let Some(scan) = scans.iter().find(|scan| scan.last == ino) {
+                return scan.hits >= MANY_FILES;
             }
             let known = scans.iter().position(|scan| scan.upcoming.iter().take(MAX_FILES).any(|next| next.ino == ino));
             let mut scan = match known.and_then(|at| scans.remove(at)) {
@@ -100,7 +102,8 @@ impl Scans {
                     Scan::begin(&self.view, ino)
                 }
             };
-            let wanted = (scan.fill(&self.view, bytes_ahead(self.remote.rate())), scan.fill_dirs(&self.view));
+            let many = scan.hits >= MANY_FILES;
+            let wanted = (scan.fill(&self.view, bytes_ahead(self.remote.rate())), scan.fill_dirs(&self.view), many);
             scans.push_front(scan);
             wanted
         };
@@ -111,6 +114,7 @@ impl Scans {
                 self.content.prefetch(&next.path, next.version, 0..next.bytes());
             }
         }
+        many
     }
 
     /// `open` wants a listing that is at most so old: it is renewed on the way, or every directory would cost the reader

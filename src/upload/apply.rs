@@ -64,10 +64,13 @@ impl Sender {
             match self.compare_with_known(&op.path, version) {
                 Compared::Same => {}
                 Compared::Unknown(why) => return Ok(Outcome::Later(LINK_PAUSE, why)),
-                Compared::Changed if self.begins_ours(&op.path, version, &source) => {
-                    return Ok(self.found_stored(op, put, version, &source));
+                Compared::Changed => {
+                    return Ok(match self.compare_with_ours(&op.path, version, &source) {
+                        Compared::Same if version.size == put.len => self.found_stored(op, put, version, &source),
+                        Compared::Same | Compared::Changed => Outcome::Conflict(SAME_SECOND.into()),
+                        Compared::Unknown(why) => Outcome::Later(LINK_PAUSE, why),
+                    });
                 }
-                Compared::Changed => return Ok(Outcome::Conflict(SAME_SECOND.into())),
             }
         }
         self.store(permit, id, (op, put), base, &source)
@@ -81,32 +84,44 @@ impl Sender {
         base: Base,
         source: &File,
     ) -> Result<Outcome, RemoteError> {
-        let how = Store { base, perm: Some(put.perm), mtime: Some(put.mtime), temp_dir: self.temp_dir(op.area) };
+        let how = Store {
+            base,
+            perm: (!put.keep_perm).then_some(put.perm),
+            mtime: Some(put.mtime),
+            temp_dir: self.temp_dir(op.area),
+        };
         let store =
             |how: &Store| self.remote.store_noting(permit, &op.path, source, put.len, how, &self.note_progress(id));
-        let mut stored = store(&how);
-        if let (Base::Absent, Err(error)) = (base, &stored)
-            && let ErrorKind::Conflict { found: Some(found) } = &error.kind
-            && found.size < put.len
-            && self.begins_ours(&op.path, *found, source)
-        {
-            // The beginning of ours: an attempt whose end was not seen made it, and nothing is lost by going on.
-            stored = store(&Store { base: Base::Version(*found), ..how });
-        }
-        match stored {
+        let error = match store(&how) {
             Ok(attr) => {
+                self.stored(op, put, attr, source);
+                return Ok(Outcome::Done(Expected::Version(attr.version())));
+            }
+            Err(error) => error,
+        };
+        let ErrorKind::Conflict { found: Some(found) } = error.kind else { return Err(error) };
+        if found.size > put.len || (found.size < put.len && base != Base::Absent) {
+            return Err(error);
+        }
+        // Sent by an attempt whose end was not seen, or the same bytes by another writer: no conflict. The beginning of a
+        // new file is that of an attempt of ours, and nothing is lost by going on.
+        match self.compare_with_ours(&op.path, found, source) {
+            Compared::Same if found.size == put.len => Ok(self.found_stored(op, put, found, source)),
+            Compared::Same => {
+                let attr = store(&Store { base: Base::Version(found), ..how })?;
                 self.stored(op, put, attr, source);
                 Ok(Outcome::Done(Expected::Version(attr.version())))
             }
-            // Sent by an attempt whose end was not seen, or by another writer: the same bytes are no conflict.
-            Err(error) => match &error.kind {
-                ErrorKind::Conflict { found: Some(found) }
-                    if found.size == put.len && self.begins_ours(&op.path, *found, source) =>
-                {
-                    Ok(self.found_stored(op, put, *found, source))
-                }
-                _ => Err(error),
-            },
+            Compared::Changed => Err(error),
+            Compared::Unknown(why) => Ok(Outcome::Later(LINK_PAUSE, why)),
+        }
+    }
+
+    /// What becomes of an operation whose object is missing: nothing yet, if the whole environment is.
+    pub(super) fn unless_away(&self, op: &Op, outcome: Outcome) -> Outcome {
+        match self.root.on_missing(&self.local, &self.remote, op.area) {
+            Ok(()) => outcome,
+            Err(why) => Outcome::Later(LINK_PAUSE, why),
         }
     }
 

@@ -70,15 +70,14 @@ impl Sender {
         Ok(Outcome::Done(Expected::Version(attr.version())))
     }
 
-    pub(super) fn apply_unlink(
-        &self,
-        permit: &WritePermit,
-        path: &RemotePath,
-        base: Expected,
-    ) -> Result<Outcome, RemoteError> {
-        let Some(now) = self.stat_there(path)?.filter(|_| base != Expected::Absent) else {
-            return Ok(Outcome::Done(Expected::Absent));
+    pub(super) fn apply_unlink(&self, permit: &WritePermit, op: &Op, base: Expected) -> Result<Outcome, RemoteError> {
+        let path = &op.path;
+        let Some(now) = self.stat_there(path)? else {
+            return Ok(self.unless_away(op, Outcome::Done(Expected::Absent)));
         };
+        if base == Expected::Absent {
+            return Ok(Outcome::Done(Expected::Absent));
+        }
         if now.is_dir() {
             return Ok(Outcome::Conflict("removed here, but there is a directory on the server now".into()));
         }
@@ -114,11 +113,12 @@ impl Sender {
         }
     }
 
-    pub(super) fn apply_rmdir(&self, permit: &WritePermit, path: &RemotePath) -> Result<Outcome, RemoteError> {
+    pub(super) fn apply_rmdir(&self, permit: &WritePermit, op: &Op) -> Result<Outcome, RemoteError> {
+        let path = &op.path;
         match self.remote.rmdir(permit, path) {
             Ok(()) => Ok(Outcome::Done(Expected::Absent)),
             Err(error) => match error.kind {
-                ErrorKind::NotFound => Ok(Outcome::Done(Expected::Absent)),
+                ErrorKind::NotFound => Ok(self.unless_away(op, Outcome::Done(Expected::Absent))),
                 ErrorKind::NotEmpty | ErrorKind::Failure(_) if self.holds_there(path) => {
                     let what = "removed here, but something was put into it on the server: it stays";
                     Ok(Outcome::Conflict(what.into()))
@@ -171,7 +171,8 @@ impl Sender {
             Err(error) if matches!(error.kind, ErrorKind::NotFound) => {
                 let there = self.stat_there(to)?;
                 let gone = || Outcome::Conflict("moved here, but removed on the server meanwhile".into());
-                Ok(self.moved_before(permit, op, to, (there, ends))?.unwrap_or_else(gone))
+                let moved = self.moved_before(permit, op, to, (there, ends))?;
+                Ok(moved.unwrap_or_else(|| self.unless_away(op, gone())))
             }
             Err(error) if matches!(error.kind, ErrorKind::Exists) => {
                 Ok(Outcome::Conflict(format!("moved here, but another writer made {to} on the server meanwhile")))
@@ -200,30 +201,43 @@ impl Sender {
         self.emit(&Applied { area: op.area, path: to, change: AppliedChange::MovedFrom(&op.path) });
     }
 
+    /// Times are part of the version: they are set only on the version that programs here were shown, or another writer's
+    /// content would count as known from then on. Permission bits are set on whatever is there.
     pub(super) fn apply_setattr(&self, permit: &WritePermit, op: &Op, change: SetAttr) -> Result<Outcome, RemoteError> {
+        if change.times.is_some()
+            && let Some(now) = self.stat_there(&op.path)?
+            && let Some(known) = self.overtaken(op, now)
+        {
+            if change.perm.is_some() {
+                self.remote.set_attr(permit, &op.path, SetAttr { times: None, ..change })?;
+            }
+            return Ok(Outcome::Done(Expected::Version(known)));
+        }
         match self.remote.set_attr(permit, &op.path, change) {
             Ok(server) => {
-                if let Some(known) = self.overtaken(op, server, change.times.is_some()) {
+                if change.times.is_none()
+                    && let Some(known) = self.overtaken(op, server)
+                {
                     return Ok(Outcome::Done(Expected::Version(known)));
                 }
                 // A refused chmod shows what the server has; refused times go on being shown as they were set.
                 self.confirm(op, server);
                 Ok(Outcome::Done(Expected::Version(server.version())))
             }
-            Err(error) if matches!(error.kind, ErrorKind::NotFound) => Ok(Outcome::Done(Expected::Absent)),
+            Err(error) if matches!(error.kind, ErrorKind::NotFound) => {
+                Ok(self.unless_away(op, Outcome::Done(Expected::Absent)))
+            }
             Err(error) => Err(error),
         }
     }
 
-    /// The version that we know of a file of which the server has another: another writer's, for the next look to find.
-    fn overtaken(&self, op: &Op, server: Attr, timed: bool) -> Option<Version> {
-        let node = self.local.0.view.node(Ino(op.ino)).filter(|node| op.ino != 0 && node.attr.is_file())?;
-        let known = node.server?;
-        let ours = known.size == server.size && (timed || known.mtime == server.mtime);
-        if ours {
-            return None;
-        }
-        self.local.0.view.expire(node.parent);
+    /// The version that is known here of a file of which the server has another: another writer's, for the next look to
+    /// find.
+    fn overtaken(&self, op: &Op, server: Attr) -> Option<Version> {
+        let view = &self.local.0.view;
+        let node = view.node(Ino(op.ino)).filter(|node| op.ino != 0 && node.attr.is_file())?;
+        let known = node.server.filter(|known| *known != server.version())?;
+        view.expire(node.parent);
         Some(known)
     }
 }

@@ -71,6 +71,13 @@ impl Upload {
         Wanted { perm: change.perm, atime: change.atime.map(secs), mtime: change.mtime.map(secs) }
     }
 
+    fn show_wanted(&self, ino: Ino, wanted: Wanted) {
+        self.local.0.view.update(ino, |attr| wanted.apply(attr));
+        if wanted.perm.is_some() {
+            self.local.0.view.perm_changed(ino);
+        }
+    }
+
     fn set_perm_and_times(&self, path: &RemotePath, node: &NodeView, wanted: Wanted, wait: Wait) -> FsResult<()> {
         let (view, ino) = (&self.local.0.view, node.ino);
         {
@@ -79,7 +86,7 @@ impl Upload {
             let waits_for_content = self.local.spool(ino).is_some_and(|spool| spool.is_dirty());
             if node.unlinked || waits_for_content || self.local.is_unrecorded(&node) {
                 // Travels with the content.
-                view.update(ino, |attr| wanted.apply(attr));
+                self.show_wanted(ino, wanted);
                 return Ok(());
             }
         }
@@ -93,7 +100,7 @@ impl Upload {
             let action = Action::SetAttr { perm: wanted.perm, times, link };
             let now = view.path(ino).unwrap_or_else(|| path.clone());
             self.local.record(ino, &now, action).map_err(|cause| FsError::new("setattr", path, cause))?;
-            view.update(ino, |attr| wanted.apply(attr));
+            self.show_wanted(ino, wanted);
         }
         self.local.wait_if_sync("setattr", path)
     }

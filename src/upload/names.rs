@@ -162,7 +162,7 @@ impl Upload {
             let _names = self.local.lock_names();
             let node = self.existing("unlink", &target)?;
             if !self.local.is_unrecorded(&node) {
-                let action = Action::Unlink { base: node.server.into(), file: node.attr.kind == FileKind::File };
+                let action = Action::Unlink { base: node.base().into(), file: node.attr.kind == FileKind::File };
                 self.local
                     .record(node.ino, &target.path, action)
                     .map_err(|cause| self.local.noted(FsError::new("unlink", &target.path, cause)))?;

@@ -61,8 +61,9 @@ impl Local {
             len: sealed.len,
             sum: sealed.sum,
             perm: node.attr.perm,
+            keep_perm: node.server.is_some() && !node.perm_changed,
             mtime: node.attr.mtime,
-            base: node.server.into(),
+            base: node.base().into(),
         };
         if let Err(cause) = self.record(ino, &path, Action::Put(put)) {
             spool.unseal();

@@ -85,16 +85,16 @@ impl Upload {
         }
         if let Some(node) = replaced.filter(|node| node.attr.kind == FileKind::Symlink) {
             // New content can only take the place of content.
-            self.local.record(node.ino, &target.path, Action::Unlink { base: node.server.into(), file: false })?;
+            self.local.record(node.ino, &target.path, Action::Unlink { base: node.base().into(), file: false })?;
         }
         let replaced = replaced.filter(|node| node.attr.is_file() && !is_local_only(&target.path));
         if self.local.is_unrecorded(moved) {
             // The object exists only here: it takes the place, and what was there becomes the base of its content.
-            let base = replaced.and_then(|node| node.server);
+            let base = replaced.and_then(NodeView::base);
             self.local.0.view.adopt_base(moved.ino, base);
             return Ok(());
         }
-        let taken: Expected = replaced.and_then(|node| node.server).into();
+        let taken: Expected = replaced.and_then(NodeView::base).into();
         let action = Action::Rename { to: target.path.clone(), base: moved.server.into(), replaced: taken, dir };
         self.local.record(moved.ino, &source.path, action)
     }
@@ -113,7 +113,7 @@ impl Upload {
             self.local.0.journal.note_local_only(spool.id(), Some((target.path.clone(), moved.attr.perm)))?;
         }
         if !self.local.is_unrecorded(moved) {
-            self.local.record(moved.ino, &source.path, Action::Unlink { base: moved.server.into(), file: true })?;
+            self.local.record(moved.ino, &source.path, Action::Unlink { base: moved.base().into(), file: true })?;
         }
         self.local.0.view.adopt_base(moved.ino, None);
         Ok(())

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::events::{Listener, Listeners};
 use super::local::Local;
+use super::root_check::RootCheck;
 use super::sender::Sender;
 use super::worker::start;
 use crate::admit::Admission;
@@ -75,12 +76,15 @@ impl Upload {
     pub fn start(&self) {
         let (admission, remote) = (self.admission.clone(), self.remote.clone());
         let (content, listeners) = (self.content.clone(), self.listeners.clone());
+        let (root, refused) = (Arc::<RootCheck>::default(), Arc::default());
         start(&self.local, move |local| Sender {
             local,
             admission: admission.clone(),
             remote: remote.clone(),
             content: content.clone(),
             listeners: listeners.clone(),
+            root: root.clone(),
+            refused: Arc::clone(&refused),
         });
     }
 

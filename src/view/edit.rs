@@ -74,6 +74,19 @@ impl View {
         self.0.table.keep_names(dir)
     }
 
+    // What programs were shown.
+
+    /// Programs see the object as it is now: the next change builds upon this version.
+    pub fn mark_shown(&self, ino: Ino) {
+        self.0.table.mark_shown(ino);
+    }
+
+    /// Bytes of the file are given out as it is now. With `followed`, attributes are kept as fresh as at `open` from here
+    /// on, so that an editor notices what another writer did.
+    pub fn mark_read(&self, ino: Ino, followed: bool) {
+        self.0.table.mark_read(ino, followed);
+    }
+
     // Changes that are made here.
 
     pub fn insert(&self, parent: Ino, name: &Name, attr: Attr, server: Option<Version>) -> Option<Ino> {
@@ -100,6 +113,11 @@ impl View {
     /// What the object's next content is to take the place of.
     pub fn adopt_base(&self, ino: Ino, base: Option<Version>) {
         self.0.table.adopt_base(ino, base);
+    }
+
+    /// The permission bits were changed here, and the server does not have them yet.
+    pub fn perm_changed(&self, ino: Ino) {
+        self.0.table.perm_changed(ino);
     }
 
     /// While pinned, listings do not change the object: what is shown is what was made here.

@@ -23,10 +23,12 @@ pub(super) struct Freshness {
 }
 
 impl Freshness {
-    /// How long answers about this object hold.
+    /// How long answers about this object hold. A file whose bytes were given out may be in an editor, which asks for its
+    /// attributes before it saves: they are as fresh as at `open`.
     pub(super) fn bound(&self, ino: Ino) -> Duration {
         match self.table.area(ino) {
             Some(area) if self.admission.is_frozen(area) => FROZEN_FRESH,
+            _ if self.table.was_read(ino) => self.names.min(OPEN_FRESH),
             _ => self.names,
         }
     }

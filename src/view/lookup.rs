@@ -21,7 +21,11 @@ impl View {
         let object = self.object(parent);
         let name = Name::new(name).map_err(|e| FsError::new("lookup", &object, e))?;
         self.is_directory("lookup", parent, &object)?;
-        self.ensure_listed("lookup", parent, self.freshness(parent), wait)?;
+        let known = match self.child(parent, &name) {
+            Child::Positive(node) => node.ino,
+            Child::Negative | Child::Unknown => parent,
+        };
+        self.ensure_listed("lookup", parent, self.freshness(parent).min(self.freshness(known)), wait)?;
         match self.child(parent, &name) {
             Child::Positive(node) => {
                 self.add_lookup(node.ino);
@@ -35,8 +39,9 @@ impl View {
     }
 
     pub fn getattr(&self, ino: Ino, wait: Wait) -> FsResult<Entry> {
-        let node = self.fresh_node("getattr", ino, self.freshness(ino), wait)?;
-        Ok(self.entry(&node))
+        let shown = self.successor(ino).unwrap_or(ino);
+        let node = self.fresh_node("getattr", shown, self.freshness(shown), wait)?;
+        Ok(Entry { ino, ..self.entry(&node) })
     }
 
     /// # Errors

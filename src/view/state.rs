@@ -195,6 +195,12 @@ impl View {
         self.0.table.view(ino)
     }
 
+    /// The file that took the place of one that has no name any more and is not open. A program that looked the old one up
+    /// a moment ago is shown the new one: never that there is none.
+    pub fn successor(&self, ino: Ino) -> Option<Ino> {
+        self.0.table.successor(ino)
+    }
+
     pub fn child(&self, parent: Ino, name: &Name) -> Child {
         self.0.table.child(parent, name)
     }
@@ -225,8 +231,9 @@ impl View {
         self.0.table.is_empty()
     }
 
-    /// The answer to the kernel about an object.
+    /// The answer to the kernel about an object: from here on programs were shown this.
     pub fn entry(&self, node: &NodeView) -> Entry {
+        self.0.table.mark_shown(node.ino);
         Entry { ino: node.ino, attr: node.attr, valid: self.0.freshness.remaining(node.ino, node.seen) }
     }
 

@@ -30,7 +30,7 @@ use super::records::Records;
 use super::spool::{FreeFiles, Hold, Spool, checksum};
 use crate::path::RemotePath;
 
-const KIND: u8 = b'J';
+pub(super) const KIND: u8 = b'J';
 /// The journal is written anew when it has grown to this (bytes) and most of it is history.
 const COMPACT_BYTES: u64 = 16 * 1024 * 1024;
 /// And emptied when nothing waits and it has grown to this.
@@ -39,9 +39,9 @@ const CLEAR_BYTES: u64 = 64 * 1024;
 const MAX_OPS: usize = 200_000;
 const MAX_BYTES: u64 = 8 * 1024 * 1024 * 1024;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Record {
+pub(super) enum Record {
     Op(OpId, Op),
     Gone(OpId),
     Done(OpId, Expected),
@@ -443,7 +443,8 @@ mod tests {
         let spool = journal.new_spool().expect("made");
         spool.write_at(0, content).expect("written");
         let sealed = spool.seal();
-        let put = Put { spool: sealed.id, len: sealed.len, sum: sealed.sum, perm: 0o644, mtime: 1, base };
+        let put =
+            Put { spool: sealed.id, len: sealed.len, sum: sealed.sum, perm: 0o644, keep_perm: false, mtime: 1, base };
         let path = RemotePath::parse(at).expect("valid");
         Op { area: Area::Code, path, action: Action::Put(put), ino: 0, at: 0 }
     }

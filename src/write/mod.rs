@@ -6,6 +6,8 @@
 //! dropped; what it took is [`Backups`] until it is committed.
 
 mod backup;
+#[cfg(test)]
+mod golden;
 mod journal;
 mod op;
 mod queue;

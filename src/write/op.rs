@@ -43,6 +43,9 @@ pub struct Put {
     #[serde(default)]
     pub sum: Option<u32>,
     pub perm: u16,
+    /// The permission bits were not changed here: those that the server has when the content arrives stay.
+    #[serde(default)]
+    pub keep_perm: bool,
     /// Seconds since the epoch.
     pub mtime: u32,
     pub base: Expected,

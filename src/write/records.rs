@@ -24,8 +24,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::durable;
+
 const MAGIC: &[u8; 6] = b"PFSLOG";
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 const HEADER_BYTES: u64 = 8;
 /// Longest payload (bytes): two paths and some numbers. More is damage.
 const MAX_PAYLOAD: usize = 1024 * 1024;
@@ -213,22 +215,18 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
     /// Replaces everything by these records, at once. `records` is asked for under the lock: nothing is appended meanwhile.
     pub(super) fn rewrite(&self, records: impl FnOnce() -> Vec<T>) -> io::Result<()> {
         let mut state = self.lock();
-        let new = self.path.with_extension("new");
-        if let Err(error) = std::fs::remove_file(&new)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(error);
-        }
-        let mut file = create(&new)?;
         let mut bytes = header(self.kind);
         for record in records() {
             bytes.extend(frame(&record)?);
         }
-        file.write_all(&bytes)?;
-        file.sync_data()?;
-        std::fs::rename(&new, &self.path)?;
-        *state = State { file, len: bytes.len() as u64, reserved: 0 };
-        Ok(())
+        let replaced = durable::replace(&self.path, |file| file.write_all(&bytes));
+        // The directory's sync may have failed when the new file was in place: what is appended must not go to the old one.
+        let (file, done) = match replaced {
+            Ok(file) => (file, Ok(())),
+            Err(error) => (File::options().append(true).open(&self.path)?, Err(error)),
+        };
+        *state = State { len: file.metadata()?.len(), file, reserved: 0 };
+        done
     }
 }
 
@@ -272,6 +270,22 @@ mod tests {
         log.rewrite(|| vec!["four".into()]).expect("rewritten");
         log.append(&["five".into()]).expect("appended");
         assert_eq!(read::<String>(&path, b'K').expect("read").records, ["four", "five"]);
+    }
+
+    #[test]
+    fn a_rewrite_that_fails_changes_nothing_and_what_follows_is_appended() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("log");
+        let log = write(&path, &["one".into()]);
+        let before = log.len();
+        // No directory, no temporary file in it.
+        let away = dir.path().with_extension("away");
+        std::fs::rename(dir.path(), &away).expect("moved away");
+        assert!(log.rewrite(|| vec!["lost".into()]).is_err());
+        std::fs::rename(&away, dir.path()).expect("moved back");
+        assert_eq!(log.len(), before);
+        log.append(&["two".into()]).expect("appended");
+        assert_eq!(read::<String>(&path, b'K').expect("read").records, ["one", "two"]);
     }
 
     proptest! {

@@ -94,7 +94,15 @@ fn record_the_stores() {
         spool.write_at(0, content).expect("written");
         let sealed = spool.seal();
         let base = Expected::Version(Version { size: 5, mtime: 1_700_000_000 });
-        let what = Put { spool: sealed.id, len: sealed.len, sum: sealed.sum, perm: 0o644, mtime: 1_700_000_001, base };
+        let what = Put {
+            spool: sealed.id,
+            len: sealed.len,
+            sum: sealed.sum,
+            perm: 0o644,
+            keep_perm: false,
+            mtime: 1_700_000_001,
+            base,
+        };
         (path(at), Action::Put(what))
     };
     let moved = Action::Rename { to: path("code/new"), base: Expected::Absent, replaced: Expected::Unknown, dir: true };

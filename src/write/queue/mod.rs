@@ -461,6 +461,7 @@ impl Queue {
 fn merge(mut old: Action, perm: Option<u16>, times: Option<(u32, u32)>) -> Option<Action> {
     match &mut old {
         Action::Put(put) => {
+            put.keep_perm = put.keep_perm && perm.is_none();
             put.perm = perm.unwrap_or(put.perm);
             put.mtime = times.map_or(put.mtime, |(_, mtime)| mtime);
         }

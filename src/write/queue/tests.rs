@@ -13,7 +13,7 @@ fn op(at: &str, action: Action) -> Op {
 }
 
 fn put(at: &str, spool: u64, base: Expected) -> Op {
-    op(at, Action::Put(Put { spool: SpoolId(spool), len: 1, sum: None, perm: 0o644, mtime: 1, base }))
+    op(at, Action::Put(Put { spool: SpoolId(spool), len: 1, sum: None, perm: 0o644, keep_perm: false, mtime: 1, base }))
 }
 
 fn rename(from: &str, to: &str, replaced: Expected) -> Op {

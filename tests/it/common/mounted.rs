@@ -74,7 +74,12 @@ impl Mounted {
     pub fn on_server(&self, name: &str) -> PathBuf {
         if let Err(error) = self.barrier() {
             // No failure by itself: some tests have cut the link. Who wonders about one finds this in its output.
-            println!("barrier before looking at {name}: {error}");
+            let told = |file: &str| std::fs::read_to_string(self.path(file)).unwrap_or_default();
+            println!(
+                "barrier before looking at {name}: {error}\n{}{}",
+                told(".pantheon/sync"),
+                told(".pantheon/status")
+            );
         }
         self.there(name)
     }
