@@ -9,6 +9,8 @@ use super::options::Options;
 use super::plan::Plan;
 use super::prompt::Terminal;
 use super::wake;
+use sha2::{Digest, Sha256};
+
 use crate::attr::{Attr, FileKind};
 use crate::fs::{self, Layout};
 use crate::path::RemotePath;
@@ -45,7 +47,15 @@ fn remote_config(plan: &Plan, options: &Options, terminal: &Arc<Terminal>) -> Re
     let (endpoint, asked) = (plan.endpoint.clone(), terminal.clone());
     let dial = move |deadline| transport::connect(&endpoint, asked.as_ref(), deadline);
     let config = RemoteConfig::new(Box::new(dial), plan.base.clone(), options.timeout);
-    RemoteConfig { rouse: wake::rouse(plan), ..config }
+    RemoteConfig { rouse: wake::rouse(plan), temp_prefix: temp_prefix(plan), ..config }
+}
+
+/// The same for every mount of this user, machine and source, and no other's.
+fn temp_prefix(plan: &Plan) -> String {
+    let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
+    let user = rustix::process::getuid().as_raw().to_string();
+    let id = [machine.as_slice(), user.as_bytes(), plan.key.as_bytes()].join(&b'\n');
+    Sha256::digest(&id).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Connects while the user can answer questions, and checks that the directory to mount exists.

@@ -210,11 +210,11 @@ fn renames(remote: &Remote, plan: &Plan) -> CliResult<String> {
     let how = Store { base: Base::Any, perm: None, mtime: None, temp_dir: None };
     remote.store(&permit, &path("-a"), &file, 0, &how).map_err(|e| failed(&e))?;
     remote.store(&permit, &path("-b"), &file, 0, &how).map_err(|e| failed(&e))?;
-    let moved = remote.rename(&permit, &path("-a"), &path("-b"), true, &|_| {});
+    let moved = remote.rename(&permit, &path("-a"), &path("-b"), true, None, &|_| {});
     let refused = remote.refuses_rename(Area::Code);
     for tail in ["-a", "-b"] {
         // One of them is gone after the rename.
-        let _ = remote.unlink(&permit, &path(tail));
+        let _ = remote.unlink(&permit, &path(tail), None);
     }
     moved.map_err(|e| failed(&e))?;
     let atomic = remote.session_info().is_some_and(|info| info.capabilities.posix_rename);

@@ -18,6 +18,8 @@ use crate::write::{Action, Op};
 
 /// How long a root that had something in it, and is empty now without us, is taken for one that is away.
 const MAX_AWAY: Duration = Duration::from_secs(15 * 60);
+/// A root with fewer names may have been emptied by one removal of another writer.
+const MIN_NAMES: usize = 2;
 /// A look this short a time ago answers the next doubt.
 const RECENT: Duration = Duration::from_millis(100);
 
@@ -80,7 +82,7 @@ impl RootCheck {
         };
         let was_full = {
             let known = self.0.lock();
-            !known.names.is_empty() && known.full_at.is_some_and(|at| at.elapsed() < MAX_AWAY)
+            known.names.len() >= MIN_NAMES && known.full_at.is_some_and(|at| at.elapsed() < MAX_AWAY)
         };
         if names.is_empty() && was_full {
             return Err(format!("the directory '{root}' is empty on the server, and was not a moment ago"));
