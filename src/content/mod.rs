@@ -10,6 +10,7 @@ mod proved;
 mod provenance;
 mod racy;
 mod readahead;
+mod state;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,19 +19,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use attest::{AttestConfig, ask as attest};
 pub use provenance::{ProofFigures, Proofs, Provenance};
 pub use readahead::ReadAhead;
+pub use state::{Content, SharedError};
 
 use crate::attr::{ContentId, Version};
 use crate::cache::{BLOCK_BYTES, BlockKey, Disk, DiskFigures, Figures, InFlight, Memory, Role, Ticket, Waiter};
 use crate::clock::{Clock, Deadline};
 use crate::path::RemotePath;
-use crate::remote::{Class, ErrorKind, Remote, RemoteError};
+use crate::remote::{Class, ErrorKind, Remote};
 use blocks::{assemble, blocks_of, clamp};
-use proved::{OnMismatch, remote_id};
+use proved::remote_id;
 use racy::RacySums;
-
-/// A failed fetch has many waiters.
-pub type SharedError = Arc<RemoteError>;
-type BlockResult = Result<Arc<[u8]>, SharedError>;
+use state::{BlockResult, Inner, OnMismatch};
 
 /// Bytes asked for in one go: larger stretches are split, so that the first part can be used while the rest is coming.
 const MAX_FETCH_BYTES: u64 = 1024 * 1024;
@@ -41,25 +40,6 @@ pub enum ReadError {
     Remote(SharedError),
     /// The deadline passed before the bytes came.
     TimedOut,
-}
-
-/// See the module header. Cheap to clone.
-#[derive(Clone)]
-pub struct Content(Arc<Inner>);
-
-struct Inner {
-    remote: Remote,
-    clock: Clock,
-    memory: Memory,
-    disk: Option<Disk>,
-    flights: InFlight<BlockKey, BlockResult>,
-    racy: RacySums,
-    /// What may come from the repository, where there is one.
-    proofs: Option<Arc<Proofs>>,
-    /// Told when something that was given out was wrong.
-    mismatch: OnMismatch,
-    fetched_bytes: AtomicU64,
-    fetched_files: AtomicU64,
 }
 
 impl Content {

@@ -6,30 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fuser::Errno;
-
+use super::answer::{Answer, Reply};
+use super::errno::Refusal;
 use crate::call::Call;
-use crate::fs::{Fs, FsError, FsResult, Wait};
-
-use super::convert;
-
-/// A reply of fuser's that can also say "no".
-pub(super) trait Reply: Send + 'static {
-    fn fail(self, errno: Errno);
-}
-
-macro_rules! replies {
-    ($($reply:ty),*) => { $(impl Reply for $reply { fn fail(self, errno: Errno) { self.error(errno); } })* };
-}
-replies!(
-    fuser::ReplyEmpty,
-    fuser::ReplyData,
-    fuser::ReplyEntry,
-    fuser::ReplyAttr,
-    fuser::ReplyOpen,
-    fuser::ReplyWrite,
-    fuser::ReplyCreate
-);
+use crate::fs::{Fs, FsResult, Wait};
 
 /// Callers that are being kept waiting.
 #[derive(Default)]
@@ -76,7 +56,7 @@ impl Waiting {
     }
 }
 
-/// A reply that either the worker or the watchdog gives.
+/// An answer that either the worker or the watchdog gives.
 struct Slot<R>(Mutex<Option<R>>);
 
 impl<R> Slot<R> {
@@ -85,44 +65,40 @@ impl<R> Slot<R> {
     }
 }
 
-/// Runs `call` where it may wait and hands its result to `answer`. A caller can be released as long as its call has not
-/// begun to change anything. Then the call changes nothing any more, and `undo` gets a successful result: references and
-/// handles that the kernel will not give back.
+/// Runs `call` where it may wait and gives its result to `ok`, or the error to the caller. A caller can be released as
+/// long as its call has not begun to change anything. Then the call changes nothing any more, and `undo` gets a successful
+/// result: references and handles that no `forget` or `release` will give back.
 pub(super) fn defer<R: Reply, T: Send + 'static>(
     waiting: &Arc<Waiting>,
     fs: &Fs,
-    tid: u32,
-    reply: R,
+    answer: Answer<R>,
     call: impl FnOnce(&Fs, Wait) -> FsResult<T> + Send + 'static,
-    answer: impl FnOnce(&Fs, R, FsResult<T>) + Send + 'static,
+    ok: impl FnOnce(&Fs, Answer<R>, T) + Send + 'static,
     undo: impl FnOnce(&Fs, T) + Send + 'static,
 ) {
-    let slot = Arc::new(Slot(Mutex::new(Some(reply))));
+    answer.waits();
+    let caller = answer.caller();
+    let slot = Arc::new(Slot(Mutex::new(Some(answer))));
     let this = Arc::new(Call::default());
     let (watched, given_up) = (slot.clone(), this.clone());
     let interrupt = Arc::new(move || {
         let interrupted = given_up.give_up();
-        if interrupted && let Some(reply) = watched.take() {
-            reply.fail(Errno::EINTR);
+        if interrupted && let Some(answer) = watched.take() {
+            answer.refuse(Refusal::Interrupted);
         }
         interrupted
     });
-    let id = waiting.add(tid, interrupt);
+    let id = waiting.add(caller, interrupt);
     let (fs, waiting) = (fs.clone(), waiting.clone());
     blocking::unblock(move || {
         let result = this.run(|| call(&fs, Wait::Until(fs.deadline())));
         waiting.remove(id);
         match (slot.take(), result) {
-            (Some(reply), result) => answer(&fs, reply, result),
+            (Some(answer), Ok(value)) => ok(&fs, answer, value),
+            (Some(answer), Err(error)) => answer.fail(&error),
             (None, Ok(value)) => undo(&fs, value),
             (None, Err(_)) => {}
         }
     })
     .detach();
-}
-
-/// The answer for a failed call.
-pub(super) fn refuse(reply: impl Reply, error: &FsError) {
-    log::debug!("{error}");
-    reply.fail(convert::errno(error));
 }

@@ -4,11 +4,13 @@
 
 use parking_lot::{Mutex, MutexGuard};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+use crate::durable;
 
 /// A server that takes this long for its first word is behind a link of limited bandwidth, until measured otherwise.
 const FAR: Duration = Duration::from_millis(20);
@@ -108,10 +110,7 @@ impl Known {
 }
 
 fn save(file: &Path, known: Known) -> io::Result<()> {
-    let mut new = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;
-    new.write_all(serde_json::to_string(&known)?.as_bytes())?;
-    new.persist(file).map_err(|e| e.error)?;
-    Ok(())
+    durable::replace_unsynced(file, |new| Ok(serde_json::to_writer(new, &known)?)).map(drop)
 }
 
 fn seconds(time: SystemTime) -> u64 {

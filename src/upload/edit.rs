@@ -226,12 +226,6 @@ impl Upload {
         Ok(spool)
     }
 
-    /// Whether the spool was taken away between being looked up and being used: the server has the content.
-    pub fn was_let_go(&self, ino: Ino, spool: &Arc<Spool>, error: &io::Error) -> bool {
-        let current = self.local.spool(ino).is_some_and(|now| Arc::ptr_eq(&now, spool));
-        error.kind() == io::ErrorKind::NotFound && !current
-    }
-
     /// Every piece that arrives renews the deadline: a large file over a slow link is progress, not a hang.
     fn fill(
         &self,

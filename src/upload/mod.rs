@@ -25,6 +25,7 @@
 //! | `rename` | rename |
 //! | `attrs` | permission bits and times |
 //! | `sender` | the worker's side: the type `Sender` |
+//! | `root_check` | is the environment there at all? |
 //! | `compare` | is what the server has what we expect there? |
 //! | `apply`, `apply_names` | carrying out one operation on the server |
 //! | `worker` | the thread that takes operations from the journal |
@@ -46,6 +47,7 @@ mod record;
 mod recover;
 mod reject;
 mod rename;
+mod root_check;
 mod save;
 mod sender;
 mod spools;

@@ -16,9 +16,10 @@ use sha1::{Digest, Sha1};
 
 use super::records::{Records, read};
 use crate::attr::BlobId;
+use crate::durable;
 use crate::path::RemotePath;
 
-const KIND: u8 = b'K';
+pub(super) const KIND: u8 = b'K';
 /// Bytes kept at most; beyond it new content is not kept, and that is said.
 const MAX_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// The log is written anew when it has grown to this (bytes) and most of it is history.
@@ -54,9 +55,9 @@ pub struct Backup {
     pub commit: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Record {
+pub(super) enum Record {
     Keep(Backup),
     Forget(RemotePath),
 }
@@ -175,20 +176,27 @@ impl Backups {
         commit: Option<String>,
     ) -> io::Result<()> {
         self.room(len)?;
-        let mut copy = tempfile::NamedTempFile::new_in(self.dir.join("blobs"))?;
+        let blob = self.keep_blob(source, len)?;
+        self.keep(Backup { path: path.clone(), what: What::Content { blob, size: len, mode }, at, commit })
+    }
+
+    /// Synced before a record names it: after a power loss a record whose content is empty would pass for a copy.
+    fn keep_blob(&self, source: &File, len: u64) -> io::Result<BlobId> {
         let mut hasher = Sha1::new();
         hasher.update(format!("blob {len}\0"));
-        let (mut buffer, mut done) = (vec![0; CHUNK], 0);
-        while done < len {
-            let want = usize::try_from(len - done).unwrap_or(CHUNK).min(CHUNK);
-            source.read_exact_at(&mut buffer[..want], done)?;
-            hasher.update(&buffer[..want]);
-            copy.write_all(&buffer[..want])?;
-            done += want as u64;
-        }
-        let blob = BlobId(hasher.finalize().into());
-        copy.persist(self.blob(blob)).map_err(|e| e.error)?;
-        self.keep(Backup { path: path.clone(), what: What::Content { blob, size: len, mode }, at, commit })
+        let (mut buffer, mut done, mut blob) = (vec![0; CHUNK], 0, BlobId([0; 20]));
+        durable::replace_named(&self.dir.join("blobs"), |copy| {
+            while done < len {
+                let want = usize::try_from(len - done).unwrap_or(CHUNK).min(CHUNK);
+                source.read_exact_at(&mut buffer[..want], done)?;
+                hasher.update(&buffer[..want]);
+                copy.write_all(&buffer[..want])?;
+                done += want as u64;
+            }
+            blob = BlobId(hasher.finalize().into());
+            Ok(blob.to_string().into())
+        })?;
+        Ok(blob)
     }
 
     /// Keeps bytes that are at hand.

@@ -8,7 +8,7 @@ use super::op::{Action, Expected, Op, OpId, Put, SpoolId};
 use crate::path::RemotePath;
 
 /// What the journal holds; see there.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Record {
     Op(OpId, Op),

@@ -7,6 +7,8 @@
 
 mod backup;
 mod fold;
+#[cfg(test)]
+mod golden;
 mod journal;
 mod op;
 mod queue;

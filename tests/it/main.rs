@@ -38,6 +38,7 @@ mod sftp_conformance;
 mod signals;
 mod steps;
 mod tools;
+mod trace;
 mod wordpress;
 
 #[global_allocator]

@@ -4,23 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Journal, State};
+use super::state::{Barrier, Journal, State};
 use crate::write::op::OpId;
 use crate::write::queue::Queue;
-
-/// What a barrier waits for.
-pub(super) struct Barrier {
-    /// Operations before this one.
-    pub(super) limit: OpId,
-    /// And those that such a one was folded into since.
-    pub(super) also: BTreeSet<OpId>,
-}
-
-impl Barrier {
-    pub(super) fn awaits(&self, id: OpId) -> bool {
-        id < self.limit || self.also.contains(&id)
-    }
-}
 
 impl State {
     /// Whether something that the barrier waits for is not over.

@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 use std::time::Instant;
 
-use super::{CLEAR_BYTES, COMPACT_BYTES, Journal};
-use crate::write::op::SpoolId;
+use super::state::Journal;
+use crate::write::fold::Record;
+use crate::write::op::{OpId, SpoolId};
 
 impl Journal {
     /// What waits is on the local disk, for power loss: operations and names. `content` was put there before.
@@ -65,22 +66,17 @@ impl Journal {
         self.lock().replaced.rest();
     }
 
-    /// The journal does not grow for ever.
-    pub(super) fn tidy(&self) {
-        let len = self.log.len();
-        if len < CLEAR_BYTES {
-            return;
-        }
-        let state = self.lock();
-        let done = if state.queue.is_empty() && state.local_only.is_empty() {
-            self.log.clear()
-        } else if len > COMPACT_BYTES && len > (state.queue.len() + state.local_only.len()) as u64 * 2000 {
-            self.log.rewrite(|| state.records())
-        } else {
-            Ok(())
+    /// From here on the server may have half of the content: only what is here makes it whole. It is on the disk when
+    /// this returns, and so is the record that says so.
+    pub fn touched(&self, id: OpId) {
+        let (spool, appended) = {
+            let mut state = self.lock();
+            let Some(op) = state.queue.touched(id) else { return };
+            (op.spool(), self.log.append(&[Record::Op(id, op)]))
         };
-        if let Err(error) = done {
-            log::warn!("the journal cannot be shortened: {error}");
+        let content = || spool.map_or(Ok(()), |spool| fs::File::open(self.spool_path(spool))?.sync_data());
+        if let Err(error) = appended.and_then(|()| content()).and_then(|()| self.sync(spool)) {
+            log::error!("the journal: {error}");
         }
     }
 }

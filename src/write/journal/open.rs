@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Journal, KIND, State};
+use super::state::{Journal, KIND, State};
 use crate::write::fold::{Folded, fold};
 use crate::write::op::{Action, Op, Put, SpoolId};
 use crate::write::records::Records;

@@ -1,11 +1,14 @@
 //! What survives which death, and who waits for what.
 
-use super::*;
+use super::state::*;
 use crate::attr::{Area, Version};
 use crate::path::RemotePath;
 use crate::write::Action;
-use crate::write::Put;
+use crate::write::op::{Expected, Op, Put};
+use crate::write::queue::Queue;
+use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 fn put(journal: &Journal, at: &str, content: &[u8], base: Expected) -> Op {
     let spool = journal.new_spool().expect("made");

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use super::op::{Action, Expected, Op, OpId, Put, SpoolId};
 use crate::path::RemotePath;
-use undo::Step;
 
 mod undo;
 
@@ -42,6 +41,22 @@ struct Entry {
     added: Instant,
     due: Instant,
     tries: u32,
+}
+
+/// What an addition did, step by step.
+enum Step {
+    /// `ready`: it waited for no other operation.
+    TookOut {
+        id: OpId,
+        entry: Box<Entry>,
+        ready: bool,
+    },
+    Inserted(OpId),
+    Replaced {
+        id: OpId,
+        op: Box<Op>,
+        due: Instant,
+    },
 }
 
 /// See the module header.

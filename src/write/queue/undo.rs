@@ -1,25 +1,7 @@
 //! Taking back the last addition, whose record could not be written.
 
-use std::time::Instant;
-
-use super::{Entry, Queue};
-use crate::write::op::{Op, OpId};
-
-/// What an addition did, step by step.
-pub(super) enum Step {
-    /// `ready`: it waited for no other operation.
-    TookOut {
-        id: OpId,
-        entry: Box<Entry>,
-        ready: bool,
-    },
-    Inserted(OpId),
-    Replaced {
-        id: OpId,
-        op: Box<Op>,
-        due: Instant,
-    },
-}
+use super::{Entry, Queue, Step};
+use crate::write::op::OpId;
 
 impl Queue {
     /// The queue is as it was before the last [`Queue::add`]. Numbers that were given stay given.

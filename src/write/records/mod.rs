@@ -20,7 +20,7 @@
 
 use parking_lot::{Mutex, MutexGuard};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::marker::PhantomData;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -28,8 +28,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::durable;
+
 const MAGIC: &[u8; 6] = b"PFSLOG";
-const VERSION: u8 = 1;
+pub(in crate::write) const VERSION: u8 = 1;
 const KINDS: [u8; 2] = [b'K', b'J'];
 const HEADER_BYTES: u64 = 8;
 /// Longest payload (bytes): two paths and some numbers. More is damage.
@@ -326,24 +328,24 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
 
     fn replace(&self, records: impl FnOnce() -> Vec<T>) -> io::Result<Vec<T>> {
         let mut state = self.lock();
-        let new = self.path.with_extension("new");
-        if let Err(error) = std::fs::remove_file(&new)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(error);
-        }
-        let file = create(&new)?;
         let records = records();
         let mut bytes = header(self.kind);
         for record in &records {
             bytes.extend(frame(record)?);
         }
-        file.write_all_at(&bytes, 0)?;
-        file.sync_data()?;
-        std::fs::rename(&new, &self.path)?;
-        let len = bytes.len() as u64;
-        *state = State { file, len, size: len, reserved: 0, torn: false, synced: len };
-        sync_dir_of(&self.path)?;
+        let replaced = durable::replace(&self.path, |file| file.write_all(&bytes));
+        // The directory's sync may have failed when the new file was in place: what is appended must not go to the old one.
+        let failed = replaced.err();
+        let file = File::options().write(true).open(&self.path)?;
+        let size = file.metadata()?.len();
+        if let Some(error) = failed {
+            let is_new = size == bytes.len() as u64;
+            if is_new {
+                *state = State { file, len: size, size, reserved: 0, torn: false, synced: HEADER_BYTES };
+            }
+            return Err(error);
+        }
+        *state = State { file, len: size, size, reserved: 0, torn: false, synced: size };
         Ok(records)
     }
 }

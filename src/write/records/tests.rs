@@ -100,6 +100,22 @@ fn half_a_record_is_in_front_of_no_other() {
     assert_eq!((found.records, found.damage, found.torn), (vec!["one".into(), "2".into()], None, false));
 }
 
+#[test]
+fn a_rewrite_that_fails_changes_nothing_and_what_follows_is_appended() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("log");
+    let log = write(&path, &["one".into()]);
+    let before = log.len();
+    // No directory, no temporary file in it.
+    let away = dir.path().with_extension("away");
+    std::fs::rename(dir.path(), &away).expect("moved away");
+    assert!(log.rewrite(|| vec!["lost".into()]).is_err());
+    std::fs::rename(&away, dir.path()).expect("moved back");
+    assert_eq!(log.len(), before);
+    log.append(&["two".into()]).expect("appended");
+    assert_eq!(read::<String>(&path, b'K').expect("read").records, ["one", "two"]);
+}
+
 proptest! {
     /// However much of the end is missing, what is read is a beginning of what was written.
     #[test]
