@@ -82,7 +82,7 @@ impl Copying<'_> {
             (self.note)(Note::Moved);
         }
         let base = if self.replace { Base::Any } else { Base::Absent };
-        let how = Store { base, perm: Some(attr.perm), mtime: Some(attr.mtime), temp_dir: None };
+        let how = Store { base, base_sum: None, perm: Some(attr.perm), mtime: Some(attr.mtime), temp_dir: None };
         store::store(self.inner, self.permit, to, Source { file: &local, len: attr.size }, &how, self.note)
             .map_err(exists)?;
         self.unchanged(from, attr)?;

@@ -5,18 +5,24 @@
 //! name is another version than was checked, it gets its own name back. The file is never without a name, and no round trip
 //! is added; each guarded request costs three more.
 
+use std::sync::mpsc;
+
 use super::ErrorKind;
+use super::fetch::{Wanted, fetch};
 use super::session::Call;
 use super::temp::Temp;
 use crate::attr::{Attr, Version};
 use crate::gate::WritePermit;
 use crate::path::RemotePath;
-use crate::sftp::{Pending, Request};
+use crate::sftp::{Class, Pending, Request};
 
 /// What is expected at a path that is about to be destroyed, and where it can be kept meanwhile.
 #[derive(Debug, Clone)]
 pub struct Guard {
     pub base: Version,
+    /// CRC-32 of its content, where the version alone does not tell one content from the next (written within the last
+    /// seconds). It costs a reading of the file.
+    pub sum: Option<u32>,
     /// A directory on the same disk of the server that is not served.
     pub temp_dir: RemotePath,
 }
@@ -49,7 +55,7 @@ impl Guard {
         let Some(held) = held else { return call.removed(path, removed) };
         let seen = held.look();
         call.removed(path, removed).inspect_err(|_| held.drop_it())?;
-        match held.other_than(self.base, seen)? {
+        match held.other_than(self, seen)? {
             Some(other) => {
                 held.put_back(path)?;
                 Err(ErrorKind::Conflict { found: Some(other) })
@@ -65,16 +71,31 @@ impl Held<'_> {
         self.call.send_lstat(&self.aside.path)
     }
 
-    /// The version that was destroyed, if it is not `base`. Otherwise the second name goes.
-    pub(super) fn other_than(&self, base: Version, seen: Pending) -> Result<Option<Version>, ErrorKind> {
+    /// The version that was destroyed, if it is not what the guard expects. Otherwise the second name goes.
+    pub(super) fn other_than(&self, guard: &Guard, seen: Pending) -> Result<Option<Version>, ErrorKind> {
         let found: Result<Attr, ErrorKind> = self.call.attr(seen);
         match found {
-            Ok(attr) if attr.version() != base => return Ok(Some(attr.version())),
+            Ok(attr) if attr.version() != guard.base => return Ok(Some(attr.version())),
+            Ok(attr) if guard.sum.is_some_and(|sum| self.sum(&attr) != Some(sum)) => return Ok(Some(attr.version())),
             Err(kind) if kind.is_loss() => return Err(kind),
             // Not linked: another disk, or a server that offers what it does not do.
             Ok(_) | Err(_) => self.drop_it(),
         }
         Ok(None)
+    }
+
+    /// CRC-32 of what has the second name.
+    fn sum(&self, attr: &Attr) -> Option<u32> {
+        let wanted = Wanted {
+            path: self.aside.path.clone(),
+            version: attr.version(),
+            range: 0..attr.size,
+            class: Class::Interactive,
+        };
+        let (sender, receiver) = mpsc::sync_channel(1);
+        fetch(self.call.inner, wanted, Box::new(move |bytes| drop(sender.send(bytes))));
+        let bytes = receiver.recv_timeout(self.call.inner.config.timeout).ok()?.ok()?;
+        Some(crc32fast::hash(&bytes))
     }
 
     /// Gives the file its own name again; what is there now gives way.

@@ -173,7 +173,7 @@ impl Moving<'_> {
         let (Some(held), Some(guard)) = (held, self.guard) else { return self.call.done(moved) };
         let seen = held.look();
         self.call.done(moved).inspect_err(|_| held.drop_it())?;
-        let Some(other) = held.other_than(guard.base, seen)? else { return Ok(()) };
+        let Some(other) = held.other_than(guard, seen)? else { return Ok(()) };
         // Ours goes back first, then theirs.
         self.plain(self.to, self.from)?;
         held.put_back(self.to)?;

@@ -33,6 +33,8 @@ pub enum Base {
 #[derive(Debug, Clone)]
 pub struct Store {
     pub base: Base,
+    /// CRC-32 of the base, where its version alone does not tell one content from the next.
+    pub base_sum: Option<u32>,
     /// Permission bits of a new file, or to change to.
     pub perm: Option<u16>,
     /// Seconds; the server's own time if not given.
@@ -284,7 +286,7 @@ impl Storing<'_> {
     fn move_over(&self, temp: &RemotePath, base: Base, dir: &RemotePath) -> Result<Attr, Failed> {
         self.permit.still_valid().map_err(ErrorKind::from)?;
         let guard = match base {
-            Base::Version(base) => Some(Guard { base, temp_dir: dir.clone() }),
+            Base::Version(base) => Some(Guard { base, sum: self.how.base_sum, temp_dir: dir.clone() }),
             Base::Absent | Base::Any => None,
         };
         let held = guard.as_ref().map(|guard| guard.hold(self.call, self.path)).transpose()?.flatten();
@@ -304,7 +306,7 @@ impl Storing<'_> {
         }
         self.call.inner.rename_caps.temp_worked();
         if let (Some(held), Some(guard), Some(seen)) = (&held, &guard, seen)
-            && let Some(other) = held.other_than(guard.base, seen)?
+            && let Some(other) = held.other_than(guard, seen)?
         {
             held.put_back(self.path)?;
             return Err(ErrorKind::Conflict { found: Some(other) }.into());

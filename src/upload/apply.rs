@@ -84,8 +84,13 @@ impl Sender {
         base: Base,
         source: &File,
     ) -> Result<Outcome, RemoteError> {
+        let base_sum = match base {
+            Base::Version(version) => self.sum_if_young(&op.path, version),
+            Base::Absent | Base::Any => None,
+        };
         let how = Store {
             base,
+            base_sum,
             perm: (!put.keep_perm).then_some(put.perm),
             mtime: Some(put.mtime),
             temp_dir: self.temp_dir(op.area),

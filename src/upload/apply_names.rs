@@ -96,7 +96,7 @@ impl Sender {
                 return Ok(other);
             }
         }
-        let guard = self.guard(op, base.version().filter(|_| now.kind == FileKind::File));
+        let guard = self.guard(op, path, base.version().filter(|_| now.kind == FileKind::File));
         match self.remote.unlink(permit, path, guard.as_ref()) {
             Err(error) if matches!(error.kind, ErrorKind::NotFound) => {}
             other => other?,
@@ -166,7 +166,7 @@ impl Sender {
             return Ok(self.moved_before(permit, op, to, (there, ends))?.unwrap_or(other));
         }
         let guard =
-            self.guard(op, ends.replaced.version().filter(|_| there.is_some_and(|now| now.kind == FileKind::File)));
+            self.guard(op, to, ends.replaced.version().filter(|_| there.is_some_and(|now| now.kind == FileKind::File)));
         match self.remote.rename(permit, &op.path, to, there.is_some(), guard.as_ref(), &self.note_progress(id)) {
             Ok(()) => {
                 self.moved_there(op, to);
