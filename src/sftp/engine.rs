@@ -18,7 +18,7 @@ use super::codec::{self, MAX_PACKET_BYTES, VERSION};
 use super::deadline::LateAnswers;
 use super::rate::Rate;
 use super::window::Window;
-use super::{Capabilities, Reply, Request, SftpError, StatusCode};
+use super::{Capabilities, Loss, Reply, Request, SftpError, StatusCode};
 use crate::clock::Deadline;
 use crate::transport::{Transport, TransportInfo};
 
@@ -80,7 +80,7 @@ struct Shared {
     /// File bytes per second that it carried at best; 0: not known yet.
     rate: AtomicU64,
     /// The transport said that a new connection may be faster.
-    outdone: AtomicBool,
+    should_reconnect: AtomicBool,
 }
 
 impl Queues {
@@ -127,14 +127,14 @@ impl Engine {
         deadline: Deadline,
         closed: impl FnOnce(SftpError) + Send + 'static,
     ) -> Result<Self, SftpError> {
-        let wake =
-            eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(|e| SftpError::Lost(e.to_string()))?;
+        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
+            .map_err(|e| SftpError::Lost(io::Error::from(e).into()))?;
         let (capabilities, rest) = negotiate(transport.as_mut(), &wake, deadline)?;
         let shared = Arc::new(Shared {
             queues: Mutex::default(),
             wake,
             sleeping: AtomicBool::new(false),
-            outdone: AtomicBool::new(false),
+            should_reconnect: AtomicBool::new(false),
             capabilities: Mutex::new(capabilities),
             info: transport.info(),
             round_trip: Mutex::default(),
@@ -160,7 +160,7 @@ impl Engine {
         std::thread::Builder::new()
             .name("sftp-io".into())
             .spawn(move || closed(worker.run()))
-            .map_err(|e| SftpError::Lost(e.to_string()))?;
+            .map_err(|e| SftpError::Lost(e.into()))?;
         Ok(Self { shared })
     }
 
@@ -196,8 +196,8 @@ impl Engine {
     }
 
     /// Whether a new connection may be faster, as measured.
-    pub fn is_outdone(&self) -> bool {
-        self.shared.outdone.load(Ordering::Relaxed)
+    pub fn should_reconnect(&self) -> bool {
+        self.shared.should_reconnect.load(Ordering::Relaxed)
     }
 
     pub fn counters(&self) -> Counters {
@@ -241,7 +241,7 @@ impl Engine {
 
     /// Ends the connection now: what is queued or under way fails with the reason.
     pub fn close(&self, why: &str) {
-        self.shared.queues.lock().closed.get_or_insert(SftpError::Lost(why.to_owned()));
+        self.shared.queues.lock().closed.get_or_insert(SftpError::Lost(Loss::new(why)));
         self.wake();
     }
 
@@ -252,7 +252,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.shared.queues.lock().closed.get_or_insert(SftpError::Lost("closed".into()));
+        self.shared.queues.lock().closed.get_or_insert(SftpError::Lost(Loss::new("closed")));
         self.wake();
     }
 }
@@ -276,18 +276,18 @@ fn negotiate(
     let mut input = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        write_some(transport, &mut output).map_err(|e| lost(transport, &e))?;
+        write_some(transport, &mut output).map_err(|e| lost(transport, e))?;
         match transport.read(&mut buffer) {
-            Ok(0) => return Err(lost(transport, &io::Error::other("the server closed the connection"))),
+            Ok(0) => return Err(lost(transport, io::Error::other("the server closed the connection"))),
             Ok(n) => input.extend_from_slice(&buffer[..n]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if deadline.is_over() {
                     return Err(SftpError::Timeout);
                 }
                 let timeout = deadline.remaining().min(TICK);
-                transport.wait(!output.is_empty(), wake.as_fd(), timeout).map_err(|e| lost(transport, &e))?;
+                transport.wait(!output.is_empty(), wake.as_fd(), timeout).map_err(|e| lost(transport, e))?;
             }
-            Err(error) => return Err(lost(transport, &error)),
+            Err(error) => return Err(lost(transport, error)),
         }
         if let Some(packet) = take_packet(&mut input)? {
             let (version, extensions) = codec::decode_version(&packet)?;
@@ -299,9 +299,10 @@ fn negotiate(
     }
 }
 
-fn lost(transport: &dyn Transport, error: &io::Error) -> SftpError {
-    let words = transport.last_words().map(|words| format!(" ({words})")).unwrap_or_default();
-    SftpError::Lost(format!("{error}{words}"))
+/// The stream failed. What the other side reported last is added.
+fn lost(transport: &dyn Transport, error: io::Error) -> SftpError {
+    let report = transport.last_report().map(|report| format!(" ({report})")).unwrap_or_default();
+    SftpError::Lost(Loss::from_io(format!("{error}{report}"), error))
 }
 
 /// Writes until the stream takes no more; says whether anything went.
@@ -381,7 +382,7 @@ impl Worker {
         self.shared.sleeping.store(true, Ordering::Release);
         self.fill_output()?;
         let wrote =
-            write_some(self.transport.as_mut(), &mut self.output).map_err(|e| lost(self.transport.as_ref(), &e))?;
+            write_some(self.transport.as_mut(), &mut self.output).map_err(|e| lost(self.transport.as_ref(), e))?;
         let read = self.read_some()?;
         self.shared.queues.lock().counters.sent_bytes += wrote as u64;
         // On a link that is never idle, too: a stream of other answers must not keep one caller waiting for ever.
@@ -393,7 +394,7 @@ impl Worker {
             let want_write = !self.output.is_empty();
             self.transport
                 .wait(want_write, self.shared.wake.as_fd(), TICK)
-                .map_err(|e| lost(self.transport.as_ref(), &e))?;
+                .map_err(|e| lost(self.transport.as_ref(), e))?;
             let mut count = [0; 8];
             let _ = rustix::io::read(&self.shared.wake, &mut count);
         }
@@ -440,7 +441,7 @@ impl Worker {
 
     fn read_some(&mut self) -> Result<usize, SftpError> {
         match self.transport.read(&mut self.buffer) {
-            Ok(0) => Err(lost(self.transport.as_ref(), &io::Error::other("the server closed the connection"))),
+            Ok(0) => Err(lost(self.transport.as_ref(), io::Error::other("the server closed the connection"))),
             Ok(n) => {
                 self.last_input = Instant::now();
                 self.shared.queues.lock().counters.received_bytes += n as u64;
@@ -449,7 +450,7 @@ impl Worker {
                 Ok(n)
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
-            Err(error) => Err(lost(self.transport.as_ref(), &error)),
+            Err(error) => Err(lost(self.transport.as_ref(), error)),
         }
     }
 
@@ -488,8 +489,8 @@ impl Worker {
         };
         if let Some(rate) = self.rate.moved(Instant::now(), bytes, self.bulk > 0) {
             self.shared.rate.store(rate, Ordering::Relaxed);
-            let outdone = self.transport.carried(rate);
-            self.shared.outdone.store(outdone, Ordering::Relaxed);
+            let should_reconnect = self.transport.report_rate(rate);
+            self.shared.should_reconnect.store(should_reconnect, Ordering::Relaxed);
         }
         *self.shared.round_trip.lock() = self.window.round_trip();
         (flight.callback)(Ok(reply));
@@ -505,7 +506,7 @@ impl Worker {
             return Ok(());
         }
         if self.last_input.elapsed() > self.timeout || self.abandoned.len() > MAX_ABANDONED {
-            return Err(SftpError::Lost("the server stopped answering".into()));
+            return Err(SftpError::Lost(Loss::new("the server stopped answering")));
         }
         for id in overdue {
             if let Some(flight) = self.flights.remove(&id) {

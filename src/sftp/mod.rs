@@ -6,6 +6,7 @@
 mod codec;
 mod deadline;
 mod engine;
+mod error;
 mod extensions;
 mod rate;
 mod window;
@@ -13,17 +14,5 @@ mod window;
 pub(crate) use codec::open;
 pub use codec::{Extension, NameEntry, RawAttrs, Reply, Request, StatusCode, decode_reply, decode_version};
 pub use engine::{Class, Config, Counters, Engine, Pending};
+pub use error::{Loss, SftpError};
 pub use extensions::{Capabilities, StatVfs, decode_statvfs};
-
-/// Why a request has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SftpError {
-    /// The connection is gone; the server may or may not have done it.
-    #[error("the connection was lost: {0}")]
-    Lost(String),
-    #[error("the server did not answer in time")]
-    Timeout,
-    /// The server says things that SFTP does not allow.
-    #[error("the server breaks the protocol: {0}")]
-    Protocol(String),
-}

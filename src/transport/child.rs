@@ -194,7 +194,7 @@ impl Transport for ChildStream {
         self.info.clone()
     }
 
-    fn last_words(&self) -> Option<String> {
+    fn last_report(&self) -> Option<String> {
         let words = self.words.lock();
         (!words.is_empty()).then(|| words.iter().cloned().collect::<Vec<_>>().join("; "))
     }

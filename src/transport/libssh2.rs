@@ -262,7 +262,7 @@ impl Transport for LibSsh2 {
         self.info.clone()
     }
 
-    fn carried(&mut self, rate: u64) -> bool {
+    fn report_rate(&mut self, rate: u64) -> bool {
         self.rates.measured(self.info.compressed, rate)
     }
 }

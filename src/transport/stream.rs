@@ -14,11 +14,11 @@ pub trait Transport: Send {
     fn wait(&mut self, want_write: bool, wake: BorrowedFd<'_>, timeout: Duration) -> io::Result<()>;
     fn info(&self) -> TransportInfo;
     /// This many file bytes per second went through, more than before. Says whether a new connection may be faster.
-    fn carried(&mut self, _rate: u64) -> bool {
+    fn report_rate(&mut self, _rate: u64) -> bool {
         false
     }
     /// What the other side said on its way out, for the error message.
-    fn last_words(&self) -> Option<String> {
+    fn last_report(&self) -> Option<String> {
         None
     }
 }
