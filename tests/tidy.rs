@@ -13,9 +13,10 @@ use graph::{Crate, circles, named_by};
 use source::{Source, Token, paths, sources};
 
 /// Every room and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 28] = [
+const ROOMS: [(&str, &[&str]); 29] = [
     ("path", &[]),
     ("attr", &["path"]),
+    ("call", &[]),
     ("clock", &[]),
     ("durable", &[]),
     ("transport", &["clock", "durable"]),
@@ -37,7 +38,10 @@ const ROOMS: [(&str, &[&str]); 28] = [
     ("view", &["admit", "attr", "cache", "clock", "content", "error", "inode", "path", "remote"]),
     (
         "upload",
-        &["admit", "attr", "cache", "clock", "content", "error", "gate", "inode", "path", "remote", "view", "write"],
+        &[
+            "admit", "attr", "cache", "call", "clock", "content", "error", "gate", "inode", "path", "remote", "view",
+            "write",
+        ],
     ),
     (
         "reader",
@@ -60,7 +64,7 @@ const ROOMS: [(&str, &[&str]); 28] = [
             "remote", "upload", "vfiles", "view", "write",
         ],
     ),
-    ("fuse", &["fs", "attr", "inode"]),
+    ("fuse", &["fs", "attr", "call", "inode"]),
     (
         "cli",
         &[

@@ -399,6 +399,7 @@ pub(super) fn view_of(state: &State, ino: Ino) -> Option<NodeView> {
         attr: node.attr,
         server: node.server,
         shown: node.shown,
+        was_read: node.was_read,
         perm_changed: node.perm_changed,
         seen: node.seen.max(listed),
         foreign_changes: node.foreign_changes,
