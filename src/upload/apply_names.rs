@@ -199,7 +199,7 @@ impl Sender {
         if !there.is_some_and(|now| ends.is_moved(now)) || self.stat_there(&op.path)?.is_some() {
             return Ok(None);
         }
-        self.remote.end_rename(permit, to)?;
+        self.remote.remove_rename_leftovers(permit, to)?;
         self.moved_there(op, to);
         Ok(Some(Outcome::Done(ends.base)))
     }
