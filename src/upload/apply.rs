@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::compare::Compared;
 use super::events::{Applied, AppliedChange};
+use super::in_place::Resumed;
 use super::sender::Sender;
 use crate::attr::{Attr, FileKind, Version};
 use crate::gate::{ReadOnlyReason, WritePermit};
@@ -42,7 +43,7 @@ impl Sender {
         op: &Op,
         put: &Put,
     ) -> Result<Outcome, RemoteError> {
-        let base = match put.base {
+        let mut base = match put.base {
             Expected::Absent => Base::Absent,
             Expected::Version(version) => Base::Version(version),
             Expected::Ours => Base::Any,
@@ -60,7 +61,12 @@ impl Sender {
                 return Ok(Outcome::Done(Expected::Unknown));
             }
         };
-        if let Base::Version(version) = base {
+        if base == Base::Any {
+            base = match self.resume_in_place(op, put, &source)? {
+                Resumed::GoOn(base) => base,
+                Resumed::End(outcome) => return Ok(outcome),
+            };
+        } else if let Base::Version(version) = base {
             match self.compare_with_known(&op.path, version) {
                 Compared::Same => {}
                 Compared::Unknown(why) => return Ok(Outcome::Later(LINK_PAUSE, why)),
@@ -96,7 +102,11 @@ impl Sender {
             temp_dir: self.temp_dir(op.area),
         };
         let store = |how: &Store| {
-            self.remote.store_with_progress(permit, &op.path, source, put.len, how, &self.note_progress(id))
+            let progress = |progress| match progress {
+                Progress::Modifying => self.begin_in_place(id, &op.path, put),
+                Progress::Transferred => self.local.0.journal.moved(),
+            };
+            self.remote.store_with_progress(permit, &op.path, source, put.len, how, &progress)
         };
         let error = match store(&how) {
             Ok(attr) => {
@@ -140,7 +150,7 @@ impl Sender {
     }
 
     /// The server has these bytes already.
-    fn found_stored(&self, op: &Op, put: &Put, found: Version, source: &File) -> Outcome {
+    pub(super) fn found_stored(&self, op: &Op, put: &Put, found: Version, source: &File) -> Outcome {
         let (size, mtime) = (found.size, found.mtime);
         let attr = Attr { kind: FileKind::File, size, perm: put.perm, mtime, atime: mtime };
         self.stored(op, put, attr, source);

@@ -28,6 +28,7 @@
 //! | `root_check` | is the environment there at all? |
 //! | `compare` | is what the server has what we expect there? |
 //! | `apply`, `apply_names` | carrying out one operation on the server |
+//! | `in_place` | saves that are written over the old bytes |
 //! | `worker` | the thread that takes operations from the journal |
 //! | `recover` | what an earlier mount left |
 //! | `barrier` | waiting until the server has everything |
@@ -40,6 +41,7 @@ mod compare;
 mod edit;
 mod events;
 mod finish;
+mod in_place;
 mod local;
 mod local_only;
 mod names;

@@ -166,6 +166,9 @@ impl Sender {
     fn done(&self, id: OpId, op: &Op, left: Expected) {
         self.local.0.view.touch_parents(op.paths());
         self.root.done(&self.local, op);
+        if let Some(spool) = op.spool() {
+            self.end_in_place(spool);
+        }
         self.refused.lock().remove(&id);
         self.local.0.failures.lock().remove(&op.path);
         let _ending = self.local.finish(id, left);

@@ -41,6 +41,11 @@ impl Rejects {
         Self { state_dir: state_dir.to_owned() }
     }
 
+    /// Where it all is.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
     pub fn dir(&self, shelf: RejectKind) -> PathBuf {
         self.state_dir.join(shelf.dir_name())
     }
