@@ -13,11 +13,12 @@ use graph::{Crate, circles, named_by};
 use source::{Source, Token, paths, sources};
 
 /// Every room and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 28] = [
+const ROOMS: [(&str, &[&str]); 29] = [
     ("path", &[]),
     ("attr", &["path"]),
     ("clock", &[]),
     ("durable", &[]),
+    ("text", &[]),
     ("transport", &["clock", "durable"]),
     ("gate", &["attr"]),
     ("sftp", &["attr", "clock", "transport"]),
@@ -31,7 +32,7 @@ const ROOMS: [(&str, &[&str]); 28] = [
     ("content", &["cache", "mirror", "remote", "path", "attr", "clock"]),
     ("write", &["durable", "path", "attr"]),
     ("pending", &["mirror", "path", "attr"]),
-    ("vfiles", &["env", "control", "pending", "path"]),
+    ("vfiles", &["env", "control", "pending", "path", "text"]),
     ("error", &["clock", "content", "gate", "path", "remote"]),
     ("admit", &["attr", "env", "error", "gate", "path", "remote"]),
     ("view", &["admit", "attr", "cache", "clock", "content", "error", "inode", "path", "remote"]),
@@ -77,6 +78,7 @@ const ROOMS: [(&str, &[&str]); 28] = [
             "pending",
             "remote",
             "sim",
+            "text",
             "transport",
             "vfiles",
             "write",

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::control::ControlError;
 use crate::remote::{ErrorKind, RemoteError};
+use crate::text::visible;
 use crate::transport::TransportError;
 
 /// What the exit code says.
@@ -65,7 +66,7 @@ impl Failure {
 
     fn tell(&self) {
         if !self.message.is_empty() {
-            eprintln!("pantheonfs: {}", self.message);
+            eprintln!("pantheonfs: {}", visible(&self.message));
         }
     }
 }

@@ -89,7 +89,7 @@ pub(super) fn rouse(plan: &Plan) -> Option<Rouse> {
 /// A person wants to know why it takes so long; a script is told with `-v`.
 fn tell(message: &str) {
     if std::io::stderr().is_terminal() {
-        eprintln!("pantheonfs: {message}");
+        eprintln!("pantheonfs: {}", crate::text::visible(message));
     } else {
         log::info!("{message}");
     }
