@@ -5,7 +5,8 @@ use std::env;
 use std::fs::DirBuilder;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -13,6 +14,8 @@ use zeroize::Zeroizing;
 use super::exit::{CliResult, Exit, Failure};
 use super::sites::Sites;
 use crate::control::ControlConfig;
+use crate::path::RemotePath;
+use crate::write::keep_reverted;
 
 /// What the process was started with.
 pub(super) struct Environ {
@@ -127,9 +130,20 @@ impl Environ {
         self.state_root.join(key)
     }
 
-    /// The state directory of an environment that was mounted before.
-    pub(super) fn known_state_dir(&self, key: &str) -> Option<PathBuf> {
-        Some(self.state_path(key)).filter(|dir| dir.is_dir())
+    /// The state directory of an environment that was mounted before, be it where older versions had it.
+    pub(super) fn known_state_dir(&self, source: &super::source::Source) -> Option<PathBuf> {
+        let keys = std::iter::once(self.sites.key(source)).chain(self.sites.former_keys(source));
+        let is_dir = |dir: &PathBuf| dir.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+        keys.map(|key| self.state_path(&key)).find(is_dir)
+    }
+
+    /// Where the state of all environments is.
+    pub(super) fn state_root(&self) -> CliResult<PathBuf> {
+        private_dir(&self.state_root, &[])
+    }
+
+    pub(super) fn cache_path(&self, key: &str) -> PathBuf {
+        self.cache_root.join(key)
     }
 
     /// Where what is known of one environment's tree is kept. Free to delete.
@@ -150,22 +164,13 @@ impl Environ {
     /// A copy of what a revert takes away, under a name that is free.
     pub(super) fn keep_reverted(&self, source: &std::ffi::OsStr, inside: &Path, content: &[u8]) -> CliResult<PathBuf> {
         let key = self.sites.key(&super::source::Source::parse(source)?);
-        let wanted = self.state_dir(&key)?.join("reverted").join(inside);
-        let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("{}: {e}", wanted.display()));
-        DirBuilder::new().recursive(true).mode(0o700).create(wanted.parent().unwrap_or(&wanted)).map_err(failed)?;
-        for n in 0..10_000 {
-            let mut name = wanted.clone().into_os_string();
-            name.push(if n == 0 { String::new() } else { format!(".{n}") });
-            match std::fs::File::options().write(true).create_new(true).mode(0o600).open(&name) {
-                Ok(mut file) => {
-                    std::io::Write::write_all(&mut file, content).and_then(|()| file.sync_all()).map_err(failed)?;
-                    return Ok(name.into());
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Failure::new(Exit::Failed, format!("{}: {error}", wanted.display()))),
-            }
-        }
-        Err(Failure::new(Exit::Failed, format!("{}: too many copies", wanted.display())))
+        let state_dir = self.state_dir(&key)?;
+        let failed = |e: std::io::Error| {
+            let text = format!("{}: no copy could be kept in {}: {e}", inside.display(), state_dir.display());
+            Failure::new(Exit::Failed, text)
+        };
+        let path = RemotePath::parse(inside.as_os_str().as_bytes()).map_err(|e| failed(std::io::Error::other(e)))?;
+        keep_reverted(&state_dir, &path, content).map_err(failed)
     }
 }
 
@@ -192,16 +197,80 @@ pub(super) fn make_private(dir: &Path) -> std::io::Result<()> {
     Ok(rustix::fs::fchmod(open_own(dir)?, rustix::fs::Mode::RWXU)?)
 }
 
+/// The content of a file that belongs to us, below a directory that does, and when it was written. No symlink is followed on
+/// the way.
+pub(super) fn read_own(dir: &Path, below: &Path) -> std::io::Result<(Vec<u8>, std::time::SystemTime)> {
+    use rustix::fs::{Mode, OFlags, openat};
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let mut at = open_own(dir)?;
+    let mut names = below.components().peekable();
+    while let Some(name) = names.next() {
+        let std::path::Component::Normal(name) = name else {
+            return Err(std::io::Error::other("its path leads out of the directory"));
+        };
+        let more = if names.peek().is_some() { OFlags::DIRECTORY } else { OFlags::empty() };
+        at = openat(&at, name, flags | more, Mode::empty()).map_err(no_symlink)?;
+    }
+    let mut file = std::fs::File::from(at);
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    is_own(&file)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok((bytes, meta.modified()?))
+}
+
+fn no_symlink(error: rustix::io::Errno) -> std::io::Error {
+    match error {
+        rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => std::io::Error::other("it is a symlink"),
+        other => other.into(),
+    }
+}
+
+fn is_own(opened: impl std::os::fd::AsFd) -> std::io::Result<()> {
+    if rustix::fs::fstat(opened)?.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(std::io::Error::other("it belongs to somebody else"));
+    }
+    Ok(())
+}
+
 /// A directory that belongs to us and is no symlink.
 pub(super) fn open_own(dir: &Path) -> std::io::Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(dir, flags, Mode::empty()).map_err(|error| match error {
-        rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => std::io::Error::other("it is a symlink"),
-        other => other.into(),
-    })?;
-    if rustix::fs::fstat(&opened)?.st_uid != rustix::process::geteuid().as_raw() {
-        return Err(std::io::Error::other("it belongs to somebody else"));
-    }
+    let opened = rustix::fs::open(dir, flags, Mode::empty()).map_err(no_symlink)?;
+    is_own(&opened)?;
     Ok(opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{chown, symlink};
+
+    use super::*;
+
+    #[test]
+    fn only_own_files_are_read_and_no_symlink_is_followed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (root, secret) = (dir.path().join("state"), dir.path().join("secret"));
+        fs::create_dir_all(root.join("conflicts/code")).expect("made");
+        fs::write(root.join("conflicts/code/a"), "mine").expect("written");
+        fs::write(&secret, "secret").expect("written");
+        let read = |below: &str| read_own(&root, Path::new(below)).map(|(bytes, _)| bytes);
+        assert_eq!(read("conflicts/code/a").expect("own"), b"mine");
+        symlink(&secret, root.join("conflicts/code/link")).expect("linked");
+        symlink(dir.path(), root.join("conflicts/elsewhere")).expect("linked");
+        symlink(&root, dir.path().join("state-link")).expect("linked");
+        for below in ["conflicts/code/link", "conflicts/elsewhere/secret", "../secret", "conflicts/code"] {
+            assert!(read(below).is_err(), "{below}");
+        }
+        assert!(read_own(&dir.path().join("state-link"), Path::new("conflicts/code/a")).is_err());
+        if rustix::process::geteuid().is_root() {
+            chown(root.join("conflicts/code/a"), Some(65534), None).expect("given away");
+            assert!(read("conflicts/code/a").is_err(), "somebody else's file");
+        }
+    }
 }

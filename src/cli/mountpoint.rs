@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::exit::{CliResult, Exit, Failure};
+use crate::text::visible;
 
 /// The type under which the kernel lists our mounts.
 const TYPE: &[u8] = b"fuse.pantheonfs";
@@ -25,6 +26,8 @@ const MAX_NAMED: usize = 5;
 pub(super) struct OurMount {
     pub(super) mountpoint: PathBuf,
     pub(super) source: OsString,
+    /// The user who mounted it, as the kernel knows.
+    pub(super) owner: Option<u32>,
 }
 
 /// All mounts of pantheonfs in this mount namespace.
@@ -45,10 +48,15 @@ fn parse_mountinfo(text: &[u8]) -> Vec<OurMount> {
             out.push(OurMount {
                 mountpoint: OsString::from_vec(unescape(place)).into(),
                 source: OsString::from_vec(unescape(source)),
+                owner: fields.get(dash + 3).and_then(|options| user_id(options)),
             });
         }
     }
     out
+}
+
+fn user_id(options: &[u8]) -> Option<u32> {
+    std::str::from_utf8(options).ok()?.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok())
 }
 
 /// The kernel writes blanks and backslashes as three octal digits.
@@ -187,7 +195,7 @@ fn tell_what_waits(status: Option<&serde_json::Value>) {
     };
     for reminder in status["reminders"].as_array().into_iter().flatten().filter_map(|r| r.as_str()) {
         if reminder.contains("uncommitted") || reminder.contains("rescue") {
-            eprintln!("pantheonfs: {reminder}");
+            eprintln!("pantheonfs: {}", visible(reminder));
         }
     }
     let waiting = status["waiting"].as_u64().unwrap_or_default();
@@ -197,7 +205,7 @@ fn tell_what_waits(status: Option<&serde_json::Value>) {
         let more = if dirty.len() > MAX_NAMED { ", …" } else { "" };
         let names = match dirty.iter().take(MAX_NAMED).copied().collect::<Vec<_>>().join(", ") {
             names if names.is_empty() => String::new(),
-            names => format!(" ({names}{more})"),
+            names => format!(" ({}{more})", visible(names)),
         };
         eprintln!(
             "pantheonfs: {waiting} change(s) are not on the server yet{names}; they are kept here, and the next mount sends them"
@@ -246,6 +254,7 @@ mod tests {
         let mounts = parse_mountinfo(text);
         assert_eq!(mounts.len(), 1);
         assert_eq!(mounts[0].mountpoint, Path::new("/mnt/my site"));
+        assert_eq!(mounts[0].owner, Some(0));
         assert_eq!(unescape(b"a\\134b\\9"), b"a\\b\\9");
     }
 

@@ -7,9 +7,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::args::Look;
+use super::environ;
 use super::exit::{CliResult, Exit, Failure};
-use super::mountpoint;
+use super::mountpoint::{self, OurMount};
 use crate::pending::split_diff;
+use crate::text::{self, visible};
 
 /// `pantheonfs status`.
 pub(super) fn status(path: Option<&Path>, json: bool) -> CliResult<()> {
@@ -21,7 +23,7 @@ pub(super) fn status(path: Option<&Path>, json: bool) -> CliResult<()> {
 pub(super) fn look(look: &Look, file: &str, key: &str) -> CliResult<()> {
     if look.json {
         let value = status_json(&look.path)?[key].take();
-        return print(format!("{value:#}\n").as_bytes());
+        return print(text::json(&value).as_bytes());
     }
     print(&read(&look.path, file)?)
 }
@@ -37,6 +39,24 @@ pub(super) fn status_json(path: &Path) -> CliResult<serde_json::Value> {
     serde_json::from_slice(&read(path, "status.json")?).map_err(failed)
 }
 
+/// Where a mount says that its state is, if both are of the user who asks: any other mount could send us anywhere.
+pub(super) fn own_state_dir(mount: &OurMount) -> CliResult<PathBuf> {
+    let told = status_json(&mount.mountpoint)?;
+    let state_dir = PathBuf::from(told["state_dir"].as_str().unwrap_or_default());
+    let refused = |why: &str| {
+        let text = format!("{}: {why}; what is kept is shown to whom it belongs", state_dir.display());
+        Failure::new(Exit::Failed, text)
+    };
+    if mount.owner != Some(rustix::process::geteuid().as_raw()) {
+        return Err(refused("its mount belongs to somebody else"));
+    }
+    if !state_dir.is_absolute() {
+        return Err(refused("no directory of a mount"));
+    }
+    environ::open_own(&state_dir).map_err(|error| refused(&error.to_string()))?;
+    Ok(state_dir)
+}
+
 /// What a command did, object by object: a line each, or one JSON array at the end.
 pub(super) struct Said {
     json: bool,
@@ -50,11 +70,11 @@ impl Said {
 
     pub(super) fn say(&mut self, object: &str, outcome: &str) -> CliResult<()> {
         self.all.push(serde_json::json!({ "object": object, "outcome": outcome }));
-        if self.json { Ok(()) } else { print(format!("{object}: {outcome}\n").as_bytes()) }
+        if self.json { Ok(()) } else { print(format!("{}: {}\n", visible(object), visible(outcome)).as_bytes()) }
     }
 
     pub(super) fn end(self) -> CliResult<()> {
-        if self.json { print(format!("{:#}\n", serde_json::Value::from(self.all)).as_bytes()) } else { Ok(()) }
+        if self.json { print(text::json(&self.all.into()).as_bytes()) } else { Ok(()) }
     }
 }
 
@@ -80,7 +100,7 @@ pub(super) fn diff(paths: &[PathBuf], json: bool) -> CliResult<()> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let list: Vec<_> =
             files.iter().map(|(name, part)| serde_json::json!({ "path": text(name), "diff": text(part) })).collect();
-        return print(format!("{:#}\n", serde_json::Value::from(list)).as_bytes());
+        return print(text::json(&list.into()).as_bytes());
     }
     files.iter().try_for_each(|(_, part)| print(part))
 }

@@ -19,7 +19,8 @@ use super::report::{self, Said};
 use super::source::{Source, is_uuid};
 use crate::mirror::{self, Change, Mirror};
 use crate::path::RemotePath;
-use crate::write::{What, backup_blob_path, backups_in};
+use crate::text::{self, visible};
+use crate::write::{RejectKind, What, backups_in, read_backup, rejects_in};
 
 /// Where the kept work of one environment is.
 struct Place {
@@ -41,6 +42,45 @@ struct Item {
     now: Option<(Vec<u8>, u32)>,
     at: SystemTime,
     commit: Option<String>,
+}
+
+/// A copy that is not what it was when it was kept.
+struct Damaged {
+    path: RemotePath,
+    shelf: &'static str,
+    at: SystemTime,
+    why: String,
+}
+
+/// What is kept.
+#[derive(Default)]
+struct Found {
+    /// Of one path and shelf, the oldest first.
+    items: Vec<Item>,
+    damaged: Vec<Damaged>,
+    /// The list of copies is damaged: some may be missing.
+    incomplete: bool,
+}
+
+impl Found {
+    /// Of several copies on a shelf the newest counts.
+    fn newest(mut self) -> Self {
+        let mut seen = BTreeSet::new();
+        self.items.reverse();
+        self.items.retain(|item| seen.insert((item.path.clone(), item.shelf)));
+        self.items.reverse();
+        self
+    }
+
+    /// At the end of a command that has done what it could.
+    fn tell_damage(&self) -> CliResult<()> {
+        let mut texts: Vec<String> =
+            self.damaged.iter().map(|copy| format!("{}: {}; nothing was made of it", copy.path, copy.why)).collect();
+        if self.incomplete {
+            texts.push("the list of kept copies is damaged: some may be missing here".into());
+        }
+        if texts.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Failed, texts.join("; "))) }
+    }
 }
 
 /// How an item compares with the server.
@@ -81,32 +121,26 @@ impl Place {
     fn find(at: &Path) -> CliResult<Self> {
         let around = Environ::look()?;
         let (source, inside) = match mountpoint::around(at) {
-            Ok(mount) => (Source::parse(&mount.source)?, Some(mount.mountpoint)),
+            Ok(mount) => (Source::parse(&mount.source)?, Some(mount)),
             Err(outside) if at.exists() => {
                 let text = format!("{}; or name the environment: --at SITE.ENV", outside.message);
                 return Err(Failure::new(outside.exit, text));
             }
             Err(_) => (Source::parse(at.as_os_str())?, None),
         };
-        let key = around.sites.key(&source);
         // A mount says where its state is; its process may have had another home.
-        let told = inside.as_ref().and_then(|root| report::status_json(root).ok());
-        let told = told.and_then(|status| Some(PathBuf::from(status["state_dir"].as_str()?)));
-        let state_dir = told.or_else(|| around.known_state_dir(&key)).ok_or_else(|| {
+        let told = inside.as_ref().map(report::own_state_dir).transpose()?;
+        let state_dir = told.or_else(|| around.known_state_dir(&source)).ok_or_else(|| {
             Failure::new(Exit::Failed, format!("{source}: nothing is kept; it was never mounted here"))
         })?;
-        // A mount of somebody else could send us anywhere.
-        environ::open_own(&state_dir).map_err(|e| {
-            let text = format!("{}: {e}; what is kept is shown to whom it belongs", state_dir.display());
-            Failure::new(Exit::Failed, text)
-        })?;
+        environ::open_own(&state_dir).map_err(failed(&state_dir.display()))?;
         // Somebody else may have the same environment mounted: theirs is not this one.
         let is_this = |mount: &mountpoint::OurMount| {
             let status = report::status_json(&mount.mountpoint);
             status.is_ok_and(|status| status["state_dir"].as_str().map(Path::new) == Some(&state_dir))
         };
         let mounted = || mountpoint::ours().into_iter().find(is_this).map(|mount| mount.mountpoint);
-        let mountpoint = inside.or_else(mounted);
+        let mountpoint = inside.map(|mount| mount.mountpoint).or_else(mounted);
         let id = match &source {
             Source::Pantheon { site, .. } if is_uuid(site) => Some(site.clone()),
             Source::Pantheon { site, .. } => around.sites.id_of(site),
@@ -117,23 +151,23 @@ impl Place {
     }
 
     /// What is kept, in path order; only these paths (or what is below them) if there are any.
-    fn items(&self, only: &[PathBuf]) -> CliResult<Vec<Item>> {
-        let mut items = self.kept()?;
-        for (shelf, dir) in [("stranded", "stranded"), ("conflict", "conflicts")] {
-            items.extend(self.shelved(shelf, &self.state_dir.join(dir))?);
-        }
-        items.sort_by(|a, b| (&a.path, a.shelf).cmp(&(&b.path, b.shelf)));
+    fn items(&self, only: &[PathBuf]) -> CliResult<Found> {
+        let mut found = self.kept()?;
+        self.shelved(&mut found);
+        found.items.sort_by(|a, b| (&a.path, a.shelf).cmp(&(&b.path, b.shelf)));
         if only.is_empty() {
-            return Ok(items);
+            return Ok(found);
         }
         let wanted = only.iter().map(|path| self.inside(path)).collect::<CliResult<Vec<_>>>()?;
-        let covers = |item: &Item| wanted.iter().any(|path| item.path.starts_with(path));
-        if let Some(missing) = wanted.iter().find(|path| !items.iter().any(|item| item.path.starts_with(path))) {
+        let covered = |path: &RemotePath| wanted.iter().any(|wanted| path.starts_with(wanted));
+        found.items.retain(|item| covered(&item.path));
+        found.damaged.retain(|copy| covered(&copy.path));
+        let all = || found.items.iter().map(|item| &item.path).chain(found.damaged.iter().map(|copy| &copy.path));
+        if let Some(missing) = wanted.iter().find(|wanted| !all().any(|path| path.starts_with(wanted))) {
             let text = format!("{missing}: nothing is kept of it; `pantheonfs rescue list` shows what is");
             return Err(Failure::new(Exit::Failed, text));
         }
-        items.retain(covers);
-        Ok(items)
+        Ok(found)
     }
 
     /// A path as the user gave it, below the root of the mount.
@@ -145,18 +179,19 @@ impl Place {
         RemotePath::parse(text).map_err(|e| Failure::new(Exit::Usage, format!("{}: {e}", path.display())))
     }
 
-    fn kept(&self) -> CliResult<Vec<Item>> {
-        let copies = backups_in(&self.state_dir).map_err(failed(&self.state_dir.display()))?;
-        let mut items = Vec::new();
+    fn kept(&self) -> CliResult<Found> {
+        let (copies, incomplete) = backups_in(&self.state_dir).map_err(failed(&self.state_dir.display()))?;
+        let (mut items, mut damaged) = (Vec::new(), Vec::new());
         for copy in copies {
             let at = UNIX_EPOCH + Duration::from_secs(copy.at);
             let item = |path: RemotePath, now| Item { path, shelf: "kept", now, at, commit: copy.commit.clone() };
             match &copy.what {
-                What::Content { blob, mode, .. } => {
-                    let file = backup_blob_path(&self.state_dir, *blob);
-                    let bytes = fs::read(&file).map_err(failed(&file.display()))?;
-                    items.push(item(copy.path.clone(), Some((bytes, *mode))));
-                }
+                What::Content { blob, mode, .. } => match read_backup(&self.state_dir, *blob) {
+                    Ok(bytes) => items.push(item(copy.path.clone(), Some((bytes, *mode)))),
+                    Err(error) => {
+                        damaged.push(Damaged { path: copy.path.clone(), shelf: "kept", at, why: error.to_string() });
+                    }
+                },
                 What::Deleted => items.push(item(copy.path.clone(), None)),
                 What::Moved { from } => {
                     for (path, content) in self.committed_below(from, copy.commit.as_deref()) {
@@ -167,11 +202,11 @@ impl Place {
                 }
             }
         }
-        // What was changed after a move has a copy of its own.
-        let mut seen = BTreeSet::new();
+        // What was changed after a move has a copy of its own, be it damaged.
+        let mut seen: BTreeSet<RemotePath> = damaged.iter().map(|copy| copy.path.clone()).collect();
         items.reverse();
         items.retain(|item| seen.insert(item.path.clone()));
-        Ok(items)
+        Ok(Found { items, damaged, incomplete })
     }
 
     /// Committed files at a path and below it, with content and mode.
@@ -182,30 +217,40 @@ impl Place {
         below.filter_map(|(path, file)| Some((path.clone(), (mirror.blob(file.blob).ok()?, file.mode)))).collect()
     }
 
-    /// Files of a shelf. They are named by their path on the server; `code` is the root of the mount.
-    fn shelved(&self, shelf: &'static str, dir: &Path) -> CliResult<Vec<Item>> {
-        let (mut items, mut dirs) = (Vec::new(), vec![dir.to_owned()]);
-        while let Some(next) = dirs.pop() {
-            for entry in fs::read_dir(&next).into_iter().flatten().flatten() {
-                let path = entry.path();
-                let meta = entry.metadata().map_err(failed(&path.display()))?;
-                if meta.is_dir() {
-                    dirs.push(path);
-                    continue;
+    /// What is on the shelves. The server's `code` is the root of the mount.
+    fn shelved(&self, found: &mut Found) {
+        for copy in rejects_in(&self.state_dir) {
+            let shelf = match copy.kind {
+                RejectKind::Conflict => "conflict",
+                RejectKind::Stranded => "stranded",
+            };
+            let Some(path) = self.shown(&copy.path) else { continue };
+            match environ::read_own(&self.state_dir, &copy.file) {
+                Ok((bytes, at)) => {
+                    found.items.push(Item { path, shelf, now: Some((bytes, 0o100_644)), at, commit: None });
                 }
-                let inside = path.strip_prefix(dir).unwrap_or(&path).as_os_str().as_bytes();
-                let shown = match inside.strip_prefix(b"code/") {
-                    Some(below) => below.to_vec(),
-                    None if inside.starts_with(b"files/") => [b".pantheon/", inside].concat(),
-                    None => inside.to_vec(),
-                };
-                let Ok(shown) = RemotePath::parse(shown) else { continue };
-                let now = Some((fs::read(&path).map_err(failed(&path.display()))?, 0o100_644));
-                let at = meta.modified().unwrap_or(UNIX_EPOCH);
-                items.push(Item { path: shown, shelf, now, at, commit: None });
+                Err(error) => {
+                    let why = format!("the copy cannot be read: {error}");
+                    found.damaged.push(Damaged { path, shelf, at: UNIX_EPOCH, why });
+                }
             }
         }
-        Ok(items)
+    }
+
+    /// Where the mount shows what the server has at a path.
+    fn shown(&self, path: &RemotePath) -> Option<RemotePath> {
+        let bytes = path.as_bytes();
+        match bytes.strip_prefix(b"code/") {
+            _ if self.is_plain() => Some(path.clone()),
+            Some(below) => RemotePath::parse(below).ok(),
+            None if bytes.starts_with(b"files/") => RemotePath::parse([b".pantheon/", bytes].concat()).ok(),
+            None => Some(path.clone()),
+        }
+    }
+
+    /// Any SFTP server.
+    fn is_plain(&self) -> bool {
+        self.source.starts_with("sftp://")
     }
 
     fn on_server(&self, path: &RemotePath) -> Option<PathBuf> {
@@ -223,31 +268,41 @@ impl Place {
     }
 
     fn list(&self, as_json: bool) -> CliResult<()> {
-        let items = self.items(&[])?;
+        let found = self.items(&[])?;
+        let time = |at| humantime::format_rfc3339_seconds(at).to_string();
         if as_json {
-            let list: Vec<_> = items
-                .iter()
-                .map(|item| {
-                    json!({
-                        "path": item.path.to_string(), "shelf": item.shelf, "deleted": item.now.is_none(),
-                        "bytes": item.now.as_ref().map(|(bytes, _)| bytes.len()),
-                        "time": humantime::format_rfc3339_seconds(item.at).to_string(),
-                        "server": self.fate(item).text(),
-                    })
+            let items = found.items.iter().map(|item| {
+                json!({
+                    "path": item.path.to_string(), "shelf": item.shelf, "deleted": item.now.is_none(),
+                    "bytes": item.now.as_ref().map(|(bytes, _)| bytes.len()), "time": time(item.at),
+                    "server": self.fate(item).text(),
                 })
-                .collect();
-            return report::print(format!("{:#}\n", serde_json::Value::from(list)).as_bytes());
+            });
+            let damaged = found.damaged.iter().map(|copy| {
+                json!({
+                    "path": copy.path.to_string(), "shelf": copy.shelf, "deleted": false, "bytes": null,
+                    "time": time(copy.at), "server": Fate::NotCompared.text(), "damaged": copy.why,
+                })
+            });
+            report::print(text::json(&items.chain(damaged).collect::<Vec<_>>().into()).as_bytes())?;
+            return found.tell_damage();
         }
         let mut out = String::new();
-        if items.is_empty() {
-            out = format!("{}: nothing is kept; everything written here was seen in a commit\n", self.source);
+        if found.items.is_empty() && found.damaged.is_empty() {
+            let source = visible(&self.source);
+            out = format!("{source}: nothing is kept; everything written here was seen in a commit\n");
         }
-        for item in &items {
+        for item in &found.items {
             let size = item.now.as_ref().map_or("deleted".to_owned(), |(bytes, _)| format!("{} B", bytes.len()));
-            let age = humantime::format_rfc3339_seconds(item.at);
-            out.push_str(&format!("{}\t{}\t{size}\t{age}\t{}\n", item.path, item.shelf, self.fate(item).text()));
+            let (path, fate) = (visible(item.path.as_bytes()), self.fate(item).text());
+            out.push_str(&format!("{path}\t{}\t{size}\t{}\t{fate}\n", item.shelf, time(item.at)));
         }
-        report::print(out.as_bytes())
+        for copy in &found.damaged {
+            let (path, why) = (visible(copy.path.as_bytes()), visible(&copy.why));
+            out.push_str(&format!("{path}\t{}\tdamaged\t{}\t{why}\n", copy.shelf, time(copy.at)));
+        }
+        report::print(out.as_bytes())?;
+        found.tell_damage()
     }
 
     /// What each item would replace: the server's object, or the committed one.
@@ -259,9 +314,9 @@ impl Place {
         self.committed_below(&item.path, commit).into_iter().find(|(path, _)| *path == item.path).map(|(_, file)| file)
     }
 
-    fn patch(&self, paths: &[PathBuf], server: bool) -> CliResult<Vec<u8>> {
+    fn patch(&self, found: Vec<Item>, server: bool) -> CliResult<Vec<u8>> {
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        for item in self.items(paths)? {
+        for item in found {
             if let Some(base) = self.base(&item, server) {
                 before.push(Change { path: item.path.clone(), now: Some(base) });
             }
@@ -272,7 +327,9 @@ impl Place {
     }
 
     fn diff(&self, paths: &[PathBuf]) -> CliResult<()> {
-        report::print(&self.patch(paths, true)?)
+        let mut found = self.items(paths)?.newest();
+        report::print(&self.patch(std::mem::take(&mut found.items), true)?)?;
+        found.tell_damage()
     }
 
     fn restore(&self, paths: &[PathBuf], to: Option<&Path>, json: bool) -> CliResult<()> {
@@ -281,13 +338,15 @@ impl Place {
             let text = format!("{} is not mounted; mount it, or write elsewhere with --to DIR", self.source);
             Failure::new(Exit::MountPoint, text)
         })?;
-        for item in self.items(paths)? {
-            if item.shelf != "kept" && to.is_none() && self.fate(&item) == Fate::OnServer {
+        let found = self.items(paths)?.newest();
+        for item in &found.items {
+            if item.shelf != "kept" && to.is_none() && self.fate(item) == Fate::OnServer {
                 continue;
             }
-            self.put_back(&item, &root.join(item.path.to_os_string()), to.is_none(), &mut said)?;
+            self.put_back(item, &root.join(item.path.to_os_string()), to.is_none(), &mut said)?;
         }
-        said.end()
+        said.end()?;
+        found.tell_damage()
     }
 
     fn put_back(&self, item: &Item, target: &Path, in_mount: bool, said: &mut Said) -> CliResult<()> {
@@ -321,14 +380,16 @@ impl Place {
     }
 
     fn export(&self, paths: &[PathBuf], form: ExportForm, output: Option<&Path>) -> CliResult<()> {
+        let mut found = self.items(paths)?.newest();
         let bytes = match form {
-            ExportForm::Patch => self.patch(paths, false)?,
-            ExportForm::Tar => archive(&self.items(paths)?).map_err(failed(&"the archive"))?,
+            ExportForm::Patch => self.patch(std::mem::take(&mut found.items), false)?,
+            ExportForm::Tar => archive(&found.items).map_err(failed(&"the archive"))?,
         };
         match output {
             None => report::print(&bytes),
             Some(file) => fs::write(file, bytes).map_err(failed(&file.display())),
-        }
+        }?;
+        found.tell_damage()
     }
 }
 

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::op::{Expected, Op, OpId, Put, SpoolId};
 use super::queue::Queue;
-use super::records::Records;
+use super::records::{self, Records};
 use super::spool::{FreeFiles, Hold, Spool, checksum};
 use crate::path::RemotePath;
 
@@ -399,6 +399,20 @@ impl Journal {
             log::warn!("the journal cannot be shortened: {error}");
         }
     }
+}
+
+/// Whether the journal of an environment that is not mounted has anything that only this machine knows.
+///
+/// # Errors
+///
+/// Where that cannot be told: it is damaged, or of another version.
+pub fn has_unsent(state_dir: &Path) -> io::Result<bool> {
+    let found = records::read(&state_dir.join("journal"), KIND)?;
+    let (ops, local_only) = fold(found.records);
+    if found.damaged {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the journal is damaged"));
+    }
+    Ok(!ops.is_empty() || !local_only.is_empty())
 }
 
 /// What still is to be done, of all that was recorded.

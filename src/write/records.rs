@@ -6,7 +6,7 @@
 //! | offset | bytes | what |
 //! | --- | --- | --- |
 //! | 0 | 6 | `PFSLOG` |
-//! | 6 | 1 | kind of the records: `K` kept copies, `J` journal |
+//! | 6 | 1 | kind of the records: `K` kept copies, `J` journal, `R` rejects |
 //! | 7 | 1 | version of this layout: 1 |
 //! | 8 | | records, one after the other |
 //!

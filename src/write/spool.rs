@@ -5,7 +5,7 @@
 use parking_lot::{Mutex, MutexGuard};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,7 +44,12 @@ impl FreeFiles {
         if self.lock().len() >= MAX_FREE {
             return std::fs::remove_file(&path);
         }
-        File::options().write(true).open(&path)?.set_len(0)?;
+        let file = File::options().write(true).open(&path)?;
+        if file.metadata()?.nlink() > 1 {
+            // What the server rejected may be kept under another name.
+            return std::fs::remove_file(&path);
+        }
+        file.set_len(0)?;
         self.lock().push(path);
         Ok(())
     }
