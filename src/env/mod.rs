@@ -4,6 +4,7 @@
 //! an API (any SFTP server, or nobody logged in) the belief is what the mount options say.
 
 mod belief;
+mod hold;
 mod memory;
 mod state;
 mod watcher;
@@ -13,6 +14,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 pub use belief::{Belief, Running, Source};
+pub use hold::Holding;
 pub use state::EnvConfig;
 
 use memory::Memory;
@@ -26,9 +28,6 @@ use crate::gate::{Gate, ReadOnlyReason, Verdict};
 /// See the module header. Cheap to clone.
 #[derive(Clone)]
 pub struct Env(Arc<Inner>);
-
-/// How long a switch may hold writes.
-const SWITCH_LIMIT: Duration = Duration::from_secs(310);
 
 /// Why a switch of the mode did not happen.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -95,7 +94,7 @@ impl Env {
             belief: Mutex::new(belief),
             listeners: Mutex::default(),
             touched: Mutex::new(Instant::now()),
-            own_job: Mutex::default(),
+            own_jobs: Mutex::default(),
             clock,
             wake,
             answers: Default::default(),
@@ -183,6 +182,32 @@ impl Env {
         self.0.remember();
     }
 
+    /// Holds new changes of code, while what was accepted before goes on to the server: after a barrier the server has all
+    /// that a job is to find there.
+    #[must_use]
+    pub fn drain(&self, why: impl Into<String>) -> Holding {
+        Holding::new(&self.0, why.into(), true)
+    }
+
+    /// Whether a switch to Git mode would be refused now, because it would delete something or for any other reason.
+    ///
+    /// # Errors
+    ///
+    /// As [`Env::switch`].
+    pub fn may_discard_nothing(&self) -> Result<(), SwitchError> {
+        let (Some((control, site)), Some(name)) = (&self.0.config.api, &self.0.config.name) else {
+            return Err(SwitchError::NoApi);
+        };
+        if !EnvKind::of(name).takes_code() {
+            return Err(SwitchError::NotSwitchable(name.clone()));
+        }
+        let now = control.environment(site, name)?;
+        let pending =
+            if now.mode == ConnectionMode::Git { Diffstat::default() } else { control.diffstat(site, name)? };
+        self.0.learn(now);
+        if pending.is_empty() { Ok(()) } else { Err(SwitchError::WouldDiscard(pending)) }
+    }
+
     /// Switches the mode and waits for the outcome. To Git mode only when nothing would be lost, or `discard` says that
     /// it may. `Ok(false)`: it was in that mode already.
     pub fn switch(&self, mode: ConnectionMode, discard: bool) -> Result<bool, SwitchError> {
@@ -204,10 +229,9 @@ impl Env {
                 return Err(SwitchError::WouldDiscard(pending));
             }
         }
-        let until = Instant::now() + SWITCH_LIMIT;
-        inner.hold(Some((format!("the mode is being switched to {mode}"), until)));
+        let holding = Holding::new(inner, format!("the mode is being switched to {mode}"), false);
         let done = control.set_mode(site, name, mode).and_then(|()| control.environment(site, name));
-        inner.hold(None);
+        drop(holding);
         match done {
             Ok(environment) => inner.learn(environment),
             Err(error) => {
@@ -245,10 +269,9 @@ impl Env {
                 (profile.full_name, profile.email)
             }
         };
-        let until = Instant::now() + SWITCH_LIMIT;
-        inner.hold(Some(("a commit runs".into(), until)));
+        let holding = Holding::new(inner, "a commit runs".into(), false);
         let done = control.commit(site, name, message, &author, &email).and_then(|()| control.environment(site, name));
-        inner.hold(None);
+        drop(holding);
         let after = match done {
             Ok(after) => after,
             Err(error) => {

@@ -35,6 +35,14 @@ const OTHERS_LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) type OnChange = Box<dyn Fn(&Belief) + Send + Sync>;
 
+/// A switch or a commit that was asked for through this mount.
+pub(super) struct Job {
+    pub(super) why: String,
+    pub(super) until: Instant,
+    /// What was accepted before is still sent.
+    pub(super) drains: bool,
+}
+
 pub(super) struct Inner {
     pub(super) config: EnvConfig,
     pub(super) gate: Gate,
@@ -42,8 +50,8 @@ pub(super) struct Inner {
     pub(super) belief: Mutex<Belief>,
     pub(super) listeners: Mutex<Vec<OnChange>>,
     pub(super) touched: Mutex<Instant>,
-    /// A switch or commit asked for through this mount, and until when it holds writes.
-    pub(super) own_job: Mutex<Option<(String, Instant)>>,
+    /// Switches and commits asked for through this mount; the last one decides.
+    pub(super) own_jobs: Mutex<Vec<Arc<Job>>>,
     pub(super) wake: mpsc::Sender<Wake>,
     /// How often the API has answered or failed to.
     pub(super) answers: (Mutex<u64>, Condvar),
@@ -97,19 +105,17 @@ impl Inner {
         self.belief.lock().log = Arc::new(log);
     }
 
-    /// A job of our own runs, or has ended.
-    pub(super) fn hold(&self, job: Option<(String, Instant)>) {
-        *self.own_job.lock() = job;
-        self.apply_to_gate();
-    }
-
     /// A teammate's commit, deploy or switch: writes wait for its end, but not for ever.
     pub(super) fn held_by_others(&self) -> Option<Verdict> {
         let belief = self.belief.lock();
         let job = belief.running.first()?;
         let age = self.clock.wall().duration_since(job.seen).unwrap_or_default();
         let left = OTHERS_LIMIT.checked_sub(age)?;
-        Some(Verdict::Held { why: format!("on the platform: {}", job.description), until: Instant::now() + left })
+        Some(Verdict::Held {
+            why: format!("on the platform: {}", job.description),
+            until: Instant::now() + left,
+            drains: false,
+        })
     }
 
     pub(super) fn answered(&self) {
@@ -129,8 +135,8 @@ impl Inner {
         let verdict = match reason {
             _ if self.config.read_only => Verdict::Closed(ReadOnlyReason::MountedReadOnly),
             Some(reason) => Verdict::Closed(reason),
-            None => match self.own_job.lock().clone() {
-                Some((why, until)) => Verdict::Held { why, until },
+            None => match self.own_jobs.lock().last() {
+                Some(job) => Verdict::Held { why: job.why.clone(), until: job.until, drains: job.drains },
                 None => self.held_by_others().unwrap_or(Verdict::Open),
             },
         };
