@@ -115,6 +115,7 @@ impl Sender {
         if let Err(why) = self.root.before_sending(&self.local, &self.remote, op.area) {
             return Outcome::Later(AWAY_PAUSE, why);
         }
+        self.local.0.made.begins(op);
         let applied = match &op.action {
             Action::Put(put) => self.apply_content(&permit, id, op, put),
             Action::MakeDir { perm } => self.apply_mkdir(&permit, op, *perm),
@@ -129,7 +130,8 @@ impl Sender {
                 self.apply_setattr(&permit, op, SetAttr { perm: *perm, times: *times, link: *link })
             }
         };
-        applied.unwrap_or_else(|error| self.classify(op, error))
+        let outcome = applied.unwrap_or_else(|error| self.classify(op, error));
+        self.keep_moved(&permit, op, outcome)
     }
 
     /// What an error of the server means for an operation that was to be carried out.
@@ -165,6 +167,7 @@ impl Sender {
     fn done(&self, id: OpId, op: &Op, left: Expected) {
         self.local.0.view.touch_parents(op.paths());
         self.root.done(&self.local, op);
+        self.local.0.made.done(op, left);
         self.refused.lock().remove(&id);
         self.local.0.failures.lock().remove(&op.path);
         let _ending = self.local.finish(id, left);
