@@ -11,6 +11,7 @@ mod doctor;
 mod environ;
 mod exit;
 mod hydrate;
+mod identity;
 #[cfg(feature = "sim")]
 mod link;
 mod logging;

@@ -14,7 +14,7 @@ use super::options::Options;
 use super::plan::{self, Plan};
 use super::prompt::Terminal;
 use super::source::Source;
-use super::{daemon, environ, logging, mountpoint, wake};
+use super::{daemon, environ, identity, logging, mountpoint, wake};
 use crate::attr::{Area, Attr, FileKind};
 use crate::clock::Clock;
 use crate::env::Env;
@@ -24,6 +24,7 @@ use crate::gate::{Gate, Verdict};
 use crate::mirror::Mirror;
 use crate::path::RemotePath;
 use crate::remote::{ErrorKind, Link, Remote, RemoteConfig, RemoteError};
+use crate::text::visible;
 use crate::transport::{self, Prompt as _, Rates, Transport};
 use crate::write::{Backups, Journal};
 
@@ -58,6 +59,7 @@ fn serve(args: &Mount) -> CliResult<()> {
     let mountpoint = mountpoint::prepare(&place, options.nonempty)?;
     fuse_is_there()?;
     let mut plan = plan::make(&source, &options, &around)?;
+    identity::take_over(&around, &plan)?;
     let state_dir = around.state_dir(&plan.key)?;
     let _lock = lock(&state_dir, &plan.source)?;
     let terminal = Arc::new(Terminal::new());
@@ -66,7 +68,7 @@ fn serve(args: &Mount) -> CliResult<()> {
     let content_dir = around.content_dir(&plan.content_key)?;
     plan.endpoint.rates = Arc::new(Rates::kept(cache_dir.join("rates.json")));
     let served = Served::start(plan, &options, &terminal, &mountpoint, [&state_dir, &cache_dir, &content_dir])?;
-    let ready = served.describe(&mountpoint);
+    let ready = visible(served.describe(&mountpoint));
     if args.report {
         terminal.leave();
         logging::go_on_in(&state_dir.join("log"));
@@ -95,7 +97,7 @@ pub(super) fn fuse_is_there() -> CliResult<()> {
 }
 
 /// One mount per environment: two would not know of each other's unsent files.
-fn lock(state_dir: &Path, source: &str) -> CliResult<File> {
+pub(super) fn lock(state_dir: &Path, source: &str) -> CliResult<File> {
     let path = state_dir.join("lock");
     let failed = |e: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("{}: {e}", path.display()));
     let file =

@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) connection: Connection,
     /// Name of the state directory.
     pub(super) key: String,
+    /// Names that it had in older versions; the first is the one that people know.
+    pub(super) names: Vec<String>,
     /// Name of the directory where content is kept: one for all environments of a site.
     pub(super) content_key: String,
     pub(super) mirror: Option<MirrorConfig>,
@@ -96,6 +98,7 @@ fn plain(source: &Source, url: &SftpUrl, options: &Options, given: &SshOverrides
     Ok(Plan {
         content_key: key(&source),
         key: key(&source),
+        names: Vec::new(),
         source,
         endpoint,
         base: url.path.clone(),
@@ -131,7 +134,8 @@ fn pantheon(
         by_name(&control, (site, env), around)?
     };
     let waker = waker(&known, env, around)?;
-    let Known { id, environment: initial, .. } = known;
+    let Known { id, environment: initial, name } = known;
+    let names = names(name.as_deref(), source, &id, around);
     let (host, user) = match &around.ssh_host {
         Some(host) => (host.clone(), format!("appserver.{env}.{id}")),
         None => (format!("appserver.{env}.{id}.drush.in"), format!("{env}.{id}")),
@@ -155,9 +159,8 @@ fn pantheon(
         dir: "code".into(),
     };
     let connection = connection(&endpoint, "code".into(), Some(url));
-    let site_id = id.clone();
+    let (site_id, key) = (id.clone(), key(&format!("{id}.{env}")));
     let api = (initial.is_some() || control.can_log_in()).then_some((control, id));
-    let key = around.sites.key(source);
     let env = EnvConfig {
         name: Some(env.to_owned()),
         api,
@@ -168,6 +171,7 @@ fn pantheon(
     };
     Ok(Plan {
         key,
+        names,
         content_key: site_id,
         source: source.to_string(),
         endpoint,
@@ -180,6 +184,25 @@ fn pantheon(
         attest: Some(attest),
         waker,
     })
+}
+
+/// What the state directory was called by the names of the site that are known; what the platform says now comes first, and
+/// is remembered.
+fn names(now: Option<&str>, source: &Source, id: &str, around: &Environ) -> Vec<String> {
+    let Source::Pantheon { site, env } = source else { return Vec::new() };
+    let before = around.sites.name_of(id);
+    if let Some(name) = now {
+        around.sites.remember(name, id);
+    }
+    let given = (!is_uuid(site)).then(|| site.clone());
+    let mut names = Vec::new();
+    for name in [now.map(str::to_owned), given, before].into_iter().flatten() {
+        let name = key(&format!("{name}.{env}"));
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// Where the environment answers the web. Whoever leads SSH elsewhere (a simulator) says where that is, too: nobody else's
