@@ -29,6 +29,7 @@ mod readme;
 mod requests;
 mod rescue;
 mod round_trips;
+mod safety;
 mod secrets;
 mod semantics;
 mod sessions;
