@@ -1,8 +1,8 @@
-//! May this area be written now, and if not, why? The one place that decides it.
+//! The one place that decides whether an area may be written now, and if not, why.
 //!
 //! `env` opens and closes the gate as the belief about the environment changes; every mutating call on `remote` takes a
 //! [`WritePermit`], and [`Gate::admit`] is the only way to get one. A permit carries the environment's generation: a
-//! switch of the connection mode makes older permits void, which `remote` checks right before the last step of a call.
+//! switch of the connection mode makes older permits invalid, which `remote` checks right before the last step of a call.
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::fmt;
@@ -20,7 +20,7 @@ pub enum ReadOnlyReason {
     Environment(String),
     /// The mount was made with `-o ro`.
     MountedReadOnly,
-    /// Logs are shown, never written.
+    /// Logs are always read-only.
     Logs,
     /// The server refused a write in `code` although its mode was believed to allow it.
     RefusedByServer,
@@ -56,7 +56,7 @@ pub enum Verdict {
     Closed(ReadOnlyReason),
 }
 
-/// Why no permit was given.
+/// Why no permit was granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("read-only: {0}")]
@@ -65,7 +65,7 @@ pub enum Refused {
     Held(String),
 }
 
-/// Proof that a write was admitted; see the module header.
+/// Proof that a write was admitted; see the module documentation.
 #[derive(Debug, Clone)]
 pub struct WritePermit {
     area: Area,
@@ -74,11 +74,16 @@ pub struct WritePermit {
 }
 
 impl WritePermit {
+    /// The area that the permit is for.
     pub fn area(&self) -> Area {
         self.area
     }
 
-    /// Checked again right before the step that cannot be taken back.
+    /// Checks the permit again, right before the step that cannot be undone.
+    ///
+    /// # Errors
+    ///
+    /// The area was closed, or the connection mode changed, after the permit was granted.
     pub fn still_valid(&self) -> Result<(), Refused> {
         let state = self.gate.lock();
         match state.verdict(self.area) {
@@ -107,7 +112,7 @@ impl State {
     }
 }
 
-/// Shared by `env` (which sets it) and everything that writes (which asks it).
+/// The gate: `env` sets it, and every writer asks it. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Gate(Arc<(Mutex<State>, Condvar)>);
 
@@ -118,6 +123,7 @@ impl Default for Gate {
 }
 
 impl Gate {
+    /// A gate that is open for code and uploads.
     pub fn new() -> Self {
         let state = State { code: Verdict::Open, uploads: Verdict::Open, generation: 1 };
         Self(Arc::new((Mutex::new(state), Condvar::new())))
@@ -141,16 +147,21 @@ impl Gate {
         self.0.1.notify_all();
     }
 
+    /// The current verdict for one area.
     pub fn verdict(&self, area: Area) -> Verdict {
         self.lock().verdict(area).clone()
     }
 
-    /// The environment's generation: it grows with each turn of the mode.
+    /// The environment's generation: it grows each time an area closes or reopens.
     pub fn generation(&self) -> u64 {
         self.lock().generation
     }
 
-    /// A permit to write in `area`, at once or not at all: a held gate refuses. See [`Gate::admit_waiting`].
+    /// Grants a permit to write in `area` without waiting. See [`Gate::admit_waiting`].
+    ///
+    /// # Errors
+    ///
+    /// The area is closed, or writes are held.
     pub fn admit(&self, area: Area) -> Result<WritePermit, Refused> {
         let state = self.lock();
         match state.verdict(area) {
@@ -163,7 +174,11 @@ impl Gate {
         }
     }
 
-    /// A permit for what was accepted before: as [`Gate::admit`], but a gate that is held for draining lets it through.
+    /// A permit for what was accepted before: like [`Gate::admit`], but a gate that is held for draining gives it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gate::admit`].
     pub fn admit_accepted(&self, area: Area) -> Result<WritePermit, Refused> {
         let state = self.lock();
         if matches!(state.verdict(area), Verdict::Held { drains: true, .. }) {
@@ -173,7 +188,11 @@ impl Gate {
         self.admit(area)
     }
 
-    /// Like [`Gate::admit`], but waits while the gate is held, `limit` at the longest.
+    /// Like [`Gate::admit`], but waits while writes are held, until `limit` at the latest.
+    ///
+    /// # Errors
+    ///
+    /// The area is closed, or writes are still held at `limit`.
     pub fn admit_waiting(&self, area: Area, limit: Instant) -> Result<WritePermit, Refused> {
         loop {
             let refused = match self.admit(area) {

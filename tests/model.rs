@@ -437,6 +437,8 @@ impl Run<'_> {
             }
         }
         self.inner.look_anew();
+        // A program sees what the other writer did, before anything is done here: otherwise it would be a conflict.
+        drop(self.inner.find(&self.full(path)));
     }
 
     fn barrier(&mut self) {

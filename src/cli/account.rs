@@ -11,17 +11,17 @@ use super::report;
 use crate::control::{Control, ControlError, EnvKind, Environment, Site};
 use crate::text::{self, visible};
 
-/// Exchanges a machine token for a session; both are kept where Terminus keeps them, for their owner only.
+/// `pantheonfs login`: exchanges a machine token for a session and saves both where Terminus does.
 pub(super) fn login(as_json: bool) -> CliResult<()> {
     let around = Environ::look()?;
     let token = read_token()?;
     if token.trim().is_empty() {
         let text =
-            "no machine token was given; make one at https://dashboard.pantheon.io/personal-settings/machine-tokens";
+            "no machine token was given; create one at https://dashboard.pantheon.io/personal-settings/machine-tokens";
         return Err(Failure::new(Exit::Usage, text));
     }
     let mut config = around.control;
-    // What is saved counts, not what the environment says for single runs.
+    // The token is saved, so one from the environment, which is for single runs, must not be used.
     config.token = None;
     let profile = Control::new(config)?.log_in_with(token.trim())?;
     if as_json {
@@ -32,7 +32,7 @@ pub(super) fn login(as_json: bool) -> CliResult<()> {
 }
 
 fn read_token() -> CliResult<Zeroizing<String>> {
-    let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("the token cannot be read: {e}"));
+    let failed = |e: std::io::Error| Failure::caused(Exit::Failed, "the token cannot be read", e);
     if std::io::stdin().is_terminal() {
         return rpassword::prompt_password("Machine token: ").map(Zeroizing::new).map_err(failed);
     }
@@ -41,6 +41,7 @@ fn read_token() -> CliResult<Zeroizing<String>> {
     Ok(line)
 }
 
+/// `pantheonfs sites`: lists the sites of the account, or one of them.
 pub(super) fn sites(only: Option<&str>, as_json: bool) -> CliResult<()> {
     let control = Control::new(Environ::look()?.control)?;
     let mut sites = control.sites()?;
@@ -66,12 +67,12 @@ pub(super) fn sites(only: Option<&str>, as_json: bool) -> CliResult<()> {
     Ok(())
 }
 
-/// How many sites are asked about at a time: somebody with thousands of them would wait for an hour otherwise.
+/// How many sites the API is asked about at a time: one by one, an account with thousands of sites would take an hour.
 const AT_A_TIME: usize = 16;
 
 type Environments = Result<Vec<(String, Environment)>, ControlError>;
 
-/// Every site with what the API says of its environments, in order.
+/// Every site with its environments, in order.
 fn with_environments(control: &Control, sites: Vec<Site>) -> impl Iterator<Item = (Site, Environments)> {
     let mut sites = sites.into_iter();
     let next = move || {
@@ -82,7 +83,7 @@ fn with_environments(control: &Control, sites: Vec<Site>) -> impl Iterator<Item 
                 scope.spawn(move || control.environments(&id))
             };
             let asking: Vec<_> = some.iter().map(ask).collect();
-            let none = || ControlError::Malformed { what: "the environments".into(), detail: "no answer".into() };
+            let none = || ControlError::malformed("the environments", "no answer");
             asking.into_iter().map(|asked| asked.join().unwrap_or_else(|_| Err(none()))).collect()
         });
         (!some.is_empty()).then(|| some.into_iter().zip(asked).collect::<Vec<_>>())
@@ -90,7 +91,7 @@ fn with_environments(control: &Control, sites: Vec<Site>) -> impl Iterator<Item 
     std::iter::from_fn(next).flatten()
 }
 
-/// A site for people.
+/// The lines about a site.
 fn listed(site: &Site, environments: &[(String, Environment)]) -> String {
     let site_name = visible(&site.name);
     let frozen = if site.frozen { ", frozen" } else { "" };

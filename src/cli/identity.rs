@@ -6,10 +6,11 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::environ::{self, Environ};
+use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure};
-use super::mount;
+use super::lock::lock;
 use super::plan::Plan;
+use super::private_dir::open_own;
 use crate::durable;
 use crate::write::{Backups, Rejects, has_unsent, rejects_in};
 
@@ -47,7 +48,7 @@ pub(super) fn take_over(around: &Environ, plan: &Plan) -> CliResult<()> {
 
 /// Not a link, which is followed by nothing here, and not somebody else's.
 fn is_own_dir(dir: &Path) -> bool {
-    dir.symlink_metadata().is_ok_and(|meta| meta.is_dir()) && environ::open_own(dir).is_ok()
+    dir.symlink_metadata().is_ok_and(|meta| meta.is_dir()) && open_own(dir).is_ok()
 }
 
 fn move_state(old: &Path, new: &Path, plan: &Plan) -> CliResult<()> {
@@ -55,7 +56,7 @@ fn move_state(old: &Path, new: &Path, plan: &Plan) -> CliResult<()> {
         let text = format!("{}: cannot be moved to {}: {e}", old.display(), new.display());
         Failure::new(Exit::Failed, text)
     };
-    let _unused = mount::lock(old, &plan.source)?;
+    let _unused = lock(old, &plan.source)?;
     if new.symlink_metadata().is_err() {
         fs::rename(old, new).and_then(|()| durable::sync_dir(parent(new))).map_err(failed)?;
         log::info!("{}: is now {}", old.display(), new.display());
@@ -64,7 +65,7 @@ fn move_state(old: &Path, new: &Path, plan: &Plan) -> CliResult<()> {
     if !is_own_dir(new) {
         return Ok(());
     }
-    let _unused = mount::lock(new, &plan.source)?;
+    let _unused = lock(new, &plan.source)?;
     if waits(old) && waits(new) {
         log::warn!(
             "{}: changes of this environment wait there, too; they are sent by the mount after this one",

@@ -1,4 +1,4 @@
-//! Questions on the terminal. Answers are remembered for reconnecting, when nobody is there any more.
+//! Questions on the terminal. Answers are remembered for later connections, when the user cannot be asked any more.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::text::visible;
 use crate::transport::{Prompt, Secret};
 
-/// The person at the terminal, as long as there is one.
+/// The terminal, as long as a user is there.
 pub(super) struct Terminal {
     attended: AtomicBool,
     answers: Mutex<HashMap<String, Secret>>,
@@ -20,7 +20,7 @@ impl Terminal {
         Self { attended: AtomicBool::new(true), answers: Mutex::default() }
     }
 
-    /// From now on nobody is asked.
+    /// Stops asking questions.
     pub(super) fn leave(&self) {
         self.attended.store(false, Ordering::Relaxed);
     }
@@ -36,7 +36,7 @@ impl Prompt for Terminal {
         if known.is_some() || !self.attended() {
             return known;
         }
-        // Fails where there is no terminal: then there is nobody to ask.
+        // Fails without a terminal.
         let secret = Secret::new(rpassword::prompt_password(format!("{}: ", visible(question))).ok()?);
         self.answers.lock().insert(question.to_owned(), secret.clone());
         Some(secret)

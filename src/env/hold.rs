@@ -1,31 +1,30 @@
-//! Jobs that were asked for through this mount: while one runs, writes wait.
+//! Holding writes for a workflow of this mount.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::state::{Inner, Job};
+use super::tracker::{Job, Tracker};
 
-/// How long a job of ours may hold writes.
+/// How long a workflow of this mount may hold writes.
 const LIMIT: Duration = Duration::from_secs(310);
 
 /// As long as it lives, new changes of code wait.
 pub struct Holding {
-    env: Arc<Inner>,
+    tracker: Arc<Tracker>,
     job: Arc<Job>,
 }
 
 impl Holding {
-    pub(super) fn new(env: &Arc<Inner>, why: String, drains: bool) -> Self {
+    /// `drains`: what was accepted before is still sent.
+    pub(super) fn new(tracker: &Arc<Tracker>, why: String, drains: bool) -> Self {
         let job = Arc::new(Job { why, until: Instant::now() + LIMIT, drains });
-        env.own_jobs.lock().push(job.clone());
-        env.apply_to_gate();
-        Self { env: env.clone(), job }
+        tracker.hold(job.clone());
+        Self { tracker: tracker.clone(), job }
     }
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        self.env.own_jobs.lock().retain(|job| !Arc::ptr_eq(job, &self.job));
-        self.env.apply_to_gate();
+        self.tracker.let_go(&self.job);
     }
 }

@@ -137,7 +137,8 @@ impl Answer<ReplyEmpty> {
 impl Answer<ReplyEntry> {
     pub(super) fn entry(self, fs: &Fs, entry: &Entry) {
         let (valid, attr) = (convert::valid(entry.valid), convert::attr(fs, entry));
-        self.ok(format_args!(", inode {}", entry.ino.0)).entry(&valid, &attr, Generation(0));
+        let attr_valid = if entry.ask_attr { Duration::ZERO } else { valid };
+        self.ok(format_args!(", inode {}", entry.ino.0)).entry_with_ttls(&attr_valid, &valid, &attr, Generation(0));
     }
 
     /// Number 0 with a validity: the kernel remembers that there is no such name.

@@ -88,6 +88,8 @@ pub struct NodeView {
     pub server: Option<Version>,
     /// See [`NodeView::base`].
     pub shown: Option<Version>,
+    /// Bytes of it were given out.
+    pub was_read: bool,
     /// The permission bits were changed here, and the server does not have them yet.
     pub perm_changed: bool,
     /// When the attributes were last confirmed by the server or made here.

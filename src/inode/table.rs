@@ -323,14 +323,17 @@ impl Table {
         Some(node.attr)
     }
 
-    /// The server acknowledged: it now has `server`, and `shown` is what we go on showing.
-    pub fn confirmed(&self, ino: Ino, server: Attr, shown: Attr) {
+    /// The server acknowledged: it now has `server`. What is shown goes on being shown; the permission bits too,
+    /// with `keep_perm`.
+    pub fn confirmed(&self, ino: Ino, server: Attr, keep_perm: bool) {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return };
         node.server = Some(server.version());
         node.shown = node.server;
-        node.perm_changed = node.perm_changed && shown.perm != server.perm;
-        node.attr = shown;
+        if !keep_perm {
+            node.attr.perm = server.perm;
+        }
+        node.perm_changed = node.perm_changed && node.attr.perm != server.perm;
         node.seen = Some(Instant::now());
         node.kernel_pages = node.kernel_pages.map(|_| server.version());
         let parent = node.parent;
@@ -396,6 +399,7 @@ pub(super) fn view_of(state: &State, ino: Ino) -> Option<NodeView> {
         attr: node.attr,
         server: node.server,
         shown: node.shown,
+        was_read: node.was_read,
         perm_changed: node.perm_changed,
         seen: node.seen.max(listed),
         foreign_changes: node.foreign_changes,

@@ -78,7 +78,6 @@ impl Call<'_> {
     pub(super) fn rmdir(&self, permit: &WritePermit, path: &RemotePath) -> Result<(), ErrorKind> {
         permit.still_valid()?;
         match self.done(self.send(Request::RmDir { path: self.wire(path) })) {
-            Err(ErrorKind::NotFound) if self.again => Ok(()),
             Err(ErrorKind::Failure(_)) => Err(ErrorKind::NotEmpty),
             other => other,
         }
@@ -86,8 +85,13 @@ impl Call<'_> {
 
     pub(super) fn unlink(&self, permit: &WritePermit, path: &RemotePath) -> Result<(), ErrorKind> {
         permit.still_valid()?;
-        match self.done(self.send(Request::Remove { path: self.wire(path) })) {
-            Err(ErrorKind::NotFound) if self.again => Ok(()),
+        let removed = self.send(Request::Remove { path: self.wire(path) });
+        self.removed(path, removed)
+    }
+
+    /// What became of a REMOVE.
+    pub(super) fn removed(&self, path: &RemotePath, removed: Pending) -> Result<(), ErrorKind> {
+        match self.done(removed) {
             Err(kind @ ErrorKind::Failure(_)) => match self.lstat(path) {
                 Ok(attr) if attr.is_dir() => Err(ErrorKind::IsADirectory),
                 _ => Err(kind),

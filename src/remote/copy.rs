@@ -67,7 +67,7 @@ impl Copying<'_> {
     }
 
     fn unlink(&self, path: &RemotePath) -> RemoteResult<()> {
-        self.inner.retry("rename", path, |call| call.unlink(self.permit, path))
+        self.inner.once("rename", path, |call| call.unlink(self.permit, path))
     }
 
     fn file(&self, from: &RemotePath, to: &RemotePath, attr: &Attr) -> RemoteResult<()> {
@@ -129,7 +129,7 @@ impl Copying<'_> {
         for (name, attr) in self.list(from)? {
             self.object(&from.join(&name), &to.join(&name), &attr, depth + 1)?;
         }
-        self.inner.retry("rename", from, |call| call.rmdir(self.permit, from))
+        self.inner.once("rename", from, |call| call.rmdir(self.permit, from))
     }
 
     fn link(&self, from: &RemotePath, to: &RemotePath) -> RemoteResult<()> {

@@ -1,20 +1,22 @@
 //! A session that survives: calls on paths of the server, over one connection that is made anew whenever it goes.
 //!
-//! Calls that change nothing are repeated on the next connection. Calls that change something are repeated only where
-//! a second execution can be told from a first (a name that exists already, one that is gone already); every one of
-//! them takes a [`WritePermit`]. No absolute path of the server outlives a connection: all
+//! Calls that change nothing are repeated on the next connection, and so are those that only make something (a name that
+//! exists already tells a second execution from a first). Calls that destroy something are made once: the caller checks
+//! before each. Every call that changes something takes a [`WritePermit`]. No absolute path of the server outlives a connection: all
 //! are relative to the login directory or to the path of the source. Knows nothing of inodes, caches or modes.
 
 mod calls;
 mod copy;
 mod error;
 mod fetch;
+mod guard;
 mod handles;
 mod list;
 mod rename;
 mod session;
 mod store;
 mod supervise;
+mod temp;
 mod wake_detect;
 
 use std::fs::File;
@@ -23,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use error::{ErrorKind, RemoteError};
+pub use guard::Guard;
 pub use session::{Dial, Link};
 pub use store::{Base, Note, Store};
 pub use supervise::{Life, Rouse};
@@ -51,12 +54,17 @@ pub struct RemoteConfig {
     pub rouse: Option<Rouse>,
     pub life: Life,
     pub wake_detect: Box<dyn WakeDetect>,
+    /// Part of the names of temporary files on the server: the same for every mount of this machine and source, and no
+    /// other's.
+    pub temp_prefix: String,
 }
 
 impl RemoteConfig {
     /// For a server that never sleeps, with the platform's limits on a connection, on this machine.
     pub fn new(dial: Dial, base: Vec<u8>, timeout: Duration) -> Self {
-        Self { dial, base, timeout, rouse: None, life: Life::default(), wake_detect: Box::<Machine>::default() }
+        let wake_detect = Box::<Machine>::default();
+        let temp_prefix = "0".to_owned();
+        Self { dial, base, timeout, rouse: None, life: Life::default(), wake_detect, temp_prefix }
     }
 }
 
@@ -161,11 +169,15 @@ impl Remote {
     }
 
     pub fn rmdir(&self, permit: &WritePermit, path: &RemotePath) -> RemoteResult<()> {
-        self.0.retry("rmdir", path, |call| call.rmdir(permit, path))
+        self.0.once("rmdir", path, |call| call.rmdir(permit, path))
     }
 
-    pub fn unlink(&self, permit: &WritePermit, path: &RemotePath) -> RemoteResult<()> {
-        self.0.retry("unlink", path, |call| call.unlink(permit, path))
+    /// Removes a file or link. With a guard, one of another version that took its place in the last moment is put back.
+    pub fn unlink(&self, permit: &WritePermit, path: &RemotePath, guard: Option<&Guard>) -> RemoteResult<()> {
+        self.0.once("unlink", path, |call| match guard {
+            Some(guard) => guard.unlink(call, permit, path),
+            None => call.unlink(permit, path),
+        })
     }
 
     pub fn symlink(&self, permit: &WritePermit, path: &RemotePath, text: &[u8]) -> RemoteResult<Attr> {
@@ -174,7 +186,7 @@ impl Remote {
 
     /// A refused change of permissions or times is no error: what the server made of it is returned.
     pub fn set_attr(&self, permit: &WritePermit, path: &RemotePath, change: SetAttr) -> RemoteResult<Attr> {
-        self.0.retry("setattr", path, |call| call.set_attr(permit, path, change))
+        self.0.once("setattr", path, |call| call.set_attr(permit, path, change))
     }
 
     /// Moves a file, link or directory. With `replace` it takes the place of a file that is there. `note` hears of
@@ -185,9 +197,15 @@ impl Remote {
         from: &RemotePath,
         to: &RemotePath,
         replace: bool,
+        guard: Option<&Guard>,
         note: &dyn Fn(Note),
     ) -> RemoteResult<()> {
-        rename::rename(&self.0, permit, from, to, replace, note)
+        rename::rename(&self.0, permit, (from, to), replace, guard, note)
+    }
+
+    /// Removes temporary files in a directory that earlier mounts of this machine left; says how many.
+    pub fn sweep(&self, permit: &WritePermit, dir: &RemotePath) -> RemoteResult<usize> {
+        temp::sweep(&self.0, permit, dir)
     }
 
     /// It was moved by an attempt whose end nobody saw: what that may have left beside it goes.

@@ -1,11 +1,12 @@
 //! Moving on servers that know how to and on servers that do not: `posix-rename`, plain RENAME, copy + verify + delete.
 
 use parking_lot::Mutex;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 use super::copy;
+use super::guard::Guard;
 use super::session::{Call, Inner};
 use super::{ErrorKind, Note, RemoteResult};
 use crate::attr::{Area, Attr};
@@ -13,59 +14,93 @@ use crate::gate::WritePermit;
 use crate::path::{Name, RemotePath};
 use crate::sftp::Request;
 
-/// What this server has been seen to accept, per area and separately for directories.
+/// What this server has been seen to accept, per area and separately for directories. A refusal is not for ever: it may
+/// have been a busy moment or a quota, so that it takes several in a row, and is asked again later.
 #[derive(Default)]
 pub(super) struct RenameCapabilities {
-    refuses: Mutex<HashSet<(Area, bool)>>,
-    /// 0: not tried, 1: works, 2: does not.
-    temp: AtomicU8,
+    moves: Mutex<HashMap<(Area, bool), Seen>>,
+    temp: Mutex<Seen>,
+}
+
+/// Refusals in a row after which a feature counts as not offered.
+const REFUSALS: u32 = 3;
+/// How long it counts so.
+const REFUSED_FOR: Duration = Duration::from_secs(600);
+
+#[derive(Default, Clone, Copy)]
+struct Seen {
+    worked: bool,
+    refusals: u32,
+    refused_at: Option<Instant>,
+}
+
+impl Seen {
+    fn works(self) -> bool {
+        self.refusals < REFUSALS || self.refused_at.is_none_or(|at| at.elapsed() > REFUSED_FOR)
+    }
+
+    fn worked(&mut self) {
+        *self = Self { worked: true, ..Self::default() };
+    }
+
+    fn refused(&mut self) {
+        (self.refusals, self.refused_at) = (self.refusals.saturating_add(1), Some(Instant::now()));
+    }
 }
 
 impl RenameCapabilities {
     pub(super) fn refuses_rename(&self, area: Area, is_dir: bool) -> bool {
-        self.refuses.lock().contains(&(area, is_dir))
+        self.moves.lock().get(&(area, is_dir)).is_some_and(|seen| !seen.works())
+    }
+
+    /// Whether moving has worked here: then a failure without a reason is a passing one.
+    fn rename_worked_before(&self, area: Area, is_dir: bool) -> bool {
+        self.moves.lock().get(&(area, is_dir)).is_some_and(|seen| seen.worked)
     }
 
     fn refused_rename(&self, area: Area, is_dir: bool) {
-        self.refuses.lock().insert((area, is_dir));
+        self.moves.lock().entry((area, is_dir)).or_default().refused();
+    }
+
+    fn renamed(&self, area: Area, is_dir: bool) {
+        self.moves.lock().entry((area, is_dir)).or_default().worked();
     }
 
     pub(super) fn temp_works(&self) -> bool {
-        self.temp.load(Ordering::Relaxed) != 2
+        self.temp.lock().works()
     }
 
-    pub(super) fn temp_unproved(&self) -> bool {
-        self.temp.load(Ordering::Relaxed) != 1
+    /// Whether temporary files have ever taken their place here.
+    pub(super) fn temp_worked_before(&self) -> bool {
+        self.temp.lock().worked
     }
 
     pub(super) fn temp_worked(&self) {
-        self.temp.store(1, Ordering::Relaxed);
+        self.temp.lock().worked();
     }
 
     pub(super) fn temp_failed(&self) {
-        self.temp.store(2, Ordering::Relaxed);
+        self.temp.lock().refused();
     }
 }
 
 pub(super) fn rename(
     inner: &Arc<Inner>,
     permit: &WritePermit,
-    from: &RemotePath,
-    to: &RemotePath,
+    (from, to): (&RemotePath, &RemotePath),
     replace: bool,
+    guard: Option<&Guard>,
     note: &dyn Fn(Note),
 ) -> RemoteResult<()> {
-    let moved = inner.retry("rename", from, |call| {
+    let moved = inner.once("rename", from, |call| {
         let (source, target) = (call.send_lstat(from), call.send_lstat(to));
         // What an attempt that was cut off may have left.
         let swaps = !call.session.engine.capabilities().posix_rename;
         let left = swaps.then(|| aside(to)).transpose()?.map(|aside| (call.send_lstat(&aside), aside));
         let (source, target) = (call.attr(source), call.attr(target));
         let left = left.and_then(|(there, aside)| call.attr(there).ok().map(|_| aside));
-        let moving = |attr: Attr| Moving { call, permit, from, to, replace, is_dir: attr.is_dir() };
+        let moving = |attr: Attr| Moving { call, permit, from, to, replace, guard, is_dir: attr.is_dir() };
         let done = match (source, target) {
-            // Moved by the attempt whose answer was lost.
-            (Err(ErrorKind::NotFound), Ok(_)) if call.again => Ok(true),
             (Err(kind), _) => Err(kind),
             (Ok(_), Ok(_)) if !replace => Err(ErrorKind::Exists),
             (Ok(attr), Ok(target)) => {
@@ -113,6 +148,7 @@ struct Moving<'a> {
     from: &'a RemotePath,
     to: &'a RemotePath,
     replace: bool,
+    guard: Option<&'a Guard>,
     is_dir: bool,
 }
 
@@ -131,7 +167,17 @@ impl Moving<'_> {
 
     fn posix(&self) -> Result<(), ErrorKind> {
         self.permit.still_valid()?;
-        self.call.done(self.call.send(Request::posix_rename(&self.call.wire(self.from), &self.call.wire(self.to))))
+        let request = Request::posix_rename(&self.call.wire(self.from), &self.call.wire(self.to));
+        let held = self.guard.map(|guard| guard.hold(self.call, self.to)).transpose()?.flatten();
+        let moved = self.call.send(request);
+        let (Some(held), Some(guard)) = (held, self.guard) else { return self.call.done(moved) };
+        let seen = held.look();
+        self.call.done(moved).inspect_err(|_| held.drop_it())?;
+        let Some(other) = held.other_than(guard.base, seen)? else { return Ok(()) };
+        // Ours goes back first, then theirs.
+        self.plain(self.to, self.from)?;
+        held.put_back(self.to)?;
+        Err(ErrorKind::Conflict { found: Some(other) })
     }
 
     /// Plain RENAME fails where the target exists: what "no replace" needs.
@@ -140,7 +186,10 @@ impl Moving<'_> {
             return Ok(false);
         }
         match self.plain(self.from, self.to) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.call.inner.rename_caps.renamed(self.permit.area(), self.is_dir);
+                Ok(true)
+            }
             Err(kind) if kind.may_mean_unsupported() => self.after_refusal(kind),
             Err(kind) => Err(kind),
         }
@@ -156,8 +205,19 @@ impl Moving<'_> {
         if self.call.session.engine.capabilities().posix_rename && self.posix().is_ok() {
             return Ok(true);
         }
+        self.copy_instead(kind)
+    }
+
+    /// What has worked before is tried again by the caller.
+    fn copy_instead(&self, kind: ErrorKind) -> Moved {
+        let caps = &self.call.inner.rename_caps;
+        let passing =
+            matches!(kind, ErrorKind::Failure(_)) && caps.rename_worked_before(self.permit.area(), self.is_dir);
+        caps.refused_rename(self.permit.area(), self.is_dir);
+        if passing && !self.refuses() {
+            return Err(kind);
+        }
         log::info!("the server does not rename in {} ({kind}); copying instead", self.permit.area());
-        self.call.inner.rename_caps.refused_rename(self.permit.area(), self.is_dir);
         Ok(false)
     }
 
@@ -171,7 +231,10 @@ impl Moving<'_> {
         }
         if self.call.session.engine.capabilities().posix_rename {
             match self.posix() {
-                Ok(()) => return Ok(true),
+                Ok(()) => {
+                    self.call.inner.rename_caps.renamed(self.permit.area(), self.is_dir);
+                    return Ok(true);
+                }
                 Err(kind) if kind.may_mean_unsupported() => {}
                 Err(kind) => return Err(kind),
             }
@@ -184,10 +247,7 @@ impl Moving<'_> {
         let aside = aside(self.to)?;
         match self.plain(self.to, &aside) {
             Ok(()) => {}
-            Err(kind) if kind.may_mean_unsupported() => {
-                self.call.inner.rename_caps.refused_rename(self.permit.area(), self.is_dir);
-                return Ok(false);
-            }
+            Err(kind) if kind.may_mean_unsupported() => return self.copy_instead(kind),
             Err(kind) => return Err(kind),
         }
         if let Err(kind) = self.plain(self.from, self.to) {

@@ -9,6 +9,7 @@ use super::fetch::Readers;
 use super::handles::Handles;
 use super::rename::RenameCapabilities;
 use super::supervise;
+use super::temp::Temps;
 use super::{ErrorKind, RemoteConfig, RemoteResult, SessionInfo};
 use crate::clock::Deadline;
 use crate::path::RemotePath;
@@ -60,6 +61,7 @@ pub(super) struct State {
 pub(super) struct Inner {
     pub(super) config: RemoteConfig,
     pub(super) rename_caps: RenameCapabilities,
+    pub(super) temps: Temps,
     state: Mutex<State>,
     changed: Condvar,
     events: mpsc::Sender<()>,
@@ -89,6 +91,7 @@ impl Inner {
         let inner = Arc::new(Self {
             config,
             rename_caps: RenameCapabilities::default(),
+            temps: Temps::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
             events,
@@ -329,6 +332,27 @@ impl Inner {
                 Ok(value) => return Ok(value),
             }
         }
+    }
+}
+
+impl Inner {
+    /// Runs a call that destroys something on the server, once: after a loss nobody knows whether it was executed, and what
+    /// it was checked against may be another by now. The caller checks again, and decides.
+    pub(super) fn once<T>(
+        self: &Arc<Self>,
+        op: &'static str,
+        path: &RemotePath,
+        call: impl FnOnce(&Call) -> Result<T, ErrorKind>,
+    ) -> RemoteResult<T> {
+        let deadline = Deadline::after(self.config.timeout);
+        let session = self.session(deadline).map_err(|kind| kind.at(op, path))?;
+        let result = call(&Call { inner: self, session: &session, deadline, again: false });
+        result.map_err(|kind| {
+            if kind.is_loss() && !session.retired.load(Ordering::Relaxed) {
+                self.lost(session.epoch, &kind.to_string());
+            }
+            kind.at(op, path)
+        })
     }
 }
 

@@ -8,15 +8,15 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::guard::Guard;
 use super::rename::RenameCapabilities;
 use super::session::{Call, Inner};
 use super::{ErrorKind, RemoteResult};
 use crate::attr::{Attr, Version};
 use crate::clock::Deadline;
 use crate::gate::WritePermit;
-use crate::path::{Name, RemotePath};
+use crate::path::RemotePath;
 use crate::sftp::{Class, Pending, RawAttrs, Reply, Request, open};
 
 /// What the server is believed to have.
@@ -72,14 +72,11 @@ pub(super) fn store(
     how: &Store,
     note: &dyn Fn(Note),
 ) -> RemoteResult<Attr> {
-    // Set once a request that may have changed the file was sent: after a loss the change is ours.
-    let touched = AtomicBool::new(false);
-    inner.retry("store", path, |call| {
-        let base = if touched.load(Ordering::Relaxed) { Base::Any } else { how.base };
-        let storing = Storing { call, permit, path, source, how, touched: &touched, note };
-        match base {
+    inner.once("store", path, |call| {
+        let storing = Storing { call, permit, path, source, how, note };
+        match how.base {
             Base::Absent => storing.create(),
-            Base::Version(_) | Base::Any => storing.replace(base),
+            Base::Version(_) | Base::Any => storing.replace(how.base),
         }
     })
 }
@@ -90,7 +87,6 @@ struct Storing<'a> {
     path: &'a RemotePath,
     source: Source<'a>,
     how: &'a Store,
-    touched: &'a AtomicBool,
     note: &'a dyn Fn(Note),
 }
 
@@ -124,15 +120,45 @@ impl Storing<'_> {
         self.send(Request::Close { handle: handle.to_vec() })
     }
 
-    /// A name that must not exist yet. 2 round trips.
+    /// A name that must not exist yet: the file appears whole where the server can move one there.
     fn create(&self) -> Result<Attr, ErrorKind> {
+        let caps: &RenameCapabilities = &self.call.inner.rename_caps;
+        let atomic = self.call.session.engine.capabilities().posix_rename;
+        match &self.how.temp_dir {
+            Some(dir) if atomic && caps.temp_works() && self.source.len > 0 => {
+                match self.by_rename(Base::Absent, dir) {
+                    Err(Failed::Temp(kind)) => {
+                        self.temp_failed(dir, kind)?;
+                        self.create_in_place()
+                    }
+                    Err(Failed::Store(kind)) => Err(kind),
+                    Ok(attr) => Ok(attr),
+                }
+            }
+            _ => self.create_in_place(),
+        }
+    }
+
+    /// The way by a temporary file did not work. Where it has before, that is a passing failure: the caller tries again.
+    fn temp_failed(&self, dir: &RemotePath, kind: ErrorKind) -> Result<(), ErrorKind> {
+        let caps = &self.call.inner.rename_caps;
+        let passing = caps.temp_worked_before();
+        caps.temp_failed();
+        if passing && caps.temp_works() {
+            return Err(kind);
+        }
+        log::info!("{dir}: cannot be used for temporary files ({kind}); files are overwritten in place");
+        Ok(())
+    }
+
+    /// 2 round trips.
+    fn create_in_place(&self) -> Result<Attr, ErrorKind> {
         self.permit.still_valid()?;
         let perm = self.how.perm.unwrap_or(DEFAULT_PERM);
         let opened = self.send_open(self.path, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(perm));
         let found = self.call.send_lstat(self.path);
         let handle = match self.handle(opened) {
             Ok(handle) => handle,
-            Err(kind) if kind.is_loss() => return Err(self.maybe_created(kind)),
             Err(ErrorKind::Failure(message)) => {
                 return Err(match self.patiently().attr(found) {
                     Ok(attr) => ErrorKind::Conflict { found: Some(attr.version()) },
@@ -144,7 +170,6 @@ impl Storing<'_> {
             }
             Err(kind) => return Err(kind),
         };
-        self.touched.store(true, Ordering::Relaxed);
         // Said again after the OPEN: there the server takes its own umask off.
         let result = self.write_all(&handle, Some(perm));
         if matches!(&result, Err(kind) if !kind.is_loss()) {
@@ -154,26 +179,13 @@ impl Storing<'_> {
         result
     }
 
-    /// The answer to an exclusive OPEN was lost: an empty file there now is the one that it made.
-    fn maybe_created(&self, kind: ErrorKind) -> ErrorKind {
-        let deadline = Deadline::after(self.call.inner.config.timeout);
-        if let Ok(session) = self.call.inner.session(deadline) {
-            let call = Call { inner: self.call.inner, session: &session, deadline, again: true };
-            if call.lstat(self.path).is_ok_and(|attr| attr.is_file() && attr.size == 0) {
-                self.touched.store(true, Ordering::Relaxed);
-            }
-        }
-        kind
-    }
-
     fn replace(&self, base: Base) -> Result<Attr, ErrorKind> {
         let atomic = self.call.session.engine.capabilities().posix_rename;
         let rename_caps: &RenameCapabilities = &self.call.inner.rename_caps;
         match &self.how.temp_dir {
             Some(dir) if atomic && rename_caps.temp_works() => match self.by_rename(base, dir) {
                 Err(Failed::Temp(kind)) => {
-                    log::info!("{dir}: cannot be used for temporary files ({kind}); files are overwritten in place");
-                    rename_caps.temp_failed();
+                    self.temp_failed(dir, kind)?;
                     self.in_place(base)
                 }
                 Err(Failed::Store(kind)) => Err(kind),
@@ -187,7 +199,8 @@ impl Storing<'_> {
     fn check(&self, base: Base, found: Result<Attr, ErrorKind>) -> Result<Option<Attr>, ErrorKind> {
         match (base, found) {
             (_, Ok(attr)) if attr.is_dir() => Err(ErrorKind::IsADirectory),
-            (Base::Any | Base::Absent, Ok(attr)) => Ok(Some(attr)),
+            (Base::Any, Ok(attr)) => Ok(Some(attr)),
+            (Base::Absent, Ok(attr)) => Err(ErrorKind::Conflict { found: Some(attr.version()) }),
             (Base::Any | Base::Absent, Err(ErrorKind::NotFound)) => Ok(None),
             (Base::Version(version), Ok(attr)) if attr.version() == version && attr.is_file() => Ok(Some(attr)),
             (Base::Version(_), Ok(attr)) => Err(ErrorKind::Conflict { found: Some(attr.version()) }),
@@ -196,19 +209,27 @@ impl Storing<'_> {
         }
     }
 
-    /// Temporary file, then `posix-rename`: whoever looks sees the old content or the new. 3 round trips.
+    /// Temporary file, then a rename: the server shows the old content or the new. 3 round trips.
     fn by_rename(&self, base: Base, dir: &RemotePath) -> Result<Attr, Failed> {
-        let temp = dir.join(&temp_name().map_err(ErrorKind::Local)?);
         self.permit.still_valid().map_err(ErrorKind::from)?;
+        self.remove_left();
+        let (temps, epoch) = (&self.call.inner.temps, self.call.session.epoch());
+        let temp = temps.make(dir, &self.call.inner.config.temp_prefix, epoch)?;
         let found = self.call.send_lstat(self.path);
-        let opened = self.send_open(&temp, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(0o600));
+        let opened = self.send_open(&temp.path, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(0o600));
         let found = self.check(base, self.patiently().attr(found));
         let handle = match self.handle(opened) {
             Ok(handle) => handle,
             Err(kind) if kind.is_loss() => return Err(kind.into()),
-            Err(kind) => return Err(found.err().map_or(Failed::Temp(kind), Failed::Store)),
+            Err(kind) => {
+                temp.forget();
+                return Err(found.err().map_or(Failed::Temp(kind), Failed::Store));
+            }
         };
-        let remove_temp = || drop(self.send(Request::Remove { path: self.call.wire(&temp) }));
+        let remove_temp = || {
+            drop(self.send(Request::Remove { path: self.call.wire(&temp.path) }));
+            temp.forget();
+        };
         let result = found.inspect_err(|_| drop(self.close(&handle))).and_then(|found| {
             let perm = self.how.perm.or(found.map(|attr| attr.perm)).unwrap_or(DEFAULT_PERM);
             let sent = self.send_all(&handle, Some(perm))?;
@@ -223,29 +244,72 @@ impl Storing<'_> {
             }
             return Err(kind.into());
         }
-        self.move_into_place(&temp).inspect_err(|_| remove_temp())
+        let moved = match base {
+            Base::Absent => self.move_to_free_name(&temp.path),
+            Base::Version(_) | Base::Any => self.move_over(&temp.path, base, dir),
+        };
+        match &moved {
+            Err(Failed::Store(kind)) if kind.is_loss() => {}
+            Err(_) => remove_temp(),
+            Ok(_) => temp.forget(),
+        }
+        moved
     }
 
-    fn move_into_place(&self, temp: &RemotePath) -> Result<Attr, Failed> {
-        self.permit.still_valid().map_err(ErrorKind::from)?;
-        let moved = self.call.send(Request::posix_rename(&self.call.wire(temp), &self.call.wire(self.path)));
-        let now = self.call.send_lstat(self.path);
-        match self.patiently().done(moved) {
-            Ok(()) => {
-                self.call.inner.rename_caps.temp_worked();
-                Ok(self.patiently().attr(now)?)
-            }
-            Err(kind) if kind.is_loss() => {
-                self.touched.store(true, Ordering::Relaxed);
-                Err(kind.into())
-            }
-            // Another disk, or a server that refuses moves: not the content's fault.
-            Err(kind @ (ErrorKind::Failure(_) | ErrorKind::Unsupported)) => Err(Failed::Temp(kind)),
-            Err(ErrorKind::PermissionDenied) if self.call.inner.rename_caps.temp_unproved() => {
-                Err(Failed::Temp(ErrorKind::PermissionDenied))
-            }
-            Err(kind) => Err(kind.into()),
+    /// Temporary files that connections before this one left; not waited for.
+    fn remove_left(&self) {
+        for path in self.call.inner.temps.take_left(self.call.session.epoch()) {
+            drop(self.send(Request::Remove { path: self.call.wire(&path) }));
         }
+    }
+
+    /// Plain RENAME, which takes no other file's place.
+    fn move_to_free_name(&self, temp: &RemotePath) -> Result<Attr, Failed> {
+        self.permit.still_valid().map_err(ErrorKind::from)?;
+        let moved = self.call.send(Request::Rename { from: self.call.wire(temp), to: self.call.wire(self.path) });
+        let now = self.call.send_lstat(self.path);
+        let (moved, now) = (self.patiently().done(moved), self.patiently().attr(now));
+        match (moved, now) {
+            (Ok(()), now) => {
+                self.call.inner.rename_caps.temp_worked();
+                Ok(now?)
+            }
+            (Err(kind), _) if kind.is_loss() => Err(kind.into()),
+            (Err(_), Ok(now)) => Err(ErrorKind::Conflict { found: Some(now.version()) }.into()),
+            (Err(kind), Err(_)) if kind.may_mean_unsupported() => Err(Failed::Temp(kind)),
+            (Err(kind), Err(_)) => Err(kind.into()),
+        }
+    }
+
+    fn move_over(&self, temp: &RemotePath, base: Base, dir: &RemotePath) -> Result<Attr, Failed> {
+        self.permit.still_valid().map_err(ErrorKind::from)?;
+        let guard = match base {
+            Base::Version(base) => Some(Guard { base, temp_dir: dir.clone() }),
+            Base::Absent | Base::Any => None,
+        };
+        let held = guard.as_ref().map(|guard| guard.hold(self.call, self.path)).transpose()?.flatten();
+        let moved = self.call.send(Request::posix_rename(&self.call.wire(temp), &self.call.wire(self.path)));
+        let seen = held.as_ref().map(|held| held.look());
+        let now = self.call.send_lstat(self.path);
+        if let Err(kind) = self.patiently().done(moved) {
+            if !kind.is_loss() {
+                held.iter().for_each(|held| held.drop_it());
+            }
+            return Err(match kind {
+                // Another disk, or a server that refuses moves: not the content's fault.
+                ErrorKind::Failure(_) | ErrorKind::Unsupported => Failed::Temp(kind),
+                ErrorKind::PermissionDenied if !self.call.inner.rename_caps.temp_worked_before() => Failed::Temp(kind),
+                kind => kind.into(),
+            });
+        }
+        self.call.inner.rename_caps.temp_worked();
+        if let (Some(held), Some(guard), Some(seen)) = (&held, &guard, seen)
+            && let Some(other) = held.other_than(guard.base, seen)?
+        {
+            held.put_back(self.path)?;
+            return Err(ErrorKind::Conflict { found: Some(other) }.into());
+        }
+        Ok(self.patiently().attr(now)?)
     }
 
     /// Over the old bytes; the size follows them. 2 round trips.
@@ -265,14 +329,21 @@ impl Storing<'_> {
         };
         self.permit.still_valid()?;
         (self.note)(Note::Touching);
-        self.touched.store(true, Ordering::Relaxed);
         self.write_all(&handle, self.how.perm)
     }
 
-    /// All bytes, then size, permissions and time, then a look at what is there: it must be what was sent. Closes.
+    /// All bytes, then size, permissions and time, then a look at what is there: it must be what was sent. Closes. The
+    /// version is that after CLOSE: some servers set the time then.
     fn write_all(&self, handle: &[u8], perm: Option<u16>) -> Result<Attr, ErrorKind> {
         let sent = self.send_all(handle, perm)?;
-        self.finish(sent)
+        let after = self.call.send_lstat(self.path);
+        let attr = self.finish(sent)?;
+        match self.patiently().attr(after) {
+            Ok(now) if now.is_file() && now.size == attr.size => Ok(now),
+            Err(kind) if kind.is_loss() => Err(kind),
+            // Another writer's already, or gone: what was sent is what was stored.
+            Ok(_) | Err(_) => Ok(attr),
+        }
     }
 
     /// Sends everything, and whatever becomes of it one CLOSE: after that the server may give the handle to another file.
@@ -283,7 +354,8 @@ impl Storing<'_> {
         let perm = perm.map(|perm| set(RawAttrs { perm: Some(u32::from(perm)), ..RawAttrs::default() }));
         let times = self.how.mtime.map(|t| set(RawAttrs { times: Some((t, t)), ..RawAttrs::default() }));
         let stat = self.send(Request::Fstat { handle: handle.to_vec() });
-        Ok(Sent { writes, sized, wishes: [perm, times], stat, closed: self.close(handle) })
+        let closed = self.close(handle);
+        Ok(Sent { writes, sized, wishes: [perm, times], stat, closed })
     }
 
     /// Waits only when more is under way than is good.
@@ -364,15 +436,4 @@ impl From<ErrorKind> for Failed {
     fn from(kind: ErrorKind) -> Self {
         Self::Store(kind)
     }
-}
-
-/// A name that nobody guesses and nobody has.
-fn temp_name() -> Result<Name, std::io::Error> {
-    let mut random = [0; 12];
-    let mut at = 0;
-    while at < random.len() {
-        at += rustix::rand::getrandom(&mut random[at..], rustix::rand::GetRandomFlags::empty())?;
-    }
-    let hex: String = random.iter().map(|b| format!("{b:02x}")).collect();
-    Name::new(format!(".pantheonfs-{hex}")).map_err(std::io::Error::other)
 }

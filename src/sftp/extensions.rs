@@ -78,6 +78,13 @@ impl Request {
         Self::Extended { name: "posix-rename@openssh.com", payload: payload.into_bytes() }
     }
 
+    pub(crate) fn hardlink(existing: &[u8], new: &[u8]) -> Self {
+        let mut payload = Encoder::payload();
+        payload.string(existing);
+        payload.string(new);
+        Self::Extended { name: "hardlink@openssh.com", payload: payload.into_bytes() }
+    }
+
     pub(crate) fn statvfs(path: &[u8]) -> Self {
         let mut payload = Encoder::payload();
         payload.string(path);

@@ -153,25 +153,19 @@ impl Sender {
             && self.local.0.view.path(ino).as_ref() == Some(&op.path);
         let change = AppliedChange::Content { source, attr: server, sum: put.sum, newest: cached };
         self.emit(&Applied { area: op.area, path: &op.path, change });
-        let Some(node) = node else { return };
-        // Size and time go on being shown as they were when the writer looked, or editors see a change that is none.
-        let perm = self.perm_after(op.ino, server, node.attr);
-        let shown = if newest { Attr { perm, size: server.size, ..node.attr } } else { node.attr };
-        self.local.0.view.confirmed(ino, server, shown);
+        if node.is_some() {
+            // Size and time go on being shown as they were when the writer looked, or editors see a change that is none.
+            self.confirm(op, server);
+        }
     }
 
     /// The object of the operation is on the server with these attributes.
     pub(super) fn confirm(&self, op: &Op, server: Attr) {
-        let ino = Ino(op.ino);
-        if let Some(node) = self.local.0.view.node(ino).filter(|_| op.ino != 0) {
-            let perm = self.perm_after(op.ino, server, node.attr);
-            self.local.0.view.confirmed(ino, server, Attr { perm, ..node.attr });
+        if op.ino != 0 {
+            // What more waits for the object may be another chmod, and the next save takes it along.
+            let keep_perm = self.local.queue(|queue| queue.waiting_for(op.ino)) > 1;
+            self.local.0.view.confirmed(Ino(op.ino), server, keep_perm);
         }
-    }
-
-    /// What the server has, unless more waits for the object: that may be another chmod, and the next save takes it along.
-    fn perm_after(&self, ino: u64, server: Attr, shown: Attr) -> u16 {
-        if self.local.queue(|queue| queue.waiting_for(ino)) > 1 { shown.perm } else { server.perm }
     }
 }
 

@@ -96,7 +96,8 @@ impl Sender {
                 return Ok(other);
             }
         }
-        match self.remote.unlink(permit, path) {
+        let guard = self.guard(op, base.version().filter(|_| now.kind == FileKind::File));
+        match self.remote.unlink(permit, path, guard.as_ref()) {
             Err(error) if matches!(error.kind, ErrorKind::NotFound) => {}
             other => other?,
         }
@@ -161,9 +162,12 @@ impl Sender {
             && now.kind == FileKind::File
             && let Some(other) = self.unless_same(to, version)
         {
-            return Ok(other);
+            // Ours may have the same size and second.
+            return Ok(self.moved_before(permit, op, to, (there, ends))?.unwrap_or(other));
         }
-        match self.remote.rename(permit, &op.path, to, there.is_some(), &self.note_progress(id)) {
+        let guard =
+            self.guard(op, ends.replaced.version().filter(|_| there.is_some_and(|now| now.kind == FileKind::File)));
+        match self.remote.rename(permit, &op.path, to, there.is_some(), guard.as_ref(), &self.note_progress(id)) {
             Ok(()) => {
                 self.moved_there(op, to);
                 Ok(Outcome::Done(ends.base))
@@ -173,6 +177,9 @@ impl Sender {
                 let gone = || Outcome::Conflict("moved here, but removed on the server meanwhile".into());
                 let moved = self.moved_before(permit, op, to, (there, ends))?;
                 Ok(moved.unwrap_or_else(|| self.unless_away(op, gone())))
+            }
+            Err(error) if matches!(error.kind, ErrorKind::Conflict { .. }) => {
+                Ok(Outcome::Conflict(format!("moved here, but another writer wrote {to} on the server meanwhile")))
             }
             Err(error) if matches!(error.kind, ErrorKind::Exists) => {
                 Ok(Outcome::Conflict(format!("moved here, but another writer made {to} on the server meanwhile")))

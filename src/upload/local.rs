@@ -100,8 +100,10 @@ impl Local {
         let unlinked = self.0.view.node(ino).is_none_or(|node| node.unlinked);
         let waits = self.queue(|queue| queue.concerns(ino.0));
         if unlinked || (!spool.is_dirty() && !waits) {
-            // Another one may have taken its place meanwhile, for a caller that has just opened the file.
-            self.0.spools.remove_this(ino, &spool, || !unlinked && spool.is_dirty());
+            // The file may have been opened again meanwhile, and another spool may have taken the place of this one. Asked
+            // under the lock of the map: an `open` counts itself before it looks for a spool.
+            let open = || self.0.view.node(ino).is_some_and(|node| node.opens > 0);
+            self.0.spools.remove_this(ino, &spool, || open() || (!unlinked && spool.is_dirty()));
             self.unpin(ino);
         } else {
             // Looked at and done in one step: the name of what no operation carries may go at any moment, and then only

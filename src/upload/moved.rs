@@ -44,7 +44,7 @@ impl Sender {
                     self.local.keep_base_of(to, *replaced, &copy);
                 }
                 if made {
-                    self.take_away(permit, &op.path, *version);
+                    self.take_away(permit, op, *version);
                 }
             }
             Err(trouble) => log::error!("{to}: keeping a copy failed: {trouble}; it is at {} on the server", op.path),
@@ -78,13 +78,14 @@ impl Sender {
     }
 
     /// Removes a file that this mount made, if it is as it was left.
-    fn take_away(&self, permit: &WritePermit, path: &RemotePath, version: Version) {
+    fn take_away(&self, permit: &WritePermit, op: &Op, version: Version) {
+        let path = &op.path;
         match self.stat_there(path) {
             Ok(Some(now)) if now.is_file() && now.version() == version => {}
             Ok(_) => return,
             Err(error) => return log::warn!("{path}: stays on the server: {error}"),
         }
-        match self.remote.unlink(permit, path) {
+        match self.remote.unlink(permit, path, self.guard(op, Some(version)).as_ref()) {
             Ok(()) => self.emit(&Applied { area: permit.area(), path, change: AppliedChange::Deleted }),
             Err(error) => log::warn!("{path}: stays on the server: {error}"),
         }

@@ -18,6 +18,8 @@ use crate::write::{Action, Op};
 
 /// How long a root that had something in it, and is empty now without us, is taken for one that is away.
 const MAX_AWAY: Duration = Duration::from_secs(15 * 60);
+/// A root with fewer names may have been emptied by one removal of another writer.
+const MIN_NAMES: usize = 2;
 /// A look this short a time ago answers the next doubt.
 const RECENT: Duration = Duration::from_millis(100);
 
@@ -27,8 +29,8 @@ pub(super) struct RootCheck(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
-    /// The connection on which the root was seen, and when.
-    seen: Option<(u64, Instant)>,
+    /// The connection on which the root was seen, and when it was looked at for this.
+    seen: Option<(u64, Option<Instant>)>,
     /// What was in it then, with what we did since.
     names: BTreeSet<Name>,
     /// When something was last seen in it.
@@ -42,16 +44,16 @@ impl RootCheck {
     ///
     /// A text for people: why nothing can be sent to this area now.
     pub(super) fn before_sending(&self, local: &Local, remote: &Remote, area: Area) -> Result<(), String> {
-        let Link::Up { epoch, .. } = remote.link() else { return Ok(()) };
+        let Link::Up { epoch, since, .. } = remote.link() else { return Ok(()) };
         let seen = self.0.lock().seen.map(|(epoch, _)| epoch);
         if area != Area::Code || seen == Some(epoch) {
             return Ok(());
         }
         let view = &local.0.view;
-        if seen.is_none() && view.listed(ROOT).is_some() {
-            // The mount began on this connection, and programs have seen what is there.
+        if seen.is_none() && view.listed(ROOT).is_some_and(|at| at >= since) {
+            // Listed over this connection: programs have seen what is there.
             let there = view.children(ROOT).into_iter().filter(|(_, node)| node.server.is_some());
-            self.note(epoch, there.map(|(name, _)| name).collect());
+            self.note(epoch, None, there.map(|(name, _)| name).collect());
             return Ok(());
         }
         self.look(local, remote, epoch)
@@ -60,7 +62,8 @@ impl RootCheck {
     /// Something that should be there is missing: is it that the root is away?
     pub(super) fn on_missing(&self, local: &Local, remote: &Remote, area: Area) -> Result<(), String> {
         let Link::Up { epoch, .. } = remote.link() else { return Err("the link is down".into()) };
-        let recent = self.0.lock().seen.is_some_and(|(seen, at)| seen == epoch && at.elapsed() < RECENT);
+        let recent =
+            self.0.lock().seen.is_some_and(|(seen, at)| seen == epoch && at.is_some_and(|at| at.elapsed() < RECENT));
         if area != Area::Code || recent { Ok(()) } else { self.look(local, remote, epoch) }
     }
 
@@ -80,19 +83,19 @@ impl RootCheck {
         };
         let was_full = {
             let known = self.0.lock();
-            !known.names.is_empty() && known.full_at.is_some_and(|at| at.elapsed() < MAX_AWAY)
+            known.names.len() >= MIN_NAMES && known.full_at.is_some_and(|at| at.elapsed() < MAX_AWAY)
         };
         if names.is_empty() && was_full {
             return Err(format!("the directory '{root}' is empty on the server, and was not a moment ago"));
         }
-        self.note(epoch, names);
+        self.note(epoch, Some(Instant::now()), names);
         Ok(())
     }
 
-    fn note(&self, epoch: u64, names: BTreeSet<Name>) {
-        let (mut known, now) = (self.0.lock(), Instant::now());
-        known.full_at = (!names.is_empty()).then_some(now);
-        (known.seen, known.names) = (Some((epoch, now)), names);
+    fn note(&self, epoch: u64, looked: Option<Instant>, names: BTreeSet<Name>) {
+        let mut known = self.0.lock();
+        known.full_at = (!names.is_empty()).then(Instant::now);
+        (known.seen, known.names) = (Some((epoch, looked)), names);
     }
 
     /// What we did to names of the root: what we removed ourselves is not missing.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -9,11 +10,12 @@ use super::events::{Applied, Listeners};
 use super::local::Local;
 use super::root_check::RootCheck;
 use crate::admit::Admission;
-use crate::attr::Area;
+use crate::attr::{Area, Version};
 use crate::content::Content;
+use crate::gate::WritePermit;
 use crate::path::RemotePath;
-use crate::remote::Remote;
-use crate::write::OpId;
+use crate::remote::{Guard, Remote};
+use crate::write::{Op, OpId};
 
 /// Carries out what is recorded. Cheap to clone.
 #[derive(Clone)]
@@ -27,11 +29,34 @@ pub(super) struct Sender {
     pub(super) root: Arc<RootCheck>,
     /// How often the server refused an operation. To be kept from trying is no refusal.
     pub(super) refused: Arc<Mutex<HashMap<OpId, u32>>>,
+    /// Temporary files of earlier mounts were removed.
+    pub(super) swept: Arc<AtomicBool>,
 }
 
 impl Sender {
     pub(super) fn emit(&self, applied: &Applied<'_>) {
         self.listeners.each(|listener| listener.applied(applied));
+    }
+
+    /// Removes what an earlier mount left of its temporary files, before the first operation of this one.
+    pub(super) fn sweep_once(&self, permit: &WritePermit, area: Area) {
+        let Some(dir) = self.temp_dir(area) else { return };
+        if self.swept.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        match self.remote.sweep(permit, &dir) {
+            Ok(0) => {}
+            Ok(count) => log::info!("{dir}: {count} temporary file(s) of an earlier mount removed"),
+            Err(error) => {
+                log::info!("{dir}: temporary files of an earlier mount may be left there: {error}");
+                self.swept.store(!error.kind.is_loss(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Keeps what a request is about to destroy, where the server has a place for it.
+    pub(super) fn guard(&self, op: &Op, base: Option<Version>) -> Option<Guard> {
+        Some(Guard { base: base?, temp_dir: self.temp_dir(op.area)? })
     }
 
     /// Where the server keeps temporary files for us, outside of what it serves.

@@ -76,7 +76,7 @@ impl Upload {
     pub fn start(&self) {
         let (admission, remote) = (self.admission.clone(), self.remote.clone());
         let (content, listeners) = (self.content.clone(), self.listeners.clone());
-        let (root, refused) = (Arc::<RootCheck>::default(), Arc::default());
+        let (root, refused, swept) = (Arc::<RootCheck>::default(), Arc::default(), Arc::default());
         start(&self.local, move |local| Sender {
             local,
             admission: admission.clone(),
@@ -85,6 +85,7 @@ impl Upload {
             listeners: listeners.clone(),
             root: root.clone(),
             refused: Arc::clone(&refused),
+            swept: Arc::clone(&swept),
         });
     }
 

@@ -115,6 +115,7 @@ impl Sender {
         if let Err(why) = self.root.before_sending(&self.local, &self.remote, op.area) {
             return Outcome::Later(AWAY_PAUSE, why);
         }
+        self.sweep_once(&permit, op.area);
         self.local.0.made.begins(op);
         let applied = match &op.action {
             Action::Put(put) => self.apply_content(&permit, id, op, put),

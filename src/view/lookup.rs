@@ -29,7 +29,7 @@ impl View {
         match self.child(parent, &name) {
             Child::Positive(node) => {
                 self.add_lookup(node.ino);
-                let entry = self.entry(&node);
+                let entry = self.looked_up(&node);
                 Ok((Some(entry), entry.valid))
             }
             Child::Negative | Child::Unknown => {

@@ -142,7 +142,7 @@ fn an_environment_is_mounted_once() {
     let _watch = watch();
     let desk = Desk::new();
     desk.mount("mnt", "").ok();
-    desk.mount("mnt2", "").fails(MOUNT_POINT, &["is mounted already by you", "unmount it first"]);
+    desk.mount("mnt2", "").fails(MOUNT_POINT, &["is mounted already", "unmount it first"]);
     assert!(!is_mounted(&desk.around.path("mnt2")));
     desk.around.run(&["umount", &desk.around.path("mnt").to_string_lossy()]).ok();
     desk.mount("mnt2", "").ok();
@@ -168,7 +168,7 @@ fn directories_that_others_prepared_are_refused() {
                 } else {
                     symlink(&trap, &place).expect("made");
                 }
-                let why = if theirs { "somebody else" } else { "symlink" };
+                let why = if theirs { "another user" } else { "symlink" };
                 desk.mount("mnt", "").fails(FAILED, &[&place.to_string_lossy(), why, "move it away"]);
                 assert!(!is_mounted(&desk.around.path("mnt")));
                 assert_eq!(fs::read_dir(&trap).expect("listed").count(), 0, "nothing was put there");
@@ -227,7 +227,7 @@ fn programs_of_the_server_get_no_rights_and_no_devices_here() {
     let _watch = watch();
     let desk = Desk::new();
     for options in ["suid", "dev", "rw,suid", "nosuid,dev"] {
-        desk.mount("mnt", options).fails(USAGE, &["never", "nosuid,nodev"]);
+        desk.mount("mnt", options).fails(USAGE, &["not possible", "nosuid,nodev"]);
     }
     desk.mount("mnt", "exec,allow_other,default_permissions").ok();
     let place = desk.around.path("mnt").display().to_string();
@@ -276,6 +276,6 @@ fn what_is_kept_is_shown_to_its_owner_only() {
     let list = || m.environ().run(&["rescue", "list", "--at", &place]);
     list().ok();
     std::os::unix::fs::chown(&state, Some(NOBODY), None).expect("given away");
-    list().fails(1, &[&state.to_string_lossy(), "it belongs to somebody else"]);
+    list().fails(1, &[&state.to_string_lossy(), "it belongs to another user"]);
     std::os::unix::fs::chown(&state, Some(0), None).expect("taken back");
 }

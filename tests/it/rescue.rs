@@ -73,9 +73,9 @@ fn discarding_keeps_everything_that_was_pending_first() {
     assert!(!m.on_server("wp-content/theirs.php").exists());
     eventually("what is gone is said", || m.status()["reminders"].to_string().contains("not on the server any more"));
     let gone = list(&m);
-    assert!(gone.contains(&pair("index.php", "the server has something else")), "{gone:?}");
+    assert!(gone.contains(&pair("index.php", "differs on the server")), "{gone:?}");
     assert!(gone.contains(&pair("wp-content/theirs.php", "not on the server")), "{gone:?}");
-    assert!(gone.contains(&pair("wp-includes/version.php", "the server has something else")), "{gone:?}");
+    assert!(gone.contains(&pair("wp-includes/version.php", "differs on the server")), "{gone:?}");
     let diff = rescue(&m, &["diff"]).ok().out();
     assert!(diff.contains("+<?php // theirs") && diff.contains("deleted file mode"), "{diff}");
     // In Git mode it cannot be put back; afterwards it can.
@@ -141,7 +141,7 @@ fn copies_can_be_had_without_a_mount() {
     let out = m.environ().path("out");
     run(&["restore", "index.php", "--to", &out.to_string_lossy()]).ok();
     assert_eq!(fs::read(out.join("index.php")).expect("there"), b"<?php // mine\n");
-    run(&["restore", "nonsense.php", "--to", &out.to_string_lossy()]).fails(1, &["nothing is kept of it"]);
+    run(&["restore", "nonsense.php", "--to", &out.to_string_lossy()]).fails(1, &["there is no copy of it"]);
     // The patch makes a checkout what the server was; the archive holds the files.
     let (patch, tar) = (m.environ().path("all.patch"), m.environ().path("all.tar"));
     run(&["export", "-o", &patch.to_string_lossy()]).ok();
@@ -159,7 +159,7 @@ fn copies_can_be_had_without_a_mount() {
     assert!(!clone.join("wp-includes/version.php").exists());
     let names = Command::new("tar").arg("-tf").arg(&tar).output().expect("tar runs");
     assert_eq!(String::from_utf8_lossy(&names.stdout), "index.php\nnew.php\n");
-    m.environ().run(&["rescue", "list", "--at", "nosuch.dev"]).fails(1, &["never mounted here"]);
+    m.environ().run(&["rescue", "list", "--at", "nosuch.dev"]).fails(1, &["never mounted on this machine"]);
 }
 
 #[test]

@@ -146,7 +146,8 @@ fn large_content_is_stored_whole() {
 fn things_move_on_servers_that_rename_and_on_servers_that_do_not() {
     with_each_habit(|home, remote, habit| {
         let code = home.join("code");
-        let rename = |from: &str, to: &str, replace| remote.rename(&permit(), &path(from), &path(to), replace, &|_| {});
+        let rename =
+            |from: &str, to: &str, replace| remote.rename(&permit(), &path(from), &path(to), replace, None, &|_| {});
         fs::write(code.join("a"), b"a").expect("written");
         fs::write(code.join("b"), b"old").expect("written");
         fs::set_permissions(code.join("a"), fs::Permissions::from_mode(0o755)).expect("set");
@@ -179,10 +180,13 @@ fn names_are_made_and_removed_and_say_why_not() {
         remote.symlink(&p, &path("code/d/l"), b"../x y").expect(habit);
         assert_eq!(remote.readlink(&path("code/d/l")).expect(habit), b"../x y");
         assert!(matches!(remote.rmdir(&p, &path("code/d")).expect_err("not empty").kind, ErrorKind::NotEmpty));
-        assert!(matches!(remote.unlink(&p, &path("code/d")).expect_err("a directory").kind, ErrorKind::IsADirectory));
-        remote.unlink(&p, &path("code/d/l")).expect(habit);
+        assert!(matches!(
+            remote.unlink(&p, &path("code/d"), None).expect_err("a directory").kind,
+            ErrorKind::IsADirectory
+        ));
+        remote.unlink(&p, &path("code/d/l"), None).expect(habit);
         remote.rmdir(&p, &path("code/d")).expect(habit);
-        assert!(matches!(remote.unlink(&p, &path("code/d")).expect_err("gone").kind, ErrorKind::NotFound));
+        assert!(matches!(remote.unlink(&p, &path("code/d"), None).expect_err("gone").kind, ErrorKind::NotFound));
         fs::write(home.join("code/f"), b"x").expect("written");
         let change = SetAttr { perm: Some(0o600), times: Some((5, 6)), link: false };
         let attr = remote.set_attr(&p, &path("code/f"), change).expect("a refused chmod is no error");

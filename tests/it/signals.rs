@@ -205,7 +205,7 @@ fn a_mount_whose_driver_has_taken_our_question_can_be_taken_away() {
         let ran = around.run(&[args, &[&place]].concat()).ok();
         assert!(began.elapsed() < Duration::from_secs(5), "{args:?}: {:?}", began.elapsed());
         assert!(!is_mounted(dir.path()));
-        assert!(ran.err().contains("does not say how it stands"), "{}", ran.err());
+        assert!(ran.err().contains("the mount does not answer"), "{}", ran.err());
         drop(session);
     }
 }
@@ -233,7 +233,7 @@ fn a_mount_can_always_be_taken_away() {
         let limit = if force || stopped { 5 } else { 12 };
         assert!(took < Duration::from_secs(limit), "force {force}, stopped {stopped}: {took:?}");
         let word =
-            if stopped { "does not say how it stands" } else { "1 change(s) are not on the server yet (index.php)" };
+            if stopped { "the mount does not answer" } else { "1 change(s) are not on the server yet (index.php)" };
         assert!(ran.err().contains(word), "{}", ran.err());
         if stopped {
             kill_process(driver, Signal::CONT).expect("sent");

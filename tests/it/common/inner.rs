@@ -188,7 +188,7 @@ impl Inner {
         std::thread::sleep(Duration::from_millis(5));
         self.lives += 1;
         let state = self.dir.path().join(format!("state-{}", self.lives));
-        copy(&self.state, &state);
+        copy_at_rest(&self.state, &state);
         self.faults.dead.store(true, Ordering::Relaxed);
         let mounted = self.kernel.take().is_some();
         self.fs.close();
@@ -392,16 +392,44 @@ pub fn wait() -> Wait {
     Wait::Until(Deadline::after(LIMIT))
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("made");
-    for entry in fs::read_dir(from).expect("listed").flatten() {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
+/// Copies the state directory as a death of the driver would leave it: at one moment. What still works on it is waited for.
+fn copy_at_rest(from: &Path, to: &Path) {
+    for _ in 0..200 {
+        let before = entries(from);
+        fs::remove_dir_all(to).ok();
+        if try_copy(from, to).is_ok() && entries(from) == before {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("{} never comes to rest", from.display());
+}
+
+fn entries(dir: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        if meta.is_dir() {
+            out.extend(entries(&entry.path()));
         } else {
-            fs::copy(entry.path(), target).expect("copied");
+            out.push((entry.path(), meta.len(), meta.modified().expect("a time")));
         }
     }
+    out.sort();
+    out
+}
+
+fn try_copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)?.flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            try_copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 fn build(home: &Path, state: &Path, args: &[&'static str], faults: &Arc<Faults>, fresh: Duration) -> Fs {
