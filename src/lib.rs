@@ -5,6 +5,7 @@
 //!
 //! | layer | room | uses |
 //! | --- | --- | --- |
+//! | 0 | [`call`] |  |
 //! | 0 | [`clock`] |  |
 //! | 0 | [`durable`] |  |
 //! | 0 | [`path`] |  |
@@ -27,11 +28,11 @@
 //! | 5 | [`error`] | clock, content, gate, path, remote |
 //! | 6 | [`admit`] | attr, env, error, gate, path, remote |
 //! | 7 | [`view`] | admit, attr, cache, clock, content, error, inode, path, remote |
-//! | 8 | [`upload`] | admit, attr, cache, clock, content, error, gate, inode, path, remote, view, write |
+//! | 8 | [`upload`] | admit, attr, cache, call, clock, content, error, gate, inode, path, remote, view, write |
 //! | 9 | [`reader`] | attr, cache, clock, content, durable, env, error, inode, mirror, path, pending, remote, upload, vfiles, view |
 //! | 10 | [`dotdir`] | admit, attr, cache, control, durable, env, error, gate, inode, mirror, path, pending, reader, remote, upload, vfiles, view, write |
 //! | 11 | [`fs`] | admit, attr, clock, content, dotdir, env, error, gate, inode, mirror, path, reader, remote, upload, vfiles, view, write |
-//! | 12 | [`fuse`] | attr, fs, inode |
+//! | 12 | [`fuse`] | attr, call, fs, inode |
 //! | 13 | [`cli`] | attr, clock, control, durable, env, fs, fuse, gate, mirror, path, pending, remote, sim, text, transport, vfiles, write |
 
 #![deny(unsafe_code)]
@@ -39,6 +40,7 @@
 pub mod admit;
 pub mod attr;
 pub mod cache;
+pub mod call;
 pub mod cli;
 pub mod clock;
 pub mod content;

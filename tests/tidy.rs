@@ -13,9 +13,10 @@ use graph::{Crate, circles, named_by};
 use source::{Source, Token, paths, sources};
 
 /// Every room and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 29] = [
+const ROOMS: [(&str, &[&str]); 30] = [
     ("path", &[]),
     ("attr", &["path"]),
+    ("call", &[]),
     ("clock", &[]),
     ("durable", &[]),
     ("text", &[]),
@@ -38,7 +39,10 @@ const ROOMS: [(&str, &[&str]); 29] = [
     ("view", &["admit", "attr", "cache", "clock", "content", "error", "inode", "path", "remote"]),
     (
         "upload",
-        &["admit", "attr", "cache", "clock", "content", "error", "gate", "inode", "path", "remote", "view", "write"],
+        &[
+            "admit", "attr", "cache", "call", "clock", "content", "error", "gate", "inode", "path", "remote", "view",
+            "write",
+        ],
     ),
     (
         "reader",
@@ -61,7 +65,7 @@ const ROOMS: [(&str, &[&str]); 29] = [
             "remote", "upload", "vfiles", "view", "write",
         ],
     ),
-    ("fuse", &["fs", "attr", "inode"]),
+    ("fuse", &["fs", "attr", "call", "inode"]),
     (
         "cli",
         &[

@@ -307,9 +307,9 @@ impl Filesystem for Adapter {
         answer.done();
     }
 
-    fn fsyncdir(&self, req: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        // Names are on the server before the call that changed them returned.
-        Answer::to(req, "fsyncdir", number, reply).done();
+    fn fsyncdir(&self, req: &Request, number: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let handle = HandleId(fh.0);
+        self.run_empty(Answer::to(req, "fsyncdir", number, reply), move |fs, wait| fs.fsync(handle, wait));
     }
 
     fn statfs(&self, req: &Request, number: INodeNo, reply: ReplyStatfs) {

@@ -8,25 +8,30 @@ use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Reply};
 use super::errno::Refusal;
+use crate::call::Call;
 use crate::fs::{Fs, FsResult, Wait};
 
 /// Callers that are being kept waiting.
 #[derive(Default)]
 pub(super) struct Waiting {
-    calls: Mutex<HashMap<u64, Call>>,
+    calls: Mutex<HashMap<u64, Kept>>,
     next: AtomicU64,
 }
 
-struct Call {
+struct Kept {
     tid: u32,
     since: Instant,
-    interrupt: Box<dyn FnOnce() + Send>,
+    /// Answers EINTR, unless the call has begun to have an effect.
+    interrupt: Interrupt,
 }
 
+/// Whether it did.
+type Interrupt = Arc<dyn Fn() -> bool + Send + Sync>;
+
 impl Waiting {
-    fn add(&self, tid: u32, interrupt: Box<dyn FnOnce() + Send>) -> u64 {
+    fn add(&self, tid: u32, interrupt: Interrupt) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let call = Call { tid, since: Instant::now(), interrupt };
+        let call = Kept { tid, since: Instant::now(), interrupt };
         self.calls.lock().insert(id, call);
         id
     }
@@ -43,9 +48,9 @@ impl Waiting {
         };
         old.retain(|(_, tid)| *tid != 0 && is_ending(*tid));
         for (id, _) in old {
-            let call = self.calls.lock().remove(&id);
-            if let Some(call) = call {
-                (call.interrupt)();
+            let interrupt = self.calls.lock().get(&id).map(|call| call.interrupt.clone());
+            if interrupt.is_some_and(|interrupt| interrupt()) {
+                self.remove(id);
             }
         }
     }
@@ -60,8 +65,9 @@ impl<R> Slot<R> {
     }
 }
 
-/// Runs `call` where it may wait and gives its result to `ok`, or the error to the caller. If the caller was released
-/// meanwhile, `undo` gets a successful result instead: references and handles that no `forget` or `release` will give back.
+/// Runs `call` where it may wait and gives its result to `ok`, or the error to the caller. A caller can be released as
+/// long as its call has not begun to change anything. Then the call changes nothing any more, and `undo` gets a successful
+/// result: references and handles that no `forget` or `release` will give back.
 pub(super) fn defer<R: Reply, T: Send + 'static>(
     waiting: &Arc<Waiting>,
     fs: &Fs,
@@ -73,16 +79,19 @@ pub(super) fn defer<R: Reply, T: Send + 'static>(
     answer.waits();
     let caller = answer.caller();
     let slot = Arc::new(Slot(Mutex::new(Some(answer))));
-    let watched = slot.clone();
-    let interrupt = Box::new(move || {
-        if let Some(answer) = watched.take() {
+    let this = Arc::new(Call::default());
+    let (watched, given_up) = (slot.clone(), this.clone());
+    let interrupt = Arc::new(move || {
+        let interrupted = given_up.give_up();
+        if interrupted && let Some(answer) = watched.take() {
             answer.refuse(Refusal::Interrupted);
         }
+        interrupted
     });
     let id = waiting.add(caller, interrupt);
     let (fs, waiting) = (fs.clone(), waiting.clone());
     blocking::unblock(move || {
-        let result = call(&fs, Wait::Until(fs.deadline()));
+        let result = this.run(|| call(&fs, Wait::Until(fs.deadline())));
         waiting.remove(id);
         match (slot.take(), result) {
             (Some(answer), Ok(value)) => ok(&fs, answer, value),

@@ -1,6 +1,6 @@
 //! What is not on the server yet, and the steps on it that the sides of the callers and of the worker share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,8 +8,9 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::made::Made;
 use super::spools::Spools;
+use crate::call;
 use crate::content::Content;
-use crate::error::{FsError, LastError};
+use crate::error::{Cause, FsError, FsResult, LastError};
 use crate::inode::{Ino, NodeView};
 use crate::path::RemotePath;
 use crate::view::View;
@@ -30,6 +31,8 @@ pub(super) struct Inner {
     pub(super) made: Made,
     /// With `-o sync`: why an operation was rejected, by its path, until its caller has been told.
     pub(super) failures: Mutex<HashMap<RemotePath, FsError>>,
+    /// Files whose content could not be recorded when they were closed: the local disk failed.
+    pub(super) unsaved: Mutex<BTreeSet<Ino>>,
     errors: LastError,
     /// `-o sync`: callers wait for the server.
     pub(super) sync: bool,
@@ -52,6 +55,7 @@ impl Local {
             rejects: Rejects::new(state_dir),
             made: Made::default(),
             failures: Mutex::default(),
+            unsaved: Mutex::default(),
             errors,
             sync,
         }))
@@ -60,6 +64,15 @@ impl Local {
     /// Held from the last look at the view to the record in the journal.
     pub(super) fn lock_names(&self) -> MutexGuard<'_, ()> {
         self.0.names.lock()
+    }
+
+    /// After the last wait, and before anything is changed for a caller.
+    ///
+    /// # Errors
+    ///
+    /// The caller was interrupted and told so: nothing may be changed.
+    pub(super) fn begin(&self, op: &'static str, object: &RemotePath) -> FsResult<()> {
+        call::begin().map_err(|_| FsError::new(op, object, Cause::TimedOut))
     }
 
     pub(super) fn noted(&self, error: FsError) -> FsError {

@@ -106,8 +106,8 @@ impl Local {
     }
 
     /// Keeps the content of a file that is not recorded and cannot be, and gives the file back to the server's version.
-    /// If even the copy fails, the spool stays, so that nothing is lost while the mount lives.
-    pub(super) fn reject_unrecorded(&self, kind: RejectKind, ino: Ino, path: &RemotePath, spool: &Spool) {
+    /// If even the copy fails (`false`), the spool stays.
+    pub(super) fn reject_unrecorded(&self, kind: RejectKind, ino: Ino, path: &RemotePath, spool: &Spool) -> bool {
         let kept = spool.file().and_then(|file| self.0.rejects.keep(kind, path, &file));
         match kept {
             Ok(copy) => {
@@ -115,8 +115,23 @@ impl Local {
                 if self.spool(ino).is_some_and(|now| now.id() == spool.id()) {
                     self.forget_spool(ino);
                 }
+                self.0.unsaved.lock().remove(&ino);
+                true
             }
-            Err(error) => log::error!("{path}: could not be sent, and keeping a copy failed: {error}"),
+            Err(error) => {
+                log::error!("{path}: could not be sent, and keeping a copy failed: {error}");
+                false
+            }
+        }
+    }
+
+    /// The mount ends, and some contents are in no record.
+    pub(super) fn keep_unsaved(&self) {
+        let unsaved: Vec<Ino> = self.0.unsaved.lock().iter().copied().collect();
+        for ino in unsaved {
+            if let Some((spool, path)) = self.spool(ino).zip(self.0.view.path(ino)) {
+                self.reject_unrecorded(RejectKind::Stranded, ino, &path, &spool);
+            }
         }
     }
 

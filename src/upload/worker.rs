@@ -199,9 +199,18 @@ fn run(journal: &Journal, sender: impl Fn() -> Option<Sender>) {
     loop {
         let next = journal.next(Instant::now() + TICK);
         let Some(sender) = sender() else { return };
+        if journal.is_time_to_sync() {
+            let journal = sender.local.0.journal.clone();
+            blocking::unblock(move || journal.let_go_replaced()).detach();
+        }
         match next {
             Next::Closed => return,
-            Next::Idle => sender.listeners.each(|listener| listener.idle()),
+            Next::Idle => {
+                sender.listeners.each(|listener| listener.idle());
+                if let Err(error) = sender.local.save_unsaved() {
+                    log::debug!("{error}");
+                }
+            }
             Next::Run(id, op, _) => {
                 let bytes = if let Action::Put(put) = &op.action { put.len } else { 0 };
                 slots.take(bytes);

@@ -143,7 +143,7 @@ fn fold(records: Vec<Record>) -> BTreeMap<RemotePath, Backup> {
 /// so that some may be missing.
 pub fn backups_in(state_dir: &Path) -> io::Result<(Vec<Backup>, bool)> {
     let found = read(&dir_of(state_dir).join("log"), KIND)?;
-    Ok((fold(found.records).into_values().collect(), found.damaged))
+    Ok((fold(found.records).into_values().collect(), found.damage.is_some()))
 }
 
 /// Content that is kept, as it was when it was kept.

@@ -6,6 +6,7 @@
 //! dropped; what it took is [`Backups`] until it is committed.
 
 mod backup;
+mod fold;
 #[cfg(test)]
 mod golden;
 mod journal;
@@ -13,6 +14,7 @@ mod op;
 mod queue;
 mod records;
 mod reject;
+mod replaced;
 mod spool;
 
 pub use backup::{Backup, Backups, What, backups_in, read_backup};

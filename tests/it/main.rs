@@ -6,6 +6,7 @@ mod common;
 #[path = "../fuzz/memory.rs"]
 mod memory;
 
+mod accepted;
 mod api;
 mod asleep;
 mod cli;
@@ -24,6 +25,7 @@ mod mount8;
 mod offline;
 mod pending;
 mod platform;
+mod power;
 mod provenance;
 mod readme;
 mod requests;

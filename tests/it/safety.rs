@@ -349,7 +349,7 @@ fn an_environment_is_one_whatever_it_is_called() {
     let (name, id) = (format!("{}.dev", desk.sim.site()), format!("{}.dev", desk.sim.site_id()));
     let second = desk.around.path("second");
     fs::create_dir(&second).expect("made");
-    desk.mount(&id, &second).fails(11, &["is mounted already by you"]);
+    desk.mount(&id, &second).fails(11, &["is mounted already"]);
     assert!(!is_mounted(&second));
     let state = desk.around.state();
     assert_eq!(fs::read_link(state.join(&name)).expect("the readable name"), Path::new(&id));

@@ -136,6 +136,7 @@ pub struct Inner {
     fresh: Duration,
     /// The calls go through the kernel.
     kernel: Option<Kernel>,
+    pub journal: Arc<Journal>,
     pub fs: Fs,
     pub faults: Arc<Faults>,
 }
@@ -155,8 +156,8 @@ impl Inner {
         fs::create_dir(&home).expect("made");
         fs::create_dir(&state).expect("made");
         let faults = Arc::new(Faults::default());
-        let fs = build(&home, &state, args, &faults, fresh);
-        Some(Self { home, dir, state, lives: 0, args: args.to_vec(), fresh, kernel: None, fs, faults })
+        let (fs, journal) = build(&home, &state, args, &faults, fresh);
+        Some(Self { home, dir, state, lives: 0, args: args.to_vec(), fresh, kernel: None, journal, fs, faults })
     }
 
     #[allow(dead_code)] // tests/model.rs
@@ -166,9 +167,9 @@ impl Inner {
         let (home, state) = (dir.path().join("home"), dir.path().join("state-0"));
         fs::create_dir(&home).expect("made");
         fs::create_dir(&state).expect("made");
-        let fs = assemble(dial, &state, fresh);
+        let (fs, journal) = assemble(dial, &state, fresh);
         let faults = Arc::default();
-        Self { home, dir, state, lives: 0, args: Vec::new(), fresh, kernel: None, fs, faults }
+        Self { home, dir, state, lives: 0, args: Vec::new(), fresh, kernel: None, journal, fs, faults }
     }
 
     #[allow(dead_code)] // tests/model.rs
@@ -195,12 +196,18 @@ impl Inner {
         self.faults = Arc::new(Faults::default());
         fs::remove_dir_all(&self.state).ok();
         self.state = state;
-        self.fs = build(&self.home, &self.state, &self.args, &self.faults, self.fresh);
+        (self.fs, self.journal) = build(&self.home, &self.state, &self.args, &self.faults, self.fresh);
         self.fs.recover();
         if mounted {
             let dir = self.dir.path().join(format!("mnt-{}", self.lives));
             self.kernel = Some(Kernel::mount(&self.fs, &dir));
         }
+    }
+
+    /// Where the kernel shows it, if the calls go through it.
+    #[allow(dead_code)] // tests/it/power.rs
+    pub fn mounted_at(&self) -> Option<&Path> {
+        self.kernel.as_ref().map(Kernel::dir)
     }
 
     /// The state directory.
@@ -214,7 +221,7 @@ impl Inner {
         self.fs.close();
         change(&self.state);
         self.faults = Arc::new(Faults::default());
-        self.fs = build(&self.home, &self.state, &self.args, &self.faults, self.fresh);
+        (self.fs, self.journal) = build(&self.home, &self.state, &self.args, &self.faults, self.fresh);
         self.fs.recover();
     }
 
@@ -432,7 +439,13 @@ fn try_copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn build(home: &Path, state: &Path, args: &[&'static str], faults: &Arc<Faults>, fresh: Duration) -> Fs {
+fn build(
+    home: &Path,
+    state: &Path,
+    args: &[&'static str],
+    faults: &Arc<Faults>,
+    fresh: Duration,
+) -> (Fs, Arc<Journal>) {
     let program = sftp_server().expect("looked for before");
     let mut words: Vec<PathBuf> = args.iter().map(PathBuf::from).collect();
     words.extend(["-d".into(), home.to_owned()]);
@@ -449,7 +462,7 @@ fn build(home: &Path, state: &Path, args: &[&'static str], faults: &Arc<Faults>,
 /// Makes a connection.
 pub type Dial = Box<dyn Fn(Deadline) -> Result<Box<dyn Transport>, TransportError> + Send + Sync>;
 
-fn assemble(dial: Dial, state: &Path, fresh: Duration) -> Fs {
+fn assemble(dial: Dial, state: &Path, fresh: Duration) -> (Fs, Arc<Journal>) {
     let first = dial(Deadline::after(LIMIT)).expect("the server starts");
     let config = RemoteConfig::new(dial, Vec::new(), LIMIT);
     let remote = Remote::start(config, first).expect("a session");
@@ -463,6 +476,7 @@ fn assemble(dial: Dial, state: &Path, fresh: Duration) -> Fs {
         author: None,
     };
     let env = Env::start(env, gate.clone(), clock.clone(), None);
+    let journal = Arc::new(Journal::open(state).expect("opened"));
     let config = FsConfig {
         source: "test".into(),
         uid: 0,
@@ -474,7 +488,7 @@ fn assemble(dial: Dial, state: &Path, fresh: Duration) -> Fs {
         cache_dir: None,
         content_dir: None,
         state_dir: state.to_owned(),
-        journal: Arc::new(Journal::open(state).expect("opened")),
+        journal: journal.clone(),
         sync: false,
         layout: Layout::Plain,
         mirror: None,
@@ -482,5 +496,5 @@ fn assemble(dial: Dial, state: &Path, fresh: Duration) -> Fs {
         backups: None,
         connection: Connection::default(),
     };
-    Fs::new(config, remote, env, gate, clock)
+    (Fs::new(config, remote, env, gate, clock), journal)
 }
