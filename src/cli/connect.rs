@@ -47,7 +47,7 @@ fn remote_config(plan: &Plan, options: &Options, terminal: &Arc<Terminal>) -> Re
     let (endpoint, asked) = (plan.endpoint.clone(), terminal.clone());
     let dial = move |deadline| transport::connect(&endpoint, asked.as_ref(), deadline);
     let config = RemoteConfig::new(Box::new(dial), plan.base.clone(), options.timeout);
-    RemoteConfig { rouse: wake::rouse(plan), temp_prefix: temp_prefix(plan), ..config }
+    RemoteConfig { wake: wake::rouse(plan), temp_prefix: temp_prefix(plan), ..config }
 }
 
 /// The same for every mount of this user, machine and source, and no other's.

@@ -211,7 +211,7 @@ impl From<ControlError> for Failure {
 /// The failure of the first requests over a new connection.
 pub(super) fn first_contact(host: &str, error: &RemoteError) -> Failure {
     match &error.kind {
-        ErrorKind::Down(why) => classify_loss(host, why),
+        ErrorKind::Down(loss) => classify_loss(host, loss.why()),
         ErrorKind::Protocol(what) => {
             let text = format!(
                 "{host}: logged in, but the server does not speak SFTP ({what}); ask the provider whether SFTP is enabled"

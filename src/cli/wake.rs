@@ -9,7 +9,7 @@ use super::exit::{CliResult, Exit, Failure};
 use super::plan::Plan;
 use crate::clock::Deadline;
 use crate::control::{ControlError, Waker};
-use crate::remote::Rouse;
+use crate::remote::Wake;
 
 /// Limit of waking; according to the platform it usually takes up to 30 s.
 const WAKE_LIMIT: Duration = Duration::from_secs(60);
@@ -78,7 +78,7 @@ pub(super) fn visit(waker: &Waker, answers: impl Fn() -> bool) -> CliResult<Stri
 }
 
 /// For a running mount: wakes the environment when a request needs the server and the server cannot be reached.
-pub(super) fn rouse(plan: &Plan) -> Option<Rouse> {
+pub(super) fn rouse(plan: &Plan) -> Option<Wake> {
     let (waker, source) = (plan.waker.clone()?, plan.source.clone());
     let wake = move |deadline| {
         log::info!("{source} does not answer and may be asleep; waking it by {}", waker.domain());

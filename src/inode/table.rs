@@ -229,6 +229,18 @@ impl Table {
         }
     }
 
+    /// The kernel is told the attributes as they are now.
+    pub fn tell_size(&self, ino: Ino, size: u64) {
+        if let Some(node) = self.lock().nodes.get_mut(&ino) {
+            node.kernel_size = Some(size);
+        }
+    }
+
+    /// Whether the kernel believes that the file has another size.
+    pub fn kernel_is_behind(&self, ino: Ino) -> bool {
+        self.lock().nodes.get(&ino).is_some_and(|node| node.kernel_size.is_some_and(|size| size != node.attr.size))
+    }
+
     /// Bytes of the file are given out, as it is now. With `followed` it and its directory are kept as fresh as an open
     /// file from here on.
     pub fn mark_read(&self, ino: Ino, followed: bool) {
@@ -319,6 +331,7 @@ impl Table {
         let mut state = self.lock();
         let node = state.nodes.get_mut(&ino)?;
         change(&mut node.attr);
+        node.kernel_size = node.kernel_size.map(|_| node.attr.size);
         node.seen = Some(Instant::now());
         Some(node.attr)
     }

@@ -18,7 +18,7 @@ mod stream;
 
 pub use child::{exec, git_ssh_command, ssh_command};
 pub use endpoint::{Endpoint, SshOverrides};
-pub use error::TransportError;
+pub use error::{Cause, TransportError};
 pub use known_hosts::{HostKeyPolicy, KnownHosts, Verdict};
 pub use prompt::{Prompt, Silent};
 pub use rates::Rates;

@@ -1,17 +1,17 @@
-//! Questions to the person who mounts.
+//! Questions to the user who mounts.
 
 use super::secret::Secret;
 
-/// Questions to the person, while there is one.
+/// Asks the user, while there is one.
 pub trait Prompt: Send + Sync {
-    /// A password or passphrase; `None`: nobody to ask.
+    /// A password or passphrase; `None`: there is no user to ask.
     fn secret(&self, question: &str) -> Option<Secret>;
-    /// Yes or no; `None`: nobody to ask.
+    /// Yes or no; `None`: there is no user to ask.
     fn confirm(&self, question: &str) -> Option<bool>;
     fn tell(&self, message: &str);
 }
 
-/// Nobody there: every question goes unanswered, messages go to the log.
+/// Without a user: questions have no answer, messages go to the log.
 pub struct Silent;
 
 impl Prompt for Silent {

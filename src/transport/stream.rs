@@ -1,4 +1,4 @@
-//! A byte stream to a host, and what is said of it.
+//! The byte stream to a server, and what is known of its connection.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -13,12 +13,12 @@ pub trait Transport: Send {
     /// Waits until reading (or writing, if wanted and worth trying) may go on, until `wake` is readable, or for `timeout`.
     fn wait(&mut self, want_write: bool, wake: BorrowedFd<'_>, timeout: Duration) -> io::Result<()>;
     fn info(&self) -> TransportInfo;
-    /// This many file bytes per second went through, more than before. Says whether a new connection may be faster.
-    fn carried(&mut self, _rate: u64) -> bool {
+    /// Tells the stream its best rate so far (file bytes per second). Returns whether a new connection may be faster.
+    fn report_rate(&mut self, _rate: u64) -> bool {
         false
     }
-    /// What the other side said on its way out, for the error message.
-    fn last_words(&self) -> Option<String> {
+    /// What the other side reported last, for the error message.
+    fn last_report(&self) -> Option<String> {
         None
     }
 }

@@ -9,7 +9,7 @@ use super::sender::Sender;
 use crate::attr::{Attr, FileKind, Version};
 use crate::gate::{ReadOnlyReason, WritePermit};
 use crate::inode::Ino;
-use crate::remote::{Base, ErrorKind, Note, RemoteError, Store};
+use crate::remote::{Base, ErrorKind, Progress, RemoteError, Store};
 use crate::write::{Expected, Op, OpId, Put};
 
 /// Pause before an operation is tried again that the link, or a read beside it, kept from being tried.
@@ -84,14 +84,20 @@ impl Sender {
         base: Base,
         source: &File,
     ) -> Result<Outcome, RemoteError> {
+        let base_sum = match base {
+            Base::Version(version) => self.sum_if_young(&op.path, version),
+            Base::Absent | Base::Any => None,
+        };
         let how = Store {
             base,
+            base_sum,
             perm: (!put.keep_perm).then_some(put.perm),
             mtime: Some(put.mtime),
             temp_dir: self.temp_dir(op.area),
         };
-        let store =
-            |how: &Store| self.remote.store_noting(permit, &op.path, source, put.len, how, &self.note_progress(id));
+        let store = |how: &Store| {
+            self.remote.store_with_progress(permit, &op.path, source, put.len, how, &self.note_progress(id))
+        };
         let error = match store(&how) {
             Ok(attr) => {
                 self.stored(op, put, attr, source);
@@ -126,10 +132,10 @@ impl Sender {
     }
 
     /// Has the journal know how far a long operation is.
-    pub(super) fn note_progress(&self, id: OpId) -> impl Fn(Note) + '_ {
+    pub(super) fn note_progress(&self, id: OpId) -> impl Fn(Progress) + '_ {
         move |note| match note {
-            Note::Touching => self.local.0.journal.touched(id),
-            Note::Moved => self.local.0.journal.moved(),
+            Progress::Modifying => self.local.0.journal.touched(id),
+            Progress::Transferred => self.local.0.journal.moved(),
         }
     }
 

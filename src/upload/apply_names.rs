@@ -96,7 +96,7 @@ impl Sender {
                 return Ok(other);
             }
         }
-        let guard = self.guard(op, base.version().filter(|_| now.kind == FileKind::File));
+        let guard = self.guard(op, path, base.version().filter(|_| now.kind == FileKind::File));
         match self.remote.unlink(permit, path, guard.as_ref()) {
             Err(error) if matches!(error.kind, ErrorKind::NotFound) => {}
             other => other?,
@@ -166,7 +166,7 @@ impl Sender {
             return Ok(self.moved_before(permit, op, to, (there, ends))?.unwrap_or(other));
         }
         let guard =
-            self.guard(op, ends.replaced.version().filter(|_| there.is_some_and(|now| now.kind == FileKind::File)));
+            self.guard(op, to, ends.replaced.version().filter(|_| there.is_some_and(|now| now.kind == FileKind::File)));
         match self.remote.rename(permit, &op.path, to, there.is_some(), guard.as_ref(), &self.note_progress(id)) {
             Ok(()) => {
                 self.moved_there(op, to);
@@ -199,7 +199,7 @@ impl Sender {
         if !there.is_some_and(|now| ends.is_moved(now)) || self.stat_there(&op.path)?.is_some() {
             return Ok(None);
         }
-        self.remote.end_rename(permit, to)?;
+        self.remote.remove_rename_leftovers(permit, to)?;
         self.moved_there(op, to);
         Ok(Some(Outcome::Done(ends.base)))
     }

@@ -10,12 +10,17 @@ use super::events::{Applied, Listeners};
 use super::local::Local;
 use super::root_check::RootCheck;
 use crate::admit::Admission;
-use crate::attr::{Area, Version};
+use crate::attr::{Area, Version, secs_from_time};
 use crate::content::Content;
 use crate::gate::WritePermit;
 use crate::path::RemotePath;
 use crate::remote::{Guard, Remote};
 use crate::write::{Op, OpId};
+
+/// A version of the last so many seconds is young; clocks may differ by some of them.
+const YOUNG_SECS: u32 = 10;
+/// Content of more bytes is not read again to see whether it is the same.
+const MAX_YOUNG_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Carries out what is recorded. Cheap to clone.
 #[derive(Clone)]
@@ -55,8 +60,18 @@ impl Sender {
     }
 
     /// Keeps what a request is about to destroy, where the server has a place for it.
-    pub(super) fn guard(&self, op: &Op, base: Option<Version>) -> Option<Guard> {
-        Some(Guard { base: base?, temp_dir: self.temp_dir(op.area)? })
+    pub(super) fn guard(&self, op: &Op, path: &RemotePath, base: Option<Version>) -> Option<Guard> {
+        let base = base?;
+        Some(Guard { base, sum: self.sum_if_young(path, base), temp_dir: self.temp_dir(op.area)? })
+    }
+
+    /// CRC-32 of a content that was shown here and is so young that another writer may have given its version to another
+    /// content meanwhile.
+    pub(super) fn sum_if_young(&self, path: &RemotePath, version: Version) -> Option<u32> {
+        let now = secs_from_time(self.local.0.view.clock().wall());
+        let young = version.mtime.saturating_add(YOUNG_SECS) >= now && version.size <= MAX_YOUNG_BYTES;
+        let bytes = young.then(|| self.content.read_cached(path, version, 0..version.size)).flatten()?;
+        Some(crc32fast::hash(&bytes))
     }
 
     /// Where the server keeps temporary files for us, outside of what it serves.

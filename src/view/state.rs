@@ -242,6 +242,7 @@ impl View {
             return self.entry(node);
         }
         let valid = self.0.freshness.remaining(node.ino, node.seen);
+        self.0.table.tell_size(node.ino, node.attr.size);
         Entry { ino: node.ino, attr: node.attr, valid, ask_attr: true }
     }
 
@@ -249,7 +250,14 @@ impl View {
     pub fn entry(&self, node: &NodeView) -> Entry {
         self.0.table.mark_shown(node.ino);
         let valid = self.0.freshness.remaining(node.ino, node.seen);
+        self.0.table.tell_size(node.ino, node.attr.size);
         Entry { ino: node.ino, attr: node.attr, valid, ask_attr: false }
+    }
+
+    /// Whether the kernel believes that the file has another size than it has: what it gives out of it would be cut off, or
+    /// end in zeros.
+    pub fn kernel_is_behind(&self, ino: Ino) -> bool {
+        self.0.table.kernel_is_behind(ino)
     }
 
     /// How long answers about this object hold.
