@@ -85,7 +85,7 @@ impl Sender {
             Ok(_) => return,
             Err(error) => return log::warn!("{path}: stays on the server: {error}"),
         }
-        match self.remote.unlink(permit, path, self.guard(op, Some(version)).as_ref()) {
+        match self.remote.unlink(permit, path, self.guard(op, path, Some(version)).as_ref()) {
             Ok(()) => self.emit(&Applied { area: permit.area(), path, change: AppliedChange::Deleted }),
             Err(error) => log::warn!("{path}: stays on the server: {error}"),
         }
