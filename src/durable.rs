@@ -67,7 +67,12 @@ fn persist(new: NamedTempFile, path: &Path) -> io::Result<File> {
     new.persist(path).map_err(|failed| failed.error)
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
+/// Which names are in the directory survives a power loss when this returns.
+///
+/// # Errors
+///
+/// Of the file system.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
     match File::open(dir)?.sync_all() {
         // Some file systems keep directories where there is nothing to sync.
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),

@@ -50,6 +50,8 @@ pub enum Verdict {
     Held {
         why: String,
         until: Instant,
+        /// What was accepted before is still sent.
+        drains: bool,
     },
     Closed(ReadOnlyReason),
 }
@@ -172,6 +174,20 @@ impl Gate {
         }
     }
 
+    /// A permit for what was accepted before: like [`Gate::admit`], but a gate that is held for draining gives it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gate::admit`].
+    pub fn admit_accepted(&self, area: Area) -> Result<WritePermit, Refused> {
+        let state = self.lock();
+        if matches!(state.verdict(area), Verdict::Held { drains: true, .. }) {
+            return Ok(WritePermit { area, generation: state.generation, gate: self.clone() });
+        }
+        drop(state);
+        self.admit(area)
+    }
+
     /// Like [`Gate::admit`], but waits while writes are held, until `limit` at the latest.
     ///
     /// # Errors
@@ -215,10 +231,21 @@ mod tests {
     }
 
     #[test]
+    fn a_draining_gate_takes_nothing_new_and_lets_go_what_was_accepted() {
+        let gate = Gate::new();
+        let until = Instant::now() + Duration::from_secs(5);
+        gate.set(Area::Code, Verdict::Held { why: "a switch".into(), until, drains: true });
+        assert!(gate.admit(Area::Code).is_err());
+        assert!(gate.admit_accepted(Area::Code).is_ok_and(|permit| permit.still_valid().is_ok()));
+        gate.set(Area::Code, Verdict::Held { why: "a switch".into(), until, drains: false });
+        assert!(gate.admit_accepted(Area::Code).is_err());
+    }
+
+    #[test]
     fn a_held_gate_lets_writers_wait_and_then_go() {
         let gate = Gate::new();
         let until = Instant::now() + Duration::from_secs(5);
-        gate.set(Area::Code, Verdict::Held { why: "a commit runs".into(), until });
+        gate.set(Area::Code, Verdict::Held { why: "a commit runs".into(), until, drains: false });
         assert!(matches!(gate.admit(Area::Code), Err(Refused::Held(_))));
         let waiting = gate.clone();
         let writer = std::thread::spawn(move || waiting.admit_waiting(Area::Code, until).is_ok());

@@ -9,6 +9,7 @@
 //! | 0 | [`clock`] |  |
 //! | 0 | [`durable`] |  |
 //! | 0 | [`path`] |  |
+//! | 0 | [`text`] |  |
 //! | 1 | [`attr`] | path |
 //! | 1 | [`control`] | clock, durable |
 //! | 1 | [`transport`] | clock, durable |
@@ -23,7 +24,7 @@
 //! | 3 | [`pending`] | attr, mirror, path |
 //! | 3 | [`remote`] | attr, clock, gate, path, sftp, transport |
 //! | 4 | [`content`] | attr, cache, clock, mirror, path, remote |
-//! | 4 | [`vfiles`] | control, env, path, pending |
+//! | 4 | [`vfiles`] | control, env, path, pending, text |
 //! | 5 | [`error`] | clock, content, gate, path, remote |
 //! | 6 | [`admit`] | attr, env, error, gate, path, remote |
 //! | 7 | [`view`] | admit, attr, cache, clock, content, error, inode, path, remote |
@@ -32,7 +33,7 @@
 //! | 10 | [`dotdir`] | admit, attr, cache, control, durable, env, error, gate, inode, mirror, path, pending, reader, remote, upload, vfiles, view, write |
 //! | 11 | [`fs`] | admit, attr, clock, content, dotdir, env, error, gate, inode, mirror, path, reader, remote, upload, vfiles, view, write |
 //! | 12 | [`fuse`] | attr, call, fs, inode |
-//! | 13 | [`cli`] | attr, clock, control, durable, env, fs, fuse, gate, mirror, path, pending, remote, sim, transport, vfiles, write |
+//! | 13 | [`cli`] | attr, clock, control, durable, env, fs, fuse, gate, mirror, path, pending, remote, sim, text, transport, vfiles, write |
 
 #![deny(unsafe_code)]
 
@@ -60,6 +61,7 @@ pub mod remote;
 pub mod sftp;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod text;
 pub mod transport;
 pub mod upload;
 pub mod vfiles;

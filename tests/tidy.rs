@@ -13,12 +13,13 @@ use graph::{Crate, circles, named_by};
 use source::{Source, Token, paths, sources};
 
 /// Every room and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 29] = [
+const ROOMS: [(&str, &[&str]); 30] = [
     ("path", &[]),
     ("attr", &["path"]),
     ("call", &[]),
     ("clock", &[]),
     ("durable", &[]),
+    ("text", &[]),
     ("transport", &["clock", "durable"]),
     ("gate", &["attr"]),
     ("sftp", &["attr", "clock", "transport"]),
@@ -32,7 +33,7 @@ const ROOMS: [(&str, &[&str]); 29] = [
     ("content", &["cache", "mirror", "remote", "path", "attr", "clock"]),
     ("write", &["durable", "path", "attr"]),
     ("pending", &["mirror", "path", "attr"]),
-    ("vfiles", &["env", "control", "pending", "path"]),
+    ("vfiles", &["env", "control", "pending", "path", "text"]),
     ("error", &["clock", "content", "gate", "path", "remote"]),
     ("admit", &["attr", "env", "error", "gate", "path", "remote"]),
     ("view", &["admit", "attr", "cache", "clock", "content", "error", "inode", "path", "remote"]),
@@ -81,6 +82,7 @@ const ROOMS: [(&str, &[&str]); 29] = [
             "pending",
             "remote",
             "sim",
+            "text",
             "transport",
             "vfiles",
             "write",

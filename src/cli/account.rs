@@ -9,6 +9,7 @@ use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure};
 use super::report;
 use crate::control::{Control, ControlError, EnvKind, Environment, Site};
+use crate::text::{self, visible};
 
 /// `pantheonfs login`: exchanges a machine token for a session and saves both where Terminus does.
 pub(super) fn login(as_json: bool) -> CliResult<()> {
@@ -27,7 +28,7 @@ pub(super) fn login(as_json: bool) -> CliResult<()> {
         let answer = json!({ "email": profile.email, "name": profile.full_name });
         return report::print(format!("{answer:#}\n").as_bytes());
     }
-    report::print(format!("logged in as {} ({})\n", profile.email, profile.full_name).as_bytes())
+    report::print(format!("logged in as {} ({})\n", visible(&profile.email), visible(&profile.full_name)).as_bytes())
 }
 
 fn read_token() -> CliResult<Zeroizing<String>> {
@@ -61,7 +62,7 @@ pub(super) fn sites(only: Option<&str>, as_json: bool) -> CliResult<()> {
         out.push(json!({ "name": site.name, "id": site.id, "framework": site.framework, "environments": list }));
     }
     if as_json {
-        report::print(format!("{:#}\n", serde_json::Value::from(out)).as_bytes())?;
+        report::print(text::json(&out.into()).as_bytes())?;
     }
     Ok(())
 }
@@ -90,14 +91,13 @@ fn with_environments(control: &Control, sites: Vec<Site>) -> impl Iterator<Item 
     std::iter::from_fn(next).flatten()
 }
 
-/// The lines about a site. Control characters in names, which come from the platform, are left out.
+/// The lines about a site.
 fn listed(site: &Site, environments: &[(String, Environment)]) -> String {
-    let plain = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
-    let site_name = plain(&site.name);
+    let site_name = visible(&site.name);
     let frozen = if site.frozen { ", frozen" } else { "" };
-    let mut text = format!("{site_name} ({}{frozen})\n", plain(&site.framework));
+    let mut text = format!("{site_name} ({}{frozen})\n", visible(&site.framework));
     for (name, environment) in environments {
-        text.push_str(&format!("  {site_name}.{}\t{}\n", plain(name), describe(name, environment)));
+        text.push_str(&format!("  {site_name}.{}\t{}\n", visible(name), describe(name, environment)));
     }
     text
 }

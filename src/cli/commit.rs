@@ -25,7 +25,7 @@ pub(super) fn run(args: &args::Commit) -> CliResult<()> {
     commands::write(&args.at, "commit", &format!("{}\n", message.trim()), "committing")?;
     if args.output.json {
         let committed = report::status_json(&args.at)?["committed"].take();
-        return report::print(format!("{committed:#}\n").as_bytes());
+        return report::print(crate::text::json(&committed).as_bytes());
     }
     report::print(&report::read(&args.at, "commit")?)
 }
@@ -41,7 +41,11 @@ fn preflight(at: &Path, pending: &[u8]) -> CliResult<()> {
     }
     let ignored = list(&report::read(at, "ignored")?);
     let status = report::status_json(at)?;
-    let ours = |path: &String| status["ignored_written"].as_array().is_some_and(|all| all.iter().any(|p| p == path));
+    let ours = |path: &String| {
+        status["ignored_written"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|p| p.as_str().map(crate::text::visible).as_ref() == Some(path)))
+    };
     for path in ignored.iter().filter(|path| ours(path)) {
         eprintln!("never committed:   {path} (.gitignore)");
     }

@@ -2,9 +2,8 @@
 
 use parking_lot::Mutex;
 use std::env;
-use std::fs::DirBuilder;
 use std::io::Read;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -14,6 +13,8 @@ use super::private_dir::private_dir;
 use super::sites::Sites;
 use super::source::Source;
 use crate::control::ControlConfig;
+use crate::path::RemotePath;
+use crate::write::keep_reverted;
 
 /// The environment that the process was started in.
 pub(super) struct Environ {
@@ -130,8 +131,21 @@ impl Environ {
     }
 
     /// The state directory of an environment that was mounted before.
-    pub(super) fn known_state_dir(&self, key: &str) -> Option<PathBuf> {
-        Some(self.state_path(key)).filter(|dir| dir.is_dir())
+    pub(super) fn known_state_dir(&self, source: &Source) -> Option<PathBuf> {
+        // Older versions named it by the site.
+        let keys = std::iter::once(self.sites.key(source)).chain(self.sites.former_keys(source));
+        let is_dir = |dir: &PathBuf| dir.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+        keys.map(|key| self.state_path(&key)).find(is_dir)
+    }
+
+    /// The directory of all state directories, made if missing.
+    pub(super) fn state_root(&self) -> CliResult<PathBuf> {
+        private_dir(&self.state_root, &[])
+    }
+
+    /// The path of the directory that caches the tree of one environment, which may not exist.
+    pub(super) fn cache_path(&self, key: &str) -> PathBuf {
+        self.cache_root.join(key)
     }
 
     /// The directory that caches the tree of one environment, made if missing. May be deleted.
@@ -152,21 +166,12 @@ impl Environ {
     /// Keeps a copy of a file that a command is about to replace, under a free name below `reverted/`.
     pub(super) fn keep_reverted(&self, source: &std::ffi::OsStr, inside: &Path, content: &[u8]) -> CliResult<PathBuf> {
         let key = self.sites.key(&Source::parse(source)?);
-        let wanted = self.state_dir(&key)?.join("reverted").join(inside);
-        let failed = |e: std::io::Error| Failure::caused(Exit::Failed, wanted.display().to_string(), e);
-        DirBuilder::new().recursive(true).mode(0o700).create(wanted.parent().unwrap_or(&wanted)).map_err(failed)?;
-        for n in 0..10_000 {
-            let mut name = wanted.clone().into_os_string();
-            name.push(if n == 0 { String::new() } else { format!(".{n}") });
-            match std::fs::File::options().write(true).create_new(true).mode(0o600).open(&name) {
-                Ok(mut file) => {
-                    std::io::Write::write_all(&mut file, content).and_then(|()| file.sync_all()).map_err(failed)?;
-                    return Ok(name.into());
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        Err(Failure::new(Exit::Failed, format!("{}: there are too many copies; delete some of them", wanted.display())))
+        let state_dir = self.state_dir(&key)?;
+        let failed = |e: std::io::Error| {
+            let text = format!("{}: no copy could be kept in {}", inside.display(), state_dir.display());
+            Failure::caused(Exit::Failed, text, e)
+        };
+        let path = RemotePath::parse(inside.as_os_str().as_bytes()).map_err(|e| failed(std::io::Error::other(e)))?;
+        keep_reverted(&state_dir, &path, content).map_err(failed)
     }
 }

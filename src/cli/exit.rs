@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::control::ControlError;
 use crate::remote::{ErrorKind, RemoteError};
+use crate::text::visible;
 use crate::transport::TransportError;
 
 /// The exit codes.
@@ -105,7 +106,7 @@ impl Failure {
     /// Prints the explanation on standard error.
     fn print(&self) {
         if !self.message.is_empty() {
-            eprintln!("pantheonfs: {}", self.explain());
+            eprintln!("pantheonfs: {}", visible(self.explain()));
         }
     }
 }

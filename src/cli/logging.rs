@@ -8,6 +8,8 @@ use std::time::SystemTime;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+use crate::text::visible;
+
 /// A log larger than this is overwritten by the next mount (bytes).
 const MAX_LOG_BYTES: u64 = 1024 * 1024;
 
@@ -24,14 +26,15 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
+        let text = visible(record.args().to_string());
         let mut file = self.0.lock();
         // An error of the log cannot be logged.
         let _ = match file.as_mut() {
             Some(file) => {
                 let now = humantime::format_rfc3339_seconds(SystemTime::now());
-                writeln!(file, "{now} {} {}", record.level(), record.args())
+                writeln!(file, "{now} {} {text}", record.level())
             }
-            None => writeln!(std::io::stderr(), "pantheonfs: {}", record.args()),
+            None => writeln!(std::io::stderr(), "pantheonfs: {text}"),
         };
     }
 

@@ -17,8 +17,10 @@ mod doctor;
 mod environ;
 mod exit;
 mod hydrate;
+mod identity;
 #[cfg(feature = "sim")]
 mod link;
+mod lock;
 mod logging;
 mod mount;
 mod mountpoint;

@@ -1,20 +1,20 @@
 //! `pantheonfs mount`: checks, connects, mounts, and serves the mount until it ends.
 
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::args::Mount;
 use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure};
+use super::lock::lock;
 use super::options::Options;
 use super::plan::{self, Plan};
 use super::prompt::Terminal;
 use super::source::Source;
-use super::{connect, daemon, environ, logging, mountpoint};
+use super::{connect, daemon, environ, identity, logging, mountpoint};
 use crate::attr::Area;
 use crate::clock::Clock;
 use crate::env::Env;
@@ -23,13 +23,12 @@ use crate::fuse::{self, MountConfig, Mounted};
 use crate::gate::{Gate, Verdict};
 use crate::mirror::Mirror;
 use crate::remote::{Link, Remote};
+use crate::text::visible;
 use crate::transport::{Prompt as _, Rates};
 use crate::write::{Backups, Journal};
 
 /// How often signals are checked while the mount is served.
 const TICK: Duration = Duration::from_millis(200);
-/// How long a previous mount of the same environment is given to end.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) fn run(args: &Mount) -> CliResult<()> {
     if args.foreground || args.report {
@@ -55,6 +54,7 @@ fn serve(args: &Mount) -> CliResult<()> {
     let mountpoint = mountpoint::prepare(&place, options.nonempty)?;
     fuse_is_there()?;
     let mut plan = plan::make(&source, &options, &around)?;
+    identity::take_over(&around, &plan)?;
     let state_dir = around.state_dir(&plan.key)?;
     let _lock = lock(&state_dir, &plan.source)?;
     let terminal = Arc::new(Terminal::new());
@@ -63,7 +63,7 @@ fn serve(args: &Mount) -> CliResult<()> {
     let content_dir = around.content_dir(&plan.content_key)?;
     plan.endpoint.rates = Arc::new(Rates::kept(cache_dir.join("rates.json")));
     let served = Served::start(plan, &options, &terminal, &mountpoint, [&state_dir, &cache_dir, &content_dir])?;
-    let ready = served.describe(&mountpoint);
+    let ready = visible(served.describe(&mountpoint));
     if args.report {
         terminal.leave();
         logging::go_on_in(&state_dir.join("log"));
@@ -89,27 +89,6 @@ pub(super) fn fuse_is_there() -> CliResult<()> {
         }
         // Any other problem is reported better by mounting.
         _ => Ok(()),
-    }
-}
-
-/// Locks the state directory: two mounts of one environment would not know of each other's unsent changes.
-fn lock(state_dir: &Path, source: &str) -> CliResult<File> {
-    let path = state_dir.join("lock");
-    let failed = |e: std::io::Error| Failure::caused(Exit::Failed, path.display().to_string(), e);
-    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
-    let until = Instant::now() + LOCK_WAIT;
-    loop {
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(TICK / 4),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let text = format!(
-                    "{source} is mounted already; use that mount, or unmount it first (`mount -t fuse.pantheonfs` lists it)"
-                );
-                return Err(Failure::new(Exit::MountPoint, text));
-            }
-            Err(error) => return Err(failed(error.into())),
-        }
     }
 }
 

@@ -18,6 +18,8 @@ const TYPE: &[u8] = b"fuse.pantheonfs";
 pub(super) struct OurMount {
     pub(super) mountpoint: PathBuf,
     pub(super) source: OsString,
+    /// The user who mounted it, as the kernel knows.
+    pub(super) owner: Option<u32>,
 }
 
 /// All mounts of pantheonfs in this mount namespace.
@@ -38,10 +40,15 @@ fn parse_mountinfo(text: &[u8]) -> Vec<OurMount> {
             out.push(OurMount {
                 mountpoint: OsString::from_vec(unescape(place)).into(),
                 source: OsString::from_vec(unescape(source)),
+                owner: fields.get(dash + 3).and_then(|options| user_id(options)),
             });
         }
     }
     out
+}
+
+fn user_id(options: &[u8]) -> Option<u32> {
+    std::str::from_utf8(options).ok()?.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok())
 }
 
 /// The kernel writes blanks and backslashes as three octal digits.
@@ -154,6 +161,7 @@ mod tests {
         let mounts = parse_mountinfo(text);
         assert_eq!(mounts.len(), 1);
         assert_eq!(mounts[0].mountpoint, Path::new("/mnt/my site"));
+        assert_eq!(mounts[0].owner, Some(0));
         assert_eq!(unescape(b"a\\134b\\9"), b"a\\b\\9");
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) connection: Connection,
     /// Name of the state directory.
     pub(super) key: String,
+    /// Names that it had in older versions; the first is the one that people know.
+    pub(super) names: Vec<String>,
     /// Name of the directory that caches content: one for all environments of a site.
     pub(super) content_key: String,
     pub(super) mirror: Option<MirrorConfig>,
@@ -89,6 +91,7 @@ fn plain(source: &Source, url: &SftpUrl, options: &Options, given: &SshOverrides
     Ok(Plan {
         content_key: dir_name(&source),
         key: dir_name(&source),
+        names: Vec::new(),
         source,
         endpoint,
         base: url.path.clone(),
@@ -119,14 +122,15 @@ fn pantheon(
     let control = Control::new(around.control.clone())?;
     let known = if is_uuid(site) { by_id(&control, (site, env))? } else { by_name(&control, (site, env), around)? };
     let waker = waker(&known, env, around)?;
-    let Known { id, environment: initial, .. } = known;
+    let Known { id, environment: initial, name } = known;
+    let names = names(name.as_deref(), source, &id, around);
     let (host, user) = match &around.ssh_host {
         Some(host) => (host.clone(), format!("appserver.{env}.{id}")),
         None => (format!("appserver.{env}.{id}.drush.in"), format!("{env}.{id}")),
     };
     let endpoint = Endpoint::resolve(&host, Some(PANTHEON_PORT), Some(&user), given)?;
     let git_url = git_url(&id, &endpoint, around);
-    let key = around.sites.key(source);
+    let key = dir_name(&format!("{id}.{env}"));
     let api = (initial.is_some() || control.can_log_in()).then(|| (control, id.clone()));
     Ok(Plan {
         source: source.to_string(),
@@ -143,6 +147,7 @@ fn pantheon(
         initial,
         connection: connection(&endpoint, "code".into(), Some(git_url.clone())),
         key,
+        names,
         mirror: Some(MirrorConfig {
             dir: around.mirror_dir(&id)?,
             url: git_url,
@@ -157,6 +162,25 @@ fn pantheon(
         endpoint,
         waker,
     })
+}
+
+/// What the state directory was called by the names of the site that are known; what the platform says now comes first, and
+/// is remembered.
+fn names(now: Option<&str>, source: &Source, id: &str, around: &Environ) -> Vec<String> {
+    let Source::Pantheon { site, env } = source else { return Vec::new() };
+    let before = around.sites.name_of(id);
+    if let Some(name) = now {
+        around.sites.remember(name, id);
+    }
+    let given = (!is_uuid(site)).then(|| site.clone());
+    let mut names = Vec::new();
+    for name in [now.map(str::to_owned), given, before].into_iter().flatten() {
+        let name = dir_name(&format!("{name}.{env}"));
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// The address of a site's repository.

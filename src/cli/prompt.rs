@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::text::visible;
 use crate::transport::{Prompt, Secret};
 
 /// The terminal, as long as a user is there.
@@ -36,7 +37,7 @@ impl Prompt for Terminal {
             return known;
         }
         // Fails without a terminal.
-        let secret = Secret::new(rpassword::prompt_password(format!("{question}: ")).ok()?);
+        let secret = Secret::new(rpassword::prompt_password(format!("{}: ", visible(question))).ok()?);
         self.answers.lock().insert(question.to_owned(), secret.clone());
         Some(secret)
     }
@@ -46,7 +47,7 @@ impl Prompt for Terminal {
             return None;
         }
         let mut terminal = File::options().read(true).write(true).open("/dev/tty").ok()?;
-        write!(terminal, "{question} (yes/no) ").ok()?;
+        write!(terminal, "{} (yes/no) ", visible(question)).ok()?;
         let mut answer = String::new();
         BufReader::new(terminal).read_line(&mut answer).ok()?;
         Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "yes" | "y"))
@@ -54,7 +55,7 @@ impl Prompt for Terminal {
 
     fn tell(&self, message: &str) {
         if self.attended() {
-            eprintln!("pantheonfs: {message}");
+            eprintln!("pantheonfs: {}", visible(message));
         } else {
             log::warn!("{message}");
         }

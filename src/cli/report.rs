@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::args::InMount;
 use super::exit::{CliResult, Exit, Failure};
-use super::mountpoint;
+use super::mountpoint::{self, OurMount};
+use super::private_dir::open_own;
 use crate::pending::split_diff;
+use crate::text::{self, visible};
 
 /// `pantheonfs status`.
 pub(super) fn status(path: Option<&Path>, json: bool) -> CliResult<()> {
@@ -21,7 +23,7 @@ pub(super) fn status(path: Option<&Path>, json: bool) -> CliResult<()> {
 pub(super) fn file(at: &InMount, file: &str, key: &str) -> CliResult<()> {
     if at.output.json {
         let value = status_json(&at.path)?[key].take();
-        return print(format!("{value:#}\n").as_bytes());
+        return print(text::json(&value).as_bytes());
     }
     print(&read(&at.path, file)?)
 }
@@ -38,6 +40,24 @@ pub(super) fn status_json(path: &Path) -> CliResult<serde_json::Value> {
     serde_json::from_slice(&read(path, "status.json")?).map_err(failed)
 }
 
+/// The state directory that a mount tells, if both belong to the user: any other mount could name any directory.
+pub(super) fn own_state_dir(mount: &OurMount) -> CliResult<PathBuf> {
+    let told = status_json(&mount.mountpoint)?;
+    let state_dir = PathBuf::from(told["state_dir"].as_str().unwrap_or_default());
+    let refused = |why: &str| {
+        let text = format!("{}: {why}; copies are shown to their owner only", state_dir.display());
+        Failure::new(Exit::Failed, text)
+    };
+    if mount.owner != Some(rustix::process::geteuid().as_raw()) {
+        return Err(refused("its mount belongs to another user"));
+    }
+    if !state_dir.is_absolute() {
+        return Err(refused("not the state directory of a mount"));
+    }
+    open_own(&state_dir).map_err(|error| refused(&error.to_string()))?;
+    Ok(state_dir)
+}
+
 /// The outcomes of a command, one for each object: printed as lines, or as one JSON array at the end.
 pub(super) struct Outcomes {
     json: bool,
@@ -52,12 +72,12 @@ impl Outcomes {
     /// Adds the outcome for one object.
     pub(super) fn add(&mut self, object: &str, outcome: &str) -> CliResult<()> {
         self.all.push(serde_json::json!({ "object": object, "outcome": outcome }));
-        if self.json { Ok(()) } else { print(format!("{object}: {outcome}\n").as_bytes()) }
+        if self.json { Ok(()) } else { print(format!("{}: {}\n", visible(object), visible(outcome)).as_bytes()) }
     }
 
     /// Prints the JSON array, if that is wanted.
     pub(super) fn end(self) -> CliResult<()> {
-        if self.json { print(format!("{:#}\n", serde_json::Value::from(self.all)).as_bytes()) } else { Ok(()) }
+        if self.json { print(text::json(&self.all.into()).as_bytes()) } else { Ok(()) }
     }
 }
 
@@ -83,7 +103,7 @@ pub(super) fn diff(paths: &[PathBuf], json: bool) -> CliResult<()> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let list: Vec<_> =
             files.iter().map(|(name, part)| serde_json::json!({ "path": text(name), "diff": text(part) })).collect();
-        return print(format!("{:#}\n", serde_json::Value::from(list)).as_bytes());
+        return print(text::json(&list.into()).as_bytes());
     }
     files.iter().try_for_each(|(_, part)| print(part))
 }

@@ -15,6 +15,7 @@ use super::object::{LINK_MODE, object_at, write_object};
 use super::report::{self, Outcomes};
 use super::rescue_items::{Fate, Item, Place};
 use crate::mirror::{self, Change};
+use crate::text::{self, visible};
 
 pub(super) fn run(command: &Rescue) -> CliResult<()> {
     match command {
@@ -27,37 +28,46 @@ pub(super) fn run(command: &Rescue) -> CliResult<()> {
 
 impl Place {
     fn list(&self, as_json: bool) -> CliResult<()> {
-        let items = self.items(&[])?;
+        let found = self.items(&[])?;
+        let time = |at| humantime::format_rfc3339_seconds(at).to_string();
         if as_json {
-            let list: Vec<_> = items
-                .iter()
-                .map(|item| {
-                    json!({
-                        "path": item.path.to_string(), "shelf": item.kind, "deleted": item.now.is_none(),
-                        "bytes": item.now.as_ref().map(|(bytes, _)| bytes.len()),
-                        "time": humantime::format_rfc3339_seconds(item.at).to_string(),
-                        "server": self.fate(item).text(),
-                    })
+            let items = found.items.iter().map(|item| {
+                json!({
+                    "path": item.path.to_string(), "shelf": item.kind, "deleted": item.now.is_none(),
+                    "bytes": item.now.as_ref().map(|(bytes, _)| bytes.len()), "time": time(item.at),
+                    "server": self.fate(item).text(),
                 })
-                .collect();
-            return report::print(format!("{:#}\n", serde_json::Value::from(list)).as_bytes());
+            });
+            let damaged = found.damaged.iter().map(|copy| {
+                json!({
+                    "path": copy.path.to_string(), "shelf": copy.kind, "deleted": false, "bytes": null,
+                    "time": time(copy.at), "server": Fate::NotCompared.text(), "damaged": copy.why,
+                })
+            });
+            report::print(text::json(&items.chain(damaged).collect::<Vec<_>>().into()).as_bytes())?;
+            return found.tell_damage();
         }
         let mut out = String::new();
-        if items.is_empty() {
-            out =
-                format!("{}: there are no copies; every change that was made here was seen in a commit\n", self.source);
+        if found.items.is_empty() && found.damaged.is_empty() {
+            let source = visible(&self.source);
+            out = format!("{source}: there are no copies; every change that was made here was seen in a commit\n");
         }
-        for item in &items {
+        for item in &found.items {
             let size = item.now.as_ref().map_or("deleted".to_owned(), |(bytes, _)| format!("{} B", bytes.len()));
-            let age = humantime::format_rfc3339_seconds(item.at);
-            out.push_str(&format!("{}\t{}\t{size}\t{age}\t{}\n", item.path, item.kind, self.fate(item).text()));
+            let (path, fate) = (visible(item.path.as_bytes()), self.fate(item).text());
+            out.push_str(&format!("{path}\t{}\t{size}\t{}\t{fate}\n", item.kind, time(item.at)));
         }
-        report::print(out.as_bytes())
+        for copy in &found.damaged {
+            let (path, why) = (visible(copy.path.as_bytes()), visible(&copy.why));
+            out.push_str(&format!("{path}\t{}\tdamaged\t{}\t{why}\n", copy.kind, time(copy.at)));
+        }
+        report::print(out.as_bytes())?;
+        found.tell_damage()
     }
 
-    fn patch(&self, paths: &[PathBuf], server: bool) -> CliResult<Vec<u8>> {
+    fn patch(&self, items: Vec<Item>, server: bool) -> CliResult<Vec<u8>> {
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        for item in self.items(paths)? {
+        for item in items {
             if let Some(base) = self.base(&item, server) {
                 before.push(Change { path: item.path.clone(), now: Some(base) });
             }
@@ -69,7 +79,9 @@ impl Place {
     }
 
     fn diff(&self, paths: &[PathBuf]) -> CliResult<()> {
-        report::print(&self.patch(paths, true)?)
+        let mut found = self.items(paths)?.newest();
+        report::print(&self.patch(std::mem::take(&mut found.items), true)?)?;
+        found.tell_damage()
     }
 
     fn restore(&self, paths: &[PathBuf], to: Option<&Path>, json: bool) -> CliResult<()> {
@@ -78,13 +90,15 @@ impl Place {
             let text = format!("{} is not mounted; mount it, or write to another directory with --to DIR", self.source);
             Failure::new(Exit::MountPoint, text)
         })?;
-        for item in self.items(paths)? {
-            if item.kind != "kept" && to.is_none() && self.fate(&item) == Fate::OnServer {
+        let found = self.items(paths)?.newest();
+        for item in &found.items {
+            if item.kind != "kept" && to.is_none() && self.fate(item) == Fate::OnServer {
                 continue;
             }
-            self.restore_one(&item, &root.join(item.path.to_os_string()), to.is_none(), &mut outcomes)?;
+            self.restore_one(item, &root.join(item.path.to_os_string()), to.is_none(), &mut outcomes)?;
         }
-        outcomes.end()
+        outcomes.end()?;
+        found.tell_damage()
     }
 
     fn restore_one(&self, item: &Item, target: &Path, in_mount: bool, outcomes: &mut Outcomes) -> CliResult<()> {
@@ -118,14 +132,16 @@ impl Place {
     }
 
     fn export(&self, paths: &[PathBuf], form: ExportForm, output: Option<&Path>) -> CliResult<()> {
+        let mut found = self.items(paths)?.newest();
         let bytes = match form {
-            ExportForm::Patch => self.patch(paths, false)?,
-            ExportForm::Tar => archive(&self.items(paths)?).map_err(failed(&"the archive cannot be made"))?,
+            ExportForm::Patch => self.patch(std::mem::take(&mut found.items), false)?,
+            ExportForm::Tar => archive(&found.items).map_err(failed(&"the archive cannot be made"))?,
         };
         match output {
             None => report::print(&bytes),
             Some(file) => fs::write(file, bytes).map_err(failed(&file.display())),
-        }
+        }?;
+        found.tell_damage()
     }
 }
 

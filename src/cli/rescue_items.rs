@@ -2,7 +2,6 @@
 //! so that nothing needs to be mounted; if the environment is mounted, the copies are compared with the server.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,12 +9,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure, failed};
 use super::object::{Object, object_at};
-use super::private_dir::open_own;
+use super::private_dir::{open_own, read_own};
 use super::source::{Source, is_uuid};
 use super::{mountpoint, report};
 use crate::mirror::Mirror;
 use crate::path::RemotePath;
-use crate::write::{What, backup_blob_path, backups_in};
+use crate::write::{RejectKind, What, backups_in, read_backup, rejects_in};
 
 /// Where the copies of one environment are.
 pub(super) struct Place {
@@ -39,6 +38,45 @@ pub(super) struct Item {
     pub(super) at: SystemTime,
     /// The commit that it is based on.
     commit: Option<String>,
+}
+
+/// A copy that is not what it was when it was kept.
+pub(super) struct Damaged {
+    pub(super) path: RemotePath,
+    pub(super) kind: &'static str,
+    pub(super) at: SystemTime,
+    pub(super) why: String,
+}
+
+/// What is kept.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Of one path and kind, the oldest first.
+    pub(super) items: Vec<Item>,
+    pub(super) damaged: Vec<Damaged>,
+    /// The list of copies is damaged: some may be missing.
+    incomplete: bool,
+}
+
+impl Found {
+    /// Of several copies on a kind the newest counts.
+    pub(super) fn newest(mut self) -> Self {
+        let mut seen = BTreeSet::new();
+        self.items.reverse();
+        self.items.retain(|item| seen.insert((item.path.clone(), item.kind)));
+        self.items.reverse();
+        self
+    }
+
+    /// At the end of a command that has done what it could.
+    pub(super) fn tell_damage(&self) -> CliResult<()> {
+        let mut texts: Vec<String> =
+            self.damaged.iter().map(|copy| format!("{}: {}; nothing was made of it", copy.path, copy.why)).collect();
+        if self.incomplete {
+            texts.push("the list of kept copies is damaged: some may be missing here".into());
+        }
+        if texts.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Failed, texts.join("; "))) }
+    }
 }
 
 /// How a copy compares with the server.
@@ -66,24 +104,21 @@ impl Place {
     pub(super) fn find(at: &Path) -> CliResult<Self> {
         let around = Environ::look()?;
         let (source, inside) = match mountpoint::around(at) {
-            Ok(mount) => (Source::parse(&mount.source)?, Some(mount.mountpoint)),
+            Ok(mount) => (Source::parse(&mount.source)?, Some(mount)),
             Err(outside) if at.exists() => {
                 let text = format!("{}; or name the environment: --at SITE.ENV", outside.explain());
                 return Err(Failure::new(outside.exit, text));
             }
             Err(_) => (Source::parse(at.as_os_str())?, None),
         };
-        let key = around.sites.key(&source);
         // The mount tells its state directory, because its process may have another home directory.
-        let told = inside.as_ref().and_then(|root| report::status_json(root).ok());
-        let told = told.and_then(|status| Some(PathBuf::from(status["state_dir"].as_str()?)));
-        let state_dir = told.or_else(|| around.known_state_dir(&key)).ok_or_else(|| {
+        let told = inside.as_ref().map(report::own_state_dir).transpose()?;
+        let state_dir = told.or_else(|| around.known_state_dir(&source)).ok_or_else(|| {
             Failure::new(
                 Exit::Failed,
                 format!("{source}: it was never mounted on this machine, so there are no copies"),
             )
         })?;
-        // The mount of another user could name any directory.
         open_own(&state_dir).map_err(|e| {
             let text = format!("{}: {e}; copies are shown to their owner only", state_dir.display());
             Failure::caused(Exit::Failed, text, e)
@@ -94,7 +129,7 @@ impl Place {
             status.is_ok_and(|status| status["state_dir"].as_str().map(Path::new) == Some(&state_dir))
         };
         let mounted = || mountpoint::ours().into_iter().find(is_this).map(|mount| mount.mountpoint);
-        let mountpoint = inside.or_else(mounted);
+        let mountpoint = inside.map(|mount| mount.mountpoint).or_else(mounted);
         let id = match &source {
             Source::Pantheon { site, .. } if is_uuid(site) => Some(site.clone()),
             Source::Pantheon { site, .. } => around.sites.id_of(site),
@@ -105,23 +140,23 @@ impl Place {
     }
 
     /// The copies in path order, all of them or those at and below the given paths.
-    pub(super) fn items(&self, only: &[PathBuf]) -> CliResult<Vec<Item>> {
-        let mut items = self.kept()?;
-        for (kind, dir) in [("stranded", "stranded"), ("conflict", "conflicts")] {
-            items.extend(self.rejected(kind, &self.state_dir.join(dir))?);
-        }
-        items.sort_by(|a, b| (&a.path, a.kind).cmp(&(&b.path, b.kind)));
+    pub(super) fn items(&self, only: &[PathBuf]) -> CliResult<Found> {
+        let mut found = self.kept()?;
+        self.shelved(&mut found);
+        found.items.sort_by(|a, b| (&a.path, a.kind).cmp(&(&b.path, b.kind)));
         if only.is_empty() {
-            return Ok(items);
+            return Ok(found);
         }
         let wanted = only.iter().map(|path| self.inside(path)).collect::<CliResult<Vec<_>>>()?;
-        let covers = |item: &Item| wanted.iter().any(|path| item.path.starts_with(path));
-        if let Some(missing) = wanted.iter().find(|path| !items.iter().any(|item| item.path.starts_with(path))) {
+        let covered = |path: &RemotePath| wanted.iter().any(|wanted| path.starts_with(wanted));
+        found.items.retain(|item| covered(&item.path));
+        found.damaged.retain(|copy| covered(&copy.path));
+        let all = || found.items.iter().map(|item| &item.path).chain(found.damaged.iter().map(|copy| &copy.path));
+        if let Some(missing) = wanted.iter().find(|wanted| !all().any(|path| path.starts_with(wanted))) {
             let text = format!("{missing}: there is no copy of it; `pantheonfs rescue list` shows all copies");
             return Err(Failure::new(Exit::Failed, text));
         }
-        items.retain(covers);
-        Ok(items)
+        Ok(found)
     }
 
     /// The path below the root of the mount, from a path as the user gave it.
@@ -133,18 +168,19 @@ impl Place {
         RemotePath::parse(text).map_err(|e| Failure::caused(Exit::Usage, path.display().to_string(), e))
     }
 
-    fn kept(&self) -> CliResult<Vec<Item>> {
-        let copies = backups_in(&self.state_dir).map_err(failed(&self.state_dir.display()))?;
-        let mut items = Vec::new();
+    fn kept(&self) -> CliResult<Found> {
+        let (copies, incomplete) = backups_in(&self.state_dir).map_err(failed(&self.state_dir.display()))?;
+        let (mut items, mut damaged) = (Vec::new(), Vec::new());
         for copy in copies {
             let at = UNIX_EPOCH + Duration::from_secs(copy.at);
             let item = |path: RemotePath, now| Item { path, kind: "kept", now, at, commit: copy.commit.clone() };
             match &copy.what {
-                What::Content { blob, mode, .. } => {
-                    let file = backup_blob_path(&self.state_dir, *blob);
-                    let bytes = fs::read(&file).map_err(failed(&file.display()))?;
-                    items.push(item(copy.path.clone(), Some((bytes, *mode))));
-                }
+                What::Content { blob, mode, .. } => match read_backup(&self.state_dir, *blob) {
+                    Ok(bytes) => items.push(item(copy.path.clone(), Some((bytes, *mode)))),
+                    Err(error) => {
+                        damaged.push(Damaged { path: copy.path.clone(), kind: "kept", at, why: error.to_string() });
+                    }
+                },
                 What::Deleted => items.push(item(copy.path.clone(), None)),
                 What::Moved { from } => {
                     for (path, content) in self.committed_below(from, copy.commit.as_deref()) {
@@ -155,11 +191,11 @@ impl Place {
                 }
             }
         }
-        // A file that was changed after its move has a copy of its own, which is newer.
-        let mut seen = BTreeSet::new();
+        // What was changed after a move has a copy of its own, be it damaged.
+        let mut seen: BTreeSet<RemotePath> = damaged.iter().map(|copy| copy.path.clone()).collect();
         items.reverse();
         items.retain(|item| seen.insert(item.path.clone()));
-        Ok(items)
+        Ok(Found { items, damaged, incomplete })
     }
 
     /// Committed files at a path and below it, with content and mode.
@@ -170,30 +206,40 @@ impl Place {
         below.filter_map(|(path, file)| Some((path.clone(), (mirror.blob(file.blob).ok()?, file.mode)))).collect()
     }
 
-    /// Rejected changes. They are named by their path on the server; `code` is the root of the mount.
-    fn rejected(&self, kind: &'static str, dir: &Path) -> CliResult<Vec<Item>> {
-        let (mut items, mut dirs) = (Vec::new(), vec![dir.to_owned()]);
-        while let Some(next) = dirs.pop() {
-            for entry in fs::read_dir(&next).into_iter().flatten().flatten() {
-                let path = entry.path();
-                let meta = entry.metadata().map_err(failed(&path.display()))?;
-                if meta.is_dir() {
-                    dirs.push(path);
-                    continue;
+    /// What is on the shelves. The server's `code` is the root of the mount.
+    fn shelved(&self, found: &mut Found) {
+        for copy in rejects_in(&self.state_dir) {
+            let kind = match copy.kind {
+                RejectKind::Conflict => "conflict",
+                RejectKind::Stranded => "stranded",
+            };
+            let Some(path) = self.shown(&copy.path) else { continue };
+            match read_own(&self.state_dir, &copy.file) {
+                Ok((bytes, at)) => {
+                    found.items.push(Item { path, kind, now: Some((bytes, 0o100_644)), at, commit: None });
                 }
-                let inside = path.strip_prefix(dir).unwrap_or(&path).as_os_str().as_bytes();
-                let shown = match inside.strip_prefix(b"code/") {
-                    Some(below) => below.to_vec(),
-                    None if inside.starts_with(b"files/") => [b".pantheon/", inside].concat(),
-                    None => inside.to_vec(),
-                };
-                let Ok(shown) = RemotePath::parse(shown) else { continue };
-                let now = Some((fs::read(&path).map_err(failed(&path.display()))?, 0o100_644));
-                let at = meta.modified().unwrap_or(UNIX_EPOCH);
-                items.push(Item { path: shown, kind, now, at, commit: None });
+                Err(error) => {
+                    let why = format!("the copy cannot be read: {error}");
+                    found.damaged.push(Damaged { path, kind, at: UNIX_EPOCH, why });
+                }
             }
         }
-        Ok(items)
+    }
+
+    /// Where the mount shows what the server has at a path.
+    fn shown(&self, path: &RemotePath) -> Option<RemotePath> {
+        let bytes = path.as_bytes();
+        match bytes.strip_prefix(b"code/") {
+            _ if self.is_plain() => Some(path.clone()),
+            Some(below) => RemotePath::parse(below).ok(),
+            None if bytes.starts_with(b"files/") => RemotePath::parse([b".pantheon/", bytes].concat()).ok(),
+            None => Some(path.clone()),
+        }
+    }
+
+    /// Any SFTP server.
+    fn is_plain(&self) -> bool {
+        self.source.starts_with("sftp://")
     }
 
     fn on_server(&self, path: &RemotePath) -> Option<PathBuf> {

@@ -54,15 +54,30 @@ impl Sites {
         durable::replace(&self.0, |new| Ok(serde_json::to_writer_pretty(new, known)?)).map(drop)
     }
 
-    /// The name of the state directory: the same for the name of a site and for its id.
+    /// The name of the state directory: the same whatever the site is called. Only where nothing is known of its id, the name
+    /// that was given.
     pub(super) fn key(&self, source: &Source) -> String {
         match source {
-            Source::Pantheon { site, env } if is_uuid(site) => {
-                let name = self.name_of(site).unwrap_or_else(|| site.clone());
-                dir_name(&format!("{name}.{env}"))
+            Source::Pantheon { site, env } if !is_uuid(site) => {
+                let id = self.id_of(site).or_else(|| self.linked(site, env));
+                dir_name(&format!("{}.{env}", id.as_ref().unwrap_or(site)))
             }
             other => dir_name(&other.to_string()),
         }
+    }
+
+    /// The id to which the readable name of a state directory leads.
+    fn linked(&self, name: &str, env: &str) -> Option<String> {
+        let leads_to = fs::read_link(self.0.with_file_name(format!("{name}.{env}"))).ok()?;
+        let id = leads_to.to_str()?.strip_suffix(env)?.strip_suffix('.')?;
+        is_uuid(id).then(|| id.to_owned())
+    }
+
+    /// Names of directories in which older versions kept the state of an environment.
+    pub(super) fn former_keys(&self, source: &Source) -> Vec<String> {
+        let Source::Pantheon { site, env } = source else { return Vec::new() };
+        let name = if is_uuid(site) { self.name_of(site) } else { Some(site.clone()) };
+        name.map(|name| dir_name(&format!("{name}.{env}"))).into_iter().collect()
     }
 
     /// The environment that belongs to the git checkout around `here`.
@@ -113,6 +128,11 @@ mod tests {
         assert_eq!(sites.key(&source(&format!("{ID}.dev"))), sites.key(&source("mysite.dev")));
         sites.remember("renamed", ID);
         assert_eq!((sites.id_of("mysite"), sites.name_of(ID).as_deref()), (None, Some("renamed")));
+        // What is remembered may be lost; the directory's link is still there.
+        std::os::unix::fs::symlink(format!("{ID}.dev"), dir.path().join("state/linked.dev")).expect("linked");
+        std::os::unix::fs::symlink("elsewhere/x.dev", dir.path().join("state/astray.dev")).expect("linked");
+        let keys = ["linked.dev", "linked.live", "astray.dev"].map(|text| sites.key(&source(text)));
+        assert_eq!(keys, [format!("{ID}.dev"), "linked.live".into(), "astray.dev".into()]);
         fs::write(dir.path().join("state/sites.json"), "{\"x\": ").expect("damaged");
         assert_eq!(sites.id_of("renamed"), None);
     }

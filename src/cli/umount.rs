@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::exit::{CliResult, Exit, Failure};
 use super::{commands, mountpoint, report};
+use crate::text::visible;
 
 /// How long a mount may take to report its status. It needs no server for that, so one that takes longer hangs.
 const STATUS_LIMIT: Duration = Duration::from_secs(3);
@@ -93,7 +94,7 @@ fn warn_of_unsent(status: Option<&serde_json::Value>) {
     };
     for reminder in status["reminders"].as_array().into_iter().flatten().filter_map(|r| r.as_str()) {
         if reminder.contains("uncommitted") || reminder.contains("rescue") {
-            eprintln!("pantheonfs: {reminder}");
+            eprintln!("pantheonfs: {}", visible(reminder));
         }
     }
     let waiting = status["waiting"].as_u64().unwrap_or_default();
@@ -103,7 +104,7 @@ fn warn_of_unsent(status: Option<&serde_json::Value>) {
         let more = if dirty.len() > MAX_NAMED { ", …" } else { "" };
         let names = match dirty.iter().take(MAX_NAMED).copied().collect::<Vec<_>>().join(", ") {
             names if names.is_empty() => String::new(),
-            names => format!(" ({names}{more})"),
+            names => format!(" ({}{more})", visible(names)),
         };
         eprintln!(
             "pantheonfs: {waiting} change(s) are not on the server yet{names}; they are kept on this machine, and the next mount sends them"

@@ -90,7 +90,7 @@ pub(super) fn rouse(plan: &Plan) -> Option<Wake> {
 /// Tells a user at a terminal why it takes long; a script sees it with `-v`.
 fn tell(message: &str) {
     if std::io::stderr().is_terminal() {
-        eprintln!("pantheonfs: {message}");
+        eprintln!("pantheonfs: {}", crate::text::visible(message));
     } else {
         log::info!("{message}");
     }

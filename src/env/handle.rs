@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::belief::Belief;
 use super::config::EnvConfig;
 use super::error::{CommitError, SwitchError};
+use super::hold::Holding;
 use super::jobs::{self, Committed};
 use super::tracker::Tracker;
 use super::watcher;
@@ -78,6 +79,22 @@ impl Env {
     /// Ends the watcher.
     pub fn stop(&self) {
         self.0.stop();
+    }
+
+    /// Holds new changes of code, while what was accepted before goes on to the server: after a barrier the server has all
+    /// that a workflow is to find there.
+    #[must_use]
+    pub fn drain(&self, why: impl Into<String>) -> Holding {
+        Holding::new(&self.0, why.into(), true)
+    }
+
+    /// Whether a switch to Git mode would be refused now, because it would delete something or for any other reason.
+    ///
+    /// # Errors
+    ///
+    /// As [`Env::switch`].
+    pub fn may_discard_nothing(&self) -> Result<(), SwitchError> {
+        jobs::may_discard_nothing(&self.0)
     }
 
     /// Switches the connection mode and waits for the outcome. `Ok(false)`: the environment was in that mode already.

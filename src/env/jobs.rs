@@ -1,13 +1,11 @@
 //! Workflows that the mount starts: a switch of the connection mode, and a commit. Writes wait while one runs.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use super::error::{CommitError, SwitchError};
+use super::hold::Holding;
 use super::tracker::Tracker;
 use crate::control::{ConnectionMode, Control, ControlError, Diffstat, EnvKind, Environment};
-
-/// How long a workflow of this mount may hold writes.
-const HOLD_LIMIT: Duration = Duration::from_secs(310);
 
 /// What a commit made.
 #[derive(Debug, Clone)]
@@ -26,8 +24,20 @@ fn addressed(tracker: &Tracker) -> Option<(&Control, &str, &str)> {
     Some((control, site, name))
 }
 
+/// See [`Env::may_discard_nothing`](super::Env::may_discard_nothing).
+pub(super) fn may_discard_nothing(tracker: &Tracker) -> Result<(), SwitchError> {
+    let (control, site, name) = addressed(tracker).ok_or(SwitchError::NoApi)?;
+    if !EnvKind::of(name).takes_code() {
+        return Err(SwitchError::NotSwitchable(name.to_owned()));
+    }
+    let now = control.environment(site, name)?;
+    let pending = if now.mode == ConnectionMode::Git { Diffstat::default() } else { control.diffstat(site, name)? };
+    tracker.learn(now);
+    if pending.is_empty() { Ok(()) } else { Err(SwitchError::WouldDiscard(pending)) }
+}
+
 /// See [`Env::switch`](super::Env::switch).
-pub(super) fn switch(tracker: &Tracker, mode: ConnectionMode, discard: bool) -> Result<bool, SwitchError> {
+pub(super) fn switch(tracker: &Arc<Tracker>, mode: ConnectionMode, discard: bool) -> Result<bool, SwitchError> {
     let (control, site, name) = addressed(tracker).ok_or(SwitchError::NoApi)?;
     if !EnvKind::of(name).takes_code() {
         return Err(SwitchError::NotSwitchable(name.to_owned()));
@@ -51,7 +61,7 @@ pub(super) fn switch(tracker: &Tracker, mode: ConnectionMode, discard: bool) -> 
 }
 
 /// See [`Env::commit`](super::Env::commit).
-pub(super) fn commit(tracker: &Tracker, message: &str) -> Result<Committed, CommitError> {
+pub(super) fn commit(tracker: &Arc<Tracker>, message: &str) -> Result<Committed, CommitError> {
     let message = message.trim();
     if message.is_empty() {
         return Err(CommitError::EmptyMessage);
@@ -90,12 +100,12 @@ fn author(tracker: &Tracker, control: &Control) -> Result<(String, String), Cont
 
 /// Runs a workflow while writes are held, and has the API asked if it failed.
 fn run(
-    tracker: &Tracker,
+    tracker: &Arc<Tracker>,
     why: String,
     workflow: impl FnOnce() -> Result<Environment, ControlError>,
 ) -> Result<Environment, ControlError> {
-    tracker.hold(Some((why, Instant::now() + HOLD_LIMIT)));
+    let holding = Holding::new(tracker, why, false);
     let done = workflow();
-    tracker.hold(None);
+    drop(holding);
     done.inspect_err(|_| tracker.check())
 }

@@ -28,6 +28,14 @@ pub(super) enum Wake {
     Stop,
 }
 
+/// A workflow that this mount asked for, and until when it holds writes.
+pub(super) struct Job {
+    pub(super) why: String,
+    pub(super) until: Instant,
+    /// What was accepted before is still sent.
+    pub(super) drains: bool,
+}
+
 /// See the module header.
 pub(super) struct Tracker {
     config: EnvConfig,
@@ -36,8 +44,8 @@ pub(super) struct Tracker {
     belief: Mutex<Belief>,
     listeners: Mutex<Vec<OnChange>>,
     touched: Mutex<Instant>,
-    /// A switch or commit that this mount asked for, and until when it holds writes.
-    own_job: Mutex<Option<(String, Instant)>>,
+    /// Switches and commits that this mount asked for; the last one decides.
+    own_jobs: Mutex<Vec<Arc<Job>>>,
     wake: mpsc::Sender<Wake>,
     /// How many questions to the API have ended, with an answer or without.
     answers: (Mutex<u64>, Condvar),
@@ -58,7 +66,7 @@ impl Tracker {
             belief: Mutex::new(belief),
             listeners: Mutex::default(),
             touched: Mutex::new(Instant::now()),
-            own_job: Mutex::default(),
+            own_jobs: Mutex::default(),
             clock,
             wake,
             answers: Default::default(),
@@ -190,9 +198,15 @@ impl Tracker {
         self.answers.1.notify_all();
     }
 
-    /// Holds writes while a workflow of this mount runs; `None`: it has ended.
-    pub(super) fn hold(&self, job: Option<(String, Instant)>) {
-        *self.own_job.lock() = job;
+    /// Holds writes while a workflow of this mount runs.
+    pub(super) fn hold(&self, job: Arc<Job>) {
+        self.own_jobs.lock().push(job);
+        self.apply_to_gate();
+    }
+
+    /// The workflow has ended.
+    pub(super) fn let_go(&self, job: &Arc<Job>) {
+        self.own_jobs.lock().retain(|other| !Arc::ptr_eq(other, job));
         self.apply_to_gate();
     }
 
@@ -202,15 +216,19 @@ impl Tracker {
         let job = belief.running.first()?;
         let age = self.clock.wall().duration_since(job.seen).unwrap_or_default();
         let left = OTHERS_LIMIT.checked_sub(age)?;
-        Some(Verdict::Held { why: format!("on the platform: {}", job.description), until: Instant::now() + left })
+        Some(Verdict::Held {
+            why: format!("on the platform: {}", job.description),
+            until: Instant::now() + left,
+            drains: false,
+        })
     }
 
     fn apply_to_gate(&self) {
         let verdict = match self.read_only_reason() {
             _ if self.config.read_only => Verdict::Closed(ReadOnlyReason::MountedReadOnly),
             Some(reason) => Verdict::Closed(reason),
-            None => match self.own_job.lock().clone() {
-                Some((why, until)) => Verdict::Held { why, until },
+            None => match self.own_jobs.lock().last() {
+                Some(job) => Verdict::Held { why: job.why.clone(), until: job.until, drains: job.drains },
                 None => self.held_by_others().unwrap_or(Verdict::Open),
             },
         };

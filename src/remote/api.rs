@@ -175,7 +175,7 @@ impl Remote {
 
     /// Whether the server was seen to refuse moving files in this area.
     pub fn refuses_rename(&self, area: Area) -> bool {
-        self.0.rename_capabilities().refuses_rename(area, false)
+        self.0.rename_capabilities().last_refused_rename(area, false)
     }
 
     /// Makes the content of the file equal to the first `len` bytes of `source`, all or nothing as far as the server

@@ -42,6 +42,11 @@ impl Seen {
 }
 
 impl RenameCapabilities {
+    /// Whether moving was refused the last time it was asked for.
+    pub(super) fn last_refused_rename(&self, area: Area, is_dir: bool) -> bool {
+        self.renames.lock().get(&(area, is_dir)).is_some_and(|seen| seen.refusals > 0)
+    }
+
     pub(super) fn refuses_rename(&self, area: Area, is_dir: bool) -> bool {
         self.renames.lock().get(&(area, is_dir)).is_some_and(|seen| !seen.is_offered())
     }

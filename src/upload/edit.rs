@@ -33,7 +33,7 @@ pub enum Allocate {
 impl Upload {
     /// # Errors
     ///
-    /// [`Cause::TooBig`] beyond 2^63 - 1 bytes; what [`Upload::take_over`] says; [`Cause::Local`] where the local disk is
+    /// [`Cause::TooBig`] beyond 2^63 - 1 bytes; what fetching the rest of the file says; [`Cause::Local`] where the local disk is
     /// full.
     pub fn write(&self, ino: Ino, offset: u64, bytes: &[u8], wait: Wait) -> FsResult<u32> {
         self.check_end("write", ino, offset, bytes.len() as u64)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::made::Made;
 use super::spools::Spools;
 use crate::call;
 use crate::content::Content;
@@ -27,6 +28,7 @@ pub(super) struct Inner {
     pub(super) spools: Spools,
     names: Mutex<()>,
     pub(super) rejects: Rejects,
+    pub(super) made: Made,
     /// With `-o sync`: why an operation was rejected, by its path, until its caller has been told.
     pub(super) failures: Mutex<HashMap<RemotePath, FsError>>,
     /// Files whose content could not be recorded when they were closed: the local disk failed.
@@ -51,6 +53,7 @@ impl Local {
             spools: Spools::default(),
             names: Mutex::default(),
             rejects: Rejects::new(state_dir),
+            made: Made::default(),
             failures: Mutex::default(),
             unsaved: Mutex::default(),
             errors,

@@ -17,6 +17,8 @@
 //! | `local_only` | names that never leave this machine |
 //! | `finish` | the end of an operation, well or not |
 //! | `reject` | what the server does not take: conflicts and stranded files |
+//! | `made` | files of the server that this mount made |
+//! | `moved` | a save by rename whose rename is a conflict |
 //! | `record` | from a change to a record in the journal |
 //! | `state` | the callers' side: the type [`Upload`] |
 //! | `save` | close and fsync |
@@ -44,6 +46,8 @@ mod finish;
 mod in_place;
 mod local;
 mod local_only;
+mod made;
+mod moved;
 mod names;
 mod record;
 mod recover;

@@ -2,10 +2,12 @@
 //! has is shown again.
 
 use std::fs::File;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::local::Local;
+use crate::attr::Version;
 use crate::error::FsError;
 use crate::inode::{Change, Ino, NodeView};
 use crate::path::RemotePath;
@@ -20,8 +22,7 @@ impl Local {
     /// Ends an operation that the server does not take.
     pub(super) fn reject(&self, id: OpId, op: &Op, kind: RejectKind, error: FsError) {
         if let Some(spool) = op.spool() {
-            let path = self.0.journal.spool_path(spool);
-            match File::open(&path).and_then(|file| self.0.rejects.keep(kind, &op.path, &file)) {
+            match self.keep_copy(kind, &op.path, &self.0.journal.spool_path(spool)) {
                 Ok(copy) => {
                     log::warn!("{}: your version is kept in {}", op.path, copy.display());
                     self.keep_base(op, kind, &copy);
@@ -44,15 +45,30 @@ impl Local {
         self.release_after(op);
     }
 
-    /// What a conflicting save was made from goes beside it, if it is still here: the base of a merge.
+    /// Where there is no room for a copy, the spool itself becomes one.
+    fn keep_copy(&self, kind: RejectKind, path: &RemotePath, spool: &Path) -> io::Result<PathBuf> {
+        let copied = File::open(spool).and_then(|file| self.0.rejects.keep(kind, path, &file));
+        copied.or_else(|error| {
+            log::info!("{path}: {error}; its local file is kept as it is");
+            self.0.rejects.keep_linked(kind, path, spool).map_err(|_| error)
+        })
+    }
+
     fn keep_base(&self, op: &Op, kind: RejectKind, copy: &Path) {
         if let Action::Put(Put { base: Expected::Version(version), .. }) = &op.action
             && kind == RejectKind::Conflict
-            && version.size <= MAX_BASE_BYTES
-            && let Some(bytes) = self.0.content.read_cached(&op.path, *version, 0..version.size)
+        {
+            self.keep_base_of(&op.path, *version, copy);
+        }
+    }
+
+    /// What a conflicting save was made from goes beside it, if it is still here: the base of a merge.
+    pub(super) fn keep_base_of(&self, path: &RemotePath, version: Version, copy: &Path) {
+        if version.size <= MAX_BASE_BYTES
+            && let Some(bytes) = self.0.content.read_cached(path, version, 0..version.size)
             && let Err(error) = self.0.rejects.keep_base(copy, &bytes)
         {
-            log::warn!("{}: what it was made from could not be kept: {error}", op.path);
+            log::warn!("{path}: what it was made from could not be kept: {error}");
         }
     }
 

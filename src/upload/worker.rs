@@ -116,6 +116,7 @@ impl Sender {
             return Outcome::Later(AWAY_PAUSE, why);
         }
         self.sweep_once(&permit, op.area);
+        self.local.0.made.begins(op);
         let applied = match &op.action {
             Action::Put(put) => self.apply_content(&permit, id, op, put),
             Action::MakeDir { perm } => self.apply_mkdir(&permit, op, *perm),
@@ -130,7 +131,8 @@ impl Sender {
                 self.apply_setattr(&permit, op, SetAttr { perm: *perm, times: *times, link: *link })
             }
         };
-        applied.unwrap_or_else(|error| self.classify(op, error))
+        let outcome = applied.unwrap_or_else(|error| self.classify(op, error));
+        self.keep_moved(&permit, op, outcome)
     }
 
     /// What an error of the server means for an operation that was to be carried out.
@@ -169,6 +171,7 @@ impl Sender {
         if let Some(spool) = op.spool() {
             self.end_in_place(spool);
         }
+        self.local.0.made.done(op, left);
         self.refused.lock().remove(&id);
         self.local.0.failures.lock().remove(&op.path);
         let _ending = self.local.finish(id, left);

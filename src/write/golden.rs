@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::op::{Action, Expected, Op, OpId, Put, SpoolId};
 use super::records::{self, VERSION};
-use super::{Backup, What, backup, fold, journal};
+use super::{Backup, RejectKind, What, backup, fold, journal, reject};
 use crate::attr::{Area, BlobId, Version};
 use crate::path::RemotePath;
 
@@ -130,6 +130,21 @@ fn the_backups_of_every_version_are_read_and_of_this_one_written() {
     assert_eq!(VERSION, 1, "add the sample of the new version here");
     is_written_as("backups-1", backup::KIND, &backup_records());
     reads_as("backups-1", backup::KIND, &backup_records());
+}
+
+fn reject_records() -> Vec<reject::Record> {
+    let record = |kind, at: &str, file: &str| reject::Record { kind, path: path(at), file: path(file) };
+    vec![
+        record(RejectKind::Conflict, "code/x/y", "code/x.1/y"),
+        record(RejectKind::Stranded, "code/a b.php", "code/a b.php"),
+    ]
+}
+
+#[test]
+fn the_rejects_of_every_version_are_read_and_of_this_one_written() {
+    assert_eq!(VERSION, 1, "add the sample of the new version here");
+    is_written_as("rejects-1", reject::KIND, &reject_records());
+    reads_as("rejects-1", reject::KIND, &reject_records());
 }
 
 /// What is new in a type does not compile here, and is then to be put into the samples.

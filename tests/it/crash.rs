@@ -194,7 +194,8 @@ fn a_change_within_the_same_second_is_not_overwritten() {
     }
     let kept = m.status()["conflicts"].to_string();
     assert_eq!(fs::read(m.path(".pantheon/conflicts/code/saved")).expect("kept"), b"again", "{kept}");
-    assert_eq!(fs::read(m.there("source")).expect("what was not moved is still there"), b"moved");
+    assert_eq!(fs::read(m.path(".pantheon/conflicts/code/moved-over")).expect("kept"), b"moved", "{kept}");
+    assert!(!m.there("source").exists(), "a temporary file does not stay where it would be served");
 }
 
 /// Everything below a directory: path to content.

@@ -31,6 +31,7 @@ mod readme;
 mod requests;
 mod rescue;
 mod round_trips;
+mod safety;
 mod secrets;
 mod semantics;
 mod sessions;

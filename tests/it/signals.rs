@@ -55,7 +55,9 @@ fn whoever_waits_for_a_stalled_link_ends_when_told() {
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     }
     stall(false);
-    fs::write(m.there("big.bin"), vec![7; 3_000_000]).expect("written");
+    // At once: a file that is seen while it grows is another version a moment later, and that is ESTALE.
+    fs::write(m.there("big.new"), vec![7; 3_000_000]).expect("written");
+    fs::rename(m.there("big.new"), m.there("big.bin")).expect("moved");
     eventually("its name is known", || fs::metadata(m.path("big.bin")).is_ok());
     stall(true);
     ends_when_told("cat", quiet("cat").arg(m.path("big.bin")));
@@ -77,7 +79,9 @@ fn what_is_not_known_ends_with_etimedout() {
     for (what, look) in looks {
         let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=2") else { return };
         if what == "cat" {
-            fs::write(m.there("big.bin"), vec![7; 3_000_000]).expect("written");
+            // At once: a file that is seen while it grows is another version a moment later, and that is ESTALE.
+            fs::write(m.there("big.new"), vec![7; 3_000_000]).expect("written");
+            fs::rename(m.there("big.new"), m.there("big.bin")).expect("moved");
             eventually("its name is known", || fs::metadata(m.path("big.bin")).is_ok());
         }
         m.control("stall", r#"{"stalled": true}"#);

@@ -17,6 +17,7 @@ mod durable;
 mod open;
 mod state;
 
+pub use open::has_unsent;
 pub use state::{Journal, Next};
 
 #[cfg(test)]

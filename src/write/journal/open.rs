@@ -13,12 +13,26 @@ use parking_lot::{Condvar, Mutex};
 use super::state::{Journal, KIND, State};
 use crate::write::fold::{Folded, fold};
 use crate::write::op::{Action, Op, Put, SpoolId};
-use crate::write::records::Records;
+use crate::write::records::{Records, read};
 use crate::write::reject::RejectKind;
 use crate::write::spool::{FreeFiles, checksum};
 
 /// Below the shelf of what could not be sent: contents that no record of a damaged journal names.
 const UNKNOWN_DIR: &str = "damaged-journal";
+
+/// Whether the journal of an environment that is not mounted has anything that only this machine knows.
+///
+/// # Errors
+///
+/// Where that cannot be told: it is damaged, or of another version.
+pub fn has_unsent(state_dir: &Path) -> io::Result<bool> {
+    let found = read(&state_dir.join("journal"), KIND)?;
+    if found.damage.is_some() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the journal is damaged"));
+    }
+    let folded = fold(found.records);
+    Ok(!folded.ops.is_empty() || !folded.local_only.is_empty())
+}
 
 impl Journal {
     /// Opens what the last mount left. Spool files that no operation names were never finished, and go; unless records may

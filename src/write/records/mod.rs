@@ -6,7 +6,7 @@
 //! | offset | bytes | what |
 //! | --- | --- | --- |
 //! | 0 | 6 | `PFSLOG` |
-//! | 6 | 1 | kind of the records: `K` kept copies, `J` journal |
+//! | 6 | 1 | kind of the records: `K` kept copies, `J` journal, `R` rejects |
 //! | 7 | 1 | version of this layout: 1 |
 //! | 8 | | records, one after the other |
 //! | | | zeros, up to the length that the file was given ahead |
@@ -32,7 +32,7 @@ use crate::durable;
 
 const MAGIC: &[u8; 6] = b"PFSLOG";
 pub(in crate::write) const VERSION: u8 = 1;
-const KINDS: [u8; 2] = [b'K', b'J'];
+const KINDS: [u8; 3] = [b'K', b'J', b'R'];
 const HEADER_BYTES: u64 = 8;
 /// Longest payload (bytes): two paths and some numbers. More is damage.
 const MAX_PAYLOAD: usize = 1024 * 1024;

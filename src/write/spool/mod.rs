@@ -5,7 +5,7 @@
 use parking_lot::{Mutex, MutexGuard};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +50,12 @@ impl FreeFiles {
         // First the name: after a loss of power an old record must find its content or nothing, never an empty file.
         let free = path.with_extension(format!("free-{}", self.1.fetch_add(1, Ordering::Relaxed)));
         std::fs::rename(&path, &free)?;
-        File::options().write(true).open(&free)?.set_len(0)?;
+        let file = File::options().write(true).open(&free)?;
+        if file.metadata()?.nlink() > 1 {
+            // What the server rejected may be kept under another name.
+            return std::fs::remove_file(&free);
+        }
+        file.set_len(0)?;
         self.lock().push(free);
         Ok(())
     }
