@@ -90,7 +90,7 @@ fn a_close_during_a_job_is_recorded_and_sent_after_it() {
     let Some(m) = held("timeout=2") else { return };
     let mut open = File::create(m.path("cut")).expect("opened before the job");
     open.write_all(b"an hour of work").expect("written");
-    begin_job(&m, 8000);
+    begin_job(&m, 14_000);
     drop(open);
     assert!(is_held(&m), "the job goes on");
     let error = fs::write(m.path("truncated"), "refused").expect_err("a call that begins now is refused");
