@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use super::apply::{LINK_PAUSE, Outcome};
+use super::outcome::{LINK_PAUSE, Outcome};
 use super::sender::Sender;
 use crate::clock::Deadline;
 use crate::durable;
