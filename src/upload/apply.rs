@@ -48,6 +48,7 @@ impl Sender {
         if base == Base::Any {
             base = match self.resume_in_place(op, put, &source)? {
                 Resumed::GoOn(base) => base,
+                Resumed::Stored(found) => return Ok(self.found_stored(op, put, found, &source)),
                 Resumed::End(outcome) => return Ok(outcome),
             };
         } else if let Base::Version(version) = base {
