@@ -36,6 +36,7 @@ mod sftp_conformance;
 mod signals;
 mod steps;
 mod tools;
+mod two_way;
 mod wordpress;
 
 #[global_allocator]

@@ -100,7 +100,8 @@ impl SimRemote {
     }
 }
 
-fn dial(sim: &Sim) -> Dial {
+/// Connects to the simulated dev environment.
+pub fn dial(sim: &Sim) -> Dial {
     let told = sim.describe();
     let text = |at: &str| told.pointer(at).and_then(serde_json::Value::as_str).expect("text").to_owned();
     let given = SshOverrides {
