@@ -95,7 +95,7 @@ impl Fs {
         let below = (view.clone(), upload.clone(), reader.clone());
         let dot = Dot::new(dot, below, (admission, env), remote, errors);
 
-        upload.show_what_waits();
+        upload.recover();
         dot.follow();
         reader.follow_provenance();
         upload.start();

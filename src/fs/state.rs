@@ -71,7 +71,7 @@ impl Fs {
     /// What an earlier mount left to be sent goes first, before this one is used: says what came of it. Then the tree is
     /// renewed.
     pub fn recover(&self) -> Option<String> {
-        let said = self.upload.send_what_was_left();
+        let said = self.upload.send_recovered();
         self.view.renew_from_the_start();
         said
     }
