@@ -28,7 +28,7 @@
 //! | 5 | [`error`] | clock, content, gate, path, remote |
 //! | 6 | [`admit`] | attr, env, error, gate, path, remote |
 //! | 7 | [`view`] | admit, attr, cache, clock, content, error, inode, path, remote |
-//! | 8 | [`upload`] | admit, attr, cache, call, clock, content, error, gate, inode, path, remote, view, write |
+//! | 8 | [`upload`] | admit, attr, cache, call, clock, content, durable, error, gate, inode, path, remote, view, write |
 //! | 9 | [`reader`] | attr, cache, clock, content, durable, env, error, inode, mirror, path, pending, remote, upload, vfiles, view |
 //! | 10 | [`dotdir`] | admit, attr, cache, control, durable, env, error, gate, inode, mirror, path, pending, reader, remote, upload, vfiles, view, write |
 //! | 11 | [`fs`] | admit, attr, clock, content, dotdir, env, error, gate, inode, mirror, path, reader, remote, upload, vfiles, view, write |

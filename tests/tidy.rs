@@ -40,8 +40,8 @@ const ROOMS: [(&str, &[&str]); 30] = [
     (
         "upload",
         &[
-            "admit", "attr", "cache", "call", "clock", "content", "error", "gate", "inode", "path", "remote", "view",
-            "write",
+            "admit", "attr", "cache", "call", "clock", "content", "durable", "error", "gate", "inode", "path",
+            "remote", "view", "write",
         ],
     ),
     (

@@ -2,39 +2,23 @@
 //! repeated. This file applies content; `apply_names` applies names and attributes.
 
 use std::fs::File;
-use std::time::Duration;
 
 use super::compare::Compared;
 use super::events::{Applied, AppliedChange};
 use super::in_place::Resumed;
+use super::outcome::{LINK_PAUSE, Outcome, SAME_SECOND};
 use super::sender::Sender;
 use crate::attr::{Attr, FileKind, Version};
-use crate::gate::{ReadOnlyReason, WritePermit};
+use crate::gate::WritePermit;
 use crate::inode::Ino;
 use crate::remote::{Base, ErrorKind, Progress, RemoteError, Store};
 use crate::write::{Expected, Op, OpId, Put};
 
-/// Pause before an operation is tried again that the link, or a read beside it, kept from being tried.
-pub(super) const LINK_PAUSE: Duration = Duration::from_millis(100);
 /// Written files up to this size (bytes) go into the cache as well: what was saved is usually read next.
 const MAX_CACHED_BYTES: u64 = 4 * 1024 * 1024;
-/// What is said of a content that the local disk does not have as it was saved.
+/// The reason given for a save whose content did not reach the local disk.
 pub(super) const LOST_HERE: &str =
-    "it was saved, but not on the local disk when the machine stopped; the server has the version before";
-
-/// What came of an operation.
-pub(super) enum Outcome {
-    /// This is at its path now.
-    Done(Expected),
-    /// It could not be tried, or not now.
-    Later(Duration, String),
-    /// Another writer changed what it builds upon.
-    Conflict(String),
-    /// The environment takes no changes any more.
-    Closed(ReadOnlyReason),
-    /// The server will not do it.
-    Refused(RemoteError),
-}
+    "it was saved, but had not reached the local disk when the machine stopped; the server has the previous version";
 
 impl Sender {
     pub(super) fn apply_content(
@@ -65,6 +49,7 @@ impl Sender {
         if base == Base::Any {
             base = match self.resume_in_place(op, put, &source)? {
                 Resumed::GoOn(base) => base,
+                Resumed::Stored(found) => return Ok(self.found_stored(op, put, found, &source)),
                 Resumed::End(outcome) => return Ok(outcome),
             };
         } else if let Base::Version(version) = base {
@@ -135,15 +120,6 @@ impl Sender {
         }
     }
 
-    /// The outcome of an operation whose object is missing. If the whole environment is unavailable, the operation is
-    /// retried later.
-    pub(super) fn unless_away(&self, op: &Op, outcome: Outcome) -> Outcome {
-        match self.root.on_missing(&self.local, &self.remote, op.area) {
-            Ok(()) => outcome,
-            Err(why) => Outcome::Later(LINK_PAUSE, why),
-        }
-    }
-
     /// Returns the callback that reports the progress of a long operation to the journal.
     pub(super) fn note_progress(&self, id: OpId) -> impl Fn(Progress) + '_ {
         move |note| match note {
@@ -188,6 +164,3 @@ impl Sender {
         }
     }
 }
-
-/// What is said of a change that neither size nor time tells.
-pub(super) const SAME_SECOND: &str = "another writer changed it on the server within the same second";

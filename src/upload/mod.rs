@@ -18,7 +18,7 @@
 //! | `finish` | the end of an operation, well or not |
 //! | `reject` | what the server does not take: conflicts and stranded files |
 //! | `made` | files of the server that this mount made |
-//! | `moved` | a save by rename whose rename is a conflict |
+//! | `reject_rename` | a save by rename whose rename is a conflict |
 //! | `record` | from a change to a record in the journal |
 //! | `state` | the callers' side: the type [`Upload`] |
 //! | `save` | close and fsync |
@@ -47,11 +47,13 @@ mod in_place;
 mod local;
 mod local_only;
 mod made;
-mod moved;
+
 mod names;
+mod outcome;
 mod record;
 mod recover;
 mod reject;
+mod reject_rename;
 mod rename;
 mod root_check;
 mod save;
