@@ -171,7 +171,7 @@ impl Disk {
     }
 
     /// What was kept so far is in files.
-    pub fn settle(&self) {
+    pub fn flush(&self) {
         let (done, finished) = mpsc::channel();
         if self.writer.send(Job::Finish(done)).is_ok() {
             let _ = finished.recv_timeout(CLOSE_LIMIT);
@@ -180,7 +180,7 @@ impl Disk {
 
     /// The end: the next mount finds everything, and knows what was used.
     pub fn close(&self) {
-        self.settle();
+        self.flush();
         let state = self.shared.lock();
         let mut packs: Vec<&Known> = state.packs.values().filter(|pack| pack.used > 0).collect();
         packs.sort_by_key(|pack| pack.used);

@@ -145,9 +145,9 @@ impl Content {
     }
 
     /// What was read so far is on the local disk.
-    pub fn settle(&self) {
+    pub fn flush(&self) {
         if let Some(disk) = &self.0.disk {
-            disk.settle();
+            disk.flush();
         }
     }
 
@@ -199,7 +199,7 @@ impl Content {
     }
 
     /// The server has moved it.
-    pub fn moved(&self, from: &RemotePath, to: &RemotePath) {
+    pub fn renamed_on_server(&self, from: &RemotePath, to: &RemotePath) {
         self.0.racy.renamed(from, to);
         if let Some(proofs) = &self.0.proofs {
             proofs.renamed(from, to);

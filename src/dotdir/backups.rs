@@ -40,7 +40,7 @@ impl Dot {
             }
             AppliedChange::Link(text) => backups.bytes(&shown, text, LINK_MODE, at, commit),
             AppliedChange::Deleted => backups.deleted(&shown, at, commit),
-            AppliedChange::MovedFrom(from) => backups.moved(&self.0.view.shown_path(from), &shown, at, commit),
+            AppliedChange::RenamedFrom(from) => backups.renamed(&self.0.view.shown_path(from), &shown, at, commit),
         };
         if let Err(error) = done {
             log::error!("{shown}: is on the server, but no copy could be kept here: {error}");
@@ -52,7 +52,7 @@ impl Dot {
         let Some(backups) = self.backups() else { return };
         if let Some(tree) = self.0.reader.repository().tree() {
             let committed = |path: &RemotePath| committed(&tree, path);
-            if let Err(error) = backups.settle(committed) {
+            if let Err(error) = backups.drop_committed(committed) {
                 log::error!("the kept copies could not be looked through: {error}");
             }
         }

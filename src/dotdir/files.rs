@@ -46,7 +46,7 @@ impl Dot {
             Object::File(file) => {
                 if file.needs_a_look() && self.has_repository() {
                     must_wait("open", file.name(), wait)?;
-                    self.look(wait);
+                    self.compare(wait);
                 }
                 let text = vfiles::render(file, &self.status());
                 Content::Rendered { file, text, input: Mutex::default() }
@@ -61,7 +61,7 @@ impl Dot {
             },
             Object::Diff(path) => {
                 must_wait("open", &path, wait)?;
-                self.look_if_old(wait);
+                self.compare_if_old(wait);
                 match self.difference(&path) {
                     Some(Difference::File(text)) => Content::Text(text),
                     Some(Difference::Directory) => return Err(FsError::new("open", path, Cause::IsADirectory)),

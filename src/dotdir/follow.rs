@@ -37,7 +37,7 @@ impl Dot {
         }
         let shown = self.0.view.shown_path(applied.path);
         self.0.notes.written(&shown);
-        if let AppliedChange::MovedFrom(from) = &applied.change {
+        if let AppliedChange::RenamedFrom(from) = &applied.change {
             self.0.notes.written(&self.0.view.shown_path(from));
         }
         self.warn_if_ignored(&shown);

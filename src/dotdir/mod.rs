@@ -10,7 +10,7 @@
 //! | `state` | the type [`Dot`] |
 //! | `survey` | everything below the code directory, listed just now |
 //! | `backups` | copies of uncommitted work on this machine |
-//! | `looks` | what is uncommitted: the survey compared with the repository |
+//! | `comparison` | what is uncommitted: the survey compared with the repository |
 //! | `discard` | saving what is uncommitted before it is deleted on purpose |
 //! | `migration` | noticing that the environment has moved |
 //! | `follow` | what is done when something was sent, or the environment changed |
@@ -21,11 +21,11 @@
 
 mod backups;
 mod commands;
+mod comparison;
 mod discard;
 mod files;
 mod follow;
 mod inodes;
-mod looks;
 mod migration;
 mod notes;
 mod objects;

@@ -65,7 +65,7 @@ impl Dot {
             }
             Some(Object::Diff(dir)) => {
                 must_wait("lookup", ".pantheon/diffs", wait)?;
-                self.look_if_old(wait);
+                self.compare_if_old(wait);
                 let path = Name::new(name).ok().map(|name| dir.join(&name));
                 path.filter(|path| self.difference(path).is_some()).map(Object::Diff)
             }
@@ -109,7 +109,7 @@ impl Dot {
 
     /// How a path below the code directory differs from the commit, as far as the last look saw.
     pub(super) fn difference(&self, path: &RemotePath) -> Option<Difference> {
-        let pending = self.0.looks.pending()?;
+        let pending = self.0.comparisons.pending()?;
         if let Some(part) = pending.diff_of(path) {
             return Some(Difference::File(part.to_vec()));
         }
@@ -176,7 +176,7 @@ impl Dot {
                 children.filter_map(|(path, _)| Some((path.file_name()?, Object::Head(path)))).collect()
             }
             Some(Object::Diff(dir)) => {
-                let Some(pending) = self.0.looks.pending() else { return Vec::new() };
+                let Some(pending) = self.0.comparisons.pending() else { return Vec::new() };
                 let below = pending.files.iter().filter_map(|file| file.path.strip_prefix(&dir)?.names().next());
                 let names: BTreeSet<Name> = below.collect();
                 names.into_iter().map(|name| (name.clone(), Object::Diff(dir.join(&name)))).collect()
@@ -199,7 +199,7 @@ impl Dot {
             }
             Some(Object::Diff(_)) => {
                 must_wait("opendir", ".pantheon/diffs", wait)?;
-                self.look_if_old(wait);
+                self.compare_if_old(wait);
                 Ok(())
             }
             _ => Ok(()),

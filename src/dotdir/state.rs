@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::comparison::Comparisons;
 use super::inodes::Inodes;
-use super::looks::Looks;
 use super::migration::Migration;
 use super::notes::Notes;
 use crate::admit::Admission;
@@ -42,7 +42,7 @@ pub(super) struct Inner {
     pub(super) remote: Remote,
     pub(super) env: Env,
     pub(super) inodes: Inodes,
-    pub(super) looks: Looks,
+    pub(super) comparisons: Comparisons,
     pub(super) notes: Notes,
     pub(super) migration: Migration,
     pub(super) errors: LastError,
@@ -67,7 +67,7 @@ impl Dot {
             remote,
             env,
             inodes: Inodes::default(),
-            looks: Looks::default(),
+            comparisons: Comparisons::default(),
             notes: Notes::default(),
             migration,
             errors,

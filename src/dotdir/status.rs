@@ -27,7 +27,7 @@ impl Dot {
             connection: inner.config.connection.clone(),
             traffic: self.traffic(&noted),
             local: self.local_changes(noted),
-            looked: inner.looks.last(),
+            compared: inner.comparisons.last(),
             last_error: inner.errors.last(),
         }
     }

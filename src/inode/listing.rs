@@ -81,7 +81,7 @@ impl Table {
             }
         }
         for (name, ino) in gone {
-            state.settle_missing(dir, name, ino, &mut out);
+            state.remove_missing(dir, name, ino, &mut out);
         }
         if expired || !out.is_empty() {
             state.unsaved.insert(dir);
@@ -145,7 +145,7 @@ impl State {
     }
 
     /// A known name that the listing does not have: gone on the server, unless it, or something in it, exists only here so far.
-    fn settle_missing(&mut self, dir: Ino, name: Name, ino: Ino, out: &mut Vec<Change>) {
+    fn remove_missing(&mut self, dir: Ino, name: Name, ino: Ino, out: &mut Vec<Change>) {
         if self.holds_pinned(ino) {
             if let Some(known) = self.dir_mut(dir) {
                 known.children.insert(name, ino);

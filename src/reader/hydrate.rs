@@ -44,7 +44,7 @@ impl Reader {
         let began = Instant::now();
         self.progress(|_| Hydration { running: true, ..Hydration::default() });
         let result = self.find_all(below).and_then(|files| self.fetch_all(below, files));
-        self.0.content.settle();
+        self.0.content.flush();
         self.progress(|now| Hydration { running: false, took: began.elapsed(), ..now });
         result
     }

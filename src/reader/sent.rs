@@ -21,7 +21,7 @@ impl Listener for CacheFollower {
                     put_blocks(&self.0, applied.path, attr.version(), source);
                 }
             }
-            AppliedChange::MovedFrom(from) => self.0.moved(from, applied.path),
+            AppliedChange::RenamedFrom(from) => self.0.renamed_on_server(from, applied.path),
             AppliedChange::Link(_) | AppliedChange::Deleted => {}
         }
     }

@@ -90,7 +90,7 @@ impl Sender {
         let store = |how: &Store| {
             let progress = |progress| match progress {
                 Progress::Modifying => self.begin_in_place(id, &op.path, put),
-                Progress::Transferred => self.local.0.journal.moved(),
+                Progress::Transferred => self.local.0.journal.progressed(),
             };
             self.remote.store_with_progress(permit, &op.path, source, put.len, how, &progress)
         };
@@ -124,7 +124,7 @@ impl Sender {
     pub(super) fn note_progress(&self, id: OpId) -> impl Fn(Progress) + '_ {
         move |note| match note {
             Progress::Modifying => self.local.0.journal.touched(id),
-            Progress::Transferred => self.local.0.journal.moved(),
+            Progress::Transferred => self.local.0.journal.progressed(),
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) struct Ends {
 
 impl Ends {
     /// Whether this is the object that was to be renamed.
-    fn is_moved(&self, there: Attr) -> bool {
+    fn is_source(&self, there: Attr) -> bool {
         self.dir && there.is_dir() || Expected::Version(there.version()) == self.base
     }
 }
@@ -139,7 +139,7 @@ impl Sender {
     ) -> Result<Outcome, RemoteError> {
         if ends.replaced == Expected::Ours {
             self.remote.resume_rename(permit, &op.path, to, &self.note_progress(id))?;
-            self.moved_there(op, to);
+            self.emit_renamed(op, to);
             return Ok(Outcome::Done(ends.base));
         }
         let there = self.stat_there(to)?;
@@ -153,7 +153,7 @@ impl Sender {
             (Some(_), _) => false,
         };
         if !expected {
-            if let Some(done) = self.moved_before(permit, op, to, (there, ends))? {
+            if let Some(done) = self.renamed_before(permit, op, to, (there, ends))? {
                 return Ok(done);
             }
             return Ok(Outcome::Conflict(format!("moved here, but another writer wrote {to} on the server meanwhile")));
@@ -163,20 +163,20 @@ impl Sender {
             && let Some(other) = self.unless_same(to, version)
         {
             // Our own file may have the same size and second.
-            return Ok(self.moved_before(permit, op, to, (there, ends))?.unwrap_or(other));
+            return Ok(self.renamed_before(permit, op, to, (there, ends))?.unwrap_or(other));
         }
         let guard =
             self.guard(op, to, ends.replaced.version().filter(|_| there.is_some_and(|now| now.kind == FileKind::File)));
         match self.remote.rename(permit, &op.path, to, there.is_some(), guard.as_ref(), &self.note_progress(id)) {
             Ok(()) => {
-                self.moved_there(op, to);
+                self.emit_renamed(op, to);
                 Ok(Outcome::Done(ends.base))
             }
             Err(error) if matches!(error.kind, ErrorKind::NotFound) => {
                 let there = self.stat_there(to)?;
                 let gone = || Outcome::Conflict("moved here, but removed on the server meanwhile".into());
-                let moved = self.moved_before(permit, op, to, (there, ends))?;
-                Ok(moved.unwrap_or_else(|| self.unless_away(op, gone())))
+                let done = self.renamed_before(permit, op, to, (there, ends))?;
+                Ok(done.unwrap_or_else(|| self.unless_away(op, gone())))
             }
             Err(error) if matches!(error.kind, ErrorKind::Conflict { .. }) => {
                 Ok(Outcome::Conflict(format!("moved here, but another writer wrote {to} on the server meanwhile")))
@@ -190,23 +190,23 @@ impl Sender {
 
     /// Detects a rename by an earlier attempt whose answer was lost: the object is at its new path, and the old path
     /// is vacant.
-    fn moved_before(
+    fn renamed_before(
         &self,
         permit: &WritePermit,
         op: &Op,
         to: &RemotePath,
         (there, ends): (Option<Attr>, Ends),
     ) -> Result<Option<Outcome>, RemoteError> {
-        if !there.is_some_and(|now| ends.is_moved(now)) || self.stat_there(&op.path)?.is_some() {
+        if !there.is_some_and(|now| ends.is_source(now)) || self.stat_there(&op.path)?.is_some() {
             return Ok(None);
         }
         self.remote.remove_rename_leftovers(permit, to)?;
-        self.moved_there(op, to);
+        self.emit_renamed(op, to);
         Ok(Some(Outcome::Done(ends.base)))
     }
 
-    fn moved_there(&self, op: &Op, to: &RemotePath) {
-        self.emit(&Applied { area: op.area, path: to, change: AppliedChange::MovedFrom(&op.path) });
+    fn emit_renamed(&self, op: &Op, to: &RemotePath) {
+        self.emit(&Applied { area: op.area, path: to, change: AppliedChange::RenamedFrom(&op.path) });
     }
 
     /// Times are part of a version. They are set only if the server has the version that this mount shows; otherwise

@@ -29,7 +29,7 @@ pub enum AppliedChange<'a> {
     },
     Link(&'a [u8]),
     Deleted,
-    MovedFrom(&'a RemotePath),
+    RenamedFrom(&'a RemotePath),
 }
 
 /// Called in the worker thread that applied the change, before the operation leaves the journal.

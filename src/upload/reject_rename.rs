@@ -21,7 +21,7 @@ const PIECE_LIMIT: Duration = Duration::from_secs(120);
 const PIECE_BYTES: u64 = 4 * 1024 * 1024;
 impl Sender {
     /// Rejects the content of a rename that is a conflict. All other outcomes are returned unchanged.
-    pub(super) fn keep_moved(&self, permit: &WritePermit, op: &Op, outcome: Outcome) -> Outcome {
+    pub(super) fn reject_rename(&self, permit: &WritePermit, op: &Op, outcome: Outcome) -> Outcome {
         let Action::Rename { to, base: Expected::Version(version), replaced, dir: false } = &op.action else {
             return outcome;
         };
@@ -32,7 +32,7 @@ impl Sender {
             return Outcome::Conflict(what);
         }
         let made = self.local.0.made.is(&op.path, *version);
-        let file = match self.bring(&op.path, *version) {
+        let file = match self.fetch_unnamed(&op.path, *version) {
             Ok(file) => file,
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Changed { .. }) => {
                 return Outcome::Conflict(what);
@@ -46,7 +46,7 @@ impl Sender {
                     self.local.keep_base_of(to, *replaced, &copy);
                 }
                 if made {
-                    self.take_away(permit, op, *version);
+                    self.remove_made(permit, op, *version);
                 }
             }
             Err(trouble) => log::error!("{to}: keeping a copy failed: {trouble}; it is at {} on the server", op.path),
@@ -55,7 +55,7 @@ impl Sender {
     }
 
     /// Fetches the content of a file on the server into a local file without a name.
-    fn bring(&self, path: &RemotePath, version: Version) -> Result<std::io::Result<File>, RemoteError> {
+    fn fetch_unnamed(&self, path: &RemotePath, version: Version) -> Result<std::io::Result<File>, RemoteError> {
         let mut file = match tempfile::tempfile() {
             Ok(file) => file,
             Err(error) => return Ok(Err(error)),
@@ -80,7 +80,7 @@ impl Sender {
     }
 
     /// Removes a file that this mount created, if it still has the version that this mount left.
-    fn take_away(&self, permit: &WritePermit, op: &Op, version: Version) {
+    fn remove_made(&self, permit: &WritePermit, op: &Op, version: Version) {
         let path = &op.path;
         match self.stat_there(path) {
             Ok(Some(now)) if now.is_file() && now.version() == version => {}

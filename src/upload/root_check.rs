@@ -57,7 +57,7 @@ impl RootCheck {
             self.note(epoch, None, there.map(|(name, _)| name).collect());
             return Ok(());
         }
-        self.look(local, remote, epoch)
+        self.list_root(local, remote, epoch)
     }
 
     /// Called when an object is missing that the server should have: checks whether the whole root is missing.
@@ -65,10 +65,10 @@ impl RootCheck {
         let Link::Up { epoch, .. } = remote.link() else { return Err("the link is down".into()) };
         let recent =
             self.0.lock().seen.is_some_and(|(seen, at)| seen == epoch && at.is_some_and(|at| at.elapsed() < RECENT));
-        if area != Area::Code || recent { Ok(()) } else { self.look(local, remote, epoch) }
+        if area != Area::Code || recent { Ok(()) } else { self.list_root(local, remote, epoch) }
     }
 
-    fn look(&self, local: &Local, remote: &Remote, epoch: u64) -> Result<(), String> {
+    fn list_root(&self, local: &Local, remote: &Remote, epoch: u64) -> Result<(), String> {
         let root = local.0.view.object(ROOT);
         let (sender, receiver) = mpsc::sync_channel(1);
         remote.list_async(root.clone(), Class::Interactive, move |listed| drop(sender.send(listed)));

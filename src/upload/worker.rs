@@ -132,7 +132,7 @@ impl Sender {
             }
         };
         let outcome = applied.unwrap_or_else(|error| self.classify(op, error));
-        self.keep_moved(&permit, op, outcome)
+        self.reject_rename(&permit, op, outcome)
     }
 
     /// Maps an error of the server to the outcome of the operation.

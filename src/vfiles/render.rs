@@ -270,17 +270,17 @@ fn status_json(status: &Status) -> serde_json::Value {
 /// showed comes first; the platform's own list, which can be stale, is shown where it disagrees.
 fn pending(status: &Status) -> String {
     let mut out = String::new();
-    let seen = match &status.looked {
-        Some((at, Ok(looked))) => {
-            let commit: String = looked.commit.chars().take(12).collect();
+    let seen = match &status.compared {
+        Some((at, Ok(compared))) => {
+            let commit: String = compared.commit.chars().take(12).collect();
             let _ =
                 writeln!(out, "# the server's files compared with commit {}, {}", line(&commit), ago(*at, status.now));
-            for file in &looked.files {
+            for file in &compared.files {
                 let count = |n: Option<usize>| n.map_or("-".into(), |n| n.to_string());
                 let (added, gone) = (count(file.lines.map(|l| l.0)), count(file.lines.map(|l| l.1)));
                 let _ = writeln!(out, "{} {}\t+{added} -{gone}", file.letter, line(file.path.as_bytes()));
             }
-            Some(looked.files.iter().map(|file| file.path.to_string()).collect::<BTreeSet<_>>())
+            Some(compared.files.iter().map(|file| file.path.to_string()).collect::<BTreeSet<_>>())
         }
         Some((_, Err(why))) => {
             let _ = writeln!(out, "# not compared with the repository: {}", line(why));
@@ -339,18 +339,18 @@ fn own_writes(out: &mut String, status: &Status, told: &BTreeSet<String>) {
 }
 
 fn diff(status: &Status) -> Vec<u8> {
-    match &status.looked {
-        Some((_, Ok(looked))) => looked.diff.clone(),
+    match &status.compared {
+        Some((_, Ok(compared))) => compared.diff.clone(),
         Some((_, Err(why))) => format!("# there is no diff: {}\n", line(why)).into_bytes(),
         None => b"# there is no diff: this mount has no repository to compare with\n".to_vec(),
     }
 }
 
 fn ignored(status: &Status) -> String {
-    match &status.looked {
-        Some((_, Ok(looked))) => {
+    match &status.compared {
+        Some((_, Ok(compared))) => {
             let mut out = String::from("# on the server, and matched by .gitignore: no commit will ever have them\n");
-            for path in &looked.ignored {
+            for path in &compared.ignored {
                 let _ = writeln!(out, "{}", line(path.as_bytes()));
             }
             out
@@ -554,7 +554,7 @@ mod tests {
                 inodes: 3,
                 ..Traffic::default()
             },
-            looked: Some((
+            compared: Some((
                 now,
                 Ok(std::sync::Arc::new(Pending {
                     commit: "abc".into(),

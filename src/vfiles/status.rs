@@ -112,6 +112,6 @@ pub struct Status {
     pub local: LocalChanges,
     pub traffic: Traffic,
     /// What is uncommitted, by comparing with the repository: the last look, or why there was none.
-    pub looked: Option<(SystemTime, Result<Arc<Pending>, String>)>,
+    pub compared: Option<(SystemTime, Result<Arc<Pending>, String>)>,
     pub last_error: Option<(SystemTime, String)>,
 }

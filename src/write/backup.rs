@@ -248,7 +248,7 @@ impl Backups {
     }
 
     /// The path was moved: what is kept of it and below it moves along.
-    pub fn moved(&self, from: &RemotePath, to: &RemotePath, at: u64, commit: Option<String>) -> io::Result<()> {
+    pub fn renamed(&self, from: &RemotePath, to: &RemotePath, at: u64, commit: Option<String>) -> io::Result<()> {
         self.change(|copies| {
             let below = || copies.values().filter(|copy| copy.path.starts_with(from));
             let mut records = Vec::new();
@@ -337,7 +337,7 @@ impl Backups {
     }
 
     /// Forgets what is committed: `committed` says what a commit has at a path (blob and git mode; `None`: nothing).
-    pub fn settle(&self, committed: impl Fn(&RemotePath) -> Option<(BlobId, u32)>) -> io::Result<()> {
+    pub fn drop_committed(&self, committed: impl Fn(&RemotePath) -> Option<(BlobId, u32)>) -> io::Result<()> {
         let is_done = |copy: &Backup| match &copy.what {
             What::Content { blob, mode, .. } => committed(&copy.path) == Some((*blob, *mode)),
             What::Deleted => committed(&copy.path).is_none(),
@@ -416,7 +416,7 @@ mod tests {
         let blob = "ce013625030ba8dba906f756967f9e9ca394464a";
         assert_eq!(fs::read(dir.path().join("kept/blobs").join(blob)).expect("there"), b"hello\n");
         let hello: BlobId = serde_json::from_str(&format!("\"{blob}\"")).expect("a name");
-        kept.settle(|at| (*at == path("a")).then_some((hello, 0o100_644))).expect("settled");
+        kept.drop_committed(|at| (*at == path("a")).then_some((hello, 0o100_644))).expect("dropped");
         let left: Vec<String> = kept.copies().iter().map(|copy| copy.path.to_string()).collect();
         assert_eq!(left, ["b"], "a is committed, c is deleted there too");
         assert!(!dir.path().join("kept/blobs").join(blob).exists());
@@ -426,13 +426,13 @@ mod tests {
     fn moving_takes_along_what_is_kept_below() {
         let (_dir, kept) = open();
         kept.bytes(&path("d/a"), b"a", 0o100_644, 1, None).expect("kept");
-        kept.moved(&path("d"), &path("e"), 2, None).expect("moved");
+        kept.renamed(&path("d"), &path("e"), 2, None).expect("renamed");
         let now: Vec<(String, What)> = kept.copies().into_iter().map(|c| (c.path.to_string(), c.what)).collect();
         assert_eq!(now.len(), 3, "{now:?}");
         assert_eq!(now[0], ("d".into(), What::Deleted));
         assert_eq!(now[1], ("e".into(), What::Moved { from: path("d") }));
         assert!(matches!(&now[2], (at, What::Content { .. }) if at == "e/a"));
-        kept.moved(&path("e/a"), &path("b"), 3, None).expect("moved");
+        kept.renamed(&path("e/a"), &path("b"), 3, None).expect("renamed");
         assert!(kept.copies().iter().any(|c| c.path == path("b") && matches!(c.what, What::Content { .. })));
     }
 
@@ -456,7 +456,7 @@ mod tests {
     fn a_move_takes_the_only_copy_along() {
         let (dir, kept) = open();
         kept.bytes(&path("d/a"), b"precious", 0o100_644, 1, None).expect("kept");
-        kept.moved(&path("d"), &path("e"), 2, None).expect("moved");
+        kept.renamed(&path("d"), &path("e"), 2, None).expect("renamed");
         assert_eq!(blobs(&dir), 1);
         let (copies, damaged) = backups_in(dir.path()).expect("read");
         let content = copies.iter().find_map(|copy| match copy.what {

@@ -46,7 +46,7 @@ pub(super) fn fold(records: Vec<Record>) -> Folded {
             Record::Done(id, left) => {
                 if folded.ops.contains_key(&id) {
                     folded.take(id);
-                    folded.ops.values_mut().for_each(|op| op.settle(id, left));
+                    folded.ops.values_mut().for_each(|op| op.resolve_base(id, left));
                 }
             }
         }

@@ -172,7 +172,7 @@ impl Op {
     }
 
     /// An earlier operation is over: what was expected of it is known.
-    pub(super) fn settle(&mut self, id: OpId, left: Expected) {
+    pub(super) fn resolve_base(&mut self, id: OpId, left: Expected) {
         for (_, expected) in self.expectations() {
             if *expected == Expected::After(id) {
                 *expected = left;

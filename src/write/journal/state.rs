@@ -265,7 +265,7 @@ impl Journal {
     }
 
     /// A piece of a long one arrived: who waits for it may go on waiting.
-    pub fn moved(&self) {
+    pub fn progressed(&self) {
         self.lock().steps += 1;
     }
 

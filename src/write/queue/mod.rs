@@ -492,7 +492,7 @@ impl Queue {
         let entry = self.take_out(id)?;
         for waiting in self.expecting.remove(&id).unwrap_or_default() {
             if let Some(other) = self.entries.get_mut(&waiting) {
-                other.op.settle(id, left);
+                other.op.resolve_base(id, left);
             }
         }
         Some(entry.op)

@@ -12,17 +12,17 @@ use crate::path::RemotePath;
 use crate::pending::{Found, Known, Pending, compute};
 
 /// How long a look is good for the next name of a path.
-const LOOK_FRESH: Duration = Duration::from_secs(1);
+const COMPARISON_FRESH: Duration = Duration::from_secs(1);
 
 /// When was looked last, and what came of it.
-type LastLook = Option<(SystemTime, Result<Arc<Pending>, String>)>;
+type LastComparison = Option<(SystemTime, Result<Arc<Pending>, String>)>;
 
 /// The last look.
 #[derive(Default)]
-pub(super) struct Looks(Mutex<LastLook>);
+pub(super) struct Comparisons(Mutex<LastComparison>);
 
-impl Looks {
-    pub(super) fn last(&self) -> LastLook {
+impl Comparisons {
+    pub(super) fn last(&self) -> LastComparison {
         self.0.lock().clone()
     }
 
@@ -33,30 +33,31 @@ impl Looks {
 }
 
 impl Dot {
-    /// Looks, unless that was just done: a path is walked name by name.
-    pub(super) fn look_if_old(&self, wait: Wait) {
-        let recent = |at: SystemTime| self.0.view.clock().wall().duration_since(at).is_ok_and(|age| age < LOOK_FRESH);
-        if !self.0.looks.last().is_some_and(|(at, _)| recent(at)) {
-            self.look(wait);
+    /// Comparisons, unless that was just done: a path is walked name by name.
+    pub(super) fn compare_if_old(&self, wait: Wait) {
+        let recent =
+            |at: SystemTime| self.0.view.clock().wall().duration_since(at).is_ok_and(|age| age < COMPARISON_FRESH);
+        if !self.0.comparisons.last().is_some_and(|(at, _)| recent(at)) {
+            self.compare(wait);
         }
     }
 
-    /// Looks now. May take as long as reading what has changed takes.
-    pub(super) fn look(&self, wait: Wait) {
+    /// Comparisons now. May take as long as reading what has changed takes.
+    pub(super) fn compare(&self, wait: Wait) {
         if self.0.reader.repository().mirror().is_none() {
             return;
         }
         // Which commit runs, and what the platform's own list says: both of now.
         self.0.env.refresh();
-        let result = self.look_at_files(wait).map(Arc::new);
+        let result = self.compare_files(wait).map(Arc::new);
         if let Err(why) = &result {
             log::info!("what is uncommitted could not be compared: {why}");
         }
-        *self.0.looks.0.lock() = Some((self.0.view.clock().wall(), result));
+        *self.0.comparisons.0.lock() = Some((self.0.view.clock().wall(), result));
         self.review_backups(false);
     }
 
-    fn look_at_files(&self, wait: Wait) -> Result<Pending, String> {
+    fn compare_files(&self, wait: Wait) -> Result<Pending, String> {
         let (reader, content) = (&self.0.reader, self.0.reader.content());
         let mirror = reader.repository().mirror().ok_or("there is no repository")?;
         let commit = reader.repository().commit().ok_or("the API has not said which commit runs")?;
