@@ -1,4 +1,4 @@
-//! What is uncommitted: the files of the server, surveyed now, compared with the repository by `pending`.
+//! The comparison with the repository: surveys the files on the server and finds what is uncommitted, by `pending`.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::error::Wait;
 use crate::path::RemotePath;
 use crate::pending::{Found, Known, Pending, compute};
 
-/// How long a look is good for the next name of a path.
+/// How long a comparison is used for lookups: a path is looked up name by name.
 const COMPARISON_FRESH: Duration = Duration::from_secs(1);
 
-/// When was looked last, and what came of it.
+/// The time and the result of the last comparison.
 type LastComparison = Option<(SystemTime, Result<Arc<Pending>, String>)>;
 
-/// The last look.
+/// The last comparison.
 #[derive(Default)]
 pub(super) struct Comparisons(Mutex<LastComparison>);
 
@@ -26,14 +26,14 @@ impl Comparisons {
         self.0.lock().clone()
     }
 
-    /// What the last look saw, if it saw anything.
+    /// The result of the last comparison, if it succeeded.
     pub(super) fn pending(&self) -> Option<Arc<Pending>> {
         self.last()?.1.ok()
     }
 }
 
 impl Dot {
-    /// Comparisons, unless that was just done: a path is walked name by name.
+    /// Compares, unless the last comparison is recent.
     pub(super) fn compare_if_old(&self, wait: Wait) {
         let recent =
             |at: SystemTime| self.0.view.clock().wall().duration_since(at).is_ok_and(|age| age < COMPARISON_FRESH);
@@ -42,16 +42,16 @@ impl Dot {
         }
     }
 
-    /// Comparisons now. May take as long as reading what has changed takes.
+    /// Compares now. Takes as long as reading the changed files.
     pub(super) fn compare(&self, wait: Wait) {
         if self.0.reader.repository().mirror().is_none() {
             return;
         }
-        // Which commit runs, and what the platform's own list says: both of now.
+        // The deployed commit and the platform's own list must be current.
         self.0.env.refresh();
         let result = self.compare_files(wait).map(Arc::new);
         if let Err(why) = &result {
-            log::info!("what is uncommitted could not be compared: {why}");
+            log::info!("the files could not be compared with the repository: {why}");
         }
         *self.0.comparisons.0.lock() = Some((self.0.view.clock().wall(), result));
         self.review_backups(false);
@@ -60,10 +60,10 @@ impl Dot {
     fn compare_files(&self, wait: Wait) -> Result<Pending, String> {
         let (reader, content) = (&self.0.reader, self.0.reader.content());
         let mirror = reader.repository().mirror().ok_or("there is no repository")?;
-        let commit = reader.repository().commit().ok_or("the API has not said which commit runs")?;
-        // What waits here is not on the server, and the comparison is with the server.
+        let commit = reader.repository().commit().ok_or("the API has not reported the deployed commit yet")?;
+        // Queued changes are not on the server yet, and the comparison reads the server.
         if let Err(error) = self.0.upload.barrier(wait) {
-            log::info!("before looking: {error}");
+            log::info!("before the comparison: {error}");
         }
         let found = self.survey()?;
         let next = Cell::new(0);

@@ -27,13 +27,13 @@
 //! | `rename` | rename |
 //! | `attrs` | permission bits and times |
 //! | `sender` | the worker's side: the type `Sender` |
-//! | `root_check` | is the environment there at all? |
-//! | `compare` | is what the server has what we expect there? |
-//! | `apply`, `apply_names` | carrying out one operation on the server |
-//! | `in_place` | saves that are written over the old bytes |
+//! | `root_check` | checking that the environment is present |
+//! | `compare` | comparing the content on the server with the expected one |
+//! | `apply`, `apply_names` | applying one operation on the server |
+//! | `in_place` | saves that overwrite the old bytes |
 //! | `worker` | the thread that takes operations from the journal |
-//! | `recover` | what an earlier mount left |
-//! | `barrier` | waiting until the server has everything |
+//! | `recover` | showing what an earlier mount recorded |
+//! | `barrier` | waiting until the server has every change |
 
 mod apply;
 mod apply_names;
