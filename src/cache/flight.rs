@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn followers_share_the_leaders_result() {
         let flights: InFlight<u8, u32> = InFlight::default();
-        let Role::Leader(ticket) = flights.join(1) else { panic!("nobody else fetches") };
+        let Role::Leader(ticket) = flights.join(1) else { panic!("no other fetch is in progress") };
         let Role::Follower(waiter) = flights.join(1) else { panic!("one fetch only") };
         let until = Instant::now() + Duration::from_secs(5);
         let follower = std::thread::spawn(move || waiter.wait(until));
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_lost_leader_wakes_its_followers() {
         let flights: InFlight<u8, u32> = InFlight::default();
-        let Role::Leader(ticket) = flights.join(1) else { panic!("nobody else fetches") };
+        let Role::Leader(ticket) = flights.join(1) else { panic!("no other fetch is in progress") };
         let waiter = ticket.waiter();
         drop(ticket);
         assert_eq!(waiter.wait(Instant::now() + Duration::from_secs(5)), None);

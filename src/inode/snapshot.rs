@@ -13,7 +13,7 @@
 //! says what it is:
 //!
 //! - `C`: the commit of the frozen code when the following directories were listed; empty: no commit vouches for
-//! them.
+//!   them.
 //! - `D`: a directory as the server listed it: length of its path (2), path, number of entries (4), and for each its kind
 //!   (1: `f`ile, `d`irectory, `l`ink, `o`ther), length of the name (2), name, size (8), permission bits (2), mtime (4),
 //!   atime (4).
