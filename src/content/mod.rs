@@ -1,8 +1,9 @@
-//! "These bytes of this version", wherever they are: in the cache, in the repository on this machine where that is proved, or
-//! on the server.
+//! The bytes of a version, from the cache, from the local repository if they are proved to be equal, or from the
+//! server.
 //!
-//! A version that moved is an error of its own ([`ErrorKind::Changed`](crate::remote::ErrorKind)): bytes of two versions
-//! are never put together. Does not know inodes or handles; what has been written here and not sent is in `write`.
+//! If the server has another version, the result is an error of its own
+//! ([`ErrorKind::Changed`](crate::remote::ErrorKind)): bytes of two versions are never mixed. The room does not know
+//! inodes or handles; content that was written locally and not sent is in `write`.
 
 mod attest;
 mod blocks;
@@ -31,14 +32,14 @@ use proved::remote_id;
 use racy::RacySums;
 use state::{BlockResult, Inner, OnMismatch};
 
-/// Bytes asked for in one go: larger stretches are split, so that the first part can be used while the rest is coming.
+/// Bytes per request: longer ranges are split, so that the first part can be used while the rest is transferred.
 const MAX_FETCH_BYTES: u64 = 1024 * 1024;
 
-/// Why bytes could not be had.
+/// Why bytes could not be read.
 #[derive(Debug, Clone)]
 pub enum ReadError {
     Remote(SharedError),
-    /// The deadline passed before the bytes came.
+    /// The deadline passed before the bytes arrived.
     TimedOut,
 }
 
@@ -72,19 +73,19 @@ impl Content {
         self.0.disk.as_ref().map(Disk::figures)
     }
 
-    /// What was kept is on the local disk.
+    /// Writes all cached content to the disk cache and closes it.
     pub fn close(&self) {
         if let Some(disk) = &self.0.disk {
             disk.close();
         }
     }
 
-    /// Files that were begun to be read over the wire, and bytes of content that came.
+    /// Number of files whose reading was started over the network, and bytes of content received.
     pub fn fetched(&self) -> (u64, u64) {
         (self.0.fetched_files.load(Ordering::Relaxed), self.0.fetched_bytes.load(Ordering::Relaxed))
     }
 
-    /// The bytes if every one of them is here, in memory or on the local disk. Never waits for the network.
+    /// The bytes, if all of them are cached in memory or on disk. Never waits for the network.
     pub fn read_cached(&self, path: &RemotePath, version: Version, range: Range<u64>) -> Option<Vec<u8>> {
         let range = clamp(range, version);
         let content = self.0.content_id(path, version);
@@ -93,7 +94,7 @@ impl Content {
         Some(assemble(&range, &blocks?))
     }
 
-    /// The bytes, fetched if need be. A range that reaches past the end of the file gives what there is.
+    /// The bytes, fetched if necessary. A range beyond the end of the file returns the bytes up to the end.
     pub fn read(
         &self,
         path: &RemotePath,
@@ -118,7 +119,7 @@ impl Content {
         Ok(assemble(&range, &blocks))
     }
 
-    /// Starts fetching what is not here yet, for a reader that will come. Returns the bytes that were asked for.
+    /// Starts to fetch the bytes that are not cached, for a later read. Returns the number of bytes requested.
     pub fn prefetch(&self, path: &RemotePath, version: Version, range: Range<u64>) -> u64 {
         if version.is_racy(self.0.clock.wall()) {
             return 0;
@@ -132,7 +133,7 @@ impl Content {
         bytes.min(range.end - range.start)
     }
 
-    /// Has the bytes brought to the local disk, if they are not there yet.
+    /// Starts to fetch the bytes into the disk cache, unless they are there.
     pub fn bring(&self, path: &RemotePath, version: Version, range: Range<u64>) -> Fetching {
         let range = clamp(range, version);
         let mut waiters = Vec::new();
@@ -144,14 +145,14 @@ impl Content {
         Fetching(waiters)
     }
 
-    /// What was read so far is on the local disk.
-    pub fn settle(&self) {
+    /// Waits until everything that was read is in the disk cache.
+    pub fn flush(&self) {
         if let Some(disk) = &self.0.disk {
-            disk.settle();
+            disk.flush();
         }
     }
 
-    /// The bytes as the server has them now, whatever is in memory.
+    /// The bytes as the server has them now, without the memory cache.
     pub fn read_anew(&self, path: &RemotePath, version: Version, deadline: Deadline) -> Result<Vec<u8>, ReadError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let done = move |result| drop(sender.send(result));
@@ -162,8 +163,8 @@ impl Content {
         }
     }
 
-    /// Whether the server still has the content that was last read or stored here under this version. Costs nothing where
-    /// the version was old enough then to tell one content from the next.
+    /// Whether the server still has the content that was last read or stored under this version. Needs no request if
+    /// the version was not racy at that time.
     pub fn is_still(&self, path: &RemotePath, version: Version, deadline: Deadline) -> Result<bool, ReadError> {
         let Some(sum) = self.0.racy.sum(path, version) else { return Ok(true) };
         let racy = version.is_racy(self.0.clock.wall());
@@ -175,7 +176,7 @@ impl Content {
                 }
                 Ok(still)
             }
-            // Another version, or none: for those who compare versions.
+            // Another version or no file; callers compare versions separately.
             Err(ReadError::Remote(error)) if matches!(error.kind, ErrorKind::Changed { .. } | ErrorKind::NotFound) => {
                 Ok(true)
             }
@@ -183,7 +184,7 @@ impl Content {
         }
     }
 
-    /// This was stored here: its CRC-32 tells whether somebody changes it within the second.
+    /// Notes that this content was sent: its CRC-32 tells whether another writer changes it within the same second.
     pub fn stored(&self, path: &RemotePath, version: Version, sum: Option<u32>) {
         match sum.filter(|_| version.is_racy(self.0.clock.wall())) {
             Some(sum) => self.0.racy.note(path, version, sum),
@@ -192,21 +193,21 @@ impl Content {
         if let Some(proofs) = &self.0.proofs {
             proofs.written(path);
         }
-        // Of content that had the same size and time.
+        // They may be of earlier content with the same size and time.
         for index in blocks_of(&(0..version.size)) {
             self.0.memory.remove(&BlockKey { content: remote_id(path, version), index });
         }
     }
 
-    /// The server has moved it.
-    pub fn moved(&self, from: &RemotePath, to: &RemotePath) {
+    /// The file was renamed on the server.
+    pub fn renamed_on_server(&self, from: &RemotePath, to: &RemotePath) {
         self.0.racy.renamed(from, to);
         if let Some(proofs) = &self.0.proofs {
             proofs.renamed(from, to);
         }
     }
 
-    /// Puts bytes that are known to be this version into the cache: what was just written need not be fetched.
+    /// Caches bytes of this version, so that content that was just written need not be fetched.
     pub fn put(&self, path: &RemotePath, version: Version, index: u64, block: Arc<[u8]>) {
         self.0.insert(BlockKey { content: remote_id(path, version), index }, block);
     }
@@ -216,7 +217,7 @@ impl Content {
         blocks_of(range).filter(|&index| !self.0.has(&BlockKey { content: content.clone(), index })).collect()
     }
 
-    /// The file moved: its blocks go with it.
+    /// The file was renamed locally: its cached blocks get the new name.
     pub fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
         for index in blocks_of(&(0..version.size)).take(1024) {
             let key = |path| BlockKey { content: remote_id(path, version), index };
@@ -226,13 +227,13 @@ impl Content {
             }
             match self.0.memory.remove(&old) {
                 Some(block) => self.0.memory.insert(new, block),
-                // Of the one whose place it takes, if that had the same size and time.
+                // It may be of the replaced file, if that had the same size and time.
                 None => drop(self.0.memory.remove(&new)),
             }
         }
     }
 
-    /// Every block of `indices`: here, or on its way (asked for now if nobody did before).
+    /// Every block of `indices`: cached, or being fetched (requested now if it was not).
     fn want(&self, path: &RemotePath, version: Version, indices: Range<u64>, class: Class) -> Vec<Wanted> {
         let mut out = Vec::new();
         let mut run: Vec<Ticket<BlockKey, BlockResult>> = Vec::new();
@@ -261,7 +262,7 @@ impl Content {
         out
     }
 
-    /// One request for a run of neighbouring blocks.
+    /// One request for a run of adjacent blocks.
     fn fetch(
         &self,
         path: &RemotePath,
@@ -289,7 +290,7 @@ impl Content {
                 let content = if racy { remote_id(&at, version) } else { inner.read_in_full(&at, version, &bytes) };
                 let chunks = bytes.chunks(BLOCK_BYTES as usize).map(Arc::<[u8]>::from);
                 for ((index, ticket), block) in (first..).zip(tickets).zip(chunks) {
-                    // Bytes of a version that may still change under its name are good for whoever asked, no longer.
+                    // Bytes of a racy version are returned to the callers that wait, and not cached.
                     if !racy {
                         inner.insert(BlockKey { content: content.clone(), index }, block.clone());
                     }
@@ -304,7 +305,7 @@ impl Content {
     }
 }
 
-/// Blocks on their way.
+/// Blocks that are being fetched.
 pub struct Fetching(Vec<Waiter<BlockResult>>);
 
 impl Fetching {
@@ -339,7 +340,7 @@ impl Inner {
     }
 
     fn insert(&self, key: BlockKey, block: Arc<[u8]>) {
-        // What the repository has is on the local disk already.
+        // Content of the repository is on the local disk already.
         if let (Some(disk), ContentId::Remote(..)) = (&self.disk, &key.content) {
             disk.put(&key, block.clone());
         }

@@ -1,4 +1,5 @@
-//! Checksums of contents that were seen so soon after their mtime that another content may have the same version.
+//! Checksums of racy contents: those that were seen so soon after their mtime that another content may have the same
+//! version.
 
 use parking_lot::Mutex;
 use std::num::NonZeroUsize;
@@ -8,7 +9,7 @@ use lru::LruCache;
 use crate::attr::Version;
 use crate::path::RemotePath;
 
-/// Paths that are remembered.
+/// Number of remembered paths.
 const MAX_PATHS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// CRC-32 by path and version.

@@ -1,7 +1,7 @@
 //! lookup, getattr and readdir in `.pantheon`.
 //!
-//! `files` and `logs` there are real directories of the server: reachable by name, never listed, so that no walk strays
-//! into 100,000 uploads.
+//! `files` and `logs` are real directories of the server. They are found by name and never listed, so that no
+//! recursive program walks into 100,000 uploads.
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
@@ -19,7 +19,7 @@ use crate::vfiles;
 use crate::view::Entry;
 use crate::write::RejectKind;
 
-/// How long the kernel may believe that `.pantheon` exists, and what a commit has.
+/// How long the kernel may cache the entry of `.pantheon`, and committed objects.
 const STABLE: Duration = Duration::from_secs(60);
 
 const REJECTS: [RejectKind; 2] = [RejectKind::Conflict, RejectKind::Stranded];
@@ -28,10 +28,10 @@ pub(super) fn gone(op: &'static str) -> FsError {
     FsError::new(op, ".pantheon", Cause::NotFound)
 }
 
-/// What differs at a path.
+/// The kind of difference at a path.
 pub(super) enum Difference {
     File(Vec<u8>),
-    /// Something below it does.
+    /// An object below the path differs.
     Directory,
 }
 
@@ -65,7 +65,7 @@ impl Dot {
             }
             Some(Object::Diff(dir)) => {
                 must_wait("lookup", ".pantheon/diffs", wait)?;
-                self.look_if_old(wait);
+                self.compare_if_old(wait);
                 let path = Name::new(name).ok().map(|name| dir.join(&name));
                 path.filter(|path| self.difference(path).is_some()).map(Object::Diff)
             }
@@ -102,14 +102,14 @@ impl Dot {
         there.then_some(Object::Rejected(kind, below))
     }
 
-    /// Where something rejected is on the local disk.
+    /// The path of a rejected copy on the local disk.
     pub(super) fn rejected(&self, kind: RejectKind, below: &Path) -> PathBuf {
         self.0.upload.rejects_dir(kind).join(below)
     }
 
-    /// How a path below the code directory differs from the commit, as far as the last look saw.
+    /// How a path below the code directory differs from the commit, according to the last comparison.
     pub(super) fn difference(&self, path: &RemotePath) -> Option<Difference> {
-        let pending = self.0.looks.pending()?;
+        let pending = self.0.comparisons.pending()?;
         if let Some(part) = pending.diff_of(path) {
             return Some(Difference::File(part.to_vec()));
         }
@@ -148,7 +148,7 @@ impl Dot {
                     let mtime = u32::try_from(meta.mtime()).unwrap_or(now);
                     (Attr { mtime, atime: mtime, ..attr(FileKind::File, meta.len(), 0o444) }, Duration::ZERO)
                 }
-                // Nothing was ever rejected.
+                // No content of this kind was rejected yet.
                 Err(_) if below.as_os_str().is_empty() => (directory(0o555), Duration::ZERO),
                 Err(_) => return Err(gone("getattr")),
             },
@@ -176,7 +176,7 @@ impl Dot {
                 children.filter_map(|(path, _)| Some((path.file_name()?, Object::Head(path)))).collect()
             }
             Some(Object::Diff(dir)) => {
-                let Some(pending) = self.0.looks.pending() else { return Vec::new() };
+                let Some(pending) = self.0.comparisons.pending() else { return Vec::new() };
                 let below = pending.files.iter().filter_map(|file| file.path.strip_prefix(&dir)?.names().next());
                 let names: BTreeSet<Name> = below.collect();
                 names.into_iter().map(|name| (name.clone(), Object::Diff(dir.join(&name)))).collect()
@@ -186,7 +186,7 @@ impl Dot {
         named.into_iter().map(|(name, object)| (name, self.0.inodes.number(object))).collect()
     }
 
-    /// The repository may have to be fetched first.
+    /// Fails if the repository would have to be fetched first and the caller may not wait.
     fn may_fetch(&self, wait: Wait) -> FsResult<()> {
         if self.0.reader.repository().is_known() { Ok(()) } else { must_wait("lookup", ".pantheon/head", wait) }
     }
@@ -199,7 +199,7 @@ impl Dot {
             }
             Some(Object::Diff(_)) => {
                 must_wait("opendir", ".pantheon/diffs", wait)?;
-                self.look_if_old(wait);
+                self.compare_if_old(wait);
                 Ok(())
             }
             _ => Ok(()),

@@ -1,18 +1,18 @@
-//! What is uncommitted, by looking: the server's files against the commit that the environment runs.
+//! What is uncommitted: compares the server's files with the deployed commit.
 //!
-//! A file whose size differs has changed. One whose size is the same is read and hashed, unless it is proved to be what was
-//! committed. Reading and proofs are asked of the caller, who knows where bytes come from.
+//! A file with another size has changed. A file with the same size is read and hashed, unless its version is proved
+//! to have the committed content. Reading and proofs are provided by the caller.
 
 use crate::attr::{Attr, BlobId, FileKind};
 use crate::mirror::{Change, Committed, Mirror, MirrorError, count_lines, hash};
 use crate::path::RemotePath;
 
-/// Why there is no list.
+/// Why there is no comparison.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PendingError {
     #[error(transparent)]
     Mirror(#[from] MirrorError),
-    /// The server could not be looked at.
+    /// The files on the server could not be listed or read.
     #[error("{0}")]
     Server(String),
 }
@@ -28,13 +28,13 @@ pub struct PendingFile {
     pub lines: Option<(usize, usize)>,
 }
 
-/// The uncommitted paths and the diff that makes them.
+/// The uncommitted paths, and the diff of them.
 #[derive(Debug, Clone, Default)]
 pub struct Pending {
     pub commit: String,
     pub files: Vec<PendingFile>,
     pub diff: Vec<u8>,
-    /// Written on the server, and no commit will ever have them.
+    /// Files on the server that are matched by .gitignore, so that they are never committed.
     pub ignored: Vec<RemotePath>,
 }
 
@@ -45,7 +45,7 @@ impl Pending {
     }
 }
 
-/// Each file's part with its name; what comes before the first (a remark) has no name.
+/// The part of each file, with its name; a part before the first file (a comment) has an empty name.
 pub fn split_diff(text: &[u8]) -> Vec<(Vec<u8>, &[u8])> {
     const START: &[u8] = b"diff --git ";
     let mut starts: Vec<usize> =
@@ -57,7 +57,7 @@ pub fn split_diff(text: &[u8]) -> Vec<(Vec<u8>, &[u8])> {
     let part = |(start, end): (usize, usize)| {
         let part = &text[start..end];
         let line = part.split(|&b| b == b'\n').next().unwrap_or_default();
-        // `a/NAME b/NAME`: both halves are as long.
+        // `a/NAME b/NAME`: both halves have the same length.
         let names = line.strip_prefix(START).unwrap_or_default();
         let name = names.get(2..names.len() / 2).unwrap_or_default().to_vec();
         (name, part)
@@ -72,26 +72,26 @@ pub struct Found {
     pub attr: Attr,
 }
 
-/// What need not be read again.
+/// Knowledge that saves reading files.
 pub struct Known<'a> {
-    /// The committed content that this version is proved to be.
+    /// The committed blob that this version is proved to be equal to.
     pub blob: &'a dyn Fn(&Found) -> Option<BlobId>,
-    /// It was read, and is that.
+    /// Called with the blob of a version that was read.
     pub note: &'a dyn Fn(&Found, BlobId),
 }
 
-/// Bytes of a file, or text of a link.
+/// Reads the bytes of a file, or the text of a symlink.
 pub type Read<'a> = &'a dyn Fn(&Found) -> Result<Vec<u8>, String>;
 
-/// Files larger than this (bytes) that are new, or have another size than the committed one, are named and not read.
+/// Larger files (bytes) that are new, or whose size differs from the committed one, are listed and not read.
 pub const LARGE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Stands in the diff for a content that was not read.
+/// The comment in the diff for content that was not read.
 fn unread(object: &Found) -> String {
     format!("# {}: {} bytes, too large to be shown\n", object.path.to_string().escape_debug(), object.attr.size)
 }
 
-/// Compares. `found` is everything below the code directory but directories.
+/// Compares. `found` has all objects below the code directory, except directories.
 pub fn compute(
     mirror: &Mirror,
     commit: &str,
@@ -137,7 +137,7 @@ pub fn compute(
     Ok(Pending { commit: commit.to_owned(), files, diff, ignored })
 }
 
-/// Git knows three modes; everything else is not tracked.
+/// Git has three modes for files; other objects are not tracked.
 fn mode_of(attr: &Attr) -> Option<u32> {
     match attr.kind {
         FileKind::File if attr.perm & 0o100 != 0 => Some(0o100_755),
@@ -147,7 +147,7 @@ fn mode_of(attr: &Attr) -> Option<u32> {
     }
 }
 
-/// The new content, if it is another one.
+/// The new content, if it differs.
 fn changed(
     base: &Committed,
     object: &Found,

@@ -1,4 +1,4 @@
-//! What was sent, moved or renamed goes into the caches, under the name and version that it has now.
+//! Updates the caches with what was sent or renamed, under its present name and version.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -9,7 +9,7 @@ use crate::content::Content;
 use crate::path::RemotePath;
 use crate::upload::{Applied, AppliedChange, Listener};
 
-/// Keeps the caches up to date with what `upload` does.
+/// Updates the caches with the events of `upload`.
 pub(super) struct CacheFollower(pub(super) Content);
 
 impl Listener for CacheFollower {
@@ -21,7 +21,7 @@ impl Listener for CacheFollower {
                     put_blocks(&self.0, applied.path, attr.version(), source);
                 }
             }
-            AppliedChange::MovedFrom(from) => self.0.moved(from, applied.path),
+            AppliedChange::RenamedFrom(from) => self.0.renamed_on_server(from, applied.path),
             AppliedChange::Link(_) | AppliedChange::Deleted => {}
         }
     }

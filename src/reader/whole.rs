@@ -1,4 +1,4 @@
-//! Whole files of the code directory, for comparing them: with the repository, or with copies that are kept here.
+//! Whole files of the code directory, for comparisons with the repository or with backups.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::error::FsError;
 use crate::path::RemotePath;
 use crate::pending::{Found, LARGE_BYTES};
 
-/// Files fetched ahead of the comparison.
+/// Files prefetched during a comparison.
 const FETCH_AHEAD: usize = 200;
-/// Content of more bytes than this is not read as a whole.
+/// Larger files (bytes) are not read as a whole.
 const MAX_READ_BYTES: u64 = 1024 * 1024 * 1024;
-/// How long one file may take.
+/// Time limit per file.
 const READ_LIMIT: Duration = Duration::from_secs(60);
 
 impl Reader {
@@ -22,7 +22,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// A text for people: too large for the memory, or what the server said.
+    /// A text for the log: the file is too large for the memory, or the error of the server.
     pub fn read_path(&self, path: &RemotePath, attr: Attr) -> Result<Vec<u8>, String> {
         if attr.size > MAX_READ_BYTES {
             return Err(format!("{path}: {} bytes are more than can be held in memory", attr.size));
@@ -30,7 +30,8 @@ impl Reader {
         self.read_whole(&Found { path: path.clone(), attr }, &[], &Cell::new(0))
     }
 
-    /// The content of an object, with those that follow it in `all` on their way. `next` says how far they were asked for.
+    /// The content of an object. The objects that follow it in `all` are prefetched; `next` is the first that was not
+    /// requested.
     pub fn read_whole(&self, object: &Found, all: &[Found], next: &Cell<usize>) -> Result<Vec<u8>, String> {
         let path = self.0.view.in_code(&object.path);
         if object.attr.kind == FileKind::Symlink {
