@@ -267,8 +267,10 @@ impl Spool {
     pub fn fill(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.lock();
         Self::file_of(&mut state, &self.path)?.write_all_at(bytes, offset)?;
-        state.sum.wrote(offset, bytes);
-        state.len = state.len.max(offset + bytes.len() as u64);
+        if !bytes.is_empty() {
+            state.sum.wrote(offset, bytes);
+            state.len = state.len.max(offset + bytes.len() as u64);
+        }
         state.dirty = false;
         Ok(())
     }
@@ -332,7 +334,11 @@ impl Spool {
         Ok(Some(state.len))
     }
 
+    /// Writes the bytes. As in POSIX, an empty write beyond the end does not extend the content.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<Option<u64>> {
+        if bytes.is_empty() {
+            return self.change_noting(|_, len| Ok(len), |_, _| {});
+        }
         let write = |file: &File, len: u64| {
             file.write_all_at(bytes, offset)?;
             Ok(len.max(offset + bytes.len() as u64))

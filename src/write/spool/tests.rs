@@ -88,6 +88,17 @@ proptest! {
 }
 
 #[test]
+fn an_empty_write_beyond_the_end_does_not_extend_the_content() {
+    let (dir, spool) = spool();
+    assert_eq!(spool.write_at(7, b"").expect("written"), Some(0));
+    spool.fill(7, b"").expect("filled");
+    assert_eq!(spool.write_at(9, b"").expect("written"), Some(0));
+    let sealed = spool.seal();
+    assert_eq!((sealed.len, sealed.sum), (0, Some(0)));
+    assert!(std::fs::read(dir.path().join("1")).expect("there").is_empty());
+}
+
+#[test]
 fn a_large_content_needs_no_second_look_when_it_is_sealed() {
     let (_dir, spool) = spool();
     let piece = vec![7; 1 << 20];
