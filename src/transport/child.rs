@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -26,6 +27,8 @@ use crate::clock::Deadline;
 const MAX_LINES: usize = 8;
 /// Bytes of one such line.
 const MAX_LINE_BYTES: u64 = 1000;
+/// How long the messages of a child that closed its output are waited for. They tell why it ended, and may come last.
+const LAST_MESSAGES_WAIT: Duration = Duration::from_secs(1);
 
 struct ChildStream {
     child: Child,
@@ -33,6 +36,8 @@ struct ChildStream {
     output: ChildStdout,
     /// The last lines of its standard error.
     messages: Arc<Mutex<VecDeque<String>>>,
+    /// Disconnected when its standard error was read to the end.
+    messages_end: Receiver<()>,
     info: TransportInfo,
 }
 
@@ -152,11 +157,15 @@ fn start(mut command: Command, info: TransportInfo) -> Result<Box<dyn Transport>
     }
     let messages: Arc<Mutex<VecDeque<String>>> = Arc::default();
     let received = messages.clone();
+    let (collecting, messages_end) = std::sync::mpsc::channel();
     std::thread::Builder::new()
         .name("ssh-stderr".into())
-        .spawn(move || collect_messages(BufReader::new(errors), &received))
+        .spawn(move || {
+            collect_messages(BufReader::new(errors), &received);
+            drop(collecting);
+        })
         .map_err(failed)?;
-    Ok(Box::new(ChildStream { child, input, output, messages, info }))
+    Ok(Box::new(ChildStream { child, input, output, messages, messages_end, info }))
 }
 
 fn collect_messages(mut errors: impl BufRead, received: &Mutex<VecDeque<String>>) {
@@ -200,6 +209,7 @@ impl Transport for ChildStream {
     }
 
     fn last_report(&self) -> Option<String> {
+        let _ = self.messages_end.recv_timeout(LAST_MESSAGES_WAIT);
         let messages = self.messages.lock();
         (!messages.is_empty()).then(|| messages.iter().cloned().collect::<Vec<_>>().join("; "))
     }
@@ -209,5 +219,20 @@ impl Drop for ChildStream {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_has_what_the_program_says_after_the_end_of_its_output() {
+        let script = "exec 1>&-; sleep 0.2; echo 'Host key verification failed.' >&2";
+        let mut stream = exec(Path::new("/bin/sh"), &["-c", script].map(OsStr::new)).expect("started");
+        while !matches!(stream.read(&mut [0; 16]), Ok(0)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(stream.last_report().as_deref(), Some("Host key verification failed."));
     }
 }
