@@ -126,7 +126,7 @@ impl State {
         }
         node.attr = attr;
         node.server = Some(attr.version());
-        node.kernel_pages = None;
+        node.callers.pages = None;
         node.foreign_changes += 1;
         out.push(Change::Content(ino));
         true

@@ -131,7 +131,8 @@ impl Table {
     /// The file that replaced one that has no name any more and is not open.
     pub fn successor(&self, ino: Ino) -> Option<Ino> {
         let state = self.lock();
-        let node = state.nodes.get(&ino).filter(|node| node.unlinked && node.opens == 0 && node.attr.is_file())?;
+        let node =
+            state.nodes.get(&ino).filter(|node| node.unlinked && node.callers.opens == 0 && node.attr.is_file())?;
         let successor = *state.dir(node.parent)?.children.get(node.name.as_ref()?)?;
         state.nodes.get(&successor).is_some_and(|node| node.attr.is_file()).then_some(successor)
     }
@@ -193,21 +194,21 @@ impl Table {
 
     pub fn add_lookup(&self, ino: Ino) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            node.lookups += 1;
+            node.callers.lookups += 1;
         }
     }
 
     pub fn forget(&self, ino: Ino, count: u64) {
         let mut state = self.lock();
         if let Some(node) = state.nodes.get_mut(&ino) {
-            node.lookups = node.lookups.saturating_sub(count);
+            node.callers.lookups = node.callers.lookups.saturating_sub(count);
         }
         state.drop_if_unused(ino);
     }
 
     pub fn opened(&self, ino: Ino) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            node.opens += 1;
+            node.callers.opens += 1;
         }
     }
 
@@ -215,8 +216,8 @@ impl Table {
     pub fn closed(&self, ino: Ino) -> u32 {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return 0 };
-        node.opens = node.opens.saturating_sub(1);
-        let remain = node.opens;
+        node.callers.opens = node.callers.opens.saturating_sub(1);
+        let remain = node.callers.opens;
         state.drop_if_unused(ino);
         remain
     }
@@ -225,20 +226,20 @@ impl Table {
     /// queued, they are what is shown, and the base does not change.
     pub fn mark_shown(&self, ino: Ino) {
         if let Some(node) = self.lock().nodes.get_mut(&ino).filter(|node| !node.pinned) {
-            node.shown = node.server;
+            node.callers.shown = node.server;
         }
     }
 
     /// Notes the size that the kernel is told now.
     pub fn tell_size(&self, ino: Ino, size: u64) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            node.kernel_size = Some(size);
+            node.callers.size = Some(size);
         }
     }
 
     /// Whether the kernel has cached another size.
     pub fn kernel_is_behind(&self, ino: Ino) -> bool {
-        self.lock().nodes.get(&ino).is_some_and(|node| node.kernel_size.is_some_and(|size| size != node.attr.size))
+        self.lock().nodes.get(&ino).is_some_and(|node| node.callers.size.is_some_and(|size| size != node.attr.size))
     }
 
     /// A caller was given bytes of the file. With `followed`, the file and its directory are kept as fresh as an open
@@ -247,10 +248,10 @@ impl Table {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return };
         if !node.pinned {
-            node.shown = node.server;
+            node.callers.shown = node.server;
         }
-        if followed && !node.was_read {
-            node.was_read = true;
+        if followed && !node.callers.was_read {
+            node.callers.was_read = true;
             let parent = node.parent;
             if let Some(dir) = state.dir_mut(parent) {
                 dir.was_read = true;
@@ -261,7 +262,10 @@ impl Table {
     /// Whether bytes of the file, or of a file in the directory, were returned.
     pub fn was_read(&self, ino: Ino) -> bool {
         let state = self.lock();
-        state.nodes.get(&ino).is_some_and(|node| node.was_read || node.dir.as_ref().is_some_and(|dir| dir.was_read))
+        state
+            .nodes
+            .get(&ino)
+            .is_some_and(|node| node.callers.was_read || node.dir.as_ref().is_some_and(|dir| dir.was_read))
     }
 
     /// Notes that the kernel may cache pages of `version`, and returns whether it had pages of the same version
@@ -269,7 +273,7 @@ impl Table {
     pub fn keep_pages(&self, ino: Ino, version: Version, settled: bool) -> bool {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return false };
-        std::mem::replace(&mut node.kernel_pages, settled.then_some(version)) == Some(version) && settled
+        std::mem::replace(&mut node.callers.pages, settled.then_some(version)) == Some(version) && settled
     }
 
     /// Notes that the kernel may cache the names of a directory, and returns whether its cached names are current.
@@ -331,7 +335,7 @@ impl Table {
         let mut state = self.lock();
         let node = state.nodes.get_mut(&ino)?;
         change(&mut node.attr);
-        node.kernel_size = node.kernel_size.map(|_| node.attr.size);
+        node.callers.size = node.callers.size.map(|_| node.attr.size);
         node.seen = Some(Instant::now());
         Some(node.attr)
     }
@@ -342,13 +346,13 @@ impl Table {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return };
         node.server = Some(server.version());
-        node.shown = node.server;
+        node.callers.shown = node.server;
         if !keep_perm {
             node.attr.perm = server.perm;
         }
         node.perm_changed = node.perm_changed && node.attr.perm != server.perm;
         node.seen = Some(Instant::now());
-        node.kernel_pages = node.kernel_pages.map(|_| server.version());
+        node.callers.pages = node.callers.pages.map(|_| server.version());
         let parent = node.parent;
         if let Some(dir) = state.dir_mut(parent) {
             dir.changes += 1;
@@ -359,7 +363,7 @@ impl Table {
     /// Sets the base of an object's content to the version of the object that it replaces.
     pub fn adopt_base(&self, ino: Ino, base: Option<Version>) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            (node.server, node.shown) = (base, base);
+            (node.server, node.callers.shown) = (base, base);
         }
     }
 
@@ -411,12 +415,12 @@ pub(super) fn view_of(state: &State, ino: Ino) -> Option<NodeView> {
         parent: node.parent,
         attr: node.attr,
         server: node.server,
-        shown: node.shown,
-        was_read: node.was_read,
+        shown: node.callers.shown,
+        was_read: node.callers.was_read,
         perm_changed: node.perm_changed,
         seen: node.seen.max(listed),
         foreign_changes: node.foreign_changes,
-        opens: node.opens,
+        opens: node.callers.opens,
         pinned: node.pinned,
         unlinked: node.unlinked,
     })
