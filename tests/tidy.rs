@@ -116,6 +116,10 @@ const MOST_LINES: usize = 400;
 /// Lines of nine functions in ten, as rustfmt lays them out.
 const MOST_FUNCTION_LINES: usize = 35;
 
+/// Fields of a type at most. Configuration and its parsed arguments may have more.
+const MAX_FIELDS: usize = 12;
+const CONFIGURATION: [&str; 4] = ["Endpoint", "FsConfig", "Options", "Plan"];
+
 /// Calls `check` for each item that is not for tests.
 fn each(mut check: impl FnMut(&Source, &[Token])) {
     sources().iter().for_each(|source| source.tokens_without_tests().for_each(|tokens| check(source, tokens)));
@@ -324,6 +328,18 @@ fn files_and_functions_are_short_and_files_say_what_they_are_for() {
     assert!(files <= MOST_LINES, "one file in ten has {files} lines or more");
     let functions = most(sources.iter().flat_map(|source| source.functions.iter().map(|(_, lines)| *lines)).collect());
     assert!(functions <= MOST_FUNCTION_LINES, "one function in ten has {functions} lines or more");
+}
+
+#[test]
+fn types_have_few_fields() {
+    let types = || sources().iter().flat_map(|source| source.structs.iter().map(move |of| (source, of)));
+    for (source, (name, fields)) in types().filter(|(_, (_, fields))| *fields > MAX_FIELDS) {
+        let path = source.path.display();
+        assert!(CONFIGURATION.contains(&name.as_str()), "{path}: {name} has {fields} fields; split it");
+    }
+    let large = |name: &&str| types().any(|(_, (of, fields))| of == name && *fields > MAX_FIELDS);
+    let small: Vec<_> = CONFIGURATION.iter().filter(|name| !large(name)).collect();
+    assert!(small.is_empty(), "{small:?} have few fields: take them out of CONFIGURATION");
 }
 
 #[test]
