@@ -11,9 +11,12 @@ mod provenance;
 mod racy;
 mod readahead;
 
+use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 pub use attest::{AttestConfig, ask as attest};
 pub use provenance::{ProofFigures, Proofs, Provenance};
@@ -34,6 +37,9 @@ type BlockResult = Result<Arc<[u8]>, SharedError>;
 
 /// Bytes asked for in one go: larger stretches are split, so that the first part can be used while the rest is coming.
 const MAX_FETCH_BYTES: u64 = 1024 * 1024;
+
+/// Stretches of a streamed file that are on their way at a time.
+const PIECES_AHEAD: usize = 8;
 
 /// Why bytes could not be had.
 #[derive(Debug, Clone)]
@@ -173,13 +179,69 @@ impl Content {
 
     /// The bytes as the server has them now, whatever is in memory.
     pub fn read_anew(&self, path: &RemotePath, version: Version, deadline: Deadline) -> Result<Vec<u8>, ReadError> {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let (sender, receiver) = mpsc::sync_channel(1);
         let done = move |result| drop(sender.send(result));
         self.0.remote.fetch_async(path.clone(), version, 0..version.size, Class::Interactive, done);
         match receiver.recv_timeout(deadline.remaining()) {
             Ok(result) => result.map_err(|error| ReadError::Remote(Arc::new(error))),
             Err(_) => Err(ReadError::TimedOut),
         }
+    }
+
+    /// The bytes of the whole file in order, in pieces, past the caches: what is larger than the memory can be read so, and
+    /// what may still change under its version. Pieces that are in a cache and can be trusted are taken from there. Each may
+    /// take as long as `limit`. The inner result is what `sink` said.
+    pub fn stream(
+        &self,
+        path: &RemotePath,
+        version: Version,
+        limit: Duration,
+        sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<io::Result<()>, ReadError> {
+        let trusted = self.is_settled(path, version);
+        let mut coming: VecDeque<Piece> = VecDeque::new();
+        let mut asked = 0;
+        loop {
+            while asked < version.size && coming.len() < PIECES_AHEAD {
+                let range = clamp(asked..asked + MAX_FETCH_BYTES, version);
+                asked = range.end;
+                coming.push_back(self.piece(path, version, range, trusted));
+            }
+            let bytes = match coming.pop_front() {
+                None => return Ok(Ok(())),
+                Some(Piece::Here(bytes)) => bytes,
+                Some(Piece::Coming(receiver)) => match receiver.recv_timeout(limit) {
+                    Ok(result) => result.map_err(|error| ReadError::Remote(Arc::new(error)))?,
+                    Err(_) => return Err(ReadError::TimedOut),
+                },
+            };
+            if let Err(error) = sink(&bytes) {
+                return Ok(Err(error));
+            }
+        }
+    }
+
+    fn piece(&self, path: &RemotePath, version: Version, range: Range<u64>, trusted: bool) -> Piece {
+        // Asked block by block: one that is missing must not bring the others into the memory for nothing.
+        if trusted
+            && self.missing(path, version, &range).is_empty()
+            && let Some(bytes) = self.read_cached(path, version, range.clone())
+        {
+            return Piece::Here(bytes);
+        }
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.0.fetched_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+        if range.start == 0 {
+            self.0.fetched_files.fetch_add(1, Ordering::Relaxed);
+        }
+        let done = move |result| drop(sender.send(result));
+        self.0.remote.fetch_async(path.clone(), version, range, Class::Bulk, done);
+        Piece::Coming(receiver)
+    }
+
+    /// Whether the content of this version cannot become another one without the version moving.
+    pub fn is_settled(&self, _path: &RemotePath, version: Version) -> bool {
+        !version.is_racy(self.0.clock.wall())
     }
 
     /// Whether the server still has the content that was last read or stored here under this version. Costs nothing where
@@ -322,6 +384,12 @@ impl Content {
             }
         });
     }
+}
+
+/// A stretch of a file that is streamed.
+enum Piece {
+    Here(Vec<u8>),
+    Coming(mpsc::Receiver<Result<Vec<u8>, RemoteError>>),
 }
 
 /// Blocks on their way.

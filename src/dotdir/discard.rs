@@ -16,7 +16,7 @@ impl Dot {
             |what: String| Cause::Busy(format!("nothing was discarded, because it could not be saved: {what}"));
         let at = u64::from(secs_from_time(self.0.view.clock().wall()));
         let commit = self.0.env.belief().target_commit;
-        self.look(wait);
+        self.look(wait, false);
         let mut paths: Vec<RemotePath> = match self.0.looks.last() {
             Some((_, Ok(pending))) => pending.files.iter().map(|file| file.path.clone()).collect(),
             // Without the repository: what the platform lists, and what was written here.

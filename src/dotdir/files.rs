@@ -1,7 +1,9 @@
 //! Open virtual files: rendered when they are opened, carried out when a command is complete.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -10,6 +12,7 @@ use super::objects::{Difference, gone};
 use super::state::{Dot, must_wait};
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::Ino;
+use crate::pending::DiffFile;
 use crate::vfiles::{self, MAX_COMMAND_BYTES};
 
 /// An open virtual file.
@@ -23,6 +26,8 @@ enum Content {
     },
     /// Of the repository.
     Text(Vec<u8>),
+    /// A part of what a look wrote down.
+    Diff(Arc<DiffFile>, Range<u64>),
     /// Rejected, on the local disk.
     Local(File),
 }
@@ -46,10 +51,15 @@ impl Dot {
             Object::File(file) => {
                 if file.needs_a_look() && self.has_repository() {
                     must_wait("open", file.name(), wait)?;
-                    self.look(wait);
+                    self.look(wait, file == vfiles::File::Diff);
                 }
-                let text = vfiles::render(file, &self.status());
-                Content::Rendered { file, text, input: Mutex::default() }
+                match self.0.looks.diff().filter(|_| file == vfiles::File::Diff) {
+                    Some(diff) => Content::Diff(diff.clone(), 0..diff.len()),
+                    None => {
+                        let text = vfiles::render(file, &self.status());
+                        Content::Rendered { file, text, input: Mutex::default() }
+                    }
+                }
             }
             Object::Head(path) => match self.0.reader.repository().object(&path) {
                 Some(Some(file)) => {
@@ -63,7 +73,7 @@ impl Dot {
                 must_wait("open", &path, wait)?;
                 self.look_if_old(wait);
                 match self.difference(&path) {
-                    Some(Difference::File(text)) => Content::Text(text),
+                    Some(Difference::File(diff, part)) => Content::Diff(diff, part),
                     Some(Difference::Directory) => return Err(FsError::new("open", path, Cause::IsADirectory)),
                     None => return Err(gone("open")),
                 }
@@ -85,6 +95,12 @@ impl Dot {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
                 let end = start.saturating_add(size as usize).min(text.len());
                 Ok(text[start..end].to_vec())
+            }
+            Content::Diff(diff, part) => {
+                let start = part.start.saturating_add(offset).min(part.end);
+                let left = usize::try_from(part.end - start).unwrap_or(usize::MAX);
+                let read = diff.read_at(start, left.min(size as usize));
+                read.map_err(|e| FsError::new("read", ".pantheon/diff", e))
             }
             Content::Local(file) => {
                 let mut bytes = vec![0; size as usize];

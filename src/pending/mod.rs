@@ -1,10 +1,20 @@
-//! What is uncommitted, by looking: the server's files against the commit that the environment runs.
+//! What is uncommitted, by looking: the server's files against the commit that the environment runs, as git itself would say
+//! on the server's work tree.
 //!
-//! A file whose size differs has changed. One whose size is the same is read and hashed, unless it is proved to be what was
-//! committed. Reading and proofs are asked of the caller, who knows where bytes come from.
+//! A file whose size differs has changed, unless its bytes are converted on their way into a commit. One whose size is the
+//! same is read and hashed, unless it is proved to be what was committed. Reading and proofs are asked of the caller, who
+//! knows where bytes come from. Large contents are never held as a whole.
 
-use crate::attr::{Attr, BlobId, FileKind};
-use crate::mirror::{Change, Committed, Mirror, MirrorError, count_lines, hash};
+mod compare;
+mod diff_file;
+
+use std::sync::Arc;
+
+pub use compare::compute;
+pub use diff_file::DiffFile;
+
+use crate::attr::{Attr, BlobId};
+use crate::mirror::MirrorError;
 use crate::path::RemotePath;
 
 /// Why there is no list.
@@ -17,6 +27,12 @@ pub enum PendingError {
     Server(String),
 }
 
+impl From<std::io::Error> for PendingError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Mirror(error.into())
+    }
+}
+
 /// One uncommitted path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingFile {
@@ -24,25 +40,18 @@ pub struct PendingFile {
     pub path: RemotePath,
     /// A, M or D.
     pub letter: char,
-    /// Lines; `None` for binary content.
+    /// Lines; `None` for binary content, and where both sides are not held in the memory.
     pub lines: Option<(usize, usize)>,
 }
 
-/// The uncommitted paths and the diff that makes them.
+/// The uncommitted paths, and the diff that makes them where it was asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Pending {
     pub commit: String,
     pub files: Vec<PendingFile>,
-    pub diff: Vec<u8>,
+    pub diff: Option<Arc<DiffFile>>,
     /// Written on the server, and no commit will ever have them.
     pub ignored: Vec<RemotePath>,
-}
-
-impl Pending {
-    /// The part of the diff that is about one path.
-    pub fn diff_of(&self, path: &RemotePath) -> Option<&[u8]> {
-        split_diff(&self.diff).into_iter().find(|(name, _)| name == path.as_bytes()).map(|(_, part)| part)
-    }
 }
 
 /// Each file's part with its name; what comes before the first (a remark) has no name.
@@ -72,100 +81,36 @@ pub struct Found {
     pub attr: Attr,
 }
 
-/// What need not be read again.
-pub struct Known<'a> {
-    /// The committed content that this version is proved to be.
-    pub blob: &'a dyn Fn(&Found) -> Option<BlobId>,
-    /// It was read, and is that.
-    pub note: &'a dyn Fn(&Found, BlobId),
+/// What reading a version in full has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measured {
+    pub blob: BlobId,
+    /// Lines, as git counts them.
+    pub lines: usize,
+    pub binary: bool,
 }
 
-/// Bytes of a file, or text of a link.
-pub type Read<'a> = &'a dyn Fn(&Found) -> Result<Vec<u8>, String>;
+/// Where contents come from, and what need not be read again.
+pub trait Source {
+    /// The committed content that this version is proved to be.
+    fn proved(&self, object: &Found) -> Option<BlobId>;
+
+    /// What an earlier look measured of this very version.
+    fn measured(&self, object: &Found) -> Option<Measured>;
+
+    /// It was read in full.
+    fn note(&self, object: &Found, measured: Measured);
+
+    /// The bytes of a file, in order, or the text of a link.
+    ///
+    /// # Errors
+    ///
+    /// A text for people: what the server said, or what `sink` did.
+    fn read(&self, object: &Found, sink: &mut dyn FnMut(&[u8]) -> std::io::Result<()>) -> Result<(), String>;
+}
 
 /// Files larger than this (bytes) that are new, or have another size than the committed one, are named and not read.
 pub const LARGE_BYTES: u64 = 64 * 1024 * 1024;
-
-/// Stands in the diff for a content that was not read.
-fn unread(object: &Found) -> String {
-    format!("# {}: {} bytes, too large to be shown\n", object.path.to_string().escape_debug(), object.attr.size)
-}
-
-/// Compares. `found` is everything below the code directory but directories.
-pub fn compute(
-    mirror: &Mirror,
-    commit: &str,
-    found: &[Found],
-    known: &Known<'_>,
-    read: Read<'_>,
-) -> Result<Pending, PendingError> {
-    mirror.ensure(commit)?;
-    let mut committed = mirror.tree(commit)?.as_ref().clone();
-    let rules = mirror.ignored(commit)?;
-    let (mut changes, mut files, mut ignored) = (Vec::new(), Vec::new(), Vec::new());
-    let mut diff = String::new();
-    for object in found {
-        let Some(mode) = mode_of(&object.attr) else { continue };
-        let (path, base) = (object.path.clone(), committed.remove(&object.path));
-        if base.is_none() && rules.covers(&path) {
-            ignored.push(path);
-            continue;
-        }
-        let letter = if base.is_some() { 'M' } else { 'A' };
-        if object.attr.size > LARGE_BYTES && base.is_none_or(|base| base.size != object.attr.size) {
-            diff += &unread(object);
-            files.push(PendingFile { path, letter, lines: None });
-            continue;
-        }
-        let (old, now) = match base {
-            None => (Vec::new(), read(object).map_err(PendingError::Server)?),
-            Some(base) => match changed(&base, object, mode, known, read)? {
-                Some(now) => (mirror.blob(base.blob)?, now),
-                None => continue,
-            },
-        };
-        files.push(PendingFile { path: path.clone(), letter, lines: count_lines(&old, &now) });
-        changes.push(Change { path, now: Some((now, mode)) });
-    }
-    for (path, base) in committed {
-        files.push(PendingFile { path: path.clone(), letter: 'D', lines: count_lines(&mirror.blob(base.blob)?, &[]) });
-        changes.push(Change { path, now: None });
-    }
-    let mut diff = diff.into_bytes();
-    diff.extend(mirror.diff(commit, &changes)?);
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(Pending { commit: commit.to_owned(), files, diff, ignored })
-}
-
-/// Git knows three modes; everything else is not tracked.
-fn mode_of(attr: &Attr) -> Option<u32> {
-    match attr.kind {
-        FileKind::File if attr.perm & 0o100 != 0 => Some(0o100_755),
-        FileKind::File => Some(0o100_644),
-        FileKind::Symlink => Some(0o120_000),
-        FileKind::Directory | FileKind::Other => None,
-    }
-}
-
-/// The new content, if it is another one.
-fn changed(
-    base: &Committed,
-    object: &Found,
-    mode: u32,
-    known: &Known<'_>,
-    read: Read<'_>,
-) -> Result<Option<Vec<u8>>, PendingError> {
-    let same_mode = base.mode == mode;
-    if same_mode && base.size == object.attr.size && (known.blob)(object) == Some(base.blob) {
-        return Ok(None);
-    }
-    let content = read(object).map_err(PendingError::Server)?;
-    let blob = hash(&content)?;
-    if blob == base.blob && object.attr.is_file() {
-        (known.note)(object, blob);
-    }
-    Ok((!same_mode || blob != base.blob).then_some(content))
-}
 
 #[cfg(test)]
 mod tests {
