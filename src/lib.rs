@@ -32,6 +32,7 @@ pub mod inode;
 pub mod mirror;
 pub mod path;
 pub mod pending;
+pub mod pool;
 pub mod reader;
 pub mod remote;
 pub mod sftp;

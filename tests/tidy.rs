@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 27] = [
+const ROOMS: [(&str, &[&str]); 28] = [
     ("path", &[]),
     ("attr", &["path"]),
     ("clock", &[]),
+    ("pool", &[]),
     ("transport", &["clock"]),
     ("gate", &["attr"]),
     ("sftp", &["path", "attr", "clock", "transport"]),
@@ -19,16 +20,19 @@ const ROOMS: [(&str, &[&str]); 27] = [
     ("remote", &["transport", "sftp", "gate", "path", "attr", "clock"]),
     ("env", &["control", "gate", "path", "attr", "clock"]),
     ("sim", &["control", "path", "attr"]),
-    ("content", &["cache", "mirror", "remote", "path", "attr", "clock"]),
+    ("content", &["cache", "mirror", "pool", "remote", "path", "attr", "clock"]),
     ("write", &["remote", "gate", "cache", "path", "attr", "clock"]),
     ("pending", &["mirror", "path", "attr"]),
     ("vfiles", &["env", "control", "pending", "path"]),
     ("error", &["clock", "content", "gate", "path", "remote"]),
     ("admit", &["attr", "env", "error", "gate", "path", "remote"]),
-    ("view", &["admit", "attr", "cache", "clock", "content", "error", "inode", "path", "remote"]),
+    ("view", &["admit", "attr", "cache", "clock", "content", "error", "inode", "path", "pool", "remote"]),
     (
         "upload",
-        &["admit", "attr", "cache", "clock", "content", "error", "gate", "inode", "path", "remote", "view", "write"],
+        &[
+            "admit", "attr", "cache", "clock", "content", "error", "gate", "inode", "path", "pool", "remote", "view",
+            "write",
+        ],
     ),
     (
         "reader",
@@ -51,7 +55,7 @@ const ROOMS: [(&str, &[&str]); 27] = [
             "remote", "upload", "vfiles", "view", "write",
         ],
     ),
-    ("fuse", &["fs", "attr", "path", "inode"]),
+    ("fuse", &["fs", "attr", "path", "pool", "inode"]),
     (
         "cli",
         &[

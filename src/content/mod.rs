@@ -10,6 +10,7 @@ mod proved;
 mod provenance;
 mod racy;
 mod readahead;
+mod turns;
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,6 +31,7 @@ use crate::remote::{Class, ErrorKind, Remote, RemoteError};
 use blocks::{assemble, blocks_of, clamp};
 use proved::{OnMismatch, remote_id};
 use racy::RacySums;
+use turns::Turns;
 
 /// A failed fetch has many waiters.
 pub type SharedError = Arc<RemoteError>;
@@ -40,6 +42,10 @@ const MAX_FETCH_BYTES: u64 = 1024 * 1024;
 
 /// Stretches of a streamed file that are on their way at a time.
 const PIECES_AHEAD: usize = 8;
+
+/// Handles that a server gives which does not tell; and stretches that are under way at most.
+const DEFAULT_HANDLES: usize = 100;
+const MAX_STRETCHES: usize = 384;
 
 /// Why bytes could not be had.
 #[derive(Debug, Clone)]
@@ -60,6 +66,7 @@ struct Inner {
     disk: Option<Disk>,
     flights: InFlight<BlockKey, BlockResult>,
     racy: RacySums,
+    turns: Turns,
     /// What may come from the repository, where there is one.
     proofs: Option<Arc<Proofs>>,
     /// Told when something that was given out was wrong.
@@ -83,6 +90,7 @@ impl Content {
             disk,
             flights: InFlight::default(),
             racy: RacySums::default(),
+            turns: Turns::default(),
             proofs,
             mismatch: OnMismatch::default(),
             fetched_bytes: AtomicU64::new(0),
@@ -361,7 +369,7 @@ impl Content {
         if first == 0 {
             inner.fetched_files.fetch_add(1, Ordering::Relaxed);
         }
-        self.0.remote.fetch_async(path.clone(), version, range, class, move |result| match result {
+        let take_in = move |result: Result<Vec<u8>, RemoteError>| match result {
             Ok(bytes) => {
                 inner.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 let racy = version.is_racy(inner.clock.wall());
@@ -382,6 +390,13 @@ impl Content {
                 let error = Arc::new(error);
                 tickets.into_iter().for_each(|ticket| ticket.complete(Err(error.clone())));
             }
+        };
+        let (remote, path) = (self.0.remote.clone(), path.clone());
+        self.0.turns.take(class, self.0.stretches(), move |turn| {
+            remote.fetch_async(path, version, range, class, move |result| {
+                take_in(result);
+                drop(turn);
+            });
         });
     }
 }
@@ -409,6 +424,13 @@ impl Fetching {
 }
 
 impl Inner {
+    /// How many stretches may be under way: most of the handles that the server gives to one connection.
+    fn stretches(&self) -> usize {
+        let told = self.remote.session_info().map_or(0, |info| info.capabilities.max_open_handles as usize);
+        let handles = if told == 0 { DEFAULT_HANDLES } else { told };
+        (handles - handles / 4).clamp(1, MAX_STRETCHES)
+    }
+
     fn cached(self: &Arc<Self>, path: &RemotePath, version: Version, key: &BlockKey) -> Option<Arc<[u8]>> {
         if let Some(block) = self.memory.get(key) {
             return Some(block);

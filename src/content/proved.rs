@@ -10,6 +10,7 @@ use super::{Content, Inner, ProofFigures, Proofs};
 use crate::attr::{BlobId, ContentId, Version};
 use crate::cache::{BLOCK_BYTES, BlockKey};
 use crate::path::RemotePath;
+use crate::pool::background;
 use crate::remote::{Class, ErrorKind};
 
 type Listener = Arc<dyn Fn() + Send + Sync>;
@@ -115,7 +116,7 @@ impl Inner {
         let listener = self.mismatch.0.lock().clone();
         if let Some(listener) = listener {
             // Whoever is told may ask the server: not on the thread that reads its answers.
-            blocking::unblock(move || listener()).detach();
+            background().run(move || listener());
         }
     }
 

@@ -2,6 +2,7 @@
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,32 +10,63 @@ use std::time::{Duration, Instant};
 use fuser::Errno;
 
 use crate::fs::{Fs, FsError, FsResult, Wait};
+use crate::pool::Pool;
 
 use super::convert;
 
+/// What a call waits for, going by its reply. Each kind has threads of its own: a save is not kept waiting by those who wait
+/// for bytes.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    /// Bytes of a file.
+    Read,
+    /// Names, attributes, and whether a file can be opened.
+    Look,
+    /// A change, which mostly needs this machine only.
+    Change,
+}
+
+/// Threads for each kind of call at most: more callers than that wait in line, for their own kind only.
+const MAX_THREADS: usize = 2048;
+
 /// A reply of fuser's that can also say "no".
 pub(super) trait Reply: Send + 'static {
+    const KIND: Kind;
+
     fn fail(self, errno: Errno);
 }
 
 macro_rules! replies {
-    ($($reply:ty),*) => { $(impl Reply for $reply { fn fail(self, errno: Errno) { self.error(errno); } })* };
+    ($($reply:ident: $kind:ident),*) => { $(impl Reply for fuser::$reply {
+        const KIND: Kind = Kind::$kind;
+
+        fn fail(self, errno: Errno) {
+            self.error(errno);
+        }
+    })* };
 }
 replies!(
-    fuser::ReplyEmpty,
-    fuser::ReplyData,
-    fuser::ReplyEntry,
-    fuser::ReplyAttr,
-    fuser::ReplyOpen,
-    fuser::ReplyWrite,
-    fuser::ReplyCreate
+    ReplyData: Read,
+    ReplyEntry: Look,
+    ReplyAttr: Look,
+    ReplyOpen: Look,
+    ReplyEmpty: Change,
+    ReplyWrite: Change,
+    ReplyCreate: Change
 );
 
-/// Callers that are being kept waiting.
-#[derive(Default)]
+/// Callers that are being kept waiting, and the threads that wait for them.
 pub(super) struct Waiting {
     calls: Mutex<HashMap<u64, Call>>,
     next: AtomicU64,
+    threads: [Pool; 3],
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        let threads = ["reading", "looking", "changing"].map(|name| Pool::new(name, MAX_THREADS));
+        Self { calls: Mutex::default(), next: AtomicU64::default(), threads }
+    }
 }
 
 struct Call {
@@ -100,16 +132,22 @@ pub(super) fn defer<R: Reply, T: Send + 'static>(
     });
     let id = waiting.add(tid, interrupt);
     let (fs, waiting) = (fs.clone(), waiting.clone());
-    blocking::unblock(move || {
-        let result = call(&fs, Wait::Until(fs.deadline()));
+    // From here on, not from when a thread is free.
+    let until = Wait::Until(fs.deadline());
+    let threads = waiting.threads[R::KIND as usize].clone();
+    threads.run(move || {
+        let result = catch_unwind(AssertUnwindSafe(|| call(&fs, until)));
         waiting.remove(id);
         match (slot.take(), result) {
-            (Some(reply), result) => answer(&fs, reply, result),
-            (None, Ok(value)) => undo(&fs, value),
-            (None, Err(_)) => {}
+            (Some(reply), Ok(result)) => answer(&fs, reply, result),
+            (Some(reply), Err(_)) => {
+                log::error!("a call panicked; its caller is told EIO");
+                reply.fail(Errno::EIO);
+            }
+            (None, Ok(Ok(value))) => undo(&fs, value),
+            (None, _) => {}
         }
-    })
-    .detach();
+    });
 }
 
 /// The answer for a failed call.

@@ -118,6 +118,18 @@ impl Mirror {
     }
 }
 
+impl Mirror {
+    /// Files of the commit whose bytes may be other ones in a work tree, going by the committed attributes.
+    pub fn converted(&self, commit: &str) -> Result<BTreeSet<RemotePath>, MirrorError> {
+        let tree = self.tree(commit)?;
+        if !tree.keys().any(|path| is_named(path, b".gitattributes")) {
+            return Ok(BTreeSet::new());
+        }
+        let found = self.work_tree(commit, &[])?.converted(tree.keys())?;
+        Ok(found.into_iter().filter(|(_, how)| *how != Conversion::LinesIn).map(|(path, _)| path).collect())
+    }
+}
+
 /// Whether the path is a file of rules, or a part of the server's repository that has some.
 pub fn has_rules(path: &RemotePath) -> bool {
     let parts: [&[u8]; 3] = [b".git/config", b".git/info/exclude", b".git/info/attributes"];

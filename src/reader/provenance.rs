@@ -91,6 +91,10 @@ impl Reader {
             self.prove_all();
         }
         if let Err(why) = self.fetch_for_proofs(&commit) {
+            // What ran before vouches for nothing now.
+            if let Some(proofs) = self.0.content.proofs() {
+                proofs.unlearn();
+            }
             log::info!("nothing comes from the repository: {why}");
             *self.0.following.trouble.lock() = Some(why);
             return;
@@ -98,7 +102,7 @@ impl Reader {
         let (Some(tree), Some(proofs)) = (self.0.repository.tree(), self.0.content.proofs()) else { return };
         // The clock is read behind the fetch, the belief before it: old enough for both.
         let frozen = frozen.then_some(belief.learned);
-        proofs.learn(tree, frozen);
+        proofs.learn(tree, frozen, self.0.repository.converted());
         *self.0.following.learned.lock() = Some(Learned { commit, frozen });
         *self.0.following.trouble.lock() = None;
         if frozen.is_none() {

@@ -59,6 +59,17 @@ impl Repository {
         mirror.tree(&commit).ok()
     }
 
+    /// Files that git converts on their way from the commit into a work tree: every file where git cannot say.
+    pub fn converted(&self) -> Arc<BTreeSet<RemotePath>> {
+        let (Some(mirror), Some(commit), Some(tree)) = (self.mirror(), self.commit(), self.tree()) else {
+            return Arc::default();
+        };
+        mirror.converted(&commit).map(Arc::new).unwrap_or_else(|error| {
+            log::info!("{error}: size and age prove nothing about the files of {commit}");
+            Arc::new(tree.keys().cloned().collect())
+        })
+    }
+
     /// Whether the committed files can be shown without waiting.
     pub fn is_known(&self) -> bool {
         self.mirror().zip(self.commit()).is_some_and(|(mirror, commit)| mirror.has_tree(&commit))

@@ -1,5 +1,6 @@
 //! The worker: takes operations from the journal, many at a time, has each carried out, and decides what comes of it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use super::sender::Sender;
 use crate::attr::Area;
 use crate::error::{Cause, FsError};
 use crate::gate::{ReadOnlyReason, Refused};
+use crate::pool::Pool;
 use crate::remote::{ErrorKind, Link, RemoteError, SetAttr};
 use crate::write::{Action, Expected, Journal, Next, Op, OpId, RejectKind};
 
@@ -154,8 +156,10 @@ pub(super) fn start(local: &Local, sender: impl Fn(Local) -> Sender + Send + 'st
     }
 }
 
-fn run(journal: &Journal, sender: impl Fn() -> Option<Sender>) {
+fn run(journal: &Arc<Journal>, sender: impl Fn() -> Option<Sender>) {
     let slots = Arc::new(Slots::default());
+    // Its own: whoever waits for the server's answers elsewhere does not keep changes from being sent.
+    let threads = Pool::new("sending", MAX_RUNNING);
     loop {
         let next = journal.next(Instant::now() + TICK);
         let Some(sender) = sender() else { return };
@@ -166,11 +170,14 @@ fn run(journal: &Journal, sender: impl Fn() -> Option<Sender>) {
                 let bytes = if let Action::Put(put) = &op.action { put.len } else { 0 };
                 slots.take(bytes);
                 let slots = slots.clone();
-                blocking::unblock(move || {
-                    sender.carry_out(id, &op, tries);
+                let journal = journal.clone();
+                threads.run(move || {
+                    if catch_unwind(AssertUnwindSafe(|| sender.carry_out(id, &op, tries))).is_err() {
+                        log::error!("{}: sending it panicked; it is tried again", op.describe());
+                        journal.put_back(id, FULL_PAUSE);
+                    }
                     slots.give(bytes);
-                })
-                .detach();
+                });
             }
         }
     }

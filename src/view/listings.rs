@@ -11,6 +11,7 @@ use crate::cache::{InFlight, Role, Waiter};
 use crate::content::SharedError;
 use crate::inode::{Applied, Ino};
 use crate::path::{Name, RemotePath};
+use crate::pool::background;
 use crate::remote::{Class, ErrorKind, Remote};
 
 /// A listing that races with local changes is asked for again this often, then the next caller tries.
@@ -116,12 +117,11 @@ impl Listings {
                 Applied::Raced | Applied::Gone => done(Ok(())),
             },
             Err(error) if tries > 0 && matches!(error.kind, ErrorKind::NotFound) && listings.has_moved(dir, &at) => {
-                blocking::unblock(move || {
+                background().run(move || {
                     let now = listings.0.freshness.table.path(dir).unwrap_or_else(RemotePath::root);
                     listings.0.unsent.wait_until_there(&now, listings.0.timeout);
                     listings.list(dir, class, tries - 1, done);
-                })
-                .detach();
+                });
             }
             Err(error) => done(Err(error.into())),
         });

@@ -8,7 +8,7 @@
 //! Does not fetch the repository and does not run anything; see `fs`' provenance thread and `attest`.
 
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -67,6 +67,8 @@ struct Runs {
     tree: Arc<Tree>,
     /// Since when we know that nobody can change it; `None`: somebody can.
     frozen: Option<SystemTime>,
+    /// Paths that git converts on their way into a work tree: their size says nothing about their bytes.
+    converted: Arc<BTreeSet<RemotePath>>,
 }
 
 #[derive(Default)]
@@ -100,9 +102,10 @@ impl Proofs {
     }
 
     /// The environment runs this commit, which is in the repository; `frozen` says since when we know that nobody can change
-    /// the code, if that is so.
-    pub fn learn(&self, tree: Arc<Tree>, frozen: Option<SystemTime>) {
-        self.lock().runs = Some(Runs { tree, frozen });
+    /// the code, if that is so. The paths `converted` (of the commit) are not proved by that: git changes their bytes on
+    /// their way to the server.
+    pub fn learn(&self, tree: Arc<Tree>, frozen: Option<SystemTime>, converted: Arc<BTreeSet<RemotePath>>) {
+        self.lock().runs = Some(Runs { tree, frozen, converted });
     }
 
     /// What runs is not known any more: what was proved stays, nothing is added.
@@ -125,7 +128,7 @@ impl Proofs {
         let since = runs.frozen?;
         let known = secs_from_time(since.checked_sub(FROZEN_MARGIN)?);
         let blob = self.candidate(runs, path, version)?.blob;
-        if version.mtime >= known {
+        if version.mtime >= known || runs.converted.contains(&path.strip_prefix(&self.root)?) {
             return None;
         }
         state.note(path, Proof { version, blob, how: Provenance::Frozen });
@@ -229,7 +232,18 @@ impl Proofs {
 
     /// It was written: its size and its time may still be those that were proved.
     pub fn written(&self, path: &RemotePath) {
-        self.lock().drop_proof(path);
+        let mut state = self.lock();
+        state.drop_proof(path);
+        state.thaw(path, &self.root);
+    }
+
+    /// It, and everything below it, is not there any more, or is something else.
+    pub fn replaced(&self, path: &RemotePath) {
+        let mut state = self.lock();
+        state.thaw(path, &self.root);
+        let before = state.table.len();
+        state.table.retain(|known, _| !known.starts_with(path));
+        state.dirty |= state.table.len() != before;
     }
 
     /// How many files are proved at some version, and what came of it.
@@ -281,6 +295,13 @@ impl Proof {
 }
 
 impl State {
+    /// What is written here is not frozen, whatever was believed.
+    fn thaw(&mut self, path: &RemotePath, root: &RemotePath) {
+        if let Some(runs) = self.runs.as_mut().filter(|_| path.starts_with(root)) {
+            runs.frozen = None;
+        }
+    }
+
     fn drop_proof(&mut self, path: &RemotePath) {
         self.dirty |= self.table.remove(path).is_some();
     }
