@@ -1,12 +1,32 @@
 //! Time as a parameter, so that a test can say "31 seconds later" without waiting. Does not sleep and starts no timers.
 
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// The time source of a mount: the system's, or one that a test moves by hand.
 #[derive(Clone, Debug, Default)]
-pub struct Clock(Option<Arc<Mutex<Duration>>>, Base);
+pub struct Clock(Option<Arc<Mutex<Duration>>>, Base, Arc<ServerTime>);
+
+/// How wrong this machine's clock is believed to be at most.
+pub const MAX_SKEW_SECS: u32 = 24 * 3600;
+/// Where the server's clock is known to less than this (seconds), it is worth a look.
+const UNKNOWN_SECS: u32 = 5;
+/// Times that were set from here and are remembered: the newest.
+const MAX_SET_THERE: usize = 4096;
+
+/// What is known of the server's clock.
+#[derive(Debug, Default)]
+struct ServerTime {
+    /// A time that the server had passed when it was seen.
+    stamp: Mutex<Option<(u32, Instant)>>,
+    set_there: Mutex<BTreeSet<u32>>,
+}
+
+fn secs_of(time: SystemTime) -> u32 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX))
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Base(Instant, SystemTime);
@@ -24,7 +44,7 @@ impl Clock {
 
     /// A clock that stands still until [`Clock::advance`].
     pub fn manual() -> Self {
-        Self(Some(Arc::default()), Base::default())
+        Self(Some(Arc::default()), Base::default(), Arc::default())
     }
 
     pub fn now(&self) -> Instant {
@@ -47,6 +67,40 @@ impl Clock {
         if let Some(offset) = &self.0 {
             *offset.lock() += by;
         }
+    }
+
+    /// The server shows this time (seconds since the epoch) on something: its clock has passed it. Not so where the time was
+    /// set from here ([`Clock::set_there`]), or lies ahead of this machine's clock, as nobody's clock would be.
+    pub fn server_stamped(&self, secs: u32) {
+        let wall = secs_of(self.wall());
+        if secs > wall || secs <= self.server_floor() || self.2.set_there.lock().contains(&secs) {
+            return;
+        }
+        *self.2.stamp.lock() = Some((secs, self.now()));
+    }
+
+    /// This time was set on the server from here: it says nothing of the server's clock.
+    pub fn set_there(&self, secs: u32) {
+        let mut set = self.2.set_there.lock();
+        set.insert(secs);
+        while set.len() > MAX_SET_THERE {
+            set.pop_first();
+        }
+    }
+
+    /// What the server's clock has certainly passed (seconds since the epoch). This machine's clock may be wrong by as much
+    /// as [`MAX_SKEW_SECS`]; what the server has stamped, and how long that is ago, says it better.
+    pub fn server_floor(&self) -> u32 {
+        let stamped = self.2.stamp.lock().map_or(0, |(secs, at)| {
+            let since = self.now().saturating_duration_since(at).as_secs();
+            secs.saturating_add(u32::try_from(since).unwrap_or(u32::MAX))
+        });
+        stamped.max(secs_of(self.wall()).saturating_sub(MAX_SKEW_SECS))
+    }
+
+    /// Whether this machine's clock is all that is known, or the server's seems to be far behind it.
+    pub fn is_server_unknown(&self) -> bool {
+        self.server_floor().saturating_add(UNKNOWN_SECS) < secs_of(self.wall())
     }
 
     pub fn expiry(&self, valid: Duration) -> Expiry {
@@ -105,5 +159,23 @@ mod tests {
         assert!(!expiry.is_over(&clock));
         clock.advance(Duration::from_secs(1));
         assert!(expiry.is_over(&clock));
+    }
+
+    #[test]
+    fn the_servers_clock_is_what_it_stamped_and_goes_on() {
+        let clock = Clock::manual();
+        let wall = secs_of(clock.wall());
+        assert_eq!(clock.server_floor(), wall - MAX_SKEW_SECS);
+        assert!(clock.is_server_unknown());
+        clock.server_stamped(wall - 100);
+        assert_eq!(clock.server_floor(), wall - 100);
+        clock.set_there(wall - 50);
+        clock.server_stamped(wall - 50);
+        clock.server_stamped(wall + 50);
+        assert_eq!(clock.server_floor(), wall - 100, "set from here; ahead of everybody");
+        clock.advance(Duration::from_secs(30));
+        assert_eq!(clock.server_floor(), wall - 70);
+        clock.server_stamped(wall - 90);
+        assert_eq!(clock.server_floor(), wall - 70, "older than what is known");
     }
 }

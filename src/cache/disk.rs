@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::time::{Duration, SystemTime};
 
+use super::generations::Generations;
 use super::memory::BlockKey;
 use super::pack::{self, Key, Pack, Record, digest};
 use crate::attr::ContentId;
@@ -24,6 +25,7 @@ use crate::attr::ContentId;
 const PACK_BYTES: u64 = 32 * 1024 * 1024;
 /// What waits for the writer (blocks). A block that finds no room is not kept: it would be fetched again, no more.
 const MAX_WAITING: usize = 4096;
+const MAX_WAITING_BYTES: u64 = 48 * 1024 * 1024;
 /// The writer waits this long for more before it writes what it has, and writes it at this size (bytes) in any case.
 const LINGER: Duration = Duration::from_millis(300);
 const BUFFER_BYTES: usize = 1024 * 1024;
@@ -42,6 +44,7 @@ pub struct DiskFigures {
 /// See the module header.
 pub struct Disk {
     shared: Arc<Shared>,
+    generations: Arc<Generations>,
     writer: SyncSender<Job>,
 }
 
@@ -52,6 +55,8 @@ struct Shared {
     budget_bytes: u64,
     state: Mutex<State>,
     hits: AtomicU64,
+    /// Bytes that wait for the writer.
+    waiting: AtomicU64,
 }
 
 #[derive(Default)]
@@ -69,6 +74,8 @@ struct Known {
     path: PathBuf,
     file: Arc<File>,
     bytes: u64,
+    /// Where what can be read of it ends (bytes).
+    end: u64,
     used: u64,
 }
 
@@ -91,6 +98,8 @@ impl Disk {
     /// Opens the directory, or makes it. `owner` tells the names of this mount from those of others.
     pub fn open(dir: &Path, owner: &[u8], budget_bytes: u64) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let name: String = digest(owner)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let generations = Arc::new(Generations::open(&dir.join(name + ".gone"), owner)?);
         let mut state = State::default();
         let mut packs: Vec<(SystemTime, PathBuf)> = Vec::new();
         for path in pack::list(dir)? {
@@ -100,7 +109,7 @@ impl Disk {
         packs.sort();
         for (_, path) in packs {
             match File::open(&path).and_then(|file| Ok((pack::read(&file)?, file))) {
-                Ok((records, file)) => state.take_in(path, file, records)?,
+                Ok(((records, end), file)) => state.take_in(path, file, records, end)?,
                 Err(error) => {
                     log::info!("{}: {error}; it goes", path.display());
                     fs::remove_file(&path)?;
@@ -113,12 +122,18 @@ impl Disk {
             budget_bytes,
             state: Mutex::new(state),
             hits: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
         });
         let (writer, jobs) = mpsc::sync_channel(MAX_WAITING);
         let writing = shared.clone();
         std::thread::Builder::new().name("cache-writer".into()).spawn(move || writing.write(&jobs))?;
         shared.make_room();
-        Ok(Self { shared, writer })
+        Ok(Self { shared, generations, writer })
+    }
+
+    /// Which names still count.
+    pub fn generations(&self) -> &Arc<Generations> {
+        &self.generations
     }
 
     pub fn figures(&self) -> DiskFigures {
@@ -161,8 +176,13 @@ impl Disk {
 
     /// Keeps a block, behind the caller's back.
     pub fn put(&self, key: &BlockKey, block: Arc<[u8]>) {
+        let (bytes, waiting) = (block.len() as u64, &self.shared.waiting);
         // A writer that cannot follow, or is gone, costs a fetch later.
-        let _ = self.writer.try_send(Job::Keep(self.shared.name(key), block));
+        if waiting.fetch_add(bytes, Ordering::Relaxed) > MAX_WAITING_BYTES
+            || self.writer.try_send(Job::Keep(self.shared.name(key), block)).is_err()
+        {
+            waiting.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     /// What was called one thing is called another.
@@ -202,13 +222,14 @@ impl Shared {
         let mut text = Vec::with_capacity(128);
         match &key.content {
             ContentId::Blob(blob) => text.extend_from_slice(&blob.0),
-            ContentId::Remote(path, version) => {
+            ContentId::Remote(path, version, generation) => {
                 text.extend_from_slice(&self.owner);
                 text.push(0);
                 text.extend_from_slice(path.as_bytes());
                 text.push(0);
                 text.extend_from_slice(&version.size.to_le_bytes());
                 text.extend_from_slice(&version.mtime.to_le_bytes());
+                text.extend_from_slice(&generation.to_le_bytes());
             }
         }
         text.extend_from_slice(&key.index.to_le_bytes());
@@ -229,7 +250,10 @@ impl Shared {
             let mut finish = None;
             let mut full = job.is_none();
             let added = match job {
-                Some(Job::Keep(name, bytes)) => self.keep(&mut out, &mut coming, &mut named, (name, &bytes)),
+                Some(Job::Keep(name, bytes)) => {
+                    self.waiting.fetch_sub(bytes.len() as u64, Ordering::Relaxed);
+                    self.keep(&mut out, &mut coming, &mut named, (name, &bytes))
+                }
                 Some(Job::Alias(from, to)) => self.alias(&mut out, &mut named, (from, to)),
                 Some(Job::Finish(done)) => {
                     finish = Some(done);
@@ -291,6 +315,9 @@ impl Shared {
     /// The pack that is written now, a new one if need be.
     fn pack<'a>(&self, out: &'a mut Option<(u32, Pack)>) -> io::Result<(u32, &'a mut Pack)> {
         if out.is_none() {
+            *out = self.unfilled();
+        }
+        if out.is_none() {
             let made =
                 tempfile::Builder::new().prefix("").suffix(".pack").rand_bytes(12).make_in(&self.dir, Pack::create)?;
             let (pack, path) = made.keep().map_err(|error| error.error)?;
@@ -299,13 +326,41 @@ impl Shared {
             state.next_pack += 1;
             // Opened anew: the lock is the writer's, and goes with it.
             let file = Arc::new(File::open(&path)?);
-            state.packs.insert(number, Known { path, file, bytes: 0, used: 0 });
+            state.packs.insert(number, Known { path, file, bytes: 0, end: 0, used: 0 });
             *out = Some((number, pack));
         }
         match out {
             Some((number, pack)) => Ok((*number, pack)),
             None => Err(io::Error::other("no pack")),
         }
+    }
+
+    /// A pack of an earlier mount that has room: packs do not become more with every mount.
+    fn unfilled(&self) -> Option<(u32, Pack)> {
+        let mut state = self.lock();
+        let full = self.full_bytes() / 4 * 3;
+        let mut found = None;
+        for (number, known) in state.packs.iter().filter(|(_, known)| known.end < full) {
+            match Pack::go_on(&known.path, known.end, known.bytes) {
+                Ok(Some(pack)) => {
+                    found = Some((*number, pack));
+                    break;
+                }
+                Ok(None) => {}
+                Err(error) => log::info!("{}: {error}", known.path.display()),
+            }
+        }
+        if let Some(known) = found.as_ref().and_then(|(number, _)| state.packs.get_mut(number)) {
+            let cut = known.bytes - known.end;
+            known.bytes = known.end;
+            state.bytes = state.bytes.saturating_sub(cut);
+        }
+        found
+    }
+
+    /// A pack of this size (bytes) is closed.
+    fn full_bytes(&self) -> u64 {
+        PACK_BYTES.min(self.budget_bytes / 8)
     }
 
     fn flush(
@@ -327,12 +382,12 @@ impl Shared {
             state.clock += 1;
             let clock = state.clock;
             if let Some(known) = state.packs.get_mut(&number) {
-                let more = len - known.bytes;
-                (known.bytes, known.used) = (len, clock);
+                let more = len.saturating_sub(known.bytes);
+                (known.bytes, known.end, known.used) = (len, len, clock);
                 state.bytes += more;
             }
         }
-        if len >= PACK_BYTES.min(self.budget_bytes / 8) {
+        if len >= self.full_bytes() {
             *out = None;
         }
         self.make_room();
@@ -371,7 +426,7 @@ impl Shared {
 }
 
 impl State {
-    fn take_in(&mut self, path: PathBuf, file: File, records: Vec<Record>) -> io::Result<()> {
+    fn take_in(&mut self, path: PathBuf, file: File, records: Vec<Record>, end: u64) -> io::Result<()> {
         let number = self.next_pack;
         self.next_pack += 1;
         let bytes = file.metadata()?.len();
@@ -384,7 +439,7 @@ impl State {
             }
         }
         self.bytes += bytes;
-        self.packs.insert(number, Known { path, file: Arc::new(file), bytes, used: 0 });
+        self.packs.insert(number, Known { path, file: Arc::new(file), bytes, end, used: 0 });
         Ok(())
     }
 }
@@ -397,7 +452,7 @@ mod tests {
 
     fn key(path: &str, index: u64) -> BlockKey {
         let path = RemotePath::parse(path).expect("valid");
-        BlockKey { content: ContentId::Remote(path, Version { size: 9, mtime: 3 }), index }
+        BlockKey { content: ContentId::Remote(path, Version { size: 9, mtime: 3 }, 0), index }
     }
 
     fn block(seed: u8) -> Arc<[u8]> {
@@ -460,6 +515,26 @@ mod tests {
         let on_disk: u64 =
             pack::list(dir.path()).expect("listed").iter().map(|path| fs::metadata(path).expect("there").len()).sum();
         assert!(on_disk <= budget + 60_000, "{on_disk}");
+    }
+
+    #[test]
+    fn packs_do_not_become_more_with_every_mount() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for n in 0..20 {
+            let disk = Disk::open(dir.path(), b"dev", 1 << 30).expect("opened");
+            disk.put(&key("code/a", n), block(n as u8));
+            disk.close();
+        }
+        assert_eq!(pack::list(dir.path()).expect("listed").len(), 1);
+        let (one, two) = (Disk::open(dir.path(), b"dev", 1 << 30), Disk::open(dir.path(), b"live", 1 << 30));
+        for disk in [one.expect("opened"), two.expect("opened beside it")] {
+            disk.put(&key("code/b", 0), block(77));
+            disk.settle();
+            disk.close();
+        }
+        let disk = Disk::open(dir.path(), b"dev", 1 << 30).expect("opened");
+        assert!((0..20).all(|n| disk.get(&key("code/a", n)).as_deref() == Some(&*block(n as u8))));
+        assert!(pack::list(dir.path()).expect("listed").len() <= 2);
     }
 
     #[test]

@@ -13,9 +13,11 @@ mod readahead;
 mod turns;
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -24,13 +26,16 @@ pub use provenance::{ProofFigures, Proofs, Provenance};
 pub use readahead::ReadAhead;
 
 use crate::attr::{ContentId, Version};
-use crate::cache::{BLOCK_BYTES, BlockKey, Disk, DiskFigures, Figures, InFlight, Memory, Role, Ticket, Waiter};
+use crate::cache::{
+    BLOCK_BYTES, BlockKey, Disk, DiskFigures, Figures, Generations, InFlight, Memory, Role, Ticket, Waiter,
+};
 use crate::clock::{Clock, Deadline};
 use crate::path::RemotePath;
+use crate::pool::background;
 use crate::remote::{Class, ErrorKind, Remote, RemoteError};
 use blocks::{assemble, blocks_of, clamp};
-use proved::{OnMismatch, remote_id};
-use racy::RacySums;
+use proved::OnMismatch;
+use racy::{RacySums, Sums};
 use turns::Turns;
 
 /// A failed fetch has many waiters.
@@ -43,6 +48,10 @@ const MAX_FETCH_BYTES: u64 = 1024 * 1024;
 /// Stretches of a streamed file that are on their way at a time.
 const PIECES_AHEAD: usize = 8;
 
+/// Blocks of a moved file that are kept; more are fetched again.
+const MAX_MOVED_BLOCKS: usize = 1024;
+/// Marks generations of what was sent from here and not compared.
+const UNPROVED_BIT: u64 = 1 << 63;
 /// Handles that a server gives which does not tell; and stretches that are under way at most.
 const DEFAULT_HANDLES: usize = 100;
 const MAX_STRETCHES: usize = 384;
@@ -64,6 +73,7 @@ struct Inner {
     clock: Clock,
     memory: Memory,
     disk: Option<Disk>,
+    generations: Arc<Generations>,
     flights: InFlight<BlockKey, BlockResult>,
     racy: RacySums,
     turns: Turns,
@@ -71,6 +81,8 @@ struct Inner {
     proofs: Option<Arc<Proofs>>,
     /// Told when something that was given out was wrong.
     mismatch: OnMismatch,
+    /// The server's clock is being asked for.
+    asking: AtomicBool,
     fetched_bytes: AtomicU64,
     fetched_files: AtomicU64,
 }
@@ -83,9 +95,11 @@ impl Content {
         proofs: Option<Arc<Proofs>>,
         clock: Clock,
     ) -> Self {
+        let generations = disk.as_ref().map(|disk| disk.generations().clone());
         Self(Arc::new(Inner {
             remote,
             clock,
+            generations: generations.unwrap_or_else(|| Arc::new(Generations::in_memory())),
             memory: Memory::new(cache_bytes),
             disk,
             flights: InFlight::default(),
@@ -93,6 +107,7 @@ impl Content {
             turns: Turns::default(),
             proofs,
             mismatch: OnMismatch::default(),
+            asking: AtomicBool::new(false),
             fetched_bytes: AtomicU64::new(0),
             fetched_files: AtomicU64::new(0),
         }))
@@ -139,13 +154,16 @@ impl Content {
         let indices = blocks_of(&range);
         let waits = self.want(path, version, indices.clone(), Class::Interactive);
         let mut blocks = Vec::with_capacity(waits.len());
-        for wait in waits {
+        for (index, wait) in indices.zip(waits) {
             blocks.push(match wait {
                 Wanted::Here(block) => block,
                 Wanted::Coming(waiter) => match waiter.wait(deadline.0) {
                     Some(Ok(block)) => block,
+                    Some(Err(error)) if error.kind.is_loss() => {
+                        self.0.unproved(path, version, index).ok_or(ReadError::Remote(error))?
+                    }
                     Some(Err(error)) => return Err(ReadError::Remote(error)),
-                    None => return Err(ReadError::TimedOut),
+                    None => self.0.unproved(path, version, index).ok_or(ReadError::TimedOut)?,
                 },
             });
         }
@@ -154,7 +172,7 @@ impl Content {
 
     /// Starts fetching what is not here yet, for a reader that will come. Returns the bytes that were asked for.
     pub fn prefetch(&self, path: &RemotePath, version: Version, range: Range<u64>) -> u64 {
-        if version.is_racy(self.0.clock.wall()) {
+        if self.0.is_racy(version) {
             return 0;
         }
         let range = clamp(range, version);
@@ -206,7 +224,9 @@ impl Content {
         limit: Duration,
         sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<io::Result<()>, ReadError> {
-        let trusted = self.is_settled(path, version);
+        let (trusted, racy) = (self.is_settled(path, version), self.0.is_racy(version));
+        let noted = if racy { Sums::new() } else { self.0.racy.sums(path, version) };
+        let mut check = Check::new(&noted);
         let mut coming: VecDeque<Piece> = VecDeque::new();
         let mut asked = 0;
         loop {
@@ -216,13 +236,20 @@ impl Content {
                 coming.push_back(self.piece(path, version, range, trusted));
             }
             let bytes = match coming.pop_front() {
-                None => return Ok(Ok(())),
+                None => {
+                    // What was noted is there, and can become nothing else any more.
+                    if check.same && !noted.is_empty() {
+                        self.0.racy.forget(path);
+                    }
+                    return Ok(Ok(()));
+                }
                 Some(Piece::Here(bytes)) => bytes,
                 Some(Piece::Coming(receiver)) => match receiver.recv_timeout(limit) {
                     Ok(result) => result.map_err(|error| ReadError::Remote(Arc::new(error)))?,
                     Err(_) => return Err(ReadError::TimedOut),
                 },
             };
+            check.update(&bytes);
             if let Err(error) = sink(&bytes) {
                 return Ok(Err(error));
             }
@@ -247,23 +274,31 @@ impl Content {
         Piece::Coming(receiver)
     }
 
-    /// Whether the content of this version cannot become another one without the version moving.
-    pub fn is_settled(&self, _path: &RemotePath, version: Version) -> bool {
-        !version.is_racy(self.0.clock.wall())
+    /// Whether the content of this version cannot become another one without the version moving, and what is held of it is
+    /// that content.
+    pub fn is_settled(&self, path: &RemotePath, version: Version) -> bool {
+        !self.0.is_racy(version) && !self.0.racy.is_noted(path, version)
     }
 
     /// Whether the server still has the content that was last read or stored here under this version. Costs nothing where
     /// the version was old enough then to tell one content from the next.
     pub fn is_still(&self, path: &RemotePath, version: Version, deadline: Deadline) -> Result<bool, ReadError> {
-        let Some(sum) = self.0.racy.sum(path, version) else { return Ok(true) };
-        let racy = version.is_racy(self.0.clock.wall());
-        match self.read_anew(path, version, deadline) {
-            Ok(bytes) => {
-                let still = crc32fast::hash(&bytes) == sum;
-                if still && !racy {
+        let sums = self.0.racy.sums(path, version);
+        if sums.is_empty() {
+            return Ok(true);
+        }
+        let racy = self.0.is_racy(version);
+        let mut check = Check::new(&sums);
+        let read = self.stream(path, version, deadline.remaining(), &mut |piece| {
+            check.update(piece);
+            if check.same { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
+        });
+        match read {
+            Ok(_) => {
+                if check.same && !racy {
                     self.0.racy.forget(path);
                 }
-                Ok(still)
+                Ok(check.same)
             }
             // Another version, or none: for those who compare versions.
             Err(ReadError::Remote(error)) if matches!(error.kind, ErrorKind::Changed { .. } | ErrorKind::NotFound) => {
@@ -273,18 +308,53 @@ impl Content {
         }
     }
 
-    /// This was stored here: its CRC-32 tells whether somebody changes it within the second.
-    pub fn stored(&self, path: &RemotePath, version: Version, sum: Option<u32>) {
-        match sum.filter(|_| version.is_racy(self.0.clock.wall())) {
-            Some(sum) => self.0.racy.note(path, version, sum),
-            None => self.0.racy.forget(path),
+    /// The content of this version was stored here, and is `whole` where that is known: from here on nothing that was held
+    /// under the path counts. Where the version may still get another content within its second, what was sent is compared
+    /// before it is believed. With `keep` it is kept for readers.
+    pub fn stored(&self, path: &RemotePath, version: Version, source: &File, keep: bool) {
+        self.0.clock.set_there(version.mtime);
+        self.replaced(path);
+        let racy = self.0.is_racy(version);
+        if racy && self.0.clock.is_server_unknown() {
+            self.ask_the_time(path);
         }
+        let id = self.0.remote_id(path, version);
+        for index in blocks_of(&(0..version.size)).take_while(|_| racy || keep) {
+            let range = clamp(index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES, version);
+            let mut block = vec![0; (range.end - range.start) as usize];
+            if source.read_exact_at(&mut block, range.start).is_err() {
+                return;
+            }
+            if racy {
+                self.0.racy.note(path, version, index, crc32fast::hash(&block));
+            }
+            if keep {
+                let content = if racy { unproved(&id) } else { id.clone() };
+                self.0.insert(BlockKey { content, index }, block.into());
+            }
+        }
+    }
+
+    /// Behind the caller's back: the server has just stamped the directory of what was stored, by its own clock.
+    fn ask_the_time(&self, path: &RemotePath) {
+        let (Some(dir), inner) = (path.parent(), self.0.clone()) else { return };
+        if inner.asking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        background().run(move || {
+            if let Ok(attr) = inner.remote.lstat(&dir) {
+                inner.clock.server_stamped(attr.mtime);
+            }
+            inner.asking.store(false, Ordering::Release);
+        });
+    }
+
+    /// What was at the path, or below it, is not there any more, or is something else: nothing that is held of it counts.
+    pub fn replaced(&self, path: &RemotePath) {
+        self.0.generations.begin(path);
+        self.0.racy.forget_below(path);
         if let Some(proofs) = &self.0.proofs {
-            proofs.written(path);
-        }
-        // Of content that had the same size and time.
-        for index in blocks_of(&(0..version.size)) {
-            self.0.memory.remove(&BlockKey { content: remote_id(path, version), index });
+            proofs.replaced(path);
         }
     }
 
@@ -296,11 +366,6 @@ impl Content {
         }
     }
 
-    /// Puts bytes that are known to be this version into the cache: what was just written need not be fetched.
-    pub fn put(&self, path: &RemotePath, version: Version, index: u64, block: Arc<[u8]>) {
-        self.0.insert(BlockKey { content: remote_id(path, version), index }, block);
-    }
-
     fn missing(&self, path: &RemotePath, version: Version, range: &Range<u64>) -> Vec<u64> {
         let content = self.0.content_id(path, version);
         blocks_of(range).filter(|&index| !self.0.has(&BlockKey { content: content.clone(), index })).collect()
@@ -308,18 +373,20 @@ impl Content {
 
     /// The file moved: its blocks go with it.
     pub fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
-        for index in blocks_of(&(0..version.size)).take(1024) {
-            let key = |path| BlockKey { content: remote_id(path, version), index };
-            let (old, new) = (key(from), key(to));
+        let old = self.0.remote_id(from, version);
+        self.0.generations.begin(to);
+        let new = self.0.remote_id(to, version);
+        for index in blocks_of(&(0..version.size)).take(MAX_MOVED_BLOCKS) {
+            let key = |content: &ContentId| BlockKey { content: content.clone(), index };
+            let (old, new) = (key(&old), key(&new));
             if let Some(disk) = &self.0.disk {
                 disk.renamed(&old, &new);
             }
-            match self.0.memory.remove(&old) {
-                Some(block) => self.0.memory.insert(new, block),
-                // Of the one whose place it takes, if that had the same size and time.
-                None => drop(self.0.memory.remove(&new)),
+            if let Some(block) = self.0.memory.remove(&old) {
+                self.0.memory.insert(new, block);
             }
         }
+        self.0.generations.begin(from);
     }
 
     /// Every block of `indices`: here, or on its way (asked for now if nobody did before).
@@ -369,18 +436,18 @@ impl Content {
         if first == 0 {
             inner.fetched_files.fetch_add(1, Ordering::Relaxed);
         }
-        let take_in = move |result: Result<Vec<u8>, RemoteError>| match result {
+        let id = self.0.remote_id(path, version);
+        let take_in = move |racy: bool, result: Result<Vec<u8>, RemoteError>| match result {
             Ok(bytes) => {
                 inner.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                let racy = version.is_racy(inner.clock.wall());
-                if racy && bytes.len() as u64 == version.size {
-                    inner.racy.note(&at, version, crc32fast::hash(&bytes));
-                }
-                let content = if racy { remote_id(&at, version) } else { inner.read_in_full(&at, version, &bytes) };
+                let content = if racy { id } else { inner.read_in_full(&at, version, &bytes, id) };
                 let chunks = bytes.chunks(BLOCK_BYTES as usize).map(Arc::<[u8]>::from);
                 for ((index, ticket), block) in (first..).zip(tickets).zip(chunks) {
                     // Bytes of a version that may still change under its name are good for whoever asked, no longer.
-                    if !racy {
+                    if racy {
+                        inner.racy.note(&at, version, index, crc32fast::hash(&block));
+                    } else {
+                        inner.racy.settled(&at, version, index);
                         inner.insert(BlockKey { content: content.clone(), index }, block.clone());
                     }
                     ticket.complete(Ok(block));
@@ -391,10 +458,12 @@ impl Content {
                 tickets.into_iter().for_each(|ticket| ticket.complete(Err(error.clone())));
             }
         };
-        let (remote, path) = (self.0.remote.clone(), path.clone());
+        let (remote, clock, path) = (self.0.remote.clone(), self.0.clock.clone(), path.clone());
         self.0.turns.take(class, self.0.stretches(), move |turn| {
+            // By the server's clock when it is asked: what it reads is no older than that.
+            let racy = version.is_racy(clock.server_floor());
             remote.fetch_async(path, version, range, class, move |result| {
-                take_in(result);
+                take_in(racy, result);
                 drop(turn);
             });
         });
@@ -423,7 +492,53 @@ impl Fetching {
     }
 }
 
+/// Compares what is read with what was noted.
+struct Check<'a> {
+    sums: &'a Sums,
+    at: u64,
+    same: bool,
+}
+
+impl<'a> Check<'a> {
+    fn new(sums: &'a Sums) -> Self {
+        Self { sums, at: 0, same: true }
+    }
+
+    /// The next stretch, which begins where a block does.
+    fn update(&mut self, piece: &[u8]) {
+        for block in piece.chunks(BLOCK_BYTES as usize) {
+            self.same &= self.sums.get(&self.at).is_none_or(|sum| crc32fast::hash(block) == *sum);
+            self.at += 1;
+        }
+    }
+}
+
+/// What a content is called that was sent from here and has not been compared since.
+fn unproved(id: &ContentId) -> ContentId {
+    match id {
+        ContentId::Remote(path, version, generation) => {
+            ContentId::Remote(path.clone(), *version, generation | UNPROVED_BIT)
+        }
+        blob => blob.clone(),
+    }
+}
+
 impl Inner {
+    fn is_racy(&self, version: Version) -> bool {
+        version.is_racy(self.clock.server_floor())
+    }
+
+    /// What is called by path and version, since nothing better is known.
+    fn remote_id(&self, path: &RemotePath, version: Version) -> ContentId {
+        ContentId::Remote(path.clone(), version, self.generations.of(path))
+    }
+
+    /// A block that was sent from here, for when the server cannot be asked whether it still is what is there.
+    fn unproved(&self, path: &RemotePath, version: Version, index: u64) -> Option<Arc<[u8]>> {
+        let key = BlockKey { content: unproved(&self.remote_id(path, version)), index };
+        self.memory.get(&key).or_else(|| self.disk.as_ref()?.get(&key))
+    }
+
     /// How many stretches may be under way: most of the handles that the server gives to one connection.
     fn stretches(&self) -> usize {
         let told = self.remote.session_info().map_or(0, |info| info.capabilities.max_open_handles as usize);

@@ -2,7 +2,6 @@
 
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::attest::Attested;
 use super::provenance::Proof;
@@ -22,11 +21,6 @@ pub(super) struct OnMismatch(Mutex<Option<Listener>>);
 /// Larger files (bytes) are not compared with the server: a sample must not cost what it saves.
 const MAX_AUDIT_BYTES: u64 = 256 * 1024;
 
-/// What is called by path and version, since nothing better is known.
-pub(super) fn remote_id(path: &RemotePath, version: Version) -> ContentId {
-    ContentId::Remote(path.clone(), version)
-}
-
 impl Content {
     /// The committed object that this version is proved to be.
     pub fn proved(&self, path: &RemotePath, version: Version) -> Option<BlobId> {
@@ -35,14 +29,14 @@ impl Content {
 
     /// Whoever read this version in full has hashed it.
     pub fn verified(&self, path: &RemotePath, version: Version, blob: BlobId) {
-        if let Some(proofs) = self.0.proofs.as_ref().filter(|_| !version.is_racy(self.0.clock.wall())) {
+        if let Some(proofs) = self.0.proofs.as_ref().filter(|_| self.is_settled(path, version)) {
             proofs.verified(path, version, blob);
         }
     }
 
     /// Takes over what the server says of its files.
-    pub fn take_attested(&self, said: &[Attested], now: SystemTime) -> u64 {
-        self.0.proofs.as_ref().map_or(0, |proofs| proofs.attest(said, now))
+    pub fn take_attested(&self, said: &[Attested], server_secs: u32) -> u64 {
+        self.0.proofs.as_ref().map_or(0, |proofs| proofs.attest(said, server_secs))
     }
 
     /// Nothing that was proved counts any more.
@@ -70,7 +64,7 @@ impl Inner {
     /// What the content is called: by what it is where that is proved.
     pub(super) fn content_id(&self, path: &RemotePath, version: Version) -> ContentId {
         let proved = self.proofs.as_ref().and_then(|proofs| proofs.of(path, version));
-        proved.map_or_else(|| remote_id(path, version), ContentId::Blob)
+        proved.map_or_else(|| self.remote_id(path, version), ContentId::Blob)
     }
 
     /// One block of a proved object; the others of it come into memory, too.
@@ -121,11 +115,17 @@ impl Inner {
     }
 
     /// These bytes came from the server. What they are called from here on: by what they are, if they are the committed object.
-    pub(super) fn read_in_full(&self, path: &RemotePath, version: Version, bytes: &[u8]) -> ContentId {
+    pub(super) fn read_in_full(
+        &self,
+        path: &RemotePath,
+        version: Version,
+        bytes: &[u8],
+        otherwise: ContentId,
+    ) -> ContentId {
         let whole = bytes.len() as u64 == version.size;
         let proofs = self.proofs.as_ref().filter(|_| whole);
         let verified = proofs.and_then(|proofs| proofs.verify(path, version, bytes));
-        verified.map_or_else(|| remote_id(path, version), ContentId::Blob)
+        verified.map_or(otherwise, ContentId::Blob)
     }
 }
 

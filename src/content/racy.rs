@@ -1,48 +1,87 @@
-//! Checksums of contents that were seen so soon after their mtime that another content may have the same version.
+//! Checksums of contents that were seen so soon after their mtime that another content may have the same version: of what was
+//! given out, and of what was sent. They stay until the server was found to still have them when no more could happen; what
+//! is forgotten earlier would be believed.
+
+use std::collections::{BTreeMap, HashMap};
 
 use parking_lot::Mutex;
-use std::num::NonZeroUsize;
-
-use lru::LruCache;
 
 use crate::attr::Version;
 use crate::path::RemotePath;
 
-/// Paths that are remembered.
-const MAX_PATHS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// CRC-32 of blocks, by their number.
+pub(super) type Sums = BTreeMap<u64, u32>;
 
-/// CRC-32 by path and version.
-pub(super) struct RacySums(Mutex<LruCache<RemotePath, (Version, u32)>>);
-
-impl Default for RacySums {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX_PATHS)))
-    }
-}
+/// Checksums by path and version.
+#[derive(Default)]
+pub(super) struct RacySums(Mutex<HashMap<RemotePath, (Version, Sums)>>);
 
 impl RacySums {
-    fn with<T>(&self, act: impl FnOnce(&mut LruCache<RemotePath, (Version, u32)>) -> T) -> T {
-        act(&mut self.0.lock())
+    /// A block of the version was given out, or sent.
+    pub(super) fn note(&self, path: &RemotePath, version: Version, index: u64, sum: u32) {
+        let mut all = self.0.lock();
+        match all.get_mut(path).filter(|(of, _)| *of == version) {
+            Some((_, sums)) => drop(sums.insert(index, sum)),
+            None => drop(all.insert(path.clone(), (version, Sums::from([(index, sum)])))),
+        }
     }
 
-    pub(super) fn note(&self, path: &RemotePath, version: Version, sum: u32) {
-        self.with(|sums| sums.put(path.clone(), (version, sum)));
+    /// What is to be compared before the version is trusted; empty where there is nothing.
+    pub(super) fn sums(&self, path: &RemotePath, version: Version) -> Sums {
+        let all = self.0.lock();
+        all.get(path).filter(|(of, _)| *of == version).map(|(_, sums)| sums.clone()).unwrap_or_default()
     }
 
-    pub(super) fn sum(&self, path: &RemotePath, version: Version) -> Option<u32> {
-        self.with(|sums| sums.get(path).filter(|(of, _)| *of == version).map(|(_, sum)| *sum))
+    pub(super) fn is_noted(&self, path: &RemotePath, version: Version) -> bool {
+        self.0.lock().get(path).is_some_and(|(of, _)| *of == version)
+    }
+
+    /// A block was given out that cannot become another one.
+    pub(super) fn settled(&self, path: &RemotePath, version: Version, index: u64) {
+        let mut all = self.0.lock();
+        let Some((_, sums)) = all.get_mut(path).filter(|(of, _)| *of == version) else { return };
+        sums.remove(&index);
+        if sums.is_empty() {
+            all.remove(path);
+        }
     }
 
     pub(super) fn forget(&self, path: &RemotePath) {
-        self.with(|sums| sums.pop(path));
+        self.0.lock().remove(path);
+    }
+
+    pub(super) fn forget_below(&self, path: &RemotePath) {
+        self.0.lock().retain(|known, _| !known.starts_with(path));
     }
 
     pub(super) fn renamed(&self, from: &RemotePath, to: &RemotePath) {
-        self.with(|sums| {
-            sums.pop(to);
-            if let Some(known) = sums.pop(from) {
-                sums.put(to.clone(), known);
-            }
-        });
+        let mut all = self.0.lock();
+        all.remove(to);
+        if let Some(known) = all.remove(from) {
+            all.insert(to.clone(), known);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_trusted_when_every_block_of_it_is() {
+        let (sums, path) = (RacySums::default(), RemotePath::parse("code/a").expect("valid"));
+        let version = Version { size: 300_000, mtime: 7 };
+        for index in 0..3 {
+            sums.note(&path, version, index, index as u32);
+        }
+        sums.settled(&path, version, 1);
+        assert_eq!(sums.sums(&path, version), Sums::from([(0, 0), (2, 2)]));
+        assert!(sums.is_noted(&path, version));
+        assert!(sums.sums(&path, Version { mtime: 8, ..version }).is_empty());
+        let to = RemotePath::parse("code/d/b").expect("valid");
+        sums.renamed(&path, &to);
+        assert!(!sums.is_noted(&path, version) && sums.is_noted(&to, version));
+        sums.forget_below(&RemotePath::parse("code/d").expect("valid"));
+        assert!(!sums.is_noted(&to, version));
     }
 }

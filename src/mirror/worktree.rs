@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -27,6 +27,20 @@ const LIMIT: Duration = Duration::from_secs(120);
 const SETTINGS: [&str; 4] = ["autocrlf", "eol", "filemode", "ignorecase"];
 /// What changes bytes between a work tree and a commit.
 const ATTRIBUTES: [&str; 6] = ["text", "eol", "crlf", "ident", "filter", "working-tree-encoding"];
+
+/// What a user's environment may say to git, and not to this one.
+const SETTINGS_OF_CALLERS: [&str; 10] = [
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+    "GIT_CONFIG",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_CONFIG_COUNT",
+    "GIT_ATTR_SOURCE",
+    "GIT_TRACE",
+];
 
 /// How a path's bytes change on their way between a commit and the work tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -264,7 +278,7 @@ impl WorkTree {
         given.write_all(input)?;
         given.rewind()?;
         let mut command = Command::new("git");
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(b"GIT_")) {
+        for name in SETTINGS_OF_CALLERS {
             command.env_remove(name);
         }
         let nowhere: PathBuf = self.dir.path().join(".git/none");

@@ -118,7 +118,7 @@ impl Reader {
             // Held open from here on: its name may go as soon as the server has the content.
             log::error!("{}: the local copy cannot be opened: {error}", view.object(node.ino));
         }
-        let stable = !version.is_racy(view.clock().wall()) || node.pinned;
+        let stable = node.pinned || self.0.content.is_settled(&view.object(node.ino), version);
         let keep_pages = !mode.truncate && (node.pinned || view.keep_pages(node.ino, version, stable));
         if keep_pages && mode.read {
             // The kernel gives out what it has: no read may ever arrive here.

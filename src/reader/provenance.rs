@@ -143,8 +143,9 @@ impl Reader {
             return;
         };
         let began = std::time::Instant::now();
+        let server_secs = self.0.view.clock().server_floor();
         let asked = content::attest(config).map_err(|error| error.to_string());
-        let result = asked.map(|said| self.0.content.take_attested(&said, self.0.view.clock().wall()));
+        let result = asked.map(|said| self.0.content.take_attested(&said, server_secs));
         match &result {
             Ok(proved) => log::info!("the server's checksums prove {proved} files, in {:?}", began.elapsed()),
             Err(why) => log::info!("the server gives no checksums ({why}): files are proved as they are read"),

@@ -36,8 +36,8 @@ pub enum AppliedChange<'a> {
 pub trait Listener: Send + Sync {
     fn applied(&self, _applied: &Applied<'_>) {}
 
-    /// A file that the server has got another name here. The server is told later.
-    fn renamed(&self, _from: &RemotePath, _to: &RemotePath, _version: Version) {}
+    /// Something got another name here; the version is that of a file that the server has. The server is told later.
+    fn renamed(&self, _from: &RemotePath, _to: &RemotePath, _version: Option<Version>) {}
 
     /// Nothing is to be sent just now. Called about twice a second.
     fn idle(&self) {}

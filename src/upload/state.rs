@@ -104,8 +104,8 @@ impl Upload {
         self.local.link_text(ino, path)
     }
 
-    /// A file that the server has got another name here.
-    pub(super) fn tell_renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
+    /// Something got another name here; the version is that of a file that the server has.
+    pub(super) fn tell_renamed(&self, from: &RemotePath, to: &RemotePath, version: Option<Version>) {
         self.listeners.each(|listener| listener.renamed(from, to, version));
     }
 

@@ -45,9 +45,8 @@ fn reading_and_the_servers_checksum_prove_and_lies_do_not() {
         md5: md5::Digest(md5).0,
     };
     let right = md5::compute(b"committed").0;
-    let now = time_from_secs(NOW);
-    assert_eq!(proofs.attest(&[said(6, [0; 16]), said(NOW, right)], now), 0, "another content; too young");
-    assert_eq!(proofs.attest(&[said(6, right)], now), 1);
+    assert_eq!(proofs.attest(&[said(6, [0; 16]), said(NOW, right)], NOW), 0, "another content; too young");
+    assert_eq!(proofs.attest(&[said(6, right)], NOW), 1);
     assert!(proofs.of(&path, version(9, 6)).is_some());
     assert_eq!(proofs.kinds(), [(Provenance::Attested, 1)]);
     assert_eq!((proofs.figures().files, proofs.figures().proved), (1, 1));
