@@ -11,6 +11,8 @@ pub struct Clock(Option<Arc<Mutex<Duration>>>, Base, Arc<ServerTime>);
 
 /// How wrong this machine's clock is believed to be at most.
 pub const MAX_SKEW_SECS: u32 = 24 * 3600;
+/// How far the clocks of the platform's machines are believed to be apart at most.
+const AGREE_SECS: u32 = 1;
 /// Where the server's clock is known to less than this (seconds), it is worth a look.
 const UNKNOWN_SECS: u32 = 5;
 /// Times that were set from here and are remembered: the newest.
@@ -77,6 +79,15 @@ impl Clock {
             return;
         }
         *self.2.stamp.lock() = Some((secs, self.now()));
+    }
+
+    /// The platform said what time it is, in an answer that came at `heard`. Its machines agree within [`AGREE_SECS`].
+    pub fn platform_said(&self, secs: u32, heard: Instant) {
+        let secs = secs.saturating_sub(AGREE_SECS);
+        let since = self.now().saturating_duration_since(heard).as_secs();
+        if secs.saturating_add(u32::try_from(since).unwrap_or(u32::MAX)) > self.server_floor() {
+            *self.2.stamp.lock() = Some((secs, heard));
+        }
     }
 
     /// This time was set on the server from here: it says nothing of the server's clock.

@@ -196,6 +196,20 @@ impl Content {
         Fetching(waiters)
     }
 
+    /// Whether the whole file could be read without the link, from the local disk.
+    pub fn is_here(&self, path: &RemotePath, version: Version) -> bool {
+        let id = self.0.content_id(path, version);
+        if matches!(id, ContentId::Blob(_)) {
+            return true;
+        }
+        let Some(disk) = &self.0.disk else { return false };
+        let (sure, unsure) = (id.clone(), unproved(&id));
+        blocks_of(&(0..version.size)).all(|index| {
+            let has = |content: &ContentId| disk.contains(&BlockKey { content: content.clone(), index });
+            has(&sure) || has(&unsure)
+        })
+    }
+
     /// What was read so far is on the local disk.
     pub fn settle(&self) {
         if let Some(disk) = &self.0.disk {
@@ -443,9 +457,11 @@ impl Content {
                 let content = if racy { id } else { inner.read_in_full(&at, version, &bytes, id) };
                 let chunks = bytes.chunks(BLOCK_BYTES as usize).map(Arc::<[u8]>::from);
                 for ((index, ticket), block) in (first..).zip(tickets).zip(chunks) {
-                    // Bytes of a version that may still change under its name are good for whoever asked, no longer.
+                    // Bytes of a version that may still change under its name are good for whoever asked, and
+                    // later only where the server cannot be asked.
                     if racy {
                         inner.racy.note(&at, version, index, crc32fast::hash(&block));
+                        inner.insert(BlockKey { content: unproved(&content), index }, block.clone());
                     } else {
                         inner.racy.settled(&at, version, index);
                         inner.insert(BlockKey { content: content.clone(), index }, block.clone());

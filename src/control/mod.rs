@@ -10,7 +10,7 @@ mod wake;
 
 use parking_lot::Mutex;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -69,6 +69,11 @@ impl Control {
         let routes = routes::named(config.api.as_deref()).ok_or_else(unknown)?;
         let http = Http::new(&config, routes.as_ref(), CALL_LIMIT)?;
         Ok(Self { http, routes, login: Mutex::new(Login::new(config)) })
+    }
+
+    /// What the platform's clock said with its last answer (seconds since the epoch), and when that came.
+    pub fn dated(&self) -> Option<(u32, Instant)> {
+        self.http.dated()
     }
 
     /// Whether there is anything to log in with.

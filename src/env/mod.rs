@@ -145,6 +145,7 @@ impl Env {
             answers: Default::default(),
             config,
         });
+        inner.set_clock();
         inner.apply_to_gate();
         inner.remember();
         if inner.config.api.is_some() {
@@ -311,9 +312,17 @@ impl Env {
 }
 
 impl Inner {
+    /// What the platform's clock says bounds the server's.
+    fn set_clock(&self) {
+        if let Some((secs, heard)) = self.config.api.as_ref().and_then(|(control, _)| control.dated()) {
+            self.clock.platform_said(secs, heard);
+        }
+    }
+
     /// Takes over an answer of the API, turns the gate, tells whoever wants to know.
     fn learn(&self, environment: crate::control::Environment) {
         let changed = self.belief.lock().learn(environment, self.clock.wall());
+        self.set_clock();
         self.apply_to_gate();
         if changed {
             self.remember();

@@ -20,6 +20,9 @@ const MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// Of a large file this much is asked for at a time (bytes).
 const PIECE_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Files that are named where some are missing.
+const NAMED: usize = 5;
+
 /// A piece of a file that is on its way.
 struct Coming {
     path: RemotePath,
@@ -43,8 +46,11 @@ impl Reader {
         }
         let began = Instant::now();
         self.progress(|_| Hydration { running: true, ..Hydration::default() });
-        let result = self.find_all(below).and_then(|files| self.fetch_all(below, files));
-        self.0.content.settle();
+        let result = self.find_all(below).and_then(|files| {
+            self.fetch_all(below, &files)?;
+            self.0.content.settle();
+            self.all_here(below, &files)
+        });
         self.progress(|now| Hydration { running: false, took: began.elapsed(), ..now });
         result
     }
@@ -120,7 +126,7 @@ impl Reader {
         dirs
     }
 
-    fn fetch_all(&self, below: &RemotePath, files: Vec<Found>) -> FsResult<()> {
+    fn fetch_all(&self, below: &RemotePath, files: &[Found]) -> FsResult<()> {
         let figures = self.0.content.disk_figures().unwrap_or_default();
         let wanted: u64 = files.iter().map(|file| file.version.size).sum();
         if wanted > figures.budget_bytes {
@@ -155,6 +161,32 @@ impl Reader {
             self.arrived(&mut coming)?;
         }
         Ok(())
+    }
+
+    /// What does not come to the local disk, although it came over the wire, is asked for once more, one file at a time: the
+    /// disk may have been behind.
+    fn all_here(&self, below: &RemotePath, files: &[Found]) -> FsResult<()> {
+        let content = &self.0.content;
+        let is_here = |file: &Found| content.is_here(&file.path, file.version);
+        for file in files.iter().filter(|file| !is_here(file)) {
+            let fetching = content.bring(&file.path, file.version, 0..file.version.size);
+            // What keeps it away is told below.
+            let _ = fetching.wait(Deadline::after(self.0.view.timeout()));
+            content.settle();
+        }
+        let missing: Vec<&Found> = files.iter().filter(|file| !is_here(file)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = missing.iter().take(NAMED).map(|file| file.path.to_string()).collect();
+        let more = if missing.len() > NAMED { ", …" } else { "" };
+        let text = format!(
+            "{} of {} files are not on this machine: {}{more}; ask again",
+            missing.len(),
+            files.len(),
+            names.join(", ")
+        );
+        Err(self.noted(FsError::new("hydrate", below, Cause::Busy(text))))
     }
 
     /// Waits for the oldest piece. A file that changed or went meanwhile is counted, not an error.
