@@ -81,7 +81,7 @@ impl Admission {
 
     /// Permission for a change that was accepted before and is sent to the server now. Never waits.
     pub fn permit_sending(&self, area: Area) -> Result<WritePermit, Refused> {
-        self.0.gate.admit(area)
+        self.0.gate.admit_accepted(area)
     }
 
     /// Whether writing is refused, for access(2). A workflow that holds writes refuses nothing.

@@ -1,4 +1,4 @@
-//! Time as a parameter, so that a test can say "31 seconds later" without waiting. Does not sleep and starts no timers.
+//! Time as a parameter, so that a test can move it without waiting. Does not sleep and starts no timers.
 
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
@@ -40,6 +40,7 @@ impl Default for Base {
 }
 
 impl Clock {
+    /// The system's clock.
     pub fn system() -> Self {
         Self::default()
     }
@@ -49,6 +50,7 @@ impl Clock {
         Self(Some(Arc::default()), Base::default(), Arc::default())
     }
 
+    /// Monotonic time.
     pub fn now(&self) -> Instant {
         match &self.0 {
             None => Instant::now(),
@@ -56,7 +58,7 @@ impl Clock {
         }
     }
 
-    /// Wall-clock time, for what people read.
+    /// Wall-clock time, for texts and files.
     pub fn wall(&self) -> SystemTime {
         match &self.0 {
             None => SystemTime::now(),
@@ -114,44 +116,49 @@ impl Clock {
         self.server_floor().saturating_add(UNKNOWN_SECS) < secs_of(self.wall())
     }
 
+    /// The end of a validity that begins now.
     pub fn expiry(&self, valid: Duration) -> Expiry {
         Expiry(self.now() + valid)
     }
 
+    /// The end of a wait that begins now.
     pub fn deadline(&self, limit: Duration) -> Deadline {
         Deadline(self.now() + limit)
     }
 }
 
-/// Until when an answer may be given without asking again.
+/// Until when an answer may be served without asking the server again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Expiry(pub Instant);
 
 impl Expiry {
-    /// What is left of the validity: the kernel gets this, never a fresh span.
+    /// What is left of the validity. The kernel is told this, never the full span.
     pub fn remaining(&self, clock: &Clock) -> Duration {
         self.0.saturating_duration_since(clock.now())
     }
 
+    /// Whether the validity has ended.
     pub fn is_over(&self, clock: &Clock) -> bool {
         self.0 <= clock.now()
     }
 }
 
-/// When a wait must end, whatever happened. Every wait on the network carries one.
+/// When a wait must end in any case. Every wait on the network has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(pub Instant);
 
 impl Deadline {
-    /// From the system's clock: waits are real even where validity is simulated.
+    /// `limit` from now by the system's clock: waits are real even where a test moves the clock.
     pub fn after(limit: Duration) -> Self {
         Self(Instant::now() + limit)
     }
 
+    /// The time that is left; zero after the end.
     pub fn remaining(&self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
 
+    /// Whether the wait must end.
     pub fn is_over(&self) -> bool {
         self.0 <= Instant::now()
     }

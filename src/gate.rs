@@ -1,8 +1,8 @@
-//! May this area be written now, and if not, why? The one place that decides it.
+//! The one place that decides whether an area may be written now, and if not, why.
 //!
 //! `env` opens and closes the gate as the belief about the environment changes; every mutating call on `remote` takes a
 //! [`WritePermit`], and [`Gate::admit`] is the only way to get one. A permit carries the environment's generation: a
-//! switch of the connection mode makes older permits void, which `remote` checks right before the last step of a call.
+//! switch of the connection mode makes older permits invalid, which `remote` checks right before the last step of a call.
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::fmt;
@@ -20,7 +20,7 @@ pub enum ReadOnlyReason {
     Environment(String),
     /// The mount was made with `-o ro`.
     MountedReadOnly,
-    /// Logs are shown, never written.
+    /// Logs are always read-only.
     Logs,
     /// The server refused a write in `code` although its mode was believed to allow it.
     RefusedByServer,
@@ -50,11 +50,13 @@ pub enum Verdict {
     Held {
         why: String,
         until: Instant,
+        /// What was accepted before is still sent.
+        drains: bool,
     },
     Closed(ReadOnlyReason),
 }
 
-/// Why no permit was given.
+/// Why no permit was granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("read-only: {0}")]
@@ -63,7 +65,7 @@ pub enum Refused {
     Held(String),
 }
 
-/// Proof that a write was admitted; see the module header.
+/// Proof that a write was admitted; see the module documentation.
 #[derive(Debug, Clone)]
 pub struct WritePermit {
     area: Area,
@@ -72,11 +74,16 @@ pub struct WritePermit {
 }
 
 impl WritePermit {
+    /// The area that the permit is for.
     pub fn area(&self) -> Area {
         self.area
     }
 
-    /// Checked again right before the step that cannot be taken back.
+    /// Checks the permit again, right before the step that cannot be undone.
+    ///
+    /// # Errors
+    ///
+    /// The area was closed, or the connection mode changed, after the permit was granted.
     pub fn still_valid(&self) -> Result<(), Refused> {
         let state = self.gate.lock();
         match state.verdict(self.area) {
@@ -105,7 +112,7 @@ impl State {
     }
 }
 
-/// Shared by `env` (which sets it) and everything that writes (which asks it).
+/// The gate: `env` sets it, and every writer asks it. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Gate(Arc<(Mutex<State>, Condvar)>);
 
@@ -116,6 +123,7 @@ impl Default for Gate {
 }
 
 impl Gate {
+    /// A gate that is open for code and uploads.
     pub fn new() -> Self {
         let state = State { code: Verdict::Open, uploads: Verdict::Open, generation: 1 };
         Self(Arc::new((Mutex::new(state), Condvar::new())))
@@ -139,16 +147,21 @@ impl Gate {
         self.0.1.notify_all();
     }
 
+    /// The current verdict for one area.
     pub fn verdict(&self, area: Area) -> Verdict {
         self.lock().verdict(area).clone()
     }
 
-    /// The environment's generation: it grows with each turn of the mode.
+    /// The environment's generation: it grows each time an area closes or reopens.
     pub fn generation(&self) -> u64 {
         self.lock().generation
     }
 
-    /// A permit to write in `area`, at once or not at all: a held gate refuses. See [`Gate::admit_waiting`].
+    /// Grants a permit to write in `area` without waiting. See [`Gate::admit_waiting`].
+    ///
+    /// # Errors
+    ///
+    /// The area is closed, or writes are held.
     pub fn admit(&self, area: Area) -> Result<WritePermit, Refused> {
         let state = self.lock();
         match state.verdict(area) {
@@ -161,7 +174,25 @@ impl Gate {
         }
     }
 
-    /// Like [`Gate::admit`], but waits while the gate is held, `limit` at the longest.
+    /// A permit for what was accepted before: like [`Gate::admit`], but a gate that is held for draining gives it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gate::admit`].
+    pub fn admit_accepted(&self, area: Area) -> Result<WritePermit, Refused> {
+        let state = self.lock();
+        if matches!(state.verdict(area), Verdict::Held { drains: true, .. }) {
+            return Ok(WritePermit { area, generation: state.generation, gate: self.clone() });
+        }
+        drop(state);
+        self.admit(area)
+    }
+
+    /// Like [`Gate::admit`], but waits while writes are held, until `limit` at the latest.
+    ///
+    /// # Errors
+    ///
+    /// The area is closed, or writes are still held at `limit`.
     pub fn admit_waiting(&self, area: Area, limit: Instant) -> Result<WritePermit, Refused> {
         loop {
             let refused = match self.admit(area) {
@@ -200,10 +231,21 @@ mod tests {
     }
 
     #[test]
+    fn a_draining_gate_takes_nothing_new_and_lets_go_what_was_accepted() {
+        let gate = Gate::new();
+        let until = Instant::now() + Duration::from_secs(5);
+        gate.set(Area::Code, Verdict::Held { why: "a switch".into(), until, drains: true });
+        assert!(gate.admit(Area::Code).is_err());
+        assert!(gate.admit_accepted(Area::Code).is_ok_and(|permit| permit.still_valid().is_ok()));
+        gate.set(Area::Code, Verdict::Held { why: "a switch".into(), until, drains: false });
+        assert!(gate.admit_accepted(Area::Code).is_err());
+    }
+
+    #[test]
     fn a_held_gate_lets_writers_wait_and_then_go() {
         let gate = Gate::new();
         let until = Instant::now() + Duration::from_secs(5);
-        gate.set(Area::Code, Verdict::Held { why: "a commit runs".into(), until });
+        gate.set(Area::Code, Verdict::Held { why: "a commit runs".into(), until, drains: false });
         assert!(matches!(gate.admit(Area::Code), Err(Refused::Held(_))));
         let waiting = gate.clone();
         let writer = std::thread::spawn(move || waiting.admit_waiting(Area::Code, until).is_ok());

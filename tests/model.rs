@@ -437,6 +437,10 @@ impl Run<'_> {
             }
         }
         self.inner.look_anew();
+        // A program sees what the other writer did, before anything is done here: otherwise it would be a conflict.
+        if let Ok(ino) = self.inner.find(&self.full(path)) {
+            self.inner.fs.getattr(ino, pantheonfs::fs::Wait::Until(self.inner.fs.deadline())).expect("attributes");
+        }
     }
 
     fn barrier(&mut self) {

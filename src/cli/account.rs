@@ -9,29 +9,30 @@ use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure};
 use super::report;
 use crate::control::{Control, ControlError, EnvKind, Environment, Site};
+use crate::text::{self, visible};
 
-/// Exchanges a machine token for a session; both are kept where Terminus keeps them, for their owner only.
+/// `pantheonfs login`: exchanges a machine token for a session and saves both where Terminus does.
 pub(super) fn login(as_json: bool) -> CliResult<()> {
     let around = Environ::look()?;
     let token = read_token()?;
     if token.trim().is_empty() {
         let text =
-            "no machine token was given; make one at https://dashboard.pantheon.io/personal-settings/machine-tokens";
+            "no machine token was given; create one at https://dashboard.pantheon.io/personal-settings/machine-tokens";
         return Err(Failure::new(Exit::Usage, text));
     }
     let mut config = around.control;
-    // What is saved counts, not what the environment says for single runs.
+    // The token is saved, so one from the environment, which is for single runs, must not be used.
     config.token = None;
     let profile = Control::new(config)?.log_in_with(token.trim())?;
     if as_json {
         let answer = json!({ "email": profile.email, "name": profile.full_name });
         return report::print(format!("{answer:#}\n").as_bytes());
     }
-    report::print(format!("logged in as {} ({})\n", profile.email, profile.full_name).as_bytes())
+    report::print(format!("logged in as {} ({})\n", visible(&profile.email), visible(&profile.full_name)).as_bytes())
 }
 
 fn read_token() -> CliResult<Zeroizing<String>> {
-    let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("the token cannot be read: {e}"));
+    let failed = |e: std::io::Error| Failure::caused(Exit::Failed, "the token cannot be read", e);
     if std::io::stdin().is_terminal() {
         return rpassword::prompt_password("Machine token: ").map(Zeroizing::new).map_err(failed);
     }
@@ -40,6 +41,7 @@ fn read_token() -> CliResult<Zeroizing<String>> {
     Ok(line)
 }
 
+/// `pantheonfs sites`: lists the sites of the account, or one of them.
 pub(super) fn sites(only: Option<&str>, as_json: bool) -> CliResult<()> {
     let control = Control::new(Environ::look()?.control)?;
     let mut sites = control.sites()?;
@@ -60,17 +62,17 @@ pub(super) fn sites(only: Option<&str>, as_json: bool) -> CliResult<()> {
         out.push(json!({ "name": site.name, "id": site.id, "framework": site.framework, "environments": list }));
     }
     if as_json {
-        report::print(format!("{:#}\n", serde_json::Value::from(out)).as_bytes())?;
+        report::print(text::json(&out.into()).as_bytes())?;
     }
     Ok(())
 }
 
-/// How many sites are asked about at a time: somebody with thousands of them would wait for an hour otherwise.
+/// How many sites the API is asked about at a time: one by one, an account with thousands of sites would take an hour.
 const AT_A_TIME: usize = 16;
 
 type Environments = Result<Vec<(String, Environment)>, ControlError>;
 
-/// Every site with what the API says of its environments, in order.
+/// Every site with its environments, in order.
 fn with_environments(control: &Control, sites: Vec<Site>) -> impl Iterator<Item = (Site, Environments)> {
     let mut sites = sites.into_iter();
     let next = move || {
@@ -81,7 +83,7 @@ fn with_environments(control: &Control, sites: Vec<Site>) -> impl Iterator<Item 
                 scope.spawn(move || control.environments(&id))
             };
             let asking: Vec<_> = some.iter().map(ask).collect();
-            let none = || ControlError::Malformed { what: "the environments".into(), detail: "no answer".into() };
+            let none = || ControlError::malformed("the environments", "no answer");
             asking.into_iter().map(|asked| asked.join().unwrap_or_else(|_| Err(none()))).collect()
         });
         (!some.is_empty()).then(|| some.into_iter().zip(asked).collect::<Vec<_>>())
@@ -89,14 +91,13 @@ fn with_environments(control: &Control, sites: Vec<Site>) -> impl Iterator<Item 
     std::iter::from_fn(next).flatten()
 }
 
-/// A site for people. Names come from the platform: what would steer a terminal is left out.
+/// The lines about a site.
 fn listed(site: &Site, environments: &[(String, Environment)]) -> String {
-    let plain = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
-    let site_name = plain(&site.name);
+    let site_name = visible(&site.name);
     let frozen = if site.frozen { ", frozen" } else { "" };
-    let mut text = format!("{site_name} ({}{frozen})\n", plain(&site.framework));
+    let mut text = format!("{site_name} ({}{frozen})\n", visible(&site.framework));
     for (name, environment) in environments {
-        text.push_str(&format!("  {site_name}.{}\t{}\n", plain(name), describe(name, environment)));
+        text.push_str(&format!("  {site_name}.{}\t{}\n", visible(name), describe(name, environment)));
     }
     text
 }

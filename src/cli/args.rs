@@ -1,11 +1,15 @@
-//! What can be said on the command line.
+//! The arguments of the command line.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use super::args_rescue::Rescue;
+#[cfg(feature = "sim")]
+use super::args_sim;
 use super::exit::{CliResult, Exit, Failure};
+use super::output::Output;
 
 /// Mount the code directory of a Pantheon environment over SFTP.
 #[derive(Parser)]
@@ -18,315 +22,206 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Mount SITE.ENV, UUID.ENV or an sftp:// URL
+    /// Mount the code of an environment, or any SFTP server
     Mount(Mount),
-    /// Unmount; waits until everything is on the server
+    /// Unmount, after all changes are on the server
     #[command(visible_alias = "unmount")]
     Umount(Umount),
-    /// Say how a mount stands: mode, writability, link, what waits
+    /// Print the state of a mount: mode, whether code is writable, connection, unsent changes
     Status(Status),
-    /// Wait until the server has everything that was changed in a mount
-    Sync(Look),
-    /// Bring a directory of a mount, or all of it, to this machine, for working offline
-    Hydrate(Look),
-    /// Read or switch the connection mode of a mount
+    /// Wait until the server has all changes of a mount
+    Sync(InMount),
+    /// Download a directory of a mount, or all of it, to work offline
+    Hydrate(Hydrate),
+    /// Print or switch the connection mode of an environment
     Mode(Mode),
-    /// List what is uncommitted
-    Pending(Look),
-    /// Show the difference to what is committed, as git prints it
+    /// List the uncommitted changes on the server
+    Pending(InMount),
+    /// Print the uncommitted changes as git does
     Diff(Diff),
-    /// Put files back as they are committed; what they were is kept
+    /// Replace files with their committed versions; a copy of each is kept
     Revert(Revert),
-    /// Uncommitted work that is kept on this machine: list it, compare it, put it back, take it along
+    /// List, compare, restore or export the copies of uncommitted work on this machine
     #[command(subcommand)]
     Rescue(Rescue),
-    /// Decide about a file that was changed on both sides
+    /// Resolve a conflict: choose a version of a file that was changed on both sides
     Resolve(Resolve),
-    /// Commit everything that is uncommitted on the server
+    /// Commit all uncommitted changes on the server
     Commit(Commit),
-    /// Show the history of the environment
-    Log(Look),
-    /// Say how other clients connect
-    Connection(Look),
-    /// Log in to the platform with a machine token (read from the terminal or standard input)
-    Login {
-        /// For programs
-        #[arg(long)]
-        json: bool,
-    },
+    /// Print the history of the environment
+    Log(InMount),
+    /// Print how other SFTP and git clients connect to the environment
+    Connection(InMount),
+    /// Log in to the platform with a machine token, read from the terminal or standard input
+    Login(Output),
     /// List the sites of your account and their environments
     Sites {
-        /// Only this one
+        /// Name or UUID of one site (default: all sites)
         site: Option<String>,
-        /// For programs
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: Output,
     },
-    /// Check step by step why SITE.ENV or an sftp:// URL can be mounted or cannot
+    /// Check step by step whether a source can be mounted
     Doctor(Doctor),
-    /// Run a small Pantheon on this machine
+    /// Run a simulated Pantheon site on this machine
     #[cfg(feature = "sim")]
-    Sim(Sim),
-    /// Start the simulator with a small site, mount it, and say what to try
+    Sim(args_sim::Sim),
+    /// Start the simulator, mount its site, and print what to try
     #[cfg(feature = "sim")]
-    Demo(Demo),
-    /// Put a latency and a bandwidth in front of a server (for measuring)
+    Demo(args_sim::Demo),
+    /// Put a latency and a bandwidth in front of a server, for measurements
     #[cfg(feature = "sim")]
-    Link(Link),
-    /// Print a completion script
-    Completions { shell: clap_complete::Shell },
+    Link(args_sim::Link),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell that the script is for
+        shell: clap_complete::Shell,
+    },
     /// Print the manual page
     Man,
 }
 
 #[derive(ClapArgs)]
 pub(super) struct Mount {
-    /// mysite.dev, <uuid>.dev, or sftp://[user@]host[:port]/path; may be left out in a git checkout of the site
+    /// SITE.ENV, UUID.ENV or sftp://[USER@]HOST[:PORT]/PATH; may be omitted in a git checkout of the site
     #[arg(value_name = "SOURCE")]
     pub(super) source: OsString,
-    /// An empty directory
+    /// An empty directory to mount on
     pub(super) mountpoint: Option<PathBuf>,
-    /// Options, separated by commas (README, "Options")
+    /// Mount options, separated by commas; the README lists them
     #[arg(short = 'o', value_name = "OPT[,OPT…]")]
     pub(super) options: Vec<OsString>,
     /// Stay in the foreground
     #[arg(short = 'f', long)]
     pub(super) foreground: bool,
-    /// Say more on standard error (twice: everything)
+    /// Log what happens on standard error (-vv: every request)
     #[arg(short = 'v', long, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
-    /// We are the child that becomes the daemon: standard output is the pipe to the parent
+    /// Set for the child that becomes the daemon, whose standard output is the pipe to the parent
     #[arg(long, hide = true)]
     pub(super) report: bool,
     /// The descriptor from which the child reads the machine token
     #[arg(long, hide = true)]
     pub(super) token_fd: Option<i32>,
-    /// Say nothing on success
+    /// Print nothing on success
     #[arg(long, hide = true)]
     pub(super) quiet: bool,
 }
 
 #[derive(ClapArgs)]
 pub(super) struct Umount {
+    /// The directory that is mounted on
     pub(super) mountpoint: PathBuf,
-    /// Take it away even while programs use it
+    /// Unmount even while programs use the mount, without waiting until all changes are on the server
     #[arg(long)]
     pub(super) force: bool,
-    /// For programs
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 #[derive(ClapArgs)]
 pub(super) struct Status {
     /// Any path in the mount (default: the current directory)
     pub(super) path: Option<PathBuf>,
-    /// For programs
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 #[derive(ClapArgs)]
 pub(super) struct Mode {
-    /// `sftp` or `git`; without it the mode is printed
+    /// The mode to switch to, sftp or git (default: print the current mode)
     pub(super) mode: Option<String>,
     /// Any path in the mount
     #[arg(long, value_name = "PATH", default_value = ".")]
     pub(super) at: PathBuf,
-    /// Going to Git mode: delete what is uncommitted
+    /// Permit a switch to Git mode to delete uncommitted changes
     #[arg(long)]
     pub(super) discard: bool,
-    /// For programs
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
-/// Looking at something of a mount.
+/// A command about a mount that needs nothing but a path in it.
 #[derive(ClapArgs)]
-pub(super) struct Look {
+pub(super) struct InMount {
     /// Any path in the mount
     #[arg(default_value = ".")]
     pub(super) path: PathBuf,
-    /// For programs
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Hydrate {
+    /// The directory in the mount to download
+    #[arg(default_value = ".")]
+    pub(super) path: PathBuf,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 #[derive(ClapArgs)]
 pub(super) struct Diff {
-    /// Only these files or directories in the mount
+    /// Files or directories in the mount (default: all changes)
     pub(super) paths: Vec<PathBuf>,
-    /// For programs
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 #[derive(ClapArgs)]
 pub(super) struct Revert {
-    /// Files in the mount
+    /// Files in the mount to replace
     #[arg(required = true)]
     pub(super) paths: Vec<PathBuf>,
-    /// For programs
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 #[derive(ClapArgs)]
 #[command(group = clap::ArgGroup::new("whose").required(true))]
 pub(super) struct Resolve {
-    /// The file in the mount
+    /// The file in the mount that has a conflict
     pub(super) path: PathBuf,
-    /// Write ours over theirs (a copy of theirs is kept)
+    /// Write our version over theirs; a copy of theirs is kept
     #[arg(long, group = "whose")]
     pub(super) ours: bool,
-    /// Leave theirs, and drop ours
+    /// Leave their version, and delete ours
     #[arg(long, group = "whose")]
     pub(super) theirs: bool,
-    /// Merge both with the committed version as the base, if that goes without conflicts
+    /// Merge both versions, if they do not change the same lines
     #[arg(long, group = "whose")]
     pub(super) merge: bool,
-    /// For programs
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(Subcommand)]
-pub(super) enum Rescue {
-    /// List what is kept and, where it is mounted, whether the server has it
-    List {
-        #[command(flatten)]
-        at: RescueAt,
-        /// For programs
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show how what is kept differs from the server (or from the commit, where it is not mounted)
-    Diff {
-        /// Paths as `list` shows them (default: all)
-        paths: Vec<PathBuf>,
-        #[command(flatten)]
-        at: RescueAt,
-    },
-    /// Write kept files back into the mount, or into another directory
-    Restore {
-        /// Paths as `list` shows them
-        #[arg(required = true)]
-        paths: Vec<PathBuf>,
-        /// Write below this directory instead
-        #[arg(long, value_name = "DIR")]
-        to: Option<PathBuf>,
-        /// For programs
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        at: RescueAt,
-    },
-    /// Everything that is kept as one patch (for `git apply`) or tar archive
-    Export {
-        /// Paths as `list` shows them (default: all)
-        paths: Vec<PathBuf>,
-        /// The form
-        #[arg(long, value_enum, default_value_t = ExportForm::Patch)]
-        format: ExportForm,
-        /// Where to (default: standard output)
-        #[arg(short = 'o', long, value_name = "FILE")]
-        output: Option<PathBuf>,
-        #[command(flatten)]
-        at: RescueAt,
-    },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum ExportForm {
-    Patch,
-    Tar,
-}
-
-#[derive(ClapArgs)]
-pub(super) struct RescueAt {
-    /// A path in the mount, or SITE.ENV where nothing is mounted
-    #[arg(long, value_name = "PATH|SITE.ENV", default_value = ".")]
-    pub(super) at: PathBuf,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 #[derive(ClapArgs)]
 pub(super) struct Commit {
-    /// The message; an editor asks for it if neither -m nor -F is given
+    /// The commit message (default: an editor asks for it)
     #[arg(short = 'm', long)]
     pub(super) message: Option<String>,
-    /// Take the message from a file (`-`: standard input)
+    /// Read the commit message from a file (-: standard input)
     #[arg(short = 'F', long, value_name = "FILE", conflicts_with = "message")]
     pub(super) file: Option<PathBuf>,
     /// Any path in the mount
     #[arg(long, value_name = "PATH", default_value = ".")]
     pub(super) at: PathBuf,
-    /// For programs
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 #[derive(ClapArgs)]
 pub(super) struct Doctor {
-    /// As for mount
+    /// What to check, as for mount (default: the site of the git checkout in the current directory)
     pub(super) source: Option<OsString>,
-    /// As for mount
+    /// Mount options, as for mount
     #[arg(short = 'o', value_name = "OPT[,OPT…]")]
     pub(super) options: Vec<OsString>,
-    /// For programs
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
-#[cfg(feature = "sim")]
-#[derive(ClapArgs)]
-pub(super) struct Sim {
-    /// The site's code, copied (default: a small WordPress-like site)
-    #[arg(long, value_name = "DIR")]
-    pub(super) code: Option<PathBuf>,
-    /// Round trip to simulate, milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 0)]
-    pub(super) rtt: u64,
-    /// Bandwidth of SSH per direction to simulate, Mbit/s (default: unlimited)
-    #[arg(long, value_name = "MBIT", default_value_t = 0)]
-    pub(super) mbit: u64,
-    /// A habit to begin with (GET {control} lists them); may be repeated
-    #[arg(long = "habit", value_name = "NAME[=VALUE]")]
-    pub(super) habits: Vec<String>,
-    /// Port of the SSH server (default: any free one)
-    #[arg(long, default_value_t = 0)]
-    pub(super) port: u16,
-    /// Print one line of JSON when ready
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[cfg(feature = "sim")]
-#[derive(ClapArgs)]
-pub(super) struct Demo {
-    /// Where to mount (default: ./pantheon-demo, made if missing)
-    pub(super) mountpoint: Option<PathBuf>,
-    /// Round trip to simulate, milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 0)]
-    pub(super) rtt: u64,
-}
-
-#[cfg(feature = "sim")]
-#[derive(ClapArgs)]
-pub(super) struct Link {
-    /// Where it leads: HOST:PORT
-    pub(super) to: String,
-    /// Port on 127.0.0.1 (default: any free one; printed)
-    #[arg(long, default_value_t = 0)]
-    pub(super) listen: u16,
-    /// Round trip, milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 0)]
-    pub(super) rtt: u64,
-    /// Bandwidth per direction, Mbit/s (default: unlimited)
-    #[arg(long, value_name = "MBIT", default_value_t = 0)]
-    pub(super) mbit: u64,
-}
-
-/// The conventions of mount(8) for helpers: `SPEC DIR [-sfnv] [-N NS] [-o OPTS] [-t TYPE]`. `None`: a dry run.
+/// Parses the arguments that mount(8) passes to a helper: `SPEC DIR [-sfnv] [-N NS] [-o OPTS] [-t TYPE]`. `None`: a dry run.
 pub(super) fn helper(words: &[OsString]) -> CliResult<Option<Mount>> {
     let usage = |text: String| Failure::new(Exit::Usage, format!("mount.pantheonfs: {text}"));
     let (mut places, mut options, mut fake, mut verbose) = (Vec::new(), Vec::new(), false, 0);
@@ -368,7 +263,20 @@ mod tests {
     }
 
     #[test]
-    fn mount_calls_us_its_own_way() {
+    fn every_command_and_option_has_a_help_text() {
+        let mut commands = vec![Args::command()];
+        while let Some(command) = commands.pop() {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} has no description");
+            for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+                assert!(arg.get_help().is_some(), "{name}: {} has no help text", arg.get_id());
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
+
+    #[test]
+    fn the_arguments_of_mount_are_parsed() {
         let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         let mount = helper(&words("s.dev /mnt -sv -o rw,noatime -t pantheonfs")).expect("fine").expect("no dry run");
         assert_eq!((mount.source.to_str(), mount.options.len(), mount.verbose), (Some("s.dev"), 1, 1));

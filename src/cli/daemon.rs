@@ -1,7 +1,7 @@
-//! Into the background: the program starts itself as a child, which does the work and asks its questions on the terminal
-//! that is still there; once the mount is ready it says so on its standard output, which is a pipe to us, and lets go.
+//! Into the background: the program starts itself as a child, which mounts and asks its questions on the terminal. When the
+//! mount is ready, the child reports that on its standard output, a pipe to the parent, and leaves the terminal.
 //!
-//! Starting anew instead of forking: no thread is lost on the way, and nothing unsafe is needed.
+//! A new process instead of a fork needs no unsafe code and loses no thread.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,13 +11,12 @@ use super::args::Mount;
 use super::environ;
 use super::exit::{self, CliResult, Exit, Failure};
 
-/// What the child says when the mount can be used.
+/// What the child reports when the mount is ready.
 const READY: &str = "ready";
 
-/// Starts the child and waits until the mount is ready or has failed; the child has said why on standard error.
+/// Starts the child and waits until the mount is ready or has failed; the child prints the reason of a failure.
 pub(super) fn start(mount: &Mount) -> CliResult<()> {
-    let failed =
-        |e: std::io::Error| Failure::new(Exit::Failed, format!("the background process cannot be started: {e}"));
+    let failed = |e: std::io::Error| Failure::caused(Exit::Failed, "the background process cannot be started", e);
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.arg("mount").arg("--report");
     command.args((0..mount.verbose).map(|_| "-v"));
@@ -33,7 +32,7 @@ pub(super) fn start(mount: &Mount) -> CliResult<()> {
     drop(token);
     let mut said = String::new();
     if let Some(output) = child.stdout.take() {
-        // An unreadable pipe counts as silence.
+        // If the pipe cannot be read, the exit code of the child tells the result.
         let _ = BufReader::new(output).read_line(&mut said);
     }
     if let Some(text) = said.strip_prefix(READY) {
@@ -46,24 +45,24 @@ pub(super) fn start(mount: &Mount) -> CliResult<()> {
     Err(Failure::silent(exit::from_code(status.code())))
 }
 
-/// The machine token, ready to be read by the child: neither its arguments nor its environment show it.
+/// A pipe from which the child reads the machine token, so that neither its arguments nor its environment show it.
 fn token_pipe() -> std::io::Result<Option<OwnedFd>> {
     let Some(token) = environ::token() else { return Ok(None) };
-    // Not closed by exec; a token fits into the buffer of a pipe.
+    // The pipe is not closed by exec, and its buffer holds a whole token.
     let (read, write) = rustix::pipe::pipe()?;
     std::fs::File::from(write).write_all(token.as_bytes())?;
     Ok(Some(read))
 }
 
-/// In the child: the mount is ready. Leaves the terminal and says so, in this order: once the parent has gone, a terminal that
-/// closes takes everybody with it who still belongs to it (SIGHUP).
-pub(super) fn let_go(text: &str) {
+/// In the child, when the mount is ready: leaves the terminal, then reports. In this order, because once the parent has ended,
+/// a terminal that closes ends the processes that still belong to it (SIGHUP).
+pub(super) fn detach(text: &str) {
     let mut out = std::io::stdout();
     let left = leave_terminal();
-    // A parent that has gone away does not want to know.
+    // The parent may have ended already.
     let _ = writeln!(out, "{READY} {text}").and_then(|()| out.flush());
     if let Err(error) = left.and_then(|null| Ok(rustix::stdio::dup2_stdout(&null)?)) {
-        log::warn!("the terminal could not be left: {error}");
+        log::warn!("the process cannot leave the terminal: {error}");
     }
 }
 

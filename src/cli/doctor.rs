@@ -1,5 +1,5 @@
-//! `pantheonfs doctor`: every step from the name to a listing of `code`, each with "ok" or what to do. Changes nothing on
-//! the site; how the server renames is tried in `tmp`.
+//! `pantheonfs doctor`: every step from the name to the attributes of `code`, each with "ok" or what to do. Changes nothing
+//! of the site; how the server renames is tested in `tmp`.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -12,23 +12,23 @@ use super::exit::{CliResult, Exit, Failure};
 use super::options::Options;
 use super::plan::{self, Plan};
 use super::prompt::Terminal;
-use super::report::Said;
+use super::report::Outcomes;
 use super::source::Source;
-use super::{mount, wake};
+use super::{connect, logging, mount, wake};
 use crate::attr::Area;
 use crate::fs::Layout;
 use crate::gate::Gate;
 use crate::path::RemotePath;
 use crate::remote::{Base, Remote, Store};
 
-/// How long a connection may take.
+/// Limit of a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Longest greeting that is read (bytes); the protocol allows 255.
 const MAX_BANNER_BYTES: u64 = 1024;
 
 pub(super) fn run(args: &args::Doctor) -> CliResult<()> {
-    super::logging::start(0);
-    let mut steps = Steps(Said::new(args.json));
+    logging::start(0);
+    let mut steps = Steps(Outcomes::new(args.output.json));
     let result = walk(args, &mut steps);
     steps.0.end()?;
     result
@@ -58,7 +58,7 @@ fn walk(args: &args::Doctor, steps: &mut Steps) -> CliResult<()> {
     steps.step("banner", banner(&plan, stream.0))?;
     steps.note("keys", &keys(&plan))?;
     let terminal = Arc::new(Terminal::new());
-    let (remote, _) = steps.value("ssh and sftp", mount::connect(&plan, &options, &terminal), |_| {
+    let (remote, _) = steps.value("ssh and sftp", connect::connect(&plan, &options, &terminal), |_| {
         "connected, host key accepted, logged in, the directory is there".into()
     })?;
     describe_session(&remote, steps)?;
@@ -67,12 +67,12 @@ fn walk(args: &args::Doctor, steps: &mut Steps) -> CliResult<()> {
     steps.note("all well", &format!("pantheonfs mount {source} DIR"))
 }
 
-/// What was found out, step by step.
-struct Steps(Said);
+/// The results of the steps.
+struct Steps(Outcomes);
 
 impl Steps {
     fn note(&mut self, what: &str, text: &str) -> CliResult<()> {
-        self.0.say(what, text)
+        self.0.add(what, text)
     }
 
     fn step(&mut self, what: &str, result: CliResult<String>) -> CliResult<()> {
@@ -86,26 +86,26 @@ impl Steps {
                 Ok(value)
             }
             Err(failure) => {
-                self.note(what, &format!("FAILED: {}", failure.message))?;
+                self.note(what, &format!("FAILED: {}", failure.explain()))?;
                 Err(Failure::silent(failure.exit))
             }
         }
     }
 }
 
-/// Whether SSH is there at all; a sleeping environment may have none.
+/// Whether an SSH server answers; while an environment sleeps there may be none.
 fn answers(plan: &Plan) -> bool {
     let reached = resolve(plan).and_then(|addresses| reach(plan, &addresses));
     reached.and_then(|(stream, _)| banner(plan, stream)).is_ok()
 }
 
-/// What the server calls itself.
+/// The greeting of the SSH server.
 fn banner(plan: &Plan, stream: TcpStream) -> CliResult<String> {
     let host = &plan.endpoint.address;
     let silent = |e: std::io::Error| {
         let text =
-            format!("{host}: connected, but no SSH greeting came ({e}); is something in between, or is it asleep?");
-        Failure::new(Exit::NotSftp, text)
+            format!("{host}: connected, but no SSH greeting came ({e}); check for a proxy or firewall in between");
+        Failure::caused(Exit::NotSftp, text, e)
     };
     stream.set_read_timeout(Some(CONNECT_LIMIT)).map_err(silent)?;
     let mut line = Vec::new();
@@ -116,11 +116,11 @@ fn banner(plan: &Plan, stream: TcpStream) -> CliResult<String> {
     }
     Err(Failure::new(
         Exit::NotSftp,
-        format!("{host}: what answers is no SSH server (it says '{text}'); check the port"),
+        format!("{host}: the server is no SSH server (its greeting is '{text}'); check the port"),
     ))
 }
 
-/// Which keys could be offered, and of what type.
+/// The keys that can be offered, with their types.
 fn keys(plan: &Plan) -> String {
     let mut out: Vec<String> = Vec::new();
     if plan.endpoint.agent.is_some() {
@@ -129,24 +129,24 @@ fn keys(plan: &Plan) -> String {
     for file in &plan.endpoint.identity_files {
         let public = std::fs::read_to_string(format!("{}.pub", file.display())).unwrap_or_default();
         let kind = public.split_whitespace().next().unwrap_or("type unknown");
-        let remark = if kind == "ssh-ed25519" { ", which Pantheon does not take" } else { "" };
+        let remark = if kind == "ssh-ed25519" { ", which Pantheon does not accept" } else { "" };
         if file.exists() {
             out.push(format!("{} ({kind}{remark})", file.display()));
         }
     }
-    if out.is_empty() { "none found; a password will be asked for".into() } else { out.join(", ") }
+    if out.is_empty() { "none found; the server will ask for a password".into() } else { out.join(", ") }
 }
 
 fn describe_platform(plan: &Plan) -> String {
     match (&plan.initial, &plan.env.name) {
         (Some(environment), Some(name)) => format!(
-            "environment {name}, mode {}, commit {}, {} uncommitted (as the platform sees it)",
+            "environment {name}, mode {}, commit {}, {} uncommitted (as the platform lists them)",
             environment.mode,
             environment.target_commit.as_deref().unwrap_or("unknown"),
             environment.diffstat.len()
         ),
         (None, Some(name)) => format!("environment {name}; the API was not asked, so the mode is not known"),
-        (_, None) => "a plain SFTP server: no platform to ask".into(),
+        (_, None) => "a plain SFTP server, without an API".into(),
     }
 }
 
@@ -173,7 +173,7 @@ fn reach(plan: &Plan, addresses: &[std::net::SocketAddr]) -> CliResult<(TcpStrea
         }
     }
     let text = format!(
-        "port {} of {} does not answer ({last}); networks in offices and hotels block it often: try another network or a jump host",
+        "port {} of {} does not answer ({last}); the network may block it: try another network, or a jump host",
         plan.endpoint.port, plan.endpoint.address
     );
     Err(Failure::new(Exit::Unreachable, text))
@@ -194,27 +194,27 @@ fn describe_session(remote: &Remote, steps: &mut Steps) -> CliResult<()> {
     Ok(())
 }
 
-/// Moves a small file about in `tmp`, where it harms nobody.
+/// Tests renames with a small file in `tmp`, which is no part of the site.
 fn renames(remote: &Remote, plan: &Plan) -> CliResult<String> {
     if plan.layout != Layout::Pantheon {
-        return Ok("not tried: this server has no directory for temporary files".into());
+        return Ok("not tested: this server has no directory for temporary files".into());
     }
     let failed = |e: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("tmp cannot be written: {e}"));
-    // A gate of its own: what happens in tmp has nothing to do with the mode.
+    // A gate of its own, because writes in tmp do not depend on the mode.
     let permit = Gate::new().admit(Area::Code).map_err(|e| failed(&e))?;
     let path = |tail: &str| {
         let name = format!("tmp/.pantheonfs-doctor-{}{tail}", std::process::id());
         RemotePath::parse(name).unwrap_or_else(|_| RemotePath::root())
     };
     let file = tempfile::tempfile().map_err(|e| failed(&e))?;
-    let how = Store { base: Base::Any, perm: None, mtime: None, temp_dir: None };
+    let how = Store { base: Base::Any, base_sum: None, perm: None, mtime: None, temp_dir: None };
     remote.store(&permit, &path("-a"), &file, 0, &how).map_err(|e| failed(&e))?;
     remote.store(&permit, &path("-b"), &file, 0, &how).map_err(|e| failed(&e))?;
-    let moved = remote.rename(&permit, &path("-a"), &path("-b"), true, &|_| {});
+    let moved = remote.rename(&permit, &path("-a"), &path("-b"), true, None, &|_| {});
     let refused = remote.refuses_rename(Area::Code);
     for tail in ["-a", "-b"] {
-        // Whichever is still there.
-        let _ = remote.unlink(&permit, &path(tail));
+        // One of them is gone after the rename.
+        let _ = remote.unlink(&permit, &path(tail), None);
     }
     moved.map_err(|e| failed(&e))?;
     let atomic = remote.session_info().is_some_and(|info| info.capabilities.posix_rename);

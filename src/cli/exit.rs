@@ -1,12 +1,15 @@
-//! Exit codes (docs/EXIT-CODES.md) and the one line that explains a failure.
+//! Exit codes (docs/EXIT-CODES.md), and the one line on standard error that explains a failure.
 
+use std::error::Error;
+use std::fmt;
 use std::process::ExitCode;
 
 use crate::control::ControlError;
 use crate::remote::{ErrorKind, RemoteError};
+use crate::text::visible;
 use crate::transport::TransportError;
 
-/// What the exit code says.
+/// The exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     Done = 0,
@@ -14,23 +17,23 @@ pub(super) enum Exit {
     Failed = 1,
     /// Wrong arguments, unknown option.
     Usage = 2,
-    /// No such site or environment, or one that is not there to be mounted: not created yet, frozen.
+    /// No such site or environment, or one that cannot be mounted: not created yet, or frozen.
     NoSuchSite = 3,
     /// Not logged in to the platform, or the token was refused.
     NotLoggedIn = 4,
-    /// The API cannot be reached or answers nonsense.
+    /// The API cannot be reached, or its answer cannot be understood.
     Api = 5,
     /// The host is unknown, unreachable, or does not answer.
     Unreachable = 6,
-    /// Something answers, but it does not speak SSH or SFTP.
+    /// The server does not speak SSH or SFTP.
     NotSftp = 7,
     /// The host key is unknown, has changed or is revoked.
     HostKey = 8,
     /// Key or password refused.
     LoginRefused = 9,
-    /// The directory to mount is not there.
+    /// The directory to mount does not exist on the server.
     NoDirectory = 10,
-    /// The mount point is missing, not a directory, not empty, in use, or no mount of ours.
+    /// The mount point is missing, not a directory, not empty, in use, or no mount of pantheonfs.
     MountPoint = 11,
     /// FUSE is missing or may not be used.
     NoFuse = 12,
@@ -44,54 +47,99 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// A failed command.
+/// A failed command: the exit code, what failed, and the error that caused it.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) exit: Exit,
-    pub(super) message: String,
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
 }
 
 pub(super) type CliResult<T> = Result<T, Failure>;
 
 impl Failure {
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self { exit, message: message.into(), source: None }
     }
 
-    /// Already said, by the child that was to become the daemon.
+    /// A failure with the error that caused it.
+    pub(super) fn caused(
+        exit: Exit,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self { exit, message: message.into(), source: Some(source.into()) }
+    }
+
+    /// A failure that has been explained already, for example by the child process that serves the mount.
     pub(super) fn silent(exit: Exit) -> Self {
         Self::new(exit, "")
     }
 
-    fn tell(&self) {
+    /// The message with its causes, each once: a cause that the text before it states already is left out.
+    pub(super) fn explain(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let more = error.to_string();
+            if !text.contains(&more) {
+                text.push_str(": ");
+                text.push_str(&more);
+            }
+            cause = error.source();
+        }
+        text
+    }
+
+    /// Prints the explanation on standard error.
+    fn print(&self) {
         if !self.message.is_empty() {
-            eprintln!("pantheonfs: {}", self.message);
+            eprintln!("pantheonfs: {}", visible(self.explain()));
         }
     }
 }
 
+/// Turns an I/O error about `what` into a failure without an exit code of its own.
+pub(super) fn failed(what: &dyn fmt::Display) -> impl Fn(std::io::Error) -> Failure + use<> {
+    let what = what.to_string();
+    move |e| Failure::caused(Exit::Failed, what.clone(), e)
+}
+
+/// The exit code of the program; prints the failure.
 pub(super) fn finish(result: CliResult<()>) -> ExitCode {
     match result {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
-            failure.tell();
+            failure.print();
             failure.exit.into()
         }
     }
 }
 
-/// mount(8) has codes of its own: 1 for a wrong call, 32 for a mount that failed.
+/// The exit codes of mount(8): 1 for a wrong call, 32 for a mount that failed.
 pub(super) fn finish_helper(result: CliResult<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.tell();
+            failure.print();
             ExitCode::from(if failure.exit == Exit::Usage { 1 } else { 32 })
         }
     }
 }
 
-/// The code that a child ended with.
+/// The exit code of a child process.
 pub(super) fn from_code(code: Option<i32>) -> Exit {
     const ALL: [Exit; 13] = [
         Exit::Failed,
@@ -130,7 +178,7 @@ impl From<TransportError> for Failure {
             TransportError::BadEndpoint(_) => Exit::Usage,
             TransportError::Program { .. } => Exit::Failed,
         };
-        Self::new(exit, error.to_string())
+        Self::caused(exit, error.to_string(), error)
     }
 }
 
@@ -156,28 +204,29 @@ impl From<ControlError> for Failure {
                 Exit::Failed
             }
         };
-        Self::new(exit, error.to_string())
+        Self::caused(exit, error.to_string(), error)
     }
 }
 
-/// The first words with a server over a fresh connection.
+/// The failure of the first requests over a new connection.
 pub(super) fn first_contact(host: &str, error: &RemoteError) -> Failure {
     match &error.kind {
-        ErrorKind::Down(why) => classify_loss(host, why),
+        ErrorKind::Down(loss) => classify_loss(host, loss.why()),
         ErrorKind::Protocol(what) => {
-            let text =
-                format!("{host}: logged in, but it does not speak SFTP ({what}); ask the host whether SFTP is on");
+            let text = format!(
+                "{host}: logged in, but the server does not speak SFTP ({what}); ask the provider whether SFTP is enabled"
+            );
             Failure::new(Exit::NotSftp, text)
         }
         ErrorKind::Timeout => Failure::new(
             Exit::NotSftp,
-            format!("{host}: logged in, but SFTP does not answer; try again, or ask the host"),
+            format!("{host}: logged in, but SFTP does not answer; try again, or ask the provider"),
         ),
         other => Failure::new(Exit::Failed, format!("{host}: {other}")),
     }
 }
 
-/// The `ssh` program says on its standard error why it ended; its words decide the code.
+/// Derives the exit code from what the `ssh` program wrote on its standard error.
 fn classify_loss(host: &str, why: &str) -> Failure {
     let said = why.to_ascii_lowercase();
     let is = |words: &[&str]| words.iter().any(|word| said.contains(word));
@@ -194,12 +243,14 @@ fn classify_loss(host: &str, why: &str) -> Failure {
     let hint = match exit {
         Exit::LoginRefused => "; check that the key is in the account (the ssh program asks for no password here)",
         Exit::HostKey if is(&["identification has changed"]) => {
-            "; someone may be listening in, or the server was moved: compare the key from another network (ssh-keyscan); if it \
-             is right, remove the old one with ssh-keygen -R"
+            "; an attacker may be in between, or the server was replaced: compare the key from another network (ssh-keyscan); if \
+             it is right, remove the old one with ssh-keygen -R"
         }
-        Exit::HostKey => "; compare the key with what the host's owner says, then -o StrictHostKeyChecking=accept-new",
+        Exit::HostKey => {
+            "; compare the key with the one that the provider publishes, then use -o StrictHostKeyChecking=accept-new"
+        }
         Exit::Unreachable => "; check host, port and network",
-        _ => "; logged in, but no SFTP: ask the host whether SFTP is enabled",
+        _ => "; logged in, but SFTP does not start: ask the provider whether SFTP is enabled",
     };
     Failure::new(exit, format!("{host}: {why}{hint}"))
 }
@@ -208,12 +259,31 @@ fn classify_loss(host: &str, why: &str) -> Failure {
 mod tests {
     use super::*;
 
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read the list")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn every_cause_is_printed_once() {
+        let io = || std::io::Error::other("the disk is full");
+        assert_eq!(
+            Failure::caused(Exit::Failed, "f", Outer(io())).explain(),
+            "f: cannot read the list: the disk is full"
+        );
+        let repeated = Failure::caused(Exit::Failed, "f: the disk is full; make room", io());
+        assert_eq!(repeated.explain(), "f: the disk is full; make room");
+        assert_eq!(Failure::new(Exit::Failed, "f").explain(), "f");
+        let error = ControlError::unreachable("h", io());
+        assert!(error.source().is_some_and(|source| source.to_string() == "the disk is full"));
+        assert_eq!(Failure::from(error).explain().matches("the disk is full").count(), 1);
+    }
+
     #[test]
     fn the_words_of_ssh_become_codes() {
         let of = |why: &str| classify_loss("h", why).exit;
         assert_eq!(of("closed (u@h: Permission denied (publickey).)"), Exit::LoginRefused);
         assert_eq!(of("closed (Host key verification failed.)"), Exit::HostKey);
-        // Its last line may come too late to be heard.
+        // The last line may come too late to be read.
         assert_eq!(of("closed (No ED25519 host key is known and you have requested strict checking.)"), Exit::HostKey);
         assert_eq!(of("closed (connect to host h port 1: Connection refused)"), Exit::Unreachable);
         assert_eq!(of("closed (subsystem request failed on channel 0)"), Exit::NotSftp);

@@ -1,4 +1,4 @@
-//! `pantheonfs hydrate`: writes to `.pantheon/hydrate`, and shows how far it has come.
+//! `pantheonfs hydrate`: writes to `.pantheon/hydrate`, and shows the progress.
 
 use std::fs;
 use std::path::Path;
@@ -13,12 +13,12 @@ use serde_json::Value;
 use super::exit::{CliResult, Exit, Failure};
 use super::{commands, mountpoint, report};
 
-/// How often the bar moves.
-const LOOK: Duration = Duration::from_millis(300);
+/// How often the bar is updated.
+const TICK: Duration = Duration::from_millis(300);
 
 pub(super) fn run(path: &Path, json: bool) -> CliResult<()> {
     let mount = mountpoint::around(path)?;
-    let failed = |e: std::io::Error| Failure::new(Exit::Usage, format!("{}: {e}", path.display()));
+    let failed = |e: std::io::Error| Failure::caused(Exit::Usage, path.display().to_string(), e);
     let place = fs::canonicalize(path).map_err(failed)?;
     let inside = place.strip_prefix(&mount.mountpoint).unwrap_or(Path::new("")).to_owned();
     let words = if inside.as_os_str().is_empty() { Path::new(".") } else { &inside };
@@ -27,7 +27,7 @@ pub(super) fn run(path: &Path, json: bool) -> CliResult<()> {
     let shown = bar(&mount.mountpoint, &done);
     let written = commands::write_silently(path, "hydrate", words);
     done.store(true, Ordering::Relaxed);
-    // The thread only draws.
+    // The thread only draws; its result does not matter.
     drop(shown.map(thread::JoinHandle::join));
     written?;
     let after = report::status_json(path)?;
@@ -38,13 +38,13 @@ pub(super) fn run(path: &Path, json: bool) -> CliResult<()> {
     }
     let (files, bytes, missed) = (number(now, "files"), number(now, "bytes"), number(now, "missed"));
     let mut text = format!(
-        "{files} files, {} are on this machine ({} came over the wire, {:.1} s)\n",
+        "{files} files, {} are on this machine ({} were downloaded, {:.1} s)\n",
         indicatif::HumanBytes(bytes),
         indicatif::HumanBytes(fetched),
         now["seconds"].as_f64().unwrap_or_default(),
     );
     if missed > 0 {
-        text.push_str(&format!("{missed} changed or went meanwhile; run it again for them\n"));
+        text.push_str(&format!("{missed} changed or disappeared meanwhile; run the command again to get them\n"));
     }
     report::print(text.as_bytes())
 }
@@ -53,7 +53,7 @@ fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or_default()
 }
 
-/// On a terminal only.
+/// Starts the progress bar, on a terminal only.
 fn bar(root: &Path, done: &Arc<AtomicBool>) -> Option<thread::JoinHandle<()>> {
     use std::io::IsTerminal;
     if !std::io::stderr().is_terminal() {
@@ -74,7 +74,7 @@ fn bar(root: &Path, done: &Arc<AtomicBool>) -> Option<thread::JoinHandle<()>> {
                 bar.set_position(number(now, "bytes"));
                 bar.set_message(format!("{} of {} files", number(now, "files"), number(now, "files_in_all")));
             }
-            thread::sleep(LOOK);
+            thread::sleep(TICK);
         }
         bar.finish_and_clear();
     }))

@@ -1,4 +1,4 @@
-//! The log: standard error in the foreground, a file in the state directory behind it.
+//! The log: standard error in the foreground, a file in the state directory in the background.
 
 use parking_lot::Mutex;
 use std::fs::File;
@@ -8,7 +8,9 @@ use std::time::SystemTime;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-/// A log that has grown beyond this is begun anew at the next mount (bytes).
+use crate::text::visible;
+
+/// A log larger than this is overwritten by the next mount (bytes).
 const MAX_LOG_BYTES: u64 = 1024 * 1024;
 
 struct Logger(Mutex<Option<File>>);
@@ -24,21 +26,22 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
+        let text = visible(record.args().to_string());
         let mut file = self.0.lock();
-        // Nothing can be done about a log that cannot be written.
+        // An error of the log cannot be logged.
         let _ = match file.as_mut() {
             Some(file) => {
                 let now = humantime::format_rfc3339_seconds(SystemTime::now());
-                writeln!(file, "{now} {} {}", record.level(), record.args())
+                writeln!(file, "{now} {} {text}", record.level())
             }
-            None => writeln!(std::io::stderr(), "pantheonfs: {}", record.args()),
+            None => writeln!(std::io::stderr(), "pantheonfs: {text}"),
         };
     }
 
     fn flush(&self) {}
 }
 
-/// Starts logging to standard error: warnings, with `-v` what happens, with `-vv` everything.
+/// Starts logging to standard error: warnings; with `-v` events; with `-vv` everything.
 pub(super) fn start(verbose: u8) {
     let level = match verbose {
         0 => LevelFilter::Warn,
@@ -50,7 +53,7 @@ pub(super) fn start(verbose: u8) {
     log::set_max_level(level);
 }
 
-/// Goes on in the file.
+/// Continues the log in a file.
 pub(super) fn go_on_in(path: &Path) {
     use std::os::unix::fs::OpenOptionsExt;
     let large = path.metadata().is_ok_and(|meta| meta.len() > MAX_LOG_BYTES);
@@ -60,6 +63,6 @@ pub(super) fn go_on_in(path: &Path) {
             *LOGGER.0.lock() = Some(file);
             log::set_max_level(log::max_level().max(LevelFilter::Info));
         }
-        Err(error) => log::warn!("{}: no log: {error}", path.display()),
+        Err(error) => log::warn!("{}: the log cannot be opened: {error}", path.display()),
     }
 }

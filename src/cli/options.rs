@@ -1,4 +1,4 @@
-//! The table of `-o` options: understood, tolerated because fstab has them, or an error with a suggestion.
+//! The `-o` options: understood, ignored because fstab has them, or an error with a suggestion.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,7 +9,7 @@ use super::exit::{CliResult, Exit, Failure};
 use crate::control::ConnectionMode;
 use crate::transport::Strict;
 
-/// Everything that `-o` can say.
+/// The values of all `-o` options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Options {
     pub(super) read_only: bool,
@@ -67,7 +67,7 @@ impl Default for Options {
     }
 }
 
-/// Names without a value that are understood or, for mount(8) and fstab, tolerated.
+/// Options without a value that are understood or, for mount(8) and fstab, ignored.
 const FLAGS: [&str; 28] = [
     "sync",
     "ro",
@@ -98,7 +98,7 @@ const FLAGS: [&str; 28] = [
     "nodev",
     "async",
 ];
-/// Names with a value.
+/// Options with a value.
 const VALUES: [&str; 17] = [
     "uid",
     "gid",
@@ -123,7 +123,7 @@ impl Options {
     /// Parses `a,b=c` lists; relative paths are taken from `here`, `~/` from `home`.
     pub(super) fn parse(lists: &[OsString], here: &Path, home: Option<&Path>) -> CliResult<Self> {
         let mut options = Self::default();
-        let place = Place { here, home };
+        let place = Dirs { here, home };
         for list in lists {
             for word in list.as_bytes().split(|&b| b == b',').filter(|word| !word.is_empty()) {
                 options.apply(OsStr::from_bytes(word), &place)?;
@@ -132,7 +132,7 @@ impl Options {
         Ok(options)
     }
 
-    fn apply(&mut self, word: &OsStr, place: &Place<'_>) -> CliResult<()> {
+    fn apply(&mut self, word: &OsStr, place: &Dirs<'_>) -> CliResult<()> {
         let text = word.to_string_lossy();
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value)),
@@ -141,7 +141,7 @@ impl Options {
         if name.starts_with("x-") || name.starts_with("X-") || name == "comment" {
             return Ok(());
         }
-        // ssh_config keywords are known in any case.
+        // Keywords of ssh_config are case-insensitive.
         let is_flag = value.is_none() && FLAGS.contains(&name);
         let known = VALUES.iter().copied().find(|known| known.eq_ignore_ascii_case(name) && !is_flag);
         match (known, value) {
@@ -163,19 +163,19 @@ impl Options {
             "allow_other" => self.allow_other = true,
             "default_permissions" => self.default_permissions = true,
             "noexec" => self.noexec = true,
-            // As mount(8) has it: what anybody may mount has no programs in it, unless `exec` follows.
+            // As for mount(8): a mount that any user may make cannot run programs, unless `exec` follows.
             "user" | "users" | "owner" | "group" => self.noexec = true,
             "exec" => self.noexec = false,
             "noatime" => self.noatime = true,
             "nonempty" => self.nonempty = true,
             "sync" => self.sync = true,
             "async" => self.sync = false,
-            // The rest is mount(8)'s business, or what a mount of ours always is (nosuid, nodev).
+            // The rest is for mount(8), or always so for pantheonfs (nosuid, nodev).
             _ => {}
         }
     }
 
-    fn set(&mut self, name: &str, value: &str, word: &OsStr, place: &Place<'_>) -> CliResult<()> {
+    fn set(&mut self, name: &str, value: &str, word: &OsStr, place: &Dirs<'_>) -> CliResult<()> {
         let bad = |expected: &str| usage(format!("option {name}={value}: expected {expected}"));
         let number = || value.parse::<u32>().map_err(|_| bad("a number"));
         let path = || {
@@ -217,12 +217,12 @@ impl Options {
     }
 }
 
-struct Place<'a> {
+struct Dirs<'a> {
     here: &'a Path,
     home: Option<&'a Path>,
 }
 
-impl Place<'_> {
+impl Dirs<'_> {
     fn path(&self, bytes: &[u8]) -> PathBuf {
         let path = |bytes: &[u8]| PathBuf::from(OsString::from_vec(bytes.to_vec()));
         match (bytes.strip_prefix(b"~/"), self.home) {
@@ -238,7 +238,7 @@ fn usage(text: String) -> Failure {
 
 fn unknown(name: &str) -> Failure {
     if matches!(name, "suid" | "dev") {
-        return usage(format!("option '{name}': never; a mount of pantheonfs is always nosuid,nodev"));
+        return usage(format!("option '{name}' is not possible; a mount of pantheonfs is always nosuid,nodev"));
     }
     let distance = |known: &&str| strsim::damerau_levenshtein(&known.to_lowercase(), &name.to_lowercase());
     let nearest = FLAGS.iter().chain(&VALUES).copied().min_by_key(distance);
@@ -271,7 +271,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(text: &str) -> Result<Options, String> {
-        Options::parse(&[text.into()], Path::new("/here"), Some(Path::new("/home/me"))).map_err(|f| f.message)
+        Options::parse(&[text.into()], Path::new("/here"), Some(Path::new("/home/me"))).map_err(|f| f.explain())
     }
 
     #[test]

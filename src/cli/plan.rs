@@ -1,4 +1,4 @@
-//! From a source and options to everything a mount needs: endpoint, API, directories.
+//! The plan of a mount: from a source and options to endpoint, API and directories.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure};
 use super::options::Options;
-use super::source::{SftpUrl, Source, is_uuid};
+use super::source::{SftpUrl, Source, dir_name, is_uuid};
 use crate::control::{Control, ControlError, EnvKind, Environment, WakeConfig, Waker};
 use crate::env::EnvConfig;
 use crate::fs::{AttestConfig, Layout};
@@ -15,32 +15,34 @@ use crate::mirror::MirrorConfig;
 use crate::transport::{self, Endpoint, Secret, SshOverrides};
 use crate::vfiles::Connection;
 
-/// See the module header.
+/// What a mount needs.
 pub(super) struct Plan {
     pub(super) source: String,
     pub(super) endpoint: Endpoint,
-    /// What paths on the server are relative to: empty for the login directory.
+    /// The directory on the server that is mounted; empty for the login directory.
     pub(super) base: Vec<u8>,
     pub(super) layout: Layout,
     pub(super) env: EnvConfig,
-    /// What the API said while we prepared.
+    /// The environment as the API described it during the preparation.
     pub(super) initial: Option<Environment>,
     pub(super) connection: Connection,
     /// Name of the state directory.
     pub(super) key: String,
-    /// Name of the directory where content is kept: one for all environments of a site.
+    /// Names that it had in older versions; the first is the one that people know.
+    pub(super) names: Vec<String>,
+    /// Name of the directory that caches content: one for all environments of a site.
     pub(super) content_key: String,
     pub(super) mirror: Option<MirrorConfig>,
-    /// Where the server can be asked for checksums.
+    /// How the server is asked for checksums.
     pub(super) attest: Option<AttestConfig>,
-    /// Wakes the environment; `None` for a plain server, and where the site's name is not known.
+    /// Wakes the environment; `None` for a plain server, or if the name of the site is not known.
     pub(super) waker: Option<Arc<Waker>>,
 }
 
-/// A site as far as it is known without connecting.
+/// A site, as far as it is known before a connection.
 struct Known {
     id: String,
-    /// `None`: mounted by its UUID, and nobody to ask for the name.
+    /// `None`: given by its UUID, and the API cannot be asked for the name.
     name: Option<String>,
     environment: Option<Environment>,
 }
@@ -48,6 +50,7 @@ struct Known {
 /// Port of the platform's SFTP.
 const PANTHEON_PORT: u16 = 2222;
 
+/// Makes the plan; asks the API where that is possible.
 pub(super) fn make(source: &Source, options: &Options, around: &Environ) -> CliResult<Plan> {
     let given = overrides(options, around)?;
     match source {
@@ -61,7 +64,7 @@ fn overrides(options: &Options, around: &Environ) -> CliResult<SshOverrides> {
         None => None,
         Some(file) => {
             let read = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|e| {
-                Failure::new(Exit::LoginRefused, format!("{}: the password cannot be read: {e}", file.display()))
+                Failure::caused(Exit::LoginRefused, format!("{}: the password cannot be read", file.display()), e)
             })?;
             Some(Secret::new(read.lines().next().unwrap_or_default().to_owned()))
         }
@@ -84,23 +87,23 @@ fn overrides(options: &Options, around: &Environ) -> CliResult<SshOverrides> {
 fn plain(source: &Source, url: &SftpUrl, options: &Options, given: &SshOverrides) -> CliResult<Plan> {
     let endpoint = Endpoint::resolve(&url.host, url.port, url.user.as_deref(), given)?;
     let connection = connection(&endpoint, String::from_utf8_lossy(&url.path).into_owned(), None);
-    let env = EnvConfig {
-        name: None,
-        api: None,
-        mode: options.mode,
-        memory: None,
-        read_only: options.read_only,
-        author: None,
-    };
     let source = source.to_string();
     Ok(Plan {
-        content_key: key(&source),
-        key: key(&source),
+        content_key: dir_name(&source),
+        key: dir_name(&source),
+        names: Vec::new(),
         source,
         endpoint,
         base: url.path.clone(),
         layout: Layout::Plain,
-        env,
+        env: EnvConfig {
+            name: None,
+            api: None,
+            mode: options.mode,
+            memory: None,
+            read_only: options.read_only,
+            author: None,
+        },
         initial: None,
         connection,
         mirror: None,
@@ -117,73 +120,82 @@ fn pantheon(
     given: &SshOverrides,
 ) -> CliResult<Plan> {
     let control = Control::new(around.control.clone())?;
-    let known = if is_uuid(site) {
-        // Host and user follow from the UUID: without a login only the mode stays unknown.
-        let nothing = Known { id: site.to_owned(), name: None, environment: None };
-        match control.can_log_in().then(|| ask(&control, site, env)) {
-            Some(Err(error)) if error.is_passing() => {
-                log::warn!("{error}; mounting without it");
-                nothing
-            }
-            asked => asked.unwrap_or(Ok(nothing))?,
-        }
-    } else {
-        by_name(&control, (site, env), around)?
-    };
+    let known = if is_uuid(site) { by_id(&control, (site, env))? } else { by_name(&control, (site, env), around)? };
     let waker = waker(&known, env, around)?;
-    let Known { id, environment: initial, .. } = known;
+    let Known { id, environment: initial, name } = known;
+    let names = names(name.as_deref(), source, &id, around);
     let (host, user) = match &around.ssh_host {
         Some(host) => (host.clone(), format!("appserver.{env}.{id}")),
         None => (format!("appserver.{env}.{id}.drush.in"), format!("{env}.{id}")),
     };
     let endpoint = Endpoint::resolve(&host, Some(PANTHEON_PORT), Some(&user), given)?;
-    // One host for all sites: the port is the same, too.
-    let git = format!("codeserver.dev.{id}");
-    let (git_host, git_port) = match &around.ssh_host {
-        Some(host) => (host.clone(), endpoint.port),
-        None => (format!("{git}.drush.in"), PANTHEON_PORT),
-    };
-    let url = format!("ssh://{git}@{git_host}:{git_port}/~/repository.git");
-    let mirror = MirrorConfig {
-        dir: around.mirror_dir(&id)?,
-        url: url.clone(),
-        ssh_command: transport::git_ssh_command(&endpoint),
-    };
-    let attest = AttestConfig {
-        ssh_command: transport::ssh_command(&endpoint),
-        host: endpoint.host.clone(),
-        dir: "code".into(),
-    };
-    let connection = connection(&endpoint, "code".into(), Some(url));
-    let site_id = id.clone();
-    let api = (initial.is_some() || control.can_log_in()).then_some((control, id));
-    let key = around.sites.key(source);
-    let env = EnvConfig {
-        name: Some(env.to_owned()),
-        api,
-        mode: options.mode,
-        memory: Some(around.state_path(&key).join("environment.json")),
-        read_only: options.read_only,
-        author: git_author(),
-    };
+    let git_url = git_url(&id, &endpoint, around);
+    let key = dir_name(&format!("{id}.{env}"));
+    let api = (initial.is_some() || control.can_log_in()).then(|| (control, id.clone()));
     Ok(Plan {
-        key,
-        content_key: site_id,
         source: source.to_string(),
-        endpoint,
         base: Vec::new(),
         layout: Layout::Pantheon,
-        env,
+        env: EnvConfig {
+            name: Some(env.to_owned()),
+            api,
+            mode: options.mode,
+            memory: Some(around.state_path(&key).join("environment.json")),
+            read_only: options.read_only,
+            author: git_author(),
+        },
         initial,
-        connection,
-        mirror: Some(mirror),
-        attest: Some(attest),
+        connection: connection(&endpoint, "code".into(), Some(git_url.clone())),
+        key,
+        names,
+        mirror: Some(MirrorConfig {
+            dir: around.mirror_dir(&id)?,
+            url: git_url,
+            ssh_command: transport::git_ssh_command(&endpoint),
+        }),
+        attest: Some(AttestConfig {
+            ssh_command: transport::ssh_command(&endpoint),
+            host: endpoint.host.clone(),
+            dir: "code".into(),
+        }),
+        content_key: id,
+        endpoint,
         waker,
     })
 }
 
-/// Where the environment answers the web. Whoever leads SSH elsewhere (a simulator) says where that is, too: nobody else's
-/// site is to be visited.
+/// What the state directory was called by the names of the site that are known; what the platform says now comes first, and
+/// is remembered.
+fn names(now: Option<&str>, source: &Source, id: &str, around: &Environ) -> Vec<String> {
+    let Source::Pantheon { site, env } = source else { return Vec::new() };
+    let before = around.sites.name_of(id);
+    if let Some(name) = now {
+        around.sites.remember(name, id);
+    }
+    let given = (!is_uuid(site)).then(|| site.clone());
+    let mut names = Vec::new();
+    for name in [now.map(str::to_owned), given, before].into_iter().flatten() {
+        let name = dir_name(&format!("{name}.{env}"));
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The address of a site's repository.
+fn git_url(id: &str, endpoint: &Endpoint, around: &Environ) -> String {
+    let git = format!("codeserver.dev.{id}");
+    // A host that serves all sites has one port, too.
+    let (host, port) = match &around.ssh_host {
+        Some(host) => (host.clone(), endpoint.port),
+        None => (format!("{git}.drush.in"), PANTHEON_PORT),
+    };
+    format!("ssh://{git}@{host}:{port}/~/repository.git")
+}
+
+/// Wakes the environment by its web site. If SSH is directed to another host (a simulator), the web site must be, too, so
+/// that no foreign site is visited.
 fn waker(known: &Known, env: &str, around: &Environ) -> CliResult<Option<Arc<Waker>>> {
     let Some(site) = known.name.clone() else { return Ok(None) };
     if around.ssh_host.is_some() && around.wake_url.is_none() {
@@ -200,7 +212,22 @@ fn waker(known: &Known, env: &str, around: &Environ) -> CliResult<Option<Arc<Wak
     Ok(Some(Arc::new(Waker::new(config)?)))
 }
 
-/// The id of a site and how the environment stands. A site that was seen before is mounted without the API, too.
+/// A site that is given by its UUID, from which host and user follow: without a login only the mode stays unknown.
+fn by_id(control: &Control, (id, env): (&str, &str)) -> CliResult<Known> {
+    let without_api = || Known { id: id.to_owned(), name: None, environment: None };
+    if !control.can_log_in() {
+        return Ok(without_api());
+    }
+    match ask(control, id, env) {
+        Err(error) if error.is_passing() => {
+            log::warn!("{error}; mounting without the API");
+            Ok(without_api())
+        }
+        asked => Ok(asked?),
+    }
+}
+
+/// A site that is given by its name. One that was mounted before is mounted without the API, too.
 fn by_name(control: &Control, (site, env): (&str, &str), around: &Environ) -> CliResult<Known> {
     let known = around.sites.id_of(site);
     let id = match control.site_id(site) {
@@ -215,14 +242,14 @@ fn without_api(error: ControlError, site: &str, known: Option<String>) -> CliRes
     let excused = error.is_passing() || matches!(error, ControlError::NotLoggedIn);
     match known.filter(|_| excused) {
         Some(id) => {
-            log::warn!("{error}; the site is known from before: mounting without the platform's API");
+            log::warn!("{error}; the site was mounted before: mounting without the API");
             Ok(Known { id, name: Some(site.to_owned()), environment: None })
         }
         None => Err(error.into()),
     }
 }
 
-/// Who commits, as git knows it; `None` where it does not.
+/// Name and email from git's configuration; `None` if they are not set.
 fn git_author() -> Option<(String, String)> {
     let ask = |key: &str| {
         let output = std::process::Command::new("git").args(["config", "--get", key]).output().ok()?;
@@ -232,7 +259,7 @@ fn git_author() -> Option<(String, String)> {
     Some((ask("user.name")?, ask("user.email")?))
 }
 
-/// The site must be in a state to be mounted.
+/// Asks the API for the site and the environment, and checks that it can be mounted.
 fn ask(control: &Control, id: &str, env: &str) -> Result<Known, ControlError> {
     let site = control.site(id)?;
     let name = Some(site.name).filter(|name| !name.is_empty());
@@ -253,27 +280,4 @@ fn ask(control: &Control, id: &str, env: &str) -> Result<Known, ControlError> {
 
 fn connection(endpoint: &Endpoint, path: String, git_url: Option<String>) -> Connection {
     Connection { host: endpoint.address.clone(), port: endpoint.port, user: endpoint.user.clone(), path, git_url }
-}
-
-/// A directory name for a source: what is not plain becomes `_`, and a checksum keeps different sources apart.
-pub(super) fn key(source: &str) -> String {
-    let plain: String = source
-        .trim_start_matches("sftp://")
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' })
-        .take(80)
-        .collect();
-    if plain == source { plain } else { format!("{plain}-{:08x}", crc32fast::hash(source.as_bytes())) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn state_directories_have_plain_and_distinct_names() {
-        assert_eq!(key("mysite.dev"), "mysite.dev");
-        assert_ne!(key("sftp://u@h/a b"), key("sftp://u@h/a_b"));
-        assert!(!key("sftp://u@h/../../x").contains('/'));
-    }
 }

@@ -1,4 +1,4 @@
-//! Questions on the terminal. Answers are remembered for reconnecting, when nobody is there any more.
+//! Questions on the terminal. Answers are remembered for later connections, when the user cannot be asked any more.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::text::visible;
 use crate::transport::{Prompt, Secret};
 
-/// The person at the terminal, as long as there is one.
+/// The terminal, as long as a user is there.
 pub(super) struct Terminal {
     attended: AtomicBool,
     answers: Mutex<HashMap<String, Secret>>,
@@ -19,7 +20,7 @@ impl Terminal {
         Self { attended: AtomicBool::new(true), answers: Mutex::default() }
     }
 
-    /// From now on nobody is asked.
+    /// Stops asking questions.
     pub(super) fn leave(&self) {
         self.attended.store(false, Ordering::Relaxed);
     }
@@ -35,8 +36,8 @@ impl Prompt for Terminal {
         if known.is_some() || !self.attended() {
             return known;
         }
-        // Fails where there is no terminal: then there is nobody to ask.
-        let secret = Secret::new(rpassword::prompt_password(format!("{question}: ")).ok()?);
+        // Fails without a terminal.
+        let secret = Secret::new(rpassword::prompt_password(format!("{}: ", visible(question))).ok()?);
         self.answers.lock().insert(question.to_owned(), secret.clone());
         Some(secret)
     }
@@ -46,7 +47,7 @@ impl Prompt for Terminal {
             return None;
         }
         let mut terminal = File::options().read(true).write(true).open("/dev/tty").ok()?;
-        write!(terminal, "{question} (yes/no) ").ok()?;
+        write!(terminal, "{} (yes/no) ", visible(question)).ok()?;
         let mut answer = String::new();
         BufReader::new(terminal).read_line(&mut answer).ok()?;
         Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "yes" | "y"))
@@ -54,7 +55,7 @@ impl Prompt for Terminal {
 
     fn tell(&self, message: &str) {
         if self.attended() {
-            eprintln!("pantheonfs: {message}");
+            eprintln!("pantheonfs: {}", visible(message));
         } else {
             log::warn!("{message}");
         }

@@ -1,4 +1,4 @@
-//! What `.pantheon` says, from anywhere inside the mount.
+//! Prints files of `.pantheon` for any path in a mount, and the outcomes of commands.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -6,10 +6,12 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::args::Look;
+use super::args::InMount;
 use super::exit::{CliResult, Exit, Failure};
-use super::mountpoint;
+use super::mountpoint::{self, OurMount};
+use super::private_dir::open_own;
 use crate::pending::split_diff;
+use crate::text::{self, visible};
 
 /// `pantheonfs status`.
 pub(super) fn status(path: Option<&Path>, json: bool) -> CliResult<()> {
@@ -17,55 +19,76 @@ pub(super) fn status(path: Option<&Path>, json: bool) -> CliResult<()> {
     print(&read(path.unwrap_or(Path::new(".")), name)?)
 }
 
-/// One of the other files, or its part of `status.json`.
-pub(super) fn look(look: &Look, file: &str, key: &str) -> CliResult<()> {
-    if look.json {
-        let value = status_json(&look.path)?[key].take();
-        return print(format!("{value:#}\n").as_bytes());
+/// Prints a file of `.pantheon`, or as JSON the part of `status.json` with the same content.
+pub(super) fn file(at: &InMount, file: &str, key: &str) -> CliResult<()> {
+    if at.output.json {
+        let value = status_json(&at.path)?[key].take();
+        return print(text::json(&value).as_bytes());
     }
-    print(&read(&look.path, file)?)
+    print(&read(&at.path, file)?)
 }
 
-/// A file of `.pantheon` of the mount around `path`.
+/// Reads a file of `.pantheon` in the mount around `path`.
 pub(super) fn read(path: &Path, name: &str) -> CliResult<Vec<u8>> {
     let file = mountpoint::around(path)?.mountpoint.join(".pantheon").join(name);
-    fs::read(&file).map_err(|e| Failure::new(Exit::Failed, format!("{}: {e}", file.display())))
+    fs::read(&file).map_err(|e| Failure::caused(Exit::Failed, file.display().to_string(), e))
 }
 
+/// Reads `status.json` in the mount around `path`.
 pub(super) fn status_json(path: &Path) -> CliResult<serde_json::Value> {
-    let failed = |e: serde_json::Error| Failure::new(Exit::Failed, format!("status.json makes no sense: {e}"));
+    let failed = |e: serde_json::Error| Failure::caused(Exit::Failed, "status.json cannot be understood", e);
     serde_json::from_slice(&read(path, "status.json")?).map_err(failed)
 }
 
-/// What a command did, object by object: a line each, or one JSON array at the end.
-pub(super) struct Said {
+/// The state directory that a mount tells, if both belong to the user: any other mount could name any directory.
+pub(super) fn own_state_dir(mount: &OurMount) -> CliResult<PathBuf> {
+    let told = status_json(&mount.mountpoint)?;
+    let state_dir = PathBuf::from(told["state_dir"].as_str().unwrap_or_default());
+    let refused = |why: &str| {
+        let text = format!("{}: {why}; copies are shown to their owner only", state_dir.display());
+        Failure::new(Exit::Failed, text)
+    };
+    if mount.owner != Some(rustix::process::geteuid().as_raw()) {
+        return Err(refused("its mount belongs to another user"));
+    }
+    if !state_dir.is_absolute() {
+        return Err(refused("not the state directory of a mount"));
+    }
+    open_own(&state_dir).map_err(|error| refused(&error.to_string()))?;
+    Ok(state_dir)
+}
+
+/// The outcomes of a command, one for each object: printed as lines, or as one JSON array at the end.
+pub(super) struct Outcomes {
     json: bool,
     all: Vec<serde_json::Value>,
 }
 
-impl Said {
+impl Outcomes {
     pub(super) fn new(json: bool) -> Self {
         Self { json, all: Vec::new() }
     }
 
-    pub(super) fn say(&mut self, object: &str, outcome: &str) -> CliResult<()> {
+    /// Adds the outcome for one object.
+    pub(super) fn add(&mut self, object: &str, outcome: &str) -> CliResult<()> {
         self.all.push(serde_json::json!({ "object": object, "outcome": outcome }));
-        if self.json { Ok(()) } else { print(format!("{object}: {outcome}\n").as_bytes()) }
+        if self.json { Ok(()) } else { print(format!("{}: {}\n", visible(object), visible(outcome)).as_bytes()) }
     }
 
+    /// Prints the JSON array, if that is wanted.
     pub(super) fn end(self) -> CliResult<()> {
-        if self.json { print(format!("{:#}\n", serde_json::Value::from(self.all)).as_bytes()) } else { Ok(()) }
+        if self.json { print(text::json(&self.all.into()).as_bytes()) } else { Ok(()) }
     }
 }
 
-/// The parts of a diff that are about a path or what is below it.
+/// `pantheonfs diff`: the parts of the difference at or below the given paths.
 pub(super) fn diff(paths: &[PathBuf], json: bool) -> CliResult<()> {
     let first = paths.first().map_or(Path::new("."), PathBuf::as_path);
     let root = mountpoint::around(first)?.mountpoint;
     let mut wanted = Vec::new();
     for path in paths {
         let place =
-            mountpoint::settle(path).map_err(|e| Failure::new(Exit::Usage, format!("{}: {e}", path.display())))?;
+            mountpoint::settle(path).map_err(|e| Failure::caused(Exit::Usage, path.display().to_string(), e))?;
         let inside = place.strip_prefix(&root).map_err(|_| {
             Failure::new(Exit::MountPoint, format!("{}: not in the mount {}", path.display(), root.display()))
         })?;
@@ -80,15 +103,16 @@ pub(super) fn diff(paths: &[PathBuf], json: bool) -> CliResult<()> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let list: Vec<_> =
             files.iter().map(|(name, part)| serde_json::json!({ "path": text(name), "diff": text(part) })).collect();
-        return print(format!("{:#}\n", serde_json::Value::from(list)).as_bytes());
+        return print(text::json(&list.into()).as_bytes());
     }
     files.iter().try_for_each(|(_, part)| print(part))
 }
 
+/// Prints on standard output.
 pub(super) fn print(text: &[u8]) -> CliResult<()> {
     match io::stdout().write_all(text) {
-        // `| head` has seen enough.
+        // The reader of a pipe, such as `head`, has ended.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|e| Failure::new(Exit::Failed, format!("standard output: {e}"))),
+        other => other.map_err(|e| Failure::caused(Exit::Failed, "standard output", e)),
     }
 }

@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::args;
+use super::args_sim;
 use super::exit::{CliResult, Exit, Failure};
 use super::{logging, mount};
 use crate::sim::{Sim, SimConfig};
 
-/// How often the wait for the end looks at signals.
+/// How often signals are checked.
 const TICK: Duration = Duration::from_millis(100);
 
-pub(super) fn run(args: &args::Sim) -> CliResult<()> {
+pub(super) fn run(args: &args_sim::Sim) -> CliResult<()> {
     logging::start(0);
     let stop = mount::stop_signals()?;
     let sim = start(args)?;
-    if args.json {
+    if args.output.json {
         println!("{}", sim.describe());
     } else {
         describe(&sim);
@@ -25,11 +25,11 @@ pub(super) fn run(args: &args::Sim) -> CliResult<()> {
     Ok(())
 }
 
-fn start(args: &args::Sim) -> CliResult<Sim> {
+fn start(args: &args_sim::Sim) -> CliResult<Sim> {
     let mut quirks = Vec::new();
-    for quirk in &args.habits {
+    for quirk in &args.quirks {
         let (name, value) = quirk.split_once('=').ok_or_else(|| {
-            Failure::new(Exit::Usage, format!("--quirk {quirk}: say NAME=VALUE, for example rename=refuse"))
+            Failure::new(Exit::Usage, format!("--quirk {quirk}: expected NAME=VALUE, for example rename=refuse"))
         })?;
         quirks.push((name.to_owned(), value.to_owned()));
     }
@@ -40,17 +40,17 @@ fn start(args: &args::Sim) -> CliResult<Sim> {
     }
     let (rtt, mbit) = (Duration::from_millis(args.rtt), args.mbit);
     let config = SimConfig { code: args.code.clone(), rtt, mbit, quirks, port: args.port };
-    Sim::start(&config).map_err(|e| Failure::new(Exit::Failed, format!("the simulator does not start: {e}")))
+    Sim::start(&config).map_err(|e| Failure::caused(Exit::Failed, "the simulator does not start", e))
 }
 
 fn describe(sim: &Sim) {
-    println!("A simulated Pantheon site, '{}', runs until you press Ctrl-C.\n", sim.site());
+    println!("The simulated Pantheon site '{}' runs until you press Ctrl-C.\n", sim.site());
     println!("In another shell:\n");
     for (name, value) in sim.env() {
         println!("  export {name}={value}");
     }
     println!("  pantheonfs mount {}.dev DIR -o {}\n", sim.site(), sim.options());
-    println!("Its files: {} (dev; the others beside it)", sim.home("dev").display());
+    println!("Files of dev, with the other environments beside it: {}", sim.home("dev").display());
     println!("Events and quirks: curl {}", sim.control());
 }
 

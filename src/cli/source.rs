@@ -1,4 +1,4 @@
-//! What is to be mounted: `site.env`, `uuid.env`, or an `sftp://` URL.
+//! The source of a mount: `site.env`, `uuid.env`, or an `sftp://` URL.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +20,7 @@ pub(super) struct SftpUrl {
     pub(super) user: Option<String>,
     pub(super) host: String,
     pub(super) port: Option<u16>,
-    /// As the server sees it: absolute, or empty for the login directory.
+    /// Path on the server: absolute, or empty for the login directory.
     pub(super) path: Vec<u8>,
 }
 
@@ -35,7 +35,7 @@ impl Source {
         }
         let name = text.to_str().ok_or_else(|| bad(text, "not UTF-8"))?;
         let (site, env) = name.rsplit_once('.').ok_or_else(|| {
-            bad(text, "say which environment (mysite.dev, mysite.live, …), or give an sftp://host/path URL")
+            bad(text, "name the environment (mysite.dev, mysite.live, …), or give an sftp://host/path URL")
         })?;
         let is_word = |word: &str| {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -74,6 +74,17 @@ pub(super) fn is_uuid(site: &str) -> bool {
     lengths == [8, 4, 4, 4, 12] && groups.iter().all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
+/// A directory name for a source: special characters become `_`, and a checksum keeps different sources apart.
+pub(super) fn dir_name(source: &str) -> String {
+    let plain: String = source
+        .trim_start_matches("sftp://")
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' })
+        .take(80)
+        .collect();
+    if plain == source { plain } else { format!("{plain}-{:08x}", crc32fast::hash(source.as_bytes())) }
+}
+
 fn bad(text: &OsStr, why: &str) -> Failure {
     Failure::new(Exit::Usage, format!("'{}' cannot be mounted: {why}", text.to_string_lossy()))
 }
@@ -87,7 +98,9 @@ fn parse_url(rest: &[u8]) -> Result<SftpUrl, &'static str> {
         None => (None, authority),
     };
     if user.is_some_and(|user| user.contains(':')) {
-        return Err("no passwords in URLs: they would be seen by everybody; use a key, a prompt or password_file");
+        return Err(
+            "a URL must not have a password, because other users can see it; use a key, a prompt or password_file",
+        );
     }
     let (host, port) = if let Some(v6) = host_port.strip_prefix('[') {
         let (host, after) = v6.split_once(']').ok_or("']' is missing after the address")?;
@@ -103,7 +116,7 @@ fn parse_url(rest: &[u8]) -> Result<SftpUrl, &'static str> {
         return Err("the port is not a number from 1 to 65535");
     }
     let decoded = percent_decode(path)?;
-    // `/~` and `/~/x` are relative to the login directory, as curl and others have it.
+    // `/~` and `/~/x` are relative to the login directory, as in curl.
     let path = match decoded.as_slice() {
         b"" | b"/~" | b"/~/" => Vec::new(),
         path => path.strip_prefix(b"/~/").unwrap_or(path).to_vec(),
@@ -175,6 +188,13 @@ mod tests {
     fn uuids_are_recognised() {
         assert!(is_uuid("3f5b7d8e-0000-4abc-9def-0123456789ab"));
         assert!(!is_uuid("my-site-with-four-hyphens"));
+    }
+
+    #[test]
+    fn state_directories_have_plain_and_distinct_names() {
+        assert_eq!(dir_name("mysite.dev"), "mysite.dev");
+        assert_ne!(dir_name("sftp://u@h/a b"), dir_name("sftp://u@h/a_b"));
+        assert!(!dir_name("sftp://u@h/../../x").contains('/'));
     }
 
     proptest! {

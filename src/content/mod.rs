@@ -10,6 +10,7 @@ mod proved;
 mod provenance;
 mod racy;
 mod readahead;
+mod state;
 mod turns;
 
 use std::collections::VecDeque;
@@ -24,6 +25,7 @@ use std::time::Duration;
 pub use attest::{AttestConfig, ask as attest};
 pub use provenance::{ProofFigures, Proofs, Provenance};
 pub use readahead::ReadAhead;
+pub use state::{Content, SharedError};
 
 use crate::attr::{ContentId, Version};
 use crate::cache::{
@@ -34,13 +36,9 @@ use crate::path::RemotePath;
 use crate::pool::background;
 use crate::remote::{Class, ErrorKind, Remote, RemoteError};
 use blocks::{assemble, blocks_of, clamp};
-use proved::OnMismatch;
 use racy::{RacySums, Sums};
+use state::{BlockResult, Inner, OnMismatch};
 use turns::Turns;
-
-/// A failed fetch has many waiters.
-pub type SharedError = Arc<RemoteError>;
-type BlockResult = Result<Arc<[u8]>, SharedError>;
 
 /// Bytes asked for in one go: larger stretches are split, so that the first part can be used while the rest is coming.
 const MAX_FETCH_BYTES: u64 = 1024 * 1024;
@@ -62,29 +60,6 @@ pub enum ReadError {
     Remote(SharedError),
     /// The deadline passed before the bytes came.
     TimedOut,
-}
-
-/// See the module header. Cheap to clone.
-#[derive(Clone)]
-pub struct Content(Arc<Inner>);
-
-struct Inner {
-    remote: Remote,
-    clock: Clock,
-    memory: Memory,
-    disk: Option<Disk>,
-    generations: Arc<Generations>,
-    flights: InFlight<BlockKey, BlockResult>,
-    racy: RacySums,
-    turns: Turns,
-    /// What may come from the repository, where there is one.
-    proofs: Option<Arc<Proofs>>,
-    /// Told when something that was given out was wrong.
-    mismatch: OnMismatch,
-    /// The server's clock is being asked for.
-    asking: AtomicBool,
-    fetched_bytes: AtomicU64,
-    fetched_files: AtomicU64,
 }
 
 impl Content {

@@ -1,22 +1,15 @@
 //! Content from the repository, and the look at the server that tells whether that was right.
 
-use parking_lot::Mutex;
 use std::sync::Arc;
 
 use super::attest::Attested;
-use super::provenance::Proof;
-use super::{Content, Inner, ProofFigures, Proofs};
+use super::provenance::{Proof, ProofFigures, Proofs};
+use super::state::{Content, Inner};
 use crate::attr::{BlobId, ContentId, Version};
 use crate::cache::{BLOCK_BYTES, BlockKey};
 use crate::path::RemotePath;
 use crate::pool::background;
 use crate::remote::{Class, ErrorKind};
-
-type Listener = Arc<dyn Fn() + Send + Sync>;
-
-/// Who wants to know that proofs were wrong.
-#[derive(Default)]
-pub(super) struct OnMismatch(Mutex<Option<Listener>>);
 
 /// Larger files (bytes) are not compared with the server: a sample must not cost what it saves.
 const MAX_AUDIT_BYTES: u64 = 256 * 1024;

@@ -1,6 +1,12 @@
-//! Why the API did not help: what, on which object, what to do next. The kinds decide `cli`'s exit code.
+//! Why a question to the API failed: what, on which object, what to do next. `cli` derives its exit code from the kind.
 
-/// See the module header.
+use std::error::Error;
+use std::sync::Arc;
+
+/// The error below a [`ControlError`]; shared, so that the error stays `Clone`.
+pub type ControlSource = Arc<dyn Error + Send + Sync>;
+
+/// Why a question to the API failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ControlError {
     #[error(
@@ -22,31 +28,33 @@ pub enum ControlError {
     NoSuchSite { name: String, message: String },
     #[error("{name}: the site has no such environment{}; it has dev, test, live and its multidevs", said(.message))]
     NoSuchEnvironment { name: String, message: String },
-    #[error(
-        "{name}: the platform has put the site to rest (frozen); wake it in the dashboard (Unfreeze site), then mount again"
-    )]
+    #[error("{name}: the platform has frozen the site; unfreeze it in the dashboard (Unfreeze site), then mount again")]
     Frozen { name: String },
     #[error(
         "{name}: this environment has not been created yet; deploy to it first (dashboard, or `terminus env:deploy`)"
     )]
     NotInitialized { name: String },
-    #[error("{domain}: the environment does not answer its health check ({detail}); look at it in a browser")]
+    #[error("{domain}: the environment does not pass its health check ({detail}); open its web site in a browser")]
     Unhealthy { domain: String, detail: String },
     #[error("{what}: the API answered {status}: {message}; try again later")]
     Status { what: String, status: u16, message: String },
-    #[error("{what}: the API's answer makes no sense ({detail}); try again, and report it if it stays so")]
-    Malformed { what: String, detail: String },
-    #[error("{host}: the API cannot be reached ({detail}); check the network")]
-    Unreachable { host: String, detail: String },
+    #[error(
+        "{what}: the API's answer cannot be understood ({source}); try again, and report the problem if it remains"
+    )]
+    Malformed { what: String, source: ControlSource },
+    #[error("{host}: the API cannot be reached ({source}); check the network")]
+    Unreachable { host: String, source: ControlSource },
     #[error("{url}: plain http is only for a simulator on this machine; use https")]
     Insecure { url: String },
-    #[error("PANTHEONFS_API={0}: no such API; say terminus or v0")]
+    #[error("PANTHEONFS_API={0}: no such API; use terminus or v0")]
     NoSuchApi(String),
-    #[error("logged in, but the token cannot be saved: {detail}")]
-    NotSaved { detail: String },
+    #[error(
+        "logged in, but the token cannot be saved: {source}; check the directory of Terminus' cache (TERMINUS_CACHE_DIR)"
+    )]
+    NotSaved { source: ControlSource },
     #[error("the platform refused {kind}: {reason}")]
     WorkflowFailed { kind: String, reason: String },
-    #[error("{kind} still runs after {seconds} s; look at the dashboard")]
+    #[error("{kind} still runs after {seconds} s; follow it in the dashboard")]
     WorkflowSlow { kind: String, seconds: u64 },
 }
 
@@ -55,7 +63,17 @@ fn said(message: &str) -> String {
 }
 
 impl ControlError {
-    /// Nothing is wrong with the request: asking again later may help.
+    /// An answer about `what` that cannot be used.
+    pub fn malformed(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Malformed { what: what.into(), source: Arc::from(source.into()) }
+    }
+
+    /// A host that gave no answer.
+    pub fn unreachable(host: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Unreachable { host: host.into(), source: Arc::from(source.into()) }
+    }
+
+    /// Whether the request may succeed later unchanged.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Status { .. } | Self::Malformed { .. })
     }

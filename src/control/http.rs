@@ -1,4 +1,4 @@
-//! One HTTP call: URL, headers, limits, and what a failure says.
+//! One HTTP call: URL, headers, limits, and the error that a failure becomes.
 
 use std::time::{Duration, Instant};
 
@@ -7,14 +7,14 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{Request, StatusCode, Uri};
 
-use super::routes::Routes;
-use super::{ControlConfig, ControlError};
+use super::config::ControlConfig;
+use super::error::ControlError;
 
 pub(super) const USER_AGENT: &str = concat!("pantheonfs/", env!("CARGO_PKG_VERSION"));
-/// Largest answer that is read (bytes): an environment with thousands of pending files is about 1 MB. As values it may take
-/// thirty times as much.
+/// Largest answer that is read (bytes): an environment with thousands of pending files is about 1 MB. Parsed, an answer may
+/// take thirty times as much memory.
 const MAX_ANSWER_BYTES: u64 = 8 * 1024 * 1024;
-/// Longest error text of the API that is passed on (characters).
+/// Longest error text of the API that is shown (characters).
 const MAX_MESSAGE_CHARS: usize = 300;
 
 pub(super) struct Http {
@@ -26,11 +26,12 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(config: &ControlConfig, routes: &dyn Routes, limit: Duration) -> Result<Self, ControlError> {
+    /// `api`: the host of the API and what stands in front of every path.
+    pub(super) fn new(config: &ControlConfig, api: (&str, &str), limit: Duration) -> Result<Self, ControlError> {
         let protocol = config.protocol.as_deref().unwrap_or("https");
-        let host = config.host.as_deref().unwrap_or(routes.host());
+        let host = config.host.as_deref().unwrap_or(api.0);
         let port = config.port.unwrap_or(if protocol == "http" { 80 } else { 443 });
-        let base = format!("{protocol}://{host}:{port}/{}", routes.base());
+        let base = format!("{protocol}://{host}:{port}/{}", api.1);
         let uri: Uri = base.parse().map_err(|_| ControlError::Insecure { url: base.clone() })?;
         let secure = uri.scheme_str() == Some("https");
         if !secure && !is_loopback(uri.host().unwrap_or_default()) {
@@ -39,7 +40,7 @@ impl Http {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(limit))
-            // A redirect would carry the session elsewhere.
+            // A redirect would send the session to another host.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(USER_AGENT)
@@ -59,8 +60,6 @@ impl Http {
         body: Option<&Value>,
         session: Option<&str>,
     ) -> Result<Value, ControlError> {
-        let malformed = |detail: String| ControlError::Malformed { what: path.to_owned(), detail };
-        let unreachable = |detail: String| ControlError::Unreachable { host: self.host.clone(), detail };
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         request = request.header("Accept", "application/json");
         if let Some(session) = session {
@@ -69,11 +68,11 @@ impl Http {
         let sent = match body {
             Some(body) => {
                 let request = request.header("Content-Type", "application/json").body(body.to_string());
-                self.agent.run(request.map_err(|e| malformed(e.to_string()))?)
+                self.agent.run(request.map_err(|e| ControlError::malformed(path, e))?)
             }
-            None => self.agent.run(request.body(()).map_err(|e| malformed(e.to_string()))?),
+            None => self.agent.run(request.body(()).map_err(|e| ControlError::malformed(path, e))?),
         };
-        let mut response = sent.map_err(|e| unreachable(e.to_string()))?;
+        let mut response = sent.map_err(|e| ControlError::unreachable(&self.host, e))?;
         let status = response.status();
         let date = response.headers().get("date").and_then(|value| seconds(value.to_str().ok()?));
         if let Some(secs) = date {
@@ -81,12 +80,14 @@ impl Http {
         }
         let bytes = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
         let bytes = bytes.map_err(|error| match error {
-            ureq::Error::BodyExceedsLimit(most) => malformed(format!("it is longer than {most} bytes")),
-            // It stopped talking in the middle, or talked too slowly.
-            other => unreachable(other.to_string()),
+            ureq::Error::BodyExceedsLimit(most) => {
+                ControlError::malformed(path, format!("it is longer than {most} bytes"))
+            }
+            // The answer broke off or came too slowly.
+            other => ControlError::unreachable(&self.host, other),
         })?;
         if status.is_success() {
-            return serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()));
+            return serde_json::from_slice(&bytes).map_err(|e| ControlError::malformed(path, e));
         }
         Err(refusal(path, status, &message(&bytes)))
     }
@@ -130,7 +131,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
     bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// One path segment: whatever a user typed stays inside it.
+/// Encodes a name as one path segment, whatever it contains.
 pub(super) fn segment(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
@@ -143,7 +144,7 @@ mod tests {
     fn with(protocol: &str, host: &str) -> Result<Http, ControlError> {
         let config =
             ControlConfig { protocol: Some(protocol.into()), host: Some(host.into()), ..ControlConfig::default() };
-        Http::new(&config, &crate::control::routes::Terminus, Duration::from_secs(1))
+        Http::new(&config, ("api.example", "api/"), Duration::from_secs(1))
     }
 
     #[test]

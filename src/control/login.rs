@@ -1,17 +1,20 @@
-//! Sessions and machine tokens, shared with Terminus: `session` is the login's answer, `tokens/EMAIL` a saved token.
+//! Sessions and machine tokens, shared with Terminus: the file `session` is the answer to a login, `tokens/EMAIL` a saved token.
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::config::ControlConfig;
+use super::error::ControlError;
 use super::http::Http;
-use super::{ControlConfig, ControlError};
+use crate::durable;
 
 /// Terminus' file, and the API's answer.
 #[derive(Serialize, Deserialize)]
@@ -60,10 +63,10 @@ impl Login {
         }
     }
 
-    /// Takes over the answer to a login and shares it with Terminus.
+    /// Adopts the answer to a login and saves it for Terminus.
     pub(super) fn keep(&mut self, answer: serde_json::Value) -> Result<Zeroizing<String>, ControlError> {
-        let session: Session = serde_json::from_value(answer)
-            .map_err(|e| ControlError::Malformed { what: "the login's answer".into(), detail: e.to_string() })?;
+        let session: Session =
+            serde_json::from_value(answer).map_err(|e| ControlError::malformed("the login's answer", e))?;
         if self.config.token.is_none()
             && let Err(error) = self.save(&session)
         {
@@ -74,20 +77,20 @@ impl Login {
         Ok(secret)
     }
 
-    /// Whose session it is.
+    /// The id of the account that is logged in.
     pub(super) fn user_id(&mut self) -> Option<String> {
         self.current()?;
         self.session.as_ref().map(|session| session.user_id.clone()).filter(|id| !id.is_empty())
     }
 
-    /// Keeps a machine token as Terminus does.
+    /// Saves a machine token as Terminus does.
     pub(super) fn save_token(&self, token: &str, email: &str) -> Result<(), ControlError> {
         let Some(dir) = &self.config.cache_dir else { return Ok(()) };
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-_@.".contains(c) { c } else { '-' };
         let name: String = email.chars().map(plain).collect();
         let text = Zeroizing::new(json!({ "token": token, "email": email, "date": now() }).to_string());
         write_private(&dir.join("tokens"), &name, text.as_bytes())
-            .map_err(|e| ControlError::NotSaved { detail: e.to_string() })
+            .map_err(|e| ControlError::NotSaved { source: Arc::new(e) })
     }
 
     fn saved_session(&self) -> Option<Session> {
@@ -124,7 +127,7 @@ impl Login {
 pub(super) fn log_in(http: &Http, token: &str) -> Result<serde_json::Value, ControlError> {
     let body = json!({ "machine_token": token, "client": "terminus" });
     http.call("POST", "authorize/machine-token", Some(&body), None).map_err(|error| match error {
-        // The platform says 500 to a bad token.
+        // The platform answers 500 to a bad token.
         ControlError::Unauthorized { message, .. }
         | ControlError::Forbidden { message, .. }
         | ControlError::NotFound { message, .. }
@@ -133,14 +136,10 @@ pub(super) fn log_in(http: &Http, token: &str) -> Result<serde_json::Value, Cont
     })
 }
 
-/// Replaces the file at once and for its owner only.
+/// Replaces the file atomically; only its owner may read it.
 fn write_private(dir: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
-    file.write_all(bytes)?;
-    file.persist(dir.join(name)).map_err(|e| e.error)?;
-    Ok(())
+    durable::replace(&dir.join(name), |file| file.write_all(bytes)).map(drop)
 }
 
 fn now() -> i64 {
@@ -149,6 +148,8 @@ fn now() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn login(dir: &Path) -> Login {

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::ConnectionMode;
+use super::environment::ConnectionMode;
 use super::http::segment;
 
 /// One request.
@@ -11,7 +11,7 @@ pub(super) struct Call {
     pub(super) method: &'static str,
     pub(super) path: String,
     pub(super) body: Option<Value>,
-    /// A second time does no harm.
+    /// Whether it may be sent twice.
     pub(super) repeatable: bool,
 }
 
@@ -19,14 +19,14 @@ fn get(path: String) -> Call {
     Call { method: "GET", path, body: None, repeatable: true }
 }
 
-/// What is asked of an API, and where. The defaults are what both have in common.
+/// The requests of one API. The defaults are what both have in common.
 pub(super) trait Routes: Send + Sync {
     fn host(&self) -> &'static str;
 
-    /// In front of every path.
+    /// The prefix of every path.
     fn base(&self) -> &'static str;
 
-    /// `None`: an environment is only found in the list of all.
+    /// `None`: the API only lists all environments.
     fn environment(&self, site: &str, env: &str) -> Option<Call>;
 
     fn diffstat(&self, site: &str, env: &str) -> Call;
@@ -131,7 +131,7 @@ impl Routes for V0 {
     }
 }
 
-/// By the name of a variable's value; `None`: no such API.
+/// The API with this name; without a name that of Terminus. `None`: no such API.
 pub(super) fn named(name: Option<&str>) -> Option<Box<dyn Routes>> {
     match name {
         None | Some("terminus") => Some(Box::new(Terminus)),

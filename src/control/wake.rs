@@ -1,7 +1,7 @@
-//! Waking an environment. Containers of the platform sleep when nobody visits them; SFTP to a sleeping one fails, and only a
-//! web request wakes it: the health check, which every environment answers under its platform domain.
+//! Waking an environment. The platform stops containers whose web site has no visitors; SFTP to a stopped container fails,
+//! and only a web request starts it: the health check, which every environment answers under its platform domain.
 //!
-//! Not part of the API: no session goes there, and the answer is a status and a header, no JSON.
+//! The health check is not part of the API: it needs no session, and its answer is a status and a header instead of JSON.
 
 use std::time::{Duration, Instant};
 
@@ -10,23 +10,25 @@ use base64::engine::general_purpose::STANDARD;
 use ureq::Agent;
 use ureq::http::{Request, Response, Uri};
 
+use super::environment::Lock;
+use super::error::ControlError;
 use super::http::{USER_AGENT, is_loopback, segment};
-use super::{ControlError, Lock};
+
 use crate::clock::Deadline;
 
-/// Which environment, and where it is knocked.
+/// Which environment to wake, and by which request.
 #[derive(Debug, Clone, Default)]
 pub struct WakeConfig {
     pub site: String,
     pub env: String,
-    /// The domain of the platform; `None`: the one that nearly every site has.
+    /// The platform domain of the site; `None`: `pantheonsite.io`, which nearly every site has.
     pub dns_zone: Option<String>,
-    /// Of a simulator: everything goes there, with the name of the environment in the Host header.
+    /// Address of a simulator, which gets all requests, with the name of the environment in the Host header.
     pub url: Option<String>,
     pub lock: Option<Lock>,
 }
 
-/// See the module header.
+/// Wakes one environment; see the module header.
 pub struct Waker {
     agent: Agent,
     url: String,
@@ -36,17 +38,17 @@ pub struct Waker {
 
 const DNS_ZONE: &str = "pantheonsite.io";
 const PATH: &str = "pantheon_healthcheck";
-/// What only the platform says: a hotel's login page says 200, too.
+/// Sent by the platform only: the login page of a captive portal answers 200, too.
 const HEADER: &str = "X-Pantheon-Styx-Hostname";
-/// How long one knock may take: the platform answers when the container is up, usually within 30 s.
-const KNOCK_LIMIT: Duration = Duration::from_secs(45);
-/// How long reaching it may take: a network that leads nowhere must not hold up those who would find another.
-const REACH_LIMIT: Duration = Duration::from_secs(4);
-/// Pause before the next knock where the container is only starting.
+/// Limit of one request: the platform answers when the container runs, usually within 30 s.
+const REQUEST_LIMIT: Duration = Duration::from_secs(45);
+/// Limit of name resolution and connecting, so that a network without a route does not delay the caller.
+const CONNECT_LIMIT: Duration = Duration::from_secs(4);
+/// Pause before the next request while the container starts.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Where the request gets nowhere, it is made this often, as Terminus does it.
+/// How often a request without an answer is made, as Terminus does it.
 const MAX_LOST: u32 = 2;
-/// The platform's own code for a site that was put to rest.
+/// The platform's own status for a frozen site.
 const FROZEN: u16 = 530;
 
 impl Waker {
@@ -63,35 +65,40 @@ impl Waker {
         }
         let agent = Agent::config_builder().http_status_as_error(false).max_redirects(0);
         let agent = agent.max_redirects_will_error(false).user_agent(USER_AGENT);
-        let agent = agent.timeout_resolve(Some(REACH_LIMIT)).timeout_connect(Some(REACH_LIMIT)).build().into();
+        let agent = agent.timeout_resolve(Some(CONNECT_LIMIT)).timeout_connect(Some(CONNECT_LIMIT)).build().into();
         Ok(Self { agent, url, domain, lock: config.lock })
     }
 
-    /// The name under which the environment answers the web.
+    /// The name of the environment's web site.
     pub fn domain(&self) -> &str {
         &self.domain
     }
 
-    /// Knocks until the environment answers, and says how long it took: one that was awake answers at once.
+    /// Repeats the health check until the environment answers, and returns how long that took: an environment that runs
+    /// answers at once.
+    ///
+    /// # Errors
+    ///
+    /// The site is frozen, its web site cannot be reached, or it does not pass the health check before `deadline`.
     pub fn wake(&self, deadline: Deadline) -> Result<Duration, ControlError> {
         let (began, mut lost, mut with_lock) = (Instant::now(), 0, false);
         loop {
-            let last = match self.knock(deadline, with_lock) {
+            let last = match self.request(deadline, with_lock) {
                 Ok(answer) => match answer.status().as_u16() {
                     200 if answer.headers().contains_key(HEADER) => return Ok(began.elapsed()),
-                    200 => return Err(self.unhealthy("something else answers for the platform")),
+                    200 => return Err(self.unhealthy("the answer is not the platform's")),
                     FROZEN => return Err(ControlError::Frozen { name: self.domain.clone() }),
                     401 if self.lock.is_some() && !with_lock => {
                         with_lock = true;
                         continue;
                     }
-                    401 => return Err(self.unhealthy("it is locked with a password that is not known here")),
+                    401 => return Err(self.unhealthy("the site is locked, and its password is not known")),
                     status @ (429 | 500..=599) => self.unhealthy(&format!("status {status}")),
                     status => return Err(self.unhealthy(&format!("status {status}"))),
                 },
-                Err(detail) => {
+                Err(error) => {
                     lost += 1;
-                    let unreachable = ControlError::Unreachable { host: self.domain.clone(), detail };
+                    let unreachable = ControlError::unreachable(&self.domain, error);
                     if lost >= MAX_LOST {
                         return Err(unreachable);
                     }
@@ -105,16 +112,16 @@ impl Waker {
         }
     }
 
-    fn knock(&self, deadline: Deadline, with_lock: bool) -> Result<Response<ureq::Body>, String> {
+    fn request(&self, deadline: Deadline, with_lock: bool) -> Result<Response<ureq::Body>, ureq::Error> {
         let mut request = Request::builder().method("GET").uri(&self.url).header("Host", &self.domain);
         if let Some(lock) = self.lock.as_ref().filter(|_| with_lock) {
             let pair = STANDARD.encode(format!("{}:{}", lock.user, lock.password.as_str()));
             request = request.header("Authorization", format!("Basic {pair}"));
         }
-        let limit = deadline.remaining().clamp(Duration::from_millis(100), KNOCK_LIMIT);
-        let request = request.body(()).map_err(|e| e.to_string())?;
+        let limit = deadline.remaining().clamp(Duration::from_millis(100), REQUEST_LIMIT);
+        let request = request.body(())?;
         let request = self.agent.configure_request(request).timeout_global(Some(limit)).build();
-        self.agent.run(request).map_err(|e| e.to_string())
+        self.agent.run(request)
     }
 
     fn unhealthy(&self, detail: &str) -> ControlError {

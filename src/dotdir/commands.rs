@@ -27,10 +27,14 @@ impl Dot {
 
     /// Everything to the server first: what is not there would not be in the commit.
     fn commit(&self, message: &str, wait: Wait) -> Result<(), Cause> {
-        self.0
-            .upload
-            .barrier(wait)
-            .map_err(|error| Cause::Busy(format!("not everything is on the server: {error}")))?;
+        let all_sent = || {
+            let sent = self.0.upload.barrier(wait);
+            sent.map_err(|error| Cause::Busy(format!("not everything is on the server: {error}")))
+        };
+        // The first time without holding anything: it may take long.
+        all_sent()?;
+        let _held = self.0.env.drain("a commit is being prepared");
+        all_sent()?;
         let mut done = self.0.env.commit(message).map_err(|error| match error {
             CommitError::NoApi => {
                 Cause::Unsupported("there is no API for this mount; commit in the dashboard or with git")
@@ -52,15 +56,17 @@ impl Dot {
     }
 
     fn switch_mode(&self, mode: ConnectionMode, discard: bool, wait: Wait) -> Result<(), Cause> {
+        let mut held = None;
         if mode == ConnectionMode::Git {
-            // What is not on the server yet would be stranded by the switch.
-            if let Err(error) = self.0.upload.barrier(wait) {
-                log::warn!("before the switch: {error}");
+            // What is not on the server yet would be stranded by the switch. Sent, and asked, once without holding anything:
+            // a switch that is refused costs writers nothing.
+            self.send_before_switch(discard, wait)?;
+            if !discard {
+                self.0.env.may_discard_nothing().map_err(why_not_switched)?;
             }
-            let dirty = self.0.upload.dirty_files();
-            if !dirty.is_empty() && !discard {
-                return Err(Cause::Busy(format!("{} change(s) are not on the server yet", dirty.len())));
-            }
+            // From here on nothing is added to what is asked about, and saved, below.
+            held = Some(self.0.env.drain("the mode is about to be switched to git"));
+            self.send_before_switch(discard, wait)?;
             if discard {
                 let saved = self.keep_pending(wait)?;
                 log::warn!(
@@ -68,11 +74,28 @@ impl Dot {
                 );
             }
         }
-        self.0.env.switch(mode, discard).map(drop).map_err(|error| match error {
-            SwitchError::NoApi => Cause::Unsupported("there is no API for this mount; the mode cannot be changed here"),
-            SwitchError::NotSwitchable(name) => Cause::ReadOnly(ReadOnlyReason::Environment(name)),
-            error @ SwitchError::WouldDiscard(_) => Cause::Busy(error.to_string()),
-            SwitchError::Api(error) => Cause::Platform(error.to_string()),
-        })
+        let done = self.0.env.switch(mode, discard).map(drop).map_err(why_not_switched);
+        drop(held);
+        done
+    }
+
+    fn send_before_switch(&self, discard: bool, wait: Wait) -> Result<(), Cause> {
+        if let Err(error) = self.0.upload.barrier(wait) {
+            log::warn!("before the switch: {error}");
+        }
+        match self.0.upload.dirty_files().len() {
+            0 => Ok(()),
+            _ if discard => Ok(()),
+            n => Err(Cause::Busy(format!("{n} change(s) are not on the server yet"))),
+        }
+    }
+}
+
+fn why_not_switched(error: SwitchError) -> Cause {
+    match error {
+        SwitchError::NoApi => Cause::Unsupported("there is no API for this mount; the mode cannot be changed here"),
+        SwitchError::NotSwitchable(name) => Cause::ReadOnly(ReadOnlyReason::Environment(name)),
+        error @ SwitchError::WouldDiscard(_) => Cause::Busy(error.to_string()),
+        SwitchError::Api(error) => Cause::Platform(error.to_string()),
     }
 }

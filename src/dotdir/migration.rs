@@ -9,6 +9,7 @@ use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
 use super::state::Dot;
+use crate::durable;
 use crate::remote::Link;
 
 /// Changes that are shown.
@@ -47,11 +48,7 @@ impl Migration {
     }
 
     fn save(&self, memory: &Memory) -> std::io::Result<()> {
-        let dir = self.file.parent().unwrap_or(Path::new("."));
-        let mut new = tempfile::NamedTempFile::new_in(dir)?;
-        serde_json::to_writer_pretty(&mut new, memory)?;
-        new.persist(&self.file).map_err(|e| e.error)?;
-        Ok(())
+        durable::replace(&self.file, |new| Ok(serde_json::to_writer_pretty(new, memory)?)).map(drop)
     }
 }
 

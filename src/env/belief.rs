@@ -1,4 +1,4 @@
-//! The belief itself: what, since when, from where.
+//! The belief: the state of the environment, since when it is known, and from where.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use crate::gate::ReadOnlyReason;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Api,
-    /// The API, when an earlier mount heard it.
+    /// The API, as an earlier mount remembered it.
     Remembered,
-    /// The API has not been heard, or there is none: a mount option or the default.
+    /// A mount option or the default, because the API has not answered or there is none.
     Option,
 }
 
@@ -27,31 +27,32 @@ impl fmt::Display for Source {
     }
 }
 
-/// A job that runs.
+/// A workflow that runs on the platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
     pub id: String,
     pub description: String,
+    /// When it was first seen.
     pub seen: SystemTime,
 }
 
-/// See the module header.
+/// What a mount believes about its environment.
 #[derive(Debug, Clone)]
 pub struct Belief {
     pub environment: Option<String>,
     pub kind: Option<EnvKind>,
     pub mode: ConnectionMode,
     pub source: Source,
-    /// When it was last confirmed.
+    /// When the mode was last confirmed.
     pub learned: SystemTime,
     pub target_commit: Option<String>,
-    /// What the platform says is uncommitted; `None` when it has not been asked.
+    /// The uncommitted paths as the platform lists them; `None` if it has not been asked.
     pub diffstat: Option<Diffstat>,
-    /// The history as it was when the commit that runs was first seen, newest first.
+    /// The history, newest first, as of when the deployed commit was first seen.
     pub log: Arc<Vec<Commit>>,
-    /// Jobs of the platform that run on this environment, and since when we know.
+    /// Workflows that run on this environment.
     pub running: Vec<Running>,
-    /// Why the last question to the API had no answer.
+    /// Why the API did not answer the last question.
     pub error: Option<String>,
 }
 
@@ -76,7 +77,7 @@ impl Belief {
         }
     }
 
-    /// Takes over the API's answer and says whether the code may be another one now.
+    /// Takes over the API's answer. Returns whether the code may have changed.
     pub(super) fn learn(&mut self, environment: Environment, now: SystemTime) -> bool {
         let switched = self.mode != environment.mode;
         let moved = self.target_commit.is_some() && self.target_commit != environment.target_commit;
@@ -89,7 +90,7 @@ impl Belief {
         switched || moved
     }
 
-    /// Takes over the jobs that run now; a job keeps the time at which it was first seen.
+    /// Takes over the workflows that run now; each keeps the time at which it was first seen.
     pub(super) fn learn_running(&mut self, running: Vec<(String, String)>, now: SystemTime) {
         let known = std::mem::take(&mut self.running);
         let seen = |id: &str| known.iter().find(|job| job.id == id).map_or(now, |job| job.seen);
@@ -106,7 +107,7 @@ impl Belief {
         }
     }
 
-    /// Nobody can change the code here, short of a push or a deploy, and those are noticed.
+    /// Whether code can change only by a push or a deploy, both of which the watcher notices.
     pub fn is_frozen(&self) -> bool {
         self.source == Source::Api && self.read_only_reason().is_some()
     }

@@ -1,5 +1,5 @@
-//! What the platform said last, for a mount that begins where the API cannot be heard: `environment.json` of the state
-//! directory. Damaged or missing means that nothing is remembered.
+//! The last answer of the API, for a mount that starts while the API cannot be reached: `environment.json` of the state
+//! directory. If the file is damaged or missing, nothing is remembered.
 
 use std::fs;
 use std::io;
@@ -8,11 +8,12 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Belief, Source};
+use super::belief::{Belief, Source};
 use crate::attr::{secs_from_time, time_from_secs};
 use crate::control::ConnectionMode;
+use crate::durable;
 
-/// See the module header.
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Memory {
     mode: String,
@@ -26,7 +27,7 @@ impl Memory {
         serde_json::from_slice(&fs::read(file).ok()?).ok()
     }
 
-    /// What of the belief is worth remembering; nothing, unless the platform said it.
+    /// What to remember of the belief; `None`, unless it comes from the API.
     pub(super) fn of(belief: &Belief) -> Option<Self> {
         (belief.source == Source::Api).then(|| Self {
             mode: belief.mode.to_string(),
@@ -36,13 +37,10 @@ impl Memory {
     }
 
     pub(super) fn save(&self, file: &Path) -> io::Result<()> {
-        let mut new = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;
-        serde_json::to_writer_pretty(&mut new, self)?;
-        new.persist(file).map_err(|e| e.error)?;
-        Ok(())
+        durable::replace(file, |new| Ok(serde_json::to_writer_pretty(new, self)?)).map(drop)
     }
 
-    /// The mode, and when it was so.
+    /// The mode, and when the API confirmed it.
     pub(super) fn mode(&self) -> Option<(ConnectionMode, SystemTime)> {
         Some((ConnectionMode::parse(&self.mode)?, time_from_secs(self.learned)))
     }

@@ -1,61 +1,67 @@
-//! Asks the API while the mount is in use.
+//! The thread that asks the API: often while the mount is in use, seldom while it is not.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use super::{Inner, POLL_IDLE, POLL_IN_USE, Wake};
+use super::tracker::{Tracker, Wake};
 
-/// Runs until told to stop or until nobody holds the environment any more.
-pub(super) fn start(inner: &Arc<Inner>, woken: Receiver<Wake>) {
-    let weak = Arc::downgrade(inner);
+/// How often the API is asked while the mount is in use: a teammate's switch is noticed within this time.
+const POLL_IN_USE: Duration = Duration::from_secs(3);
+/// How often it is asked otherwise.
+const POLL_IDLE: Duration = Duration::from_secs(30);
+
+/// Starts the thread. It ends when told to, or when the last handle of the environment is gone.
+pub(super) fn start(tracker: &Arc<Tracker>, woken: Receiver<Wake>) {
+    let weak = Arc::downgrade(tracker);
     let started = std::thread::Builder::new().name("env-watcher".into()).spawn(move || watch(&weak, &woken));
     if let Err(error) = started {
-        log::error!("the mode is not being followed: {error}");
+        log::error!("the thread that follows the mode cannot be started: {error}");
     }
 }
 
-fn watch(weak: &Weak<Inner>, woken: &Receiver<Wake>) {
-    if let Some(inner) = weak.upgrade() {
-        ask(&inner);
+fn watch(weak: &Weak<Tracker>, woken: &Receiver<Wake>) {
+    if let Some(tracker) = weak.upgrade() {
+        ask(&tracker);
     }
     loop {
         let pause = {
-            let Some(inner) = weak.upgrade() else { return };
-            if inner.is_in_use() { POLL_IN_USE } else { POLL_IDLE }
+            let Some(tracker) = weak.upgrade() else { return };
+            if tracker.is_in_use() { POLL_IN_USE } else { POLL_IDLE }
         };
         match woken.recv_timeout(pause) {
             Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(Wake::Check) | Err(RecvTimeoutError::Timeout) => {}
         }
-        // A burst of refusals is one question.
+        // Many wake-ups at once lead to one question.
         while let Ok(wake) = woken.try_recv() {
             if matches!(wake, Wake::Stop) {
                 return;
             }
         }
-        let Some(inner) = weak.upgrade() else { return };
-        ask(&inner);
+        let Some(tracker) = weak.upgrade() else { return };
+        ask(&tracker);
     }
 }
 
-/// One round of questions.
-pub(super) fn ask(inner: &Inner) {
-    let (Some((control, site)), Some(name)) = (&inner.config.api, &inner.config.name) else { return };
+/// Asks for the environment, then for its running workflows, then for the history if it is old.
+pub(super) fn ask(tracker: &Tracker) {
+    let (Some((control, site)), Some(name)) = (&tracker.config().api, &tracker.config().name) else { return };
     let answer = control.environment(site, name);
     match &answer {
-        Ok(environment) => inner.learn(environment.clone()),
-        Err(error) => inner.failed(error),
+        Ok(environment) => tracker.learn(environment.clone()),
+        Err(error) => tracker.failed(error),
     }
-    inner.answered();
+    tracker.answered();
     if answer.is_err() {
         return;
     }
     if let Ok(running) = control.running(site, name) {
-        inner.learn_running(running.into_iter().map(|job| (job.id, job.description)).collect());
+        tracker.learn_running(running.into_iter().map(|job| (job.id, job.description)).collect());
     }
-    if inner.log_is_old()
+    if tracker.log_is_old()
         && let Ok(log) = control.log(site, name)
     {
-        inner.learn_log(log);
+        tracker.learn_log(log);
     }
 }

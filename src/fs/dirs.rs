@@ -97,13 +97,16 @@ impl Fs {
         if ino.is_virtual() {
             return self.dot.getattr(ino).ok();
         }
-        Some(self.view.entry(&self.view.node(ino)?))
+        let entry = self.view.looked_up(&self.view.node(ino)?);
+        // One validity serves names and attributes here.
+        let valid = if entry.ask_attr { Duration::ZERO } else { entry.valid };
+        Some(Entry { valid, ..entry })
     }
 
     fn dots(&self, ino: Ino) -> Vec<DirEntry> {
         let dot = |name: &str, ino: Ino| {
             let attr = self.entry_now(ino).map(|e| e.attr)?;
-            let entry = Entry { ino, attr, valid: Duration::ZERO };
+            let entry = Entry { ino, attr, valid: Duration::ZERO, ask_attr: false };
             Some(DirEntry { name: name.into(), entry, offset: 0, counted: false })
         };
         let parent = if ino.is_virtual() { parent(ino) } else { self.view.node(ino).map_or(ROOT, |v| v.parent) };

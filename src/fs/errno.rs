@@ -167,7 +167,7 @@ mod tests {
             (remote(ErrorKind::Refused(Refused::Closed(ReadOnlyReason::Logs))), libc::EROFS),
             (remote(ErrorKind::Refused(Refused::Held(text()))), libc::EBUSY),
             (remote(ErrorKind::Timeout), libc::ETIMEDOUT),
-            (remote(ErrorKind::Down(text())), libc::ETIMEDOUT),
+            (remote(ErrorKind::Down(text().into())), libc::ETIMEDOUT),
             (remote(ErrorKind::NoSpace), libc::ENOSPC),
             (remote(ErrorKind::Protocol(text())), libc::EIO),
             (remote(ErrorKind::Local(local(libc::EDQUOT))), libc::EDQUOT),

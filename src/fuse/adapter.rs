@@ -3,100 +3,26 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::convert::{self, ino};
-use super::deferred::{Reply, Waiting, defer, refuse};
+use super::answer::{Answer, unanswered};
+use super::convert::{self, ino, perm};
+use super::deferred::defer;
+use super::dispatch::Adapter;
+use super::errno::Refusal;
 use super::signals;
-use crate::fs::{Allocate, Entry, Fs, FsResult, HandleId, Opened, SetAttr, Wait};
+use crate::fs::{Entry, Fs, HandleId, Opened, SetAttr, Wait};
 
 /// Kernel requests that may wait at once in the background (read-ahead, mostly). The kernel's default of 12 would throttle
 /// a reader long before our own window does.
 const MAX_BACKGROUND: u16 = 256;
-
-pub(super) struct Adapter {
-    fs: Fs,
-    waiting: Arc<Waiting>,
-    allow_other: bool,
-    /// Dropped with the session: tells the main thread that the mount is gone.
-    _alive: mpsc::Sender<()>,
-}
-
-impl Adapter {
-    pub(super) fn new(fs: Fs, allow_other: bool, alive: mpsc::Sender<()>) -> Self {
-        Self { fs, waiting: Arc::default(), allow_other, _alive: alive }
-    }
-
-    /// Answers at once if that needs no waiting, otherwise from a thread that may wait.
-    fn run<R: Reply, T: Send + 'static>(
-        &self,
-        req: &Request,
-        reply: R,
-        call: impl Fn(&Fs, Wait) -> FsResult<T> + Send + 'static,
-        answer: impl FnOnce(&Fs, R, FsResult<T>) + Send + 'static,
-        undo: impl FnOnce(&Fs, T) + Send + 'static,
-    ) {
-        match call(&self.fs, Wait::No) {
-            Err(error) if error.would_block() => {
-                defer(&self.waiting, &self.fs, req.pid(), reply, call, answer, undo);
-            }
-            result => answer(&self.fs, reply, result),
-        }
-    }
-
-    fn run_empty(&self, req: &Request, reply: ReplyEmpty, call: impl Fn(&Fs, Wait) -> FsResult<()> + Send + 'static) {
-        self.run(req, reply, call, answer_empty, |_, ()| {});
-    }
-
-    fn run_entry(
-        &self,
-        req: &Request,
-        reply: ReplyEntry,
-        call: impl Fn(&Fs, Wait) -> FsResult<Entry> + Send + 'static,
-    ) {
-        let undo = |fs: &Fs, entry: Entry| fs.forget(entry.ino, 1);
-        self.run(
-            req,
-            reply,
-            call,
-            |fs, reply, result| match result {
-                Ok(entry) => reply.entry(&convert::valid(entry.valid), &convert::attr(fs, &entry), Generation(0)),
-                Err(error) => refuse(reply, &error),
-            },
-            undo,
-        );
-    }
-
-    /// `.pantheon` takes commands from the mounting user only, even where others may read. What root mounted for somebody
-    /// (`uid=`, as fstab has it) is that one's; anybody else's `uid=` is only what is shown.
-    fn is_stranger(&self, req: &Request, number: INodeNo) -> bool {
-        let me = rustix::process::getuid();
-        let owner = if me.is_root() { self.fs.uid() } else { me.as_raw() };
-        self.allow_other && ino(number).is_virtual() && req.uid() != owner && req.uid() != 0
-    }
-}
-
-fn answer_empty(_: &Fs, reply: ReplyEmpty, result: FsResult<()>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => refuse(reply, &error),
-    }
-}
-
-fn open_flags(opened: &Opened) -> FopenFlags {
-    let mut flags = FopenFlags::empty();
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_pages);
-    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.no_flush);
-    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct);
-    flags
-}
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
@@ -118,28 +44,26 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let answer = Answer::to(req, "lookup", parent, reply);
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
-        let call = move |fs: &Fs, wait| fs.lookup(parent, &name, wait);
-        let answer = |fs: &Fs, reply: ReplyEntry, result: FsResult<(Option<Entry>, Duration)>| match result {
-            Ok((Some(entry), valid)) => {
-                reply.entry(&convert::valid(valid), &convert::attr(fs, &entry), Generation(0));
-            }
-            Ok((None, Duration::ZERO)) => reply.error(Errno::ENOENT),
-            // Number 0 with a validity: the kernel remembers that there is no such name.
-            Ok((None, valid)) => reply.entry(&convert::valid(valid), &convert::no_attr(), Generation(0)),
-            Err(error) => refuse(reply, &error),
+        let ok = |fs: &Fs, answer: Answer<ReplyEntry>, found: (Option<Entry>, Duration)| match found {
+            (Some(entry), valid) => answer.entry(fs, &Entry { valid, ..entry }),
+            (None, valid) => answer.no_entry(valid),
         };
         let undo = |fs: &Fs, (entry, _): (Option<Entry>, Duration)| entry.iter().for_each(|e| fs.forget(e.ino, 1));
-        self.run(req, reply, call, answer, undo);
+        self.run(answer, move |fs, wait| fs.lookup(parent, &name, wait), ok, undo);
     }
 
-    fn forget(&self, _req: &Request, number: INodeNo, nlookup: u64) {
+    fn forget(&self, req: &Request, number: INodeNo, nlookup: u64) {
+        unanswered(req, "forget", number, format_args!("{nlookup} lookups"));
         self.fs.forget(ino(number), nlookup);
     }
 
     fn getattr(&self, req: &Request, number: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let answer = Answer::to(req, "getattr", number, reply);
         let number = ino(number);
-        self.run(req, reply, move |fs, wait| fs.getattr(number, wait), answer_attr, |_, _| {});
+        let call = move |fs: &Fs, wait| fs.getattr(number, wait);
+        self.run(answer, call, |fs, answer, entry| answer.attr(fs, &entry), |_, _| {});
     }
 
     fn setattr(
@@ -160,19 +84,19 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let answer = Answer::to(req, "setattr", number, reply);
         let number = ino(number);
-        let change = SetAttr {
-            size,
-            perm: mode.map(|mode| (mode & 0o7777) as u16),
-            atime: atime.map(convert::time),
-            mtime: mtime.map(convert::time),
-        };
-        self.run(req, reply, move |fs, wait| fs.setattr(number, change, wait), answer_attr, |_, _| {});
+        let change =
+            SetAttr { size, perm: mode.map(perm), atime: atime.map(convert::time), mtime: mtime.map(convert::time) };
+        let call = move |fs: &Fs, wait| fs.setattr(number, change, wait);
+        self.run(answer, call, |fs, answer, entry| answer.attr(fs, &entry), |_, _| {});
     }
 
     fn readlink(&self, req: &Request, number: INodeNo, reply: ReplyData) {
+        let answer = Answer::to(req, "readlink", number, reply);
         let number = ino(number);
-        self.run(req, reply, move |fs, wait| fs.readlink(number, wait), answer_data, |_, _| {});
+        let call = move |fs: &Fs, wait| fs.readlink(number, wait);
+        self.run(answer, call, |_, answer, text| answer.data(&text), |_, _| {});
     }
 
     fn mknod(
@@ -185,32 +109,37 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
+        let answer = Answer::to(req, "mknod", parent, reply);
         if mode & libc::S_IFMT != libc::S_IFREG {
-            return reply.error(Errno::EPERM);
+            return answer.refuse(Refusal::SpecialFile);
         }
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
-        self.run_entry(req, reply, move |fs, wait| fs.mknod(parent, &name, (mode & 0o7777) as u16, wait));
+        self.run_entry(answer, move |fs, wait| fs.mknod(parent, &name, perm(mode), wait));
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        let answer = Answer::to(req, "mkdir", parent, reply);
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
-        self.run_entry(req, reply, move |fs, wait| fs.mkdir(parent, &name, (mode & 0o7777) as u16, wait));
+        self.run_entry(answer, move |fs, wait| fs.mkdir(parent, &name, perm(mode), wait));
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let answer = Answer::to(req, "unlink", parent, reply);
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
-        self.run_empty(req, reply, move |fs, wait| fs.unlink(parent, &name, wait));
+        self.run_empty(answer, move |fs, wait| fs.unlink(parent, &name, wait));
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let answer = Answer::to(req, "rmdir", parent, reply);
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
-        self.run_empty(req, reply, move |fs, wait| fs.rmdir(parent, &name, wait));
+        self.run_empty(answer, move |fs, wait| fs.rmdir(parent, &name, wait));
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let answer = Answer::to(req, "symlink", parent, reply);
         let (parent, name) = (ino(parent), link_name.as_bytes().to_vec());
         let text = target.as_os_str().as_bytes().to_vec();
-        self.run_entry(req, reply, move |fs, wait| fs.symlink(parent, &name, &text, wait));
+        self.run_entry(answer, move |fs, wait| fs.symlink(parent, &name, &text, wait));
     }
 
     fn rename(
@@ -223,27 +152,28 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let answer = Answer::to(req, "rename", parent, reply);
         if !(flags - RenameFlags::RENAME_NOREPLACE).is_empty() {
-            return reply.error(Errno::EINVAL);
+            return answer.refuse(Refusal::RenameFlags);
         }
         let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
         let (from, name) = (ino(parent), name.as_bytes().to_vec());
         let (to, newname) = (ino(newparent), newname.as_bytes().to_vec());
-        self.run_empty(req, reply, move |fs, wait| fs.rename((from, &name), (to, &newname), no_replace, wait));
+        self.run_empty(answer, move |fs, wait| fs.rename((from, &name), (to, &newname), no_replace, wait));
     }
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let answer = Answer::to(req, "open", number, reply);
         let mode = convert::open_mode(flags);
         if mode.write && self.is_stranger(req, number) {
-            return reply.error(Errno::EACCES);
+            return answer.refuse(Refusal::NotTheOwner);
         }
         let number = ino(number);
-        let answer = |_: &Fs, reply: ReplyOpen, result: FsResult<Opened>| match result {
-            Ok(opened) => reply.opened(FileHandle(opened.handle.0), open_flags(&opened)),
-            Err(error) => refuse(reply, &error),
+        let ok = |_: &Fs, answer: Answer<ReplyOpen>, opened: Opened| {
+            answer.opened(opened.handle, convert::open_flags(&opened));
         };
         let undo = |fs: &Fs, opened: Opened| drop(fs.release(opened.handle, Wait::Until(fs.deadline())));
-        self.run(req, reply, move |fs, wait| fs.open(number, mode, wait), answer, undo);
+        self.run(answer, move |fs, wait| fs.open(number, mode, wait), ok, undo);
     }
 
     fn create(
@@ -256,28 +186,25 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let answer = Answer::to(req, "create", parent, reply);
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
-        let (perm, exclusive) = ((mode & 0o7777) as u16, flags & libc::O_EXCL != 0);
+        let (perm, exclusive) = (perm(mode), flags & libc::O_EXCL != 0);
         let open_mode = convert::open_mode(OpenFlags(flags));
         let call = move |fs: &Fs, wait| fs.create(parent, &name, perm, open_mode, exclusive, wait);
-        let answer = |fs: &Fs, reply: ReplyCreate, result: FsResult<(Entry, Opened)>| match result {
-            Ok((entry, opened)) => {
-                let (valid, attr) = (convert::valid(entry.valid), convert::attr(fs, &entry));
-                reply.created(&valid, &attr, Generation(0), FileHandle(opened.handle.0), open_flags(&opened));
-            }
-            Err(error) => refuse(reply, &error),
+        let ok = |fs: &Fs, answer: Answer<ReplyCreate>, (entry, opened): (Entry, Opened)| {
+            answer.created(fs, &entry, &opened);
         };
         let undo = |fs: &Fs, (entry, opened): (Entry, Opened)| {
             drop(fs.release(opened.handle, Wait::Until(fs.deadline())));
             fs.forget(entry.ino, 1);
         };
-        self.run(req, reply, call, answer, undo);
+        self.run(answer, call, ok, undo);
     }
 
     fn read(
         &self,
         req: &Request,
-        _ino: INodeNo,
+        number: INodeNo,
         fh: FileHandle,
         offset: u64,
         size: u32,
@@ -285,14 +212,16 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let answer = Answer::to(req, "read", number, reply);
         let handle = HandleId(fh.0);
-        self.run(req, reply, move |fs, wait| fs.read(handle, offset, size, wait), answer_data, |_, _| {});
+        let call = move |fs: &Fs, wait| fs.read(handle, offset, size, wait);
+        self.run(answer, call, |_, answer, bytes| answer.data(&bytes), |_, _| {});
     }
 
     fn write(
         &self,
         req: &Request,
-        _ino: INodeNo,
+        number: INodeNo,
         fh: FileHandle,
         offset: u64,
         data: &[u8],
@@ -301,154 +230,187 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let answer = Answer::to(req, "write", number, reply);
         let handle = HandleId(fh.0);
-        let answer = |_: &Fs, reply: ReplyWrite, result: FsResult<u32>| match result {
-            Ok(size) => reply.written(size),
-            Err(error) => refuse(reply, &error),
-        };
+        let ok = |_: &Fs, answer: Answer<ReplyWrite>, bytes| answer.written(bytes);
+        // Not by `run`: the data is copied only if the call must wait.
         match self.fs.write(handle, offset, data, Wait::No) {
+            Ok(bytes) => ok(&self.fs, answer, bytes),
             Err(error) if error.would_block() => {
                 let data = data.to_vec();
                 let call = move |fs: &Fs, wait| fs.write(handle, offset, &data, wait);
-                defer(&self.waiting, &self.fs, req.pid(), reply, call, answer, |_, _| {});
+                defer(&self.waiting, &self.fs, answer, call, ok, |_, _| {});
             }
-            result => answer(&self.fs, reply, result),
+            Err(error) => answer.fail(&error),
         }
     }
 
-    fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, req: &Request, number: INodeNo, fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        let answer = Answer::to(req, "flush", number, reply);
         let handle = HandleId(fh.0);
-        self.run_empty(req, reply, move |fs, wait| fs.flush(handle, wait));
+        self.run_empty(answer, move |fs, wait| fs.flush(handle, wait));
     }
 
     fn release(
         &self,
         req: &Request,
-        _ino: INodeNo,
+        number: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let answer = Answer::to(req, "release", number, reply);
         let handle = HandleId(fh.0);
-        self.run_empty(req, reply, move |fs, wait| fs.release(handle, wait));
+        self.run_empty(answer, move |fs, wait| fs.release(handle, wait));
     }
 
-    fn fsync(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsync(&self, req: &Request, number: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let answer = Answer::to(req, "fsync", number, reply);
         let handle = HandleId(fh.0);
-        self.run_empty(req, reply, move |fs, wait| fs.fsync(handle, wait));
+        self.run_empty(answer, move |fs, wait| fs.fsync(handle, wait));
     }
 
     fn opendir(&self, req: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let answer = Answer::to(req, "opendir", number, reply);
         let number = ino(number);
-        let answer = |_: &Fs, reply: ReplyOpen, result: FsResult<(HandleId, bool)>| match result {
-            Ok((handle, keep_names)) => {
-                let mut flags = FopenFlags::FOPEN_CACHE_DIR;
-                flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep_names);
-                reply.opened(FileHandle(handle.0), flags);
-            }
-            Err(error) => refuse(reply, &error),
+        let ok = |_: &Fs, answer: Answer<ReplyOpen>, (handle, keep_names): (HandleId, bool)| {
+            let mut flags = FopenFlags::FOPEN_CACHE_DIR;
+            flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep_names);
+            answer.opened(handle, flags);
         };
-        self.run(req, reply, move |fs, wait| fs.opendir(number, wait), answer, |fs, opened| fs.releasedir(opened.0));
+        self.run(answer, move |fs, wait| fs.opendir(number, wait), ok, |fs, opened| fs.releasedir(opened.0));
     }
 
-    fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let done = self.fs.readdirplus(HandleId(fh.0), offset, |entry| {
-            let number = INodeNo(entry.entry.ino.0);
-            !reply.add(number, entry.offset, convert::kind(entry.entry.attr.kind), OsStr::from_bytes(&entry.name))
+    fn readdir(&self, req: &Request, number: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
+        let answer = Answer::to(req, "readdir", number, reply);
+        answer.entries(|add| self.fs.readdirplus(HandleId(fh.0), offset, add));
+    }
+
+    fn readdirplus(&self, req: &Request, number: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
+        let answer = Answer::to(req, "readdirplus", number, reply);
+        answer.entries(&self.fs, |add| {
+            self.fs.readdirplus(HandleId(fh.0), offset, |entry| {
+                let taken = add(entry);
+                if taken {
+                    self.fs.looked_up(entry);
+                }
+                taken
+            })
         });
-        match done {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(convert::errno(&error)),
-        }
     }
 
-    fn readdirplus(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        let done = self.fs.readdirplus(HandleId(fh.0), offset, |item| {
-            let (valid, attr) = (convert::valid(item.entry.valid), convert::attr(&self.fs, &item.entry));
-            let name = OsStr::from_bytes(&item.name);
-            let full = reply.add(INodeNo(item.entry.ino.0), item.offset, name, &valid, &attr, Generation(0));
-            if !full {
-                self.fs.looked_up(item);
-            }
-            !full
-        });
-        match done {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(convert::errno(&error)),
-        }
-    }
-
-    fn releasedir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+    fn releasedir(&self, req: &Request, number: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        let answer = Answer::to(req, "releasedir", number, reply);
         self.fs.releasedir(HandleId(fh.0));
-        reply.ok();
+        answer.done();
     }
 
-    fn fsyncdir(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        // Names are on the server before the call that changed them returned.
-        reply.ok();
+    fn fsyncdir(&self, req: &Request, number: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let handle = HandleId(fh.0);
+        self.run_empty(Answer::to(req, "fsyncdir", number, reply), move |fs, wait| fs.fsync(handle, wait));
     }
 
-    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let s = self.fs.statfs();
-        reply.statfs(s.blocks, s.free, s.available, s.files, s.files_free, s.block_bytes, s.name_bytes, s.block_bytes);
+    fn statfs(&self, req: &Request, number: INodeNo, reply: ReplyStatfs) {
+        Answer::to(req, "statfs", number, reply).space(&self.fs.statfs());
     }
 
     fn access(&self, req: &Request, number: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let answer = Answer::to(req, "access", number, reply);
         let (number, mask, uid) = (ino(number), mask.bits(), req.uid());
-        self.run_empty(req, reply, move |fs, wait| fs.access(number, mask, uid, wait));
+        self.run_empty(answer, move |fs, wait| fs.access(number, mask, uid, wait));
     }
 
     fn fallocate(
         &self,
         req: &Request,
-        _ino: INodeNo,
+        number: INodeNo,
         fh: FileHandle,
         offset: u64,
         length: u64,
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
-        let what = match mode & !libc::FALLOC_FL_KEEP_SIZE {
-            0 => Allocate::Reserve { keep_size },
-            libc::FALLOC_FL_ZERO_RANGE => Allocate::Zero { keep_size },
-            libc::FALLOC_FL_PUNCH_HOLE if keep_size => Allocate::PunchHole,
-            _ => return reply.error(Errno::EOPNOTSUPP),
-        };
+        let answer = Answer::to(req, "fallocate", number, reply);
+        let Some(what) = convert::allocate(mode) else { return answer.refuse(Refusal::AllocateMode) };
         let handle = HandleId(fh.0);
-        self.run_empty(req, reply, move |fs, wait| fs.fallocate(handle, offset, length, what, wait));
+        self.run_empty(answer, move |fs, wait| fs.fallocate(handle, offset, length, what, wait));
     }
 
-    // SFTP has no extended attributes. ENOSYS tells the kernel once and for all; it would otherwise ask for
-    // `security.capability` before every write.
-
-    fn getxattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn link(&self, req: &Request, number: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
+        Answer::to(req, "link", number, reply).refuse(Refusal::HardLink);
     }
 
-    fn listxattr(&self, _req: &Request, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn getxattr(&self, req: &Request, number: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
+        Answer::to(req, "getxattr", number, reply).refuse(Refusal::NotOffered);
     }
 
-    fn link(&self, _req: &Request, _ino: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
-        // The server cannot say which names share a file, so a link made here would look like two files. Programs that
-        // are refused copy instead (git does).
-        reply.error(Errno::EPERM);
+    fn listxattr(&self, req: &Request, number: INodeNo, _size: u32, reply: ReplyXattr) {
+        Answer::to(req, "listxattr", number, reply).refuse(Refusal::NotOffered);
     }
-}
 
-fn answer_attr(fs: &Fs, reply: ReplyAttr, result: FsResult<Entry>) {
-    match result {
-        Ok(entry) => reply.attr(&convert::valid(entry.valid), &convert::attr(fs, &entry)),
-        Err(error) => refuse(reply, &error),
+    fn setxattr(
+        &self,
+        req: &Request,
+        number: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        Answer::to(req, "setxattr", number, reply).refuse(Refusal::NotOffered);
     }
-}
 
-fn answer_data(_: &Fs, reply: ReplyData, result: FsResult<Vec<u8>>) {
-    match result {
-        Ok(bytes) => reply.data(&bytes),
-        Err(error) => refuse(reply, &error),
+    fn removexattr(&self, req: &Request, number: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        Answer::to(req, "removexattr", number, reply).refuse(Refusal::NotOffered);
+    }
+
+    fn ioctl(
+        &self,
+        req: &Request,
+        number: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        Answer::to(req, "ioctl", number, reply).refuse(Refusal::NotOffered);
+    }
+
+    fn poll(
+        &self,
+        req: &Request,
+        number: INodeNo,
+        _fh: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        Answer::to(req, "poll", number, reply).refuse(Refusal::NotOffered);
+    }
+
+    fn lseek(&self, req: &Request, number: INodeNo, _fh: FileHandle, _offset: i64, _whence: i32, reply: ReplyLseek) {
+        Answer::to(req, "lseek", number, reply).refuse(Refusal::NotOffered);
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &Request,
+        number: INodeNo,
+        _fh_in: FileHandle,
+        _offset_in: u64,
+        _ino_out: INodeNo,
+        _fh_out: FileHandle,
+        _offset_out: u64,
+        _len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        Answer::to(req, "copy_file_range", number, reply).refuse(Refusal::NotOffered);
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use fuser::{BackgroundSession, Config, Filesystem, Session};
 use rustix::mount::{MountFlags, mount};
 
-use super::MountConfig;
+use super::config::MountConfig;
 
 const TYPE: &str = "fuse.pantheonfs";
 

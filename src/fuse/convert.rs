@@ -2,10 +2,10 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use fuser::{Errno, FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags, TimeOrNow};
+use fuser::{FileAttr, FileType, FopenFlags, INodeNo, OpenAccMode, OpenFlags, TimeOrNow};
 
 use crate::attr::{Attr, FileKind, time_from_secs};
-use crate::fs::{Entry, Fs, FsError, OpenMode, Time};
+use crate::fs::{Allocate, Entry, Fs, OpenMode, Opened, Time};
 use crate::inode::Ino;
 
 /// Size that `st_blksize` suggests for reads: one request of the kernel's read-ahead.
@@ -13,10 +13,6 @@ const IO_BYTES: u32 = 128 * 1024;
 
 pub(super) fn ino(number: INodeNo) -> Ino {
     Ino(number.0)
-}
-
-pub(super) fn errno(error: &FsError) -> Errno {
-    Errno::from_i32(error.errno())
 }
 
 pub(super) fn kind(kind: FileKind) -> FileType {
@@ -59,6 +55,30 @@ pub(super) fn open_mode(flags: OpenFlags) -> OpenMode {
         OpenAccMode::O_RDWR => (true, true),
     };
     OpenMode { read, write, truncate: flags.0 & libc::O_TRUNC != 0 }
+}
+
+pub(super) fn open_flags(opened: &Opened) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_pages);
+    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.no_flush);
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct);
+    flags
+}
+
+/// The permission bits of a mode.
+pub(super) fn perm(mode: u32) -> u16 {
+    (mode & 0o7777) as u16
+}
+
+/// What a mode of fallocate(2) asks for; `None`: something else.
+pub(super) fn allocate(mode: i32) -> Option<Allocate> {
+    let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+    match mode & !libc::FALLOC_FL_KEEP_SIZE {
+        0 => Some(Allocate::Reserve { keep_size }),
+        libc::FALLOC_FL_ZERO_RANGE => Some(Allocate::Zero { keep_size }),
+        libc::FALLOC_FL_PUNCH_HOLE if keep_size => Some(Allocate::PunchHole),
+        _ => None,
+    }
 }
 
 pub(super) fn time(time: TimeOrNow) -> Time {

@@ -7,57 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fuser::Errno;
-
-use crate::fs::{Fs, FsError, FsResult, Wait};
+use super::answer::{Answer, Reply};
+use super::errno::Refusal;
+use crate::call::Call;
+use crate::fs::{Fs, FsResult, Wait};
 use crate::pool::Pool;
-
-use super::convert;
-
-/// What a call waits for, going by its reply. Each kind has threads of its own: a save is not kept waiting by those who wait
-/// for bytes.
-#[derive(Clone, Copy)]
-pub(super) enum Kind {
-    /// Bytes of a file.
-    Read,
-    /// Names, attributes, and whether a file can be opened.
-    Look,
-    /// A change, which mostly needs this machine only.
-    Change,
-}
 
 /// Threads for each kind of call at most: more callers than that wait in line, for their own kind only.
 const MAX_THREADS: usize = 2048;
 
-/// A reply of fuser's that can also say "no".
-pub(super) trait Reply: Send + 'static {
-    const KIND: Kind;
-
-    fn fail(self, errno: Errno);
-}
-
-macro_rules! replies {
-    ($($reply:ident: $kind:ident),*) => { $(impl Reply for fuser::$reply {
-        const KIND: Kind = Kind::$kind;
-
-        fn fail(self, errno: Errno) {
-            self.error(errno);
-        }
-    })* };
-}
-replies!(
-    ReplyData: Read,
-    ReplyEntry: Look,
-    ReplyAttr: Look,
-    ReplyOpen: Look,
-    ReplyEmpty: Change,
-    ReplyWrite: Change,
-    ReplyCreate: Change
-);
-
 /// Callers that are being kept waiting, and the threads that wait for them.
 pub(super) struct Waiting {
-    calls: Mutex<HashMap<u64, Call>>,
+    calls: Mutex<HashMap<u64, Kept>>,
     next: AtomicU64,
     threads: [Pool; 3],
 }
@@ -69,16 +30,20 @@ impl Default for Waiting {
     }
 }
 
-struct Call {
+struct Kept {
     tid: u32,
     since: Instant,
-    interrupt: Box<dyn FnOnce() + Send>,
+    /// Answers EINTR, unless the call has begun to have an effect.
+    interrupt: Interrupt,
 }
 
+/// Whether it did.
+type Interrupt = Arc<dyn Fn() -> bool + Send + Sync>;
+
 impl Waiting {
-    fn add(&self, tid: u32, interrupt: Box<dyn FnOnce() + Send>) -> u64 {
+    fn add(&self, tid: u32, interrupt: Interrupt) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let call = Call { tid, since: Instant::now(), interrupt };
+        let call = Kept { tid, since: Instant::now(), interrupt };
         self.calls.lock().insert(id, call);
         id
     }
@@ -95,15 +60,15 @@ impl Waiting {
         };
         old.retain(|(_, tid)| *tid != 0 && is_ending(*tid));
         for (id, _) in old {
-            let call = self.calls.lock().remove(&id);
-            if let Some(call) = call {
-                (call.interrupt)();
+            let interrupt = self.calls.lock().get(&id).map(|call| call.interrupt.clone());
+            if interrupt.is_some_and(|interrupt| interrupt()) {
+                self.remove(id);
             }
         }
     }
 }
 
-/// A reply that either the worker or the watchdog gives.
+/// An answer that either the worker or the watchdog gives.
 struct Slot<R>(Mutex<Option<R>>);
 
 impl<R> Slot<R> {
@@ -112,46 +77,46 @@ impl<R> Slot<R> {
     }
 }
 
-/// Runs `call` where it may wait and hands its result to `answer`. If the caller was released meanwhile, `undo` gets a
-/// successful result instead: references and handles that nobody will give back.
+/// Runs `call` where it may wait and gives its result to `ok`, or the error to the caller. A caller can be released as
+/// long as its call has not begun to change anything. Then the call changes nothing any more, and `undo` gets a successful
+/// result: references and handles that no `forget` or `release` will give back.
 pub(super) fn defer<R: Reply, T: Send + 'static>(
     waiting: &Arc<Waiting>,
     fs: &Fs,
-    tid: u32,
-    reply: R,
+    answer: Answer<R>,
     call: impl FnOnce(&Fs, Wait) -> FsResult<T> + Send + 'static,
-    answer: impl FnOnce(&Fs, R, FsResult<T>) + Send + 'static,
+    ok: impl FnOnce(&Fs, Answer<R>, T) + Send + 'static,
     undo: impl FnOnce(&Fs, T) + Send + 'static,
 ) {
-    let slot = Arc::new(Slot(Mutex::new(Some(reply))));
-    let watched = slot.clone();
-    let interrupt = Box::new(move || {
-        if let Some(reply) = watched.take() {
-            reply.fail(Errno::EINTR);
+    answer.waits();
+    let caller = answer.caller();
+    let slot = Arc::new(Slot(Mutex::new(Some(answer))));
+    let this = Arc::new(Call::default());
+    let (watched, given_up) = (slot.clone(), this.clone());
+    let interrupt = Arc::new(move || {
+        let interrupted = given_up.give_up();
+        if interrupted && let Some(answer) = watched.take() {
+            answer.refuse(Refusal::Interrupted);
         }
+        interrupted
     });
-    let id = waiting.add(tid, interrupt);
+    let id = waiting.add(caller, interrupt);
     let (fs, waiting) = (fs.clone(), waiting.clone());
     // From here on, not from when a thread is free.
     let until = Wait::Until(fs.deadline());
     let threads = waiting.threads[R::KIND as usize].clone();
     threads.run(move || {
-        let result = catch_unwind(AssertUnwindSafe(|| call(&fs, until)));
+        let result = catch_unwind(AssertUnwindSafe(|| this.run(|| call(&fs, until))));
         waiting.remove(id);
         match (slot.take(), result) {
-            (Some(reply), Ok(result)) => answer(&fs, reply, result),
-            (Some(reply), Err(_)) => {
+            (Some(answer), Ok(Ok(value))) => ok(&fs, answer, value),
+            (Some(answer), Ok(Err(error))) => answer.fail(&error),
+            (Some(answer), Err(_)) => {
                 log::error!("a call panicked; its caller is told EIO");
-                reply.fail(Errno::EIO);
+                answer.refuse(Refusal::Panicked);
             }
             (None, Ok(Ok(value))) => undo(&fs, value),
             (None, _) => {}
         }
     });
-}
-
-/// The answer for a failed call.
-pub(super) fn refuse(reply: impl Reply, error: &FsError) {
-    log::debug!("{error}");
-    reply.fail(convert::errno(error));
 }

@@ -5,9 +5,13 @@
 //! a directory's lock for would wait for that very lock.
 
 mod adapter;
+mod answer;
 mod attach;
+mod config;
 mod convert;
 mod deferred;
+mod dispatch;
+mod errno;
 mod invalidator;
 mod signals;
 
@@ -16,21 +20,11 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use fuser::{BackgroundSession, Config, MountOption, SessionACL};
+use fuser::{BackgroundSession, Config, SessionACL};
+
+pub use config::MountConfig;
 
 use crate::fs::Fs;
-
-/// How to mount.
-#[derive(Debug, Clone, Default)]
-pub struct MountConfig {
-    /// Shown in the first column of `mount` and `df`.
-    pub fs_name: String,
-    pub allow_other: bool,
-    pub default_permissions: bool,
-    pub read_only: bool,
-    pub noexec: bool,
-    pub noatime: bool,
-}
 
 /// A mounted filesystem. Dropping it without [`Mounted::unmount`] leaves the unmounting to the process' end.
 pub struct Mounted {
@@ -49,33 +43,16 @@ const SESSION_END: Duration = Duration::from_secs(2);
 /// Mounts `fs` and starts to serve it on threads of its own.
 pub fn mount(fs: Fs, mountpoint: &Path, config: &MountConfig) -> io::Result<Mounted> {
     let mut options = Config::default();
-    options.mount_options = mount_options(config);
+    options.mount_options = config.options();
     options.acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
     options.n_threads = Some(EVENT_THREADS);
     options.clone_fd = true;
     let (alive, ended) = mpsc::channel();
     let changes = fs.subscribe();
-    let adapter = adapter::Adapter::new(fs.clone(), config.allow_other, alive);
+    let adapter = dispatch::Adapter::new(fs.clone(), config.allow_other, alive);
     let session = attach::attach(adapter, mountpoint, config, options)?;
     invalidator::start(session.notifier(), changes)?;
     Ok(Mounted { session: Some(session), mountpoint: mountpoint.to_owned(), ended, fs })
-}
-
-fn mount_options(config: &MountConfig) -> Vec<MountOption> {
-    let mut options = vec![
-        MountOption::FSName(config.fs_name.clone()),
-        MountOption::Subtype("pantheonfs".into()),
-        MountOption::NoSuid,
-        MountOption::NoDev,
-    ];
-    let flags = [
-        (config.default_permissions, MountOption::DefaultPermissions),
-        (config.read_only, MountOption::RO),
-        (config.noexec, MountOption::NoExec),
-        (config.noatime, MountOption::NoAtime),
-    ];
-    options.extend(flags.into_iter().filter(|(wanted, _)| *wanted).map(|(_, option)| option));
-    options
 }
 
 impl Mounted {

@@ -25,6 +25,9 @@ pub(super) struct Node {
     pub(super) perm_changed: bool,
     /// When `attr` was last confirmed on its own, apart from the parent's listing.
     pub(super) seen: Option<Instant>,
+    /// The size that the kernel was told last, or made itself (bytes): it gives out no more of the file, and zeros where we
+    /// have less.
+    pub(super) kernel_size: Option<u64>,
     /// The version whose bytes may sit in the kernel's page cache.
     pub(super) kernel_pages: Option<Version>,
     /// How often the content was found changed by somebody else: an open handle compares it (`ESTALE`).
@@ -64,6 +67,7 @@ impl Node {
             was_read: false,
             perm_changed: false,
             seen: None,
+            kernel_size: None,
             kernel_pages: None,
             foreign_changes: 0,
             lookups: 0,
@@ -88,6 +92,8 @@ pub struct NodeView {
     pub server: Option<Version>,
     /// See [`NodeView::base`].
     pub shown: Option<Version>,
+    /// Bytes of it were given out.
+    pub was_read: bool,
     /// The permission bits were changed here, and the server does not have them yet.
     pub perm_changed: bool,
     /// When the attributes were last confirmed by the server or made here.

@@ -23,11 +23,11 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::attr::{Attr, FileKind};
+use crate::durable;
 use crate::path::{Name, RemotePath};
 
 const HEADER: &[u8; 8] = b"PFSTREE\x01";
@@ -126,7 +126,6 @@ impl Snapshot {
 
 /// Puts only what counts into a new file in the place of the old one.
 fn rewrite(path: &Path, saved: &Saved) -> io::Result<File> {
-    let dir = path.parent().unwrap_or(Path::new("."));
     let mut commit: &str = "";
     let mut bytes = HEADER.to_vec();
     // Neighbours vouched for by the same commit share its record.
@@ -139,10 +138,7 @@ fn rewrite(path: &Path, saved: &Saved) -> io::Result<File> {
         }
         bytes.extend(frame(&encode(path, &dir.entries)));
     }
-    let mut new = tempfile::NamedTempFile::new_in(dir)?;
-    new.write_all(&bytes)?;
-    new.persist(path).map_err(|e| e.error)?;
-    File::options().append(true).mode(0o600).open(path)
+    durable::replace_unsynced(path, |file| file.write_all(&bytes))
 }
 
 fn frame(payload: &[u8]) -> Vec<u8> {

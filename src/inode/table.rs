@@ -229,6 +229,18 @@ impl Table {
         }
     }
 
+    /// The kernel is told the attributes as they are now.
+    pub fn tell_size(&self, ino: Ino, size: u64) {
+        if let Some(node) = self.lock().nodes.get_mut(&ino) {
+            node.kernel_size = Some(size);
+        }
+    }
+
+    /// Whether the kernel believes that the file has another size.
+    pub fn kernel_is_behind(&self, ino: Ino) -> bool {
+        self.lock().nodes.get(&ino).is_some_and(|node| node.kernel_size.is_some_and(|size| size != node.attr.size))
+    }
+
     /// Bytes of the file are given out, as it is now. With `followed` it and its directory are kept as fresh as an open
     /// file from here on.
     pub fn mark_read(&self, ino: Ino, followed: bool) {
@@ -319,18 +331,22 @@ impl Table {
         let mut state = self.lock();
         let node = state.nodes.get_mut(&ino)?;
         change(&mut node.attr);
+        node.kernel_size = node.kernel_size.map(|_| node.attr.size);
         node.seen = Some(Instant::now());
         Some(node.attr)
     }
 
-    /// The server acknowledged: it now has `server`, and `shown` is what we go on showing.
-    pub fn confirmed(&self, ino: Ino, server: Attr, shown: Attr) {
+    /// The server acknowledged: it now has `server`. What is shown goes on being shown; the permission bits too,
+    /// with `keep_perm`.
+    pub fn confirmed(&self, ino: Ino, server: Attr, keep_perm: bool) {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return };
         node.server = Some(server.version());
         node.shown = node.server;
-        node.perm_changed = node.perm_changed && shown.perm != server.perm;
-        node.attr = shown;
+        if !keep_perm {
+            node.attr.perm = server.perm;
+        }
+        node.perm_changed = node.perm_changed && node.attr.perm != server.perm;
         node.seen = Some(Instant::now());
         node.kernel_pages = node.kernel_pages.map(|_| server.version());
         let parent = node.parent;
@@ -396,6 +412,7 @@ pub(super) fn view_of(state: &State, ino: Ino) -> Option<NodeView> {
         attr: node.attr,
         server: node.server,
         shown: node.shown,
+        was_read: node.was_read,
         perm_changed: node.perm_changed,
         seen: node.seen.max(listed),
         foreign_changes: node.foreign_changes,

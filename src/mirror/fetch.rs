@@ -15,11 +15,33 @@ use super::{Mirror, MirrorError};
 const FETCH_LIMIT: Duration = Duration::from_secs(120);
 /// Commits of each branch and tag that are fetched: what runs is the last one. Where it is not among them (somebody has just
 /// pushed more), that many are.
-pub(super) const DEPTHS: [u32; 2] = [1, 50];
+const DEPTHS: [u32; 2] = [1, 50];
 
 impl Mirror {
+    /// Makes sure that the commit is here, fetching if it is not.
+    pub fn ensure(&self, commit: &str) -> Result<(), MirrorError> {
+        if self.has(commit) {
+            return Ok(());
+        }
+        let _one = self.fetching.lock();
+        if self.has(commit) {
+            return Ok(());
+        }
+        let lock = self.lock_dir()?;
+        for depth in DEPTHS {
+            if self.has(commit) {
+                break;
+            }
+            self.fetch(depth, &lock)?;
+        }
+        if self.has(commit) {
+            return Ok(());
+        }
+        Err(MirrorError::NoCommit(commit.to_owned()))
+    }
+
     /// Waits for other fetches, and clears away what dead ones left.
-    pub(super) fn lock_dir(&self) -> Result<File, MirrorError> {
+    fn lock_dir(&self) -> Result<File, MirrorError> {
         drop(self.repo()?);
         let path = self.config.dir.join("fetching");
         let file = File::options().create(true).truncate(false).write(true).open(path)?;
@@ -34,7 +56,7 @@ impl Mirror {
         Ok(file)
     }
 
-    pub(super) fn fetch(&self, depth: u32, lock: &File) -> Result<(), MirrorError> {
+    fn fetch(&self, depth: u32, lock: &File) -> Result<(), MirrorError> {
         let failed = |detail: String| MirrorError::Fetch { url: self.config.url.clone(), detail };
         drop(self.repo()?);
         let mut command = Command::new("git");

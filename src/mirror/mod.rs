@@ -102,28 +102,6 @@ impl Mirror {
         }
     }
 
-    /// Makes sure that the commit is here, fetching if it is not.
-    pub fn ensure(&self, commit: &str) -> Result<(), MirrorError> {
-        if self.has(commit) {
-            return Ok(());
-        }
-        let _one = self.fetching.lock();
-        if self.has(commit) {
-            return Ok(());
-        }
-        let lock = self.lock_dir()?;
-        for depth in fetch::DEPTHS {
-            if self.has(commit) {
-                break;
-            }
-            self.fetch(depth, &lock)?;
-        }
-        if self.has(commit) {
-            return Ok(());
-        }
-        Err(MirrorError::NoCommit(commit.to_owned()))
-    }
-
     /// Whether the commit is here.
     pub fn has(&self, commit: &str) -> bool {
         let found = || Some(self.repo().ok()?.find_commit(Oid::from_str(commit).ok()?).is_ok());

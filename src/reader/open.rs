@@ -24,6 +24,8 @@ pub struct OpenFile {
     pub(super) mode: OpenMode,
     /// Opened by a program that reads many files in a row.
     pub(super) scanned: bool,
+    /// The size when it was opened (bytes), where the kernel goes by it.
+    size: Option<u64>,
     /// Written by this handle since it was last flushed.
     written: AtomicBool,
     pub(super) reading: Mutex<Reading>,
@@ -56,6 +58,11 @@ impl OpenFile {
 
     pub fn writes(&self) -> bool {
         self.mode.write
+    }
+
+    /// Whether the kernel, which goes by the size at `open`, would give out the node's content as it is.
+    pub(super) fn fits(&self, node: &NodeView) -> bool {
+        self.size.is_none_or(|size| size == node.attr.size)
     }
 
     /// A write by this handle was accepted.
@@ -124,9 +131,12 @@ impl Reader {
             // The kernel gives out what it has: no read may ever arrive here.
             view.mark_read(node.ino, !scanned);
         }
-        let file =
-            OpenFile { ino: node.ino, mode, scanned, written: AtomicBool::new(false), reading: Mutex::new(reading) };
-        OpenedFile { file, keep_pages, no_flush: !mode.write, direct: false }
+        // Learned at this moment: the kernel still goes by the size that it was told before.
+        let direct = !mode.write && view.kernel_is_behind(node.ino);
+        let size = (!direct).then_some(version.size);
+        let (written, reading) = (AtomicBool::new(false), Mutex::new(reading));
+        let file = OpenFile { ino: node.ino, mode, scanned, size, written, reading };
+        OpenedFile { file, keep_pages, no_flush: !mode.write, direct }
     }
 
     /// Before a write by this handle: it must not change a version that it was not opened on. What is on this machine
@@ -169,7 +179,7 @@ impl Reader {
         let node = self.0.view.node(file.ino)?;
         let mut reading = file.reading.lock();
         if node.foreign_changes != reading.foreign_changes {
-            if reading.started {
+            if reading.started || !file.fits(&node) {
                 return None;
             }
             reading.foreign_changes = node.foreign_changes;

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use super::state::{Inner, Reader};
 use crate::attr::Area;
 use crate::content::{self, Proofs, Provenance};
+use crate::durable;
 use crate::inode::Change;
 use crate::vfiles::Origin;
 
@@ -226,11 +227,8 @@ fn load(file: &Path) -> Option<String> {
 }
 
 fn save(file: &Path, lines: &str) -> std::io::Result<()> {
-    let mut new = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;
-    writeln!(new, "{HEADER}{:08x}", crc32fast::hash(lines.as_bytes()))?;
-    new.write_all(lines.as_bytes())?;
-    new.persist(file).map_err(|error| error.error)?;
-    Ok(())
+    let text = format!("{HEADER}{:08x}\n{lines}", crc32fast::hash(lines.as_bytes()));
+    durable::replace_unsynced(file, |new| new.write_all(text.as_bytes())).map(drop)
 }
 
 #[cfg(test)]

@@ -80,6 +80,9 @@ impl Reader {
 
     fn take_newer(&self, file: &OpenFile, wait: Wait) -> FsResult<()> {
         let node = self.0.view.fresh_node("read", file.ino, OPEN_FRESH, wait)?;
+        if !file.fits(&node) {
+            return Err(FsError::new("read", self.0.view.object(file.ino), Cause::Stale));
+        }
         file.reading.lock().foreign_changes = node.foreign_changes;
         Ok(())
     }

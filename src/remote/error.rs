@@ -1,12 +1,17 @@
-//! What can go wrong on the server. SFTP's FAILURE means nothing on its own: what it says depends on the request, so the
-//! kind of the request decides.
+//! What can go wrong in a call. SFTP's FAILURE has no meaning of its own: each request that may get it decides.
 
 use std::io;
 
 use crate::attr::{Attr, Version};
 use crate::gate::Refused;
 use crate::path::RemotePath;
-use crate::sftp::{SftpError, StatusCode};
+use crate::sftp::{Loss, SftpError, StatusCode};
+
+/// The result of a call.
+pub type RemoteResult<T> = Result<T, RemoteError>;
+
+/// Takes the result of one attempt, once.
+pub(super) type Answer<T> = Box<dyn FnOnce(Result<T, ErrorKind>) + Send>;
 
 /// A failed call: which, on which object, why.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +19,7 @@ use crate::sftp::{SftpError, StatusCode};
 pub struct RemoteError {
     pub op: &'static str,
     pub path: RemotePath,
+    #[source]
     pub kind: ErrorKind,
 }
 
@@ -32,7 +38,7 @@ pub enum ErrorKind {
     NotADirectory,
     #[error("is a directory")]
     IsADirectory,
-    #[error("the server failed{}", said(.0))]
+    #[error("the server failed{}", message_part(.0))]
     Failure(String),
     #[error("the server does not support this")]
     Unsupported,
@@ -45,7 +51,7 @@ pub enum ErrorKind {
     #[error("no answer in time")]
     Timeout,
     #[error("the link is down: {0}")]
-    Down(String),
+    Down(#[source] Loss),
     #[error("no space left on the server")]
     NoSpace,
     #[error("the server breaks the protocol: {0}")]
@@ -54,7 +60,7 @@ pub enum ErrorKind {
     Local(#[from] io::Error),
 }
 
-fn said(message: &str) -> String {
+fn message_part(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
@@ -69,14 +75,19 @@ impl From<SftpError> for ErrorKind {
 }
 
 impl ErrorKind {
+    /// There is no session, or the one that was used is gone.
+    pub(super) fn down(why: &str) -> Self {
+        Self::Down(Loss::new(why))
+    }
+
     /// A status that is not OK, without knowledge of the request.
     pub(super) fn from_status(code: StatusCode, message: String) -> Self {
         match code {
             StatusCode::NoSuchFile => Self::NotFound,
             StatusCode::PermissionDenied => Self::PermissionDenied,
             StatusCode::Unsupported => Self::Unsupported,
-            StatusCode::NoConnection | StatusCode::ConnectionLost => Self::Down(message),
-            // Numbers beyond version 3 that servers send all the same.
+            StatusCode::NoConnection | StatusCode::ConnectionLost => Self::down(&message),
+            // Codes of later versions that some servers send in version 3, too.
             StatusCode::Other(11) => Self::Exists,
             StatusCode::Other(14 | 15) => Self::NoSpace,
             StatusCode::Other(18) => Self::NotEmpty,
@@ -91,7 +102,7 @@ impl ErrorKind {
         Self::Protocol("an answer of the wrong type".into())
     }
 
-    /// Whether the call can be made again on the next connection. One on which nonsense was said is given up, too.
+    /// Whether the session is lost, and the next one may do better. A session on which the server broke the protocol is given up.
     pub fn is_loss(&self) -> bool {
         matches!(self, Self::Down(_) | Self::Protocol(_))
     }

@@ -1,4 +1,4 @@
-//! How many handles may be open on the server at once. Whoever wants one more gets a turn when one is closed.
+//! The limit on handles that are open on the server at once. A call above the limit waits until a handle is closed.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use crate::sftp::Class;
 
-/// Handles that are opened where the server does not tell its limit.
+/// The limit where the server does not tell one.
 const DEFAULT_HANDLES: usize = 100;
 /// More than this is never needed to fill the window of requests.
 const MAX_HANDLES: usize = 512;
 
 type Turn = Box<dyn FnOnce(Slot) + Send>;
 
-/// The handles of one connection.
+/// The handles of one session.
 #[derive(Clone)]
 pub(super) struct Handles(Arc<Mutex<State>>);
 
@@ -21,8 +21,8 @@ struct State {
     free: usize,
     /// One for each [`Class`].
     waiting: [VecDeque<Turn>; 3],
-    /// Somebody hands out turns already: nested calls leave it to them, so that a dead connection with many waiters
-    /// does not become a deep recursion.
+    /// A caller up the stack or on another thread hands out turns already, and serves this one, too: a dead session with
+    /// many waiting calls must not become a deep recursion.
     serving: bool,
 }
 
@@ -33,7 +33,7 @@ impl Handles {
     pub(super) fn new(told: u32) -> Self {
         let free = match told as usize {
             0 => DEFAULT_HANDLES,
-            // Some room for handles that the server counts and we do not.
+            // Leaves room for handles that the server counts and this client does not.
             n => n.saturating_sub(n / 16 + 1).clamp(1, MAX_HANDLES),
         };
         Self(Arc::new(Mutex::new(State { free, waiting: Default::default(), serving: false })))
@@ -48,7 +48,7 @@ impl Handles {
         self.0.lock()
     }
 
-    /// Calls `turn` as soon as a handle may be opened: now, or from whoever closes one.
+    /// Calls `turn` as soon as a handle may be opened: now, or on the thread that closes one.
     pub(super) fn acquire(&self, class: Class, turn: impl FnOnce(Slot) + Send + 'static) {
         self.lock().waiting[class as usize].push_back(Box::new(turn));
         self.serve();
@@ -84,7 +84,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn never_more_than_allowed_and_everybody_gets_a_turn() {
+    fn never_more_than_allowed_and_every_waiting_call_gets_a_turn() {
         let handles = Handles::new(3);
         let held: Arc<Mutex<Vec<Slot>>> = Arc::default();
         let turns = Arc::new(AtomicUsize::new(0));

@@ -1,101 +1,66 @@
 //! Moving on servers that know how to and on servers that do not: `posix-rename`, plain RENAME, copy + verify + delete.
 
-use parking_lot::Mutex;
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
+use super::attempt::Attempt;
+use super::client::Client;
+use super::content::Progress;
 use super::copy;
-use super::session::{Call, Inner};
-use super::{ErrorKind, Note, RemoteResult};
-use crate::attr::{Area, Attr};
+use super::error::{ErrorKind, RemoteResult};
+use super::guard::Guard;
+use super::retry::{Repeat, retry};
+use crate::attr::Attr;
 use crate::gate::WritePermit;
 use crate::path::{Name, RemotePath};
 use crate::sftp::Request;
 
-/// What this server has been seen to accept, per area and separately for directories.
-#[derive(Default)]
-pub(super) struct RenameCapabilities {
-    refuses: Mutex<HashSet<(Area, bool)>>,
-    /// 0: not tried, 1: works, 2: does not.
-    temp: AtomicU8,
-}
-
-impl RenameCapabilities {
-    pub(super) fn refuses_rename(&self, area: Area, is_dir: bool) -> bool {
-        self.refuses.lock().contains(&(area, is_dir))
-    }
-
-    fn refused_rename(&self, area: Area, is_dir: bool) {
-        self.refuses.lock().insert((area, is_dir));
-    }
-
-    pub(super) fn temp_works(&self) -> bool {
-        self.temp.load(Ordering::Relaxed) != 2
-    }
-
-    pub(super) fn temp_unproved(&self) -> bool {
-        self.temp.load(Ordering::Relaxed) != 1
-    }
-
-    pub(super) fn temp_worked(&self) {
-        self.temp.store(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn temp_failed(&self) {
-        self.temp.store(2, Ordering::Relaxed);
-    }
-}
-
 pub(super) fn rename(
-    inner: &Arc<Inner>,
+    client: &Arc<Client>,
     permit: &WritePermit,
-    from: &RemotePath,
-    to: &RemotePath,
+    (from, to): (&RemotePath, &RemotePath),
     replace: bool,
-    note: &dyn Fn(Note),
+    guard: Option<&Guard>,
+    progress: &dyn Fn(Progress),
 ) -> RemoteResult<()> {
-    let moved = inner.retry("rename", from, |call| {
-        let (source, target) = (call.send_lstat(from), call.send_lstat(to));
+    let moved = retry(client, "rename", from, Repeat::Never, |attempt| {
+        let (source, target) = (attempt.send_lstat(from), attempt.send_lstat(to));
         // What an attempt that was cut off may have left.
-        let swaps = !call.session.engine.capabilities().posix_rename;
-        let left = swaps.then(|| aside(to)).transpose()?.map(|aside| (call.send_lstat(&aside), aside));
-        let (source, target) = (call.attr(source), call.attr(target));
-        let left = left.and_then(|(there, aside)| call.attr(there).ok().map(|_| aside));
-        let moving = |attr: Attr| Moving { call, permit, from, to, replace, is_dir: attr.is_dir() };
+        let swaps = !attempt.capabilities().posix_rename;
+        let left = swaps.then(|| aside(to)).transpose()?.map(|aside| (attempt.send_lstat(&aside), aside));
+        let (source, target) = (attempt.attr(source), attempt.attr(target));
+        let left = left.and_then(|(there, aside)| attempt.attr(there).ok().map(|_| aside));
+        let moving = |attr: Attr| Moving { attempt, permit, from, to, replace, guard, is_dir: attr.is_dir() };
         let done = match (source, target) {
-            // Moved by the attempt whose answer was lost.
-            (Err(ErrorKind::NotFound), Ok(_)) if call.again => Ok(true),
             (Err(kind), _) => Err(kind),
             (Ok(_), Ok(_)) if !replace => Err(ErrorKind::Exists),
             (Ok(attr), Ok(target)) => {
-                // Nobody waits for it: its place was taken by something else meanwhile.
-                left.iter().try_for_each(|aside| call.unlink(permit, aside))?;
+                // Its place was taken by another file meanwhile: no rename will put it back.
+                left.iter().try_for_each(|aside| attempt.unlink(permit, aside))?;
                 return moving(attr).onto(&target);
             }
             (Ok(attr), Err(ErrorKind::NotFound)) => moving(attr).to_free_name(),
             (_, Err(kind)) => Err(kind),
         };
         if let (Ok(true), Some(aside)) = (&done, left) {
-            call.unlink(permit, &aside)?;
+            attempt.unlink(permit, &aside)?;
         }
         done
     })?;
     if moved {
         return Ok(());
     }
-    note(Note::Touching);
-    copy::rename_by_copy(inner, permit, from, to, replace, note)
+    progress(Progress::Modifying);
+    copy::rename_by_copy(client, permit, from, to, replace, progress)
 }
 
-/// Removes what waits for nothing any more.
-pub(super) fn clear(inner: &Arc<Inner>, permit: &WritePermit, to: &RemotePath) -> RemoteResult<()> {
-    inner.retry("rename", to, |call| {
+/// Removes what an interrupted swap left beside `to`.
+pub(super) fn remove_leftovers(client: &Arc<Client>, permit: &WritePermit, to: &RemotePath) -> RemoteResult<()> {
+    retry(client, "rename", to, Repeat::Never, |attempt| {
         let aside = aside(to)?;
-        if call.session.engine.capabilities().posix_rename || call.lstat(&aside).is_err() {
+        if attempt.capabilities().posix_rename || attempt.lstat(&aside).is_err() {
             return Ok(());
         }
-        call.unlink(permit, &aside)
+        attempt.unlink(permit, &aside)
     })
 }
 
@@ -108,11 +73,12 @@ fn aside(to: &RemotePath) -> Result<RemotePath, ErrorKind> {
 }
 
 struct Moving<'a> {
-    call: &'a Call<'a>,
+    attempt: &'a Attempt<'a>,
     permit: &'a WritePermit,
     from: &'a RemotePath,
     to: &'a RemotePath,
     replace: bool,
+    guard: Option<&'a Guard>,
     is_dir: bool,
 }
 
@@ -121,17 +87,27 @@ type Moved = Result<bool, ErrorKind>;
 
 impl Moving<'_> {
     fn refuses(&self) -> bool {
-        self.call.inner.rename_caps.refuses_rename(self.permit.area(), self.is_dir)
+        self.attempt.rename_capabilities().refuses_rename(self.permit.area(), self.is_dir)
     }
 
     fn plain(&self, from: &RemotePath, to: &RemotePath) -> Result<(), ErrorKind> {
         self.permit.still_valid()?;
-        self.call.done(self.call.send(Request::Rename { from: self.call.wire(from), to: self.call.wire(to) }))
+        self.attempt.ok(self.attempt.send(Request::Rename { from: self.attempt.wire(from), to: self.attempt.wire(to) }))
     }
 
     fn posix(&self) -> Result<(), ErrorKind> {
         self.permit.still_valid()?;
-        self.call.done(self.call.send(Request::posix_rename(&self.call.wire(self.from), &self.call.wire(self.to))))
+        let request = Request::posix_rename(&self.attempt.wire(self.from), &self.attempt.wire(self.to));
+        let held = self.guard.map(|guard| guard.hold(self.attempt, self.to)).transpose()?.flatten();
+        let moved = self.attempt.send(request);
+        let (Some(held), Some(guard)) = (held, self.guard) else { return self.attempt.ok(moved) };
+        let seen = held.send_lstat();
+        self.attempt.ok(moved).inspect_err(|_| held.remove())?;
+        let Some(other) = held.other_than(guard, seen)? else { return Ok(()) };
+        // The moved file goes back first, then the other writer's.
+        self.plain(self.to, self.from)?;
+        held.put_back(self.to)?;
+        Err(ErrorKind::Conflict { found: Some(other) })
     }
 
     /// Plain RENAME fails where the target exists: what "no replace" needs.
@@ -140,24 +116,38 @@ impl Moving<'_> {
             return Ok(false);
         }
         match self.plain(self.from, self.to) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.attempt.rename_capabilities().renamed(self.permit.area(), self.is_dir);
+                Ok(true)
+            }
             Err(kind) if kind.may_mean_unsupported() => self.after_refusal(kind),
             Err(kind) => Err(kind),
         }
     }
 
     fn after_refusal(&self, kind: ErrorKind) -> Moved {
-        match (self.call.lstat(self.from), self.call.lstat(self.to)) {
+        match (self.attempt.lstat(self.from), self.attempt.lstat(self.to)) {
             (Ok(_), Err(ErrorKind::NotFound)) => {}
             (Ok(_), Ok(_)) if !self.replace => return Err(ErrorKind::Exists),
             (Err(ErrorKind::NotFound), Ok(_)) => return Ok(true),
             _ => return Err(kind),
         }
-        if self.call.session.engine.capabilities().posix_rename && self.posix().is_ok() {
+        if self.attempt.capabilities().posix_rename && self.posix().is_ok() {
             return Ok(true);
         }
+        self.copy_instead(kind)
+    }
+
+    /// Unless renaming has worked here before: then the caller tries again.
+    fn copy_instead(&self, kind: ErrorKind) -> Moved {
+        let caps = &self.attempt.rename_capabilities();
+        let passing =
+            matches!(kind, ErrorKind::Failure(_)) && caps.rename_worked_before(self.permit.area(), self.is_dir);
+        caps.refused_rename(self.permit.area(), self.is_dir);
+        if passing && !self.refuses() {
+            return Err(kind);
+        }
         log::info!("the server does not rename in {} ({kind}); copying instead", self.permit.area());
-        self.call.inner.rename_caps.refused_rename(self.permit.area(), self.is_dir);
         Ok(false)
     }
 
@@ -169,9 +159,12 @@ impl Moving<'_> {
         if self.refuses() {
             return Ok(false);
         }
-        if self.call.session.engine.capabilities().posix_rename {
+        if self.attempt.capabilities().posix_rename {
             match self.posix() {
-                Ok(()) => return Ok(true),
+                Ok(()) => {
+                    self.attempt.rename_capabilities().renamed(self.permit.area(), self.is_dir);
+                    return Ok(true);
+                }
                 Err(kind) if kind.may_mean_unsupported() => {}
                 Err(kind) => return Err(kind),
             }
@@ -184,10 +177,7 @@ impl Moving<'_> {
         let aside = aside(self.to)?;
         match self.plain(self.to, &aside) {
             Ok(()) => {}
-            Err(kind) if kind.may_mean_unsupported() => {
-                self.call.inner.rename_caps.refused_rename(self.permit.area(), self.is_dir);
-                return Ok(false);
-            }
+            Err(kind) if kind.may_mean_unsupported() => return self.copy_instead(kind),
             Err(kind) => return Err(kind),
         }
         if let Err(kind) = self.plain(self.from, self.to) {
@@ -196,7 +186,7 @@ impl Moving<'_> {
             }
             return Err(kind);
         }
-        match self.call.unlink(self.permit, &aside) {
+        match self.attempt.unlink(self.permit, &aside) {
             Err(kind) if kind.is_loss() => return Err(kind),
             Err(kind) => log::warn!("{aside}: could not be removed on the server: {kind}"),
             Ok(()) => {}

@@ -4,20 +4,16 @@
 //! truncation never travels ahead of the new bytes: content goes to a temporary file outside the web root that takes
 //! the file's place by `posix-rename`, or, where that is not to be had, over the old bytes, with the size set last.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use super::rename::RenameCapabilities;
-use super::session::{Call, Inner};
-use super::{ErrorKind, RemoteResult};
+use super::attempt::Attempt;
+use super::client::Client;
+use super::content::{Progress, Source, Writer};
+use super::error::{ErrorKind, RemoteResult};
+use super::guard::Guard;
+use super::retry::{Repeat, retry};
 use crate::attr::{Attr, Version};
-use crate::clock::Deadline;
 use crate::gate::WritePermit;
-use crate::path::{Name, RemotePath};
-use crate::sftp::{Class, Pending, RawAttrs, Reply, Request, open};
+use crate::path::RemotePath;
+use crate::sftp::{Request, open};
 
 /// What the server is believed to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,161 +29,120 @@ pub enum Base {
 #[derive(Debug, Clone)]
 pub struct Store {
     pub base: Base,
+    /// CRC-32 of the base, where its version alone does not tell one content from the next.
+    pub base_sum: Option<u32>,
     /// Permission bits of a new file, or to change to.
     pub perm: Option<u16>,
     /// Seconds; the server's own time if not given.
     pub mtime: Option<u32>,
-    /// A directory on the same disk of the server where temporary files harm nobody.
+    /// A directory on the same disk of the server that is not served; for temporary files.
     pub temp_dir: Option<RemotePath>,
 }
 
-/// The new content: the first `len` bytes of a local file.
-#[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub(super) file: &'a File,
-    pub(super) len: u64,
-}
-
-/// How far a long operation is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Note {
-    /// From here on the server may have half of it, and only another attempt makes it whole.
-    Touching,
-    /// A piece of content arrived.
-    Moved,
-}
-
-/// Bytes under way at most (the link of a fast and far server holds about 1 MB).
-const MAX_UNDER_WAY: u64 = 8 * 1024 * 1024;
-/// Content up to this size travels with the requests that callers wait for; more would make them wait.
-const SMALL_BYTES: u64 = 256 * 1024;
-/// Permission bits of a new file if the caller has no wish.
+/// Permission bits of a new file if the caller gives none.
 const DEFAULT_PERM: u16 = 0o644;
 
 pub(super) fn store(
-    inner: &Arc<Inner>,
+    client: &Client,
     permit: &WritePermit,
     path: &RemotePath,
     source: Source<'_>,
     how: &Store,
-    note: &dyn Fn(Note),
+    progress: &dyn Fn(Progress),
 ) -> RemoteResult<Attr> {
-    // Set once a request that may have changed the file was sent: after a loss the change is ours.
-    let touched = AtomicBool::new(false);
-    inner.retry("store", path, |call| {
-        let base = if touched.load(Ordering::Relaxed) { Base::Any } else { how.base };
-        let storing = Storing { call, permit, path, source, how, touched: &touched, note };
-        match base {
+    retry(client, "store", path, Repeat::Never, |attempt| {
+        let writer = Writer { attempt, path, source, mtime: how.mtime, progress };
+        let storing = Storing { attempt, permit, path, how, writer };
+        match how.base {
             Base::Absent => storing.create(),
-            Base::Version(_) | Base::Any => storing.replace(base),
+            Base::Version(_) | Base::Any => storing.replace(how.base),
         }
     })
 }
 
 struct Storing<'a> {
-    call: &'a Call<'a>,
+    attempt: &'a Attempt<'a>,
     permit: &'a WritePermit,
     path: &'a RemotePath,
-    source: Source<'a>,
     how: &'a Store,
-    touched: &'a AtomicBool,
-    note: &'a dyn Fn(Note),
+    writer: Writer<'a>,
 }
 
 impl Storing<'_> {
-    fn class(&self) -> Class {
-        if self.source.len <= SMALL_BYTES { Class::Interactive } else { Class::Bulk }
+    /// A name that must not exist yet: the file appears whole where the server can move one there.
+    fn create(&self) -> Result<Attr, ErrorKind> {
+        if self.writer.source.len == 0 {
+            return self.create_in_place();
+        }
+        self.by_rename_or(Base::Absent, || self.create_in_place())
     }
 
-    /// Every answer is progress: each has the whole time limit, or no content could take longer than that.
-    fn patiently(&self) -> Call<'_> {
-        Call { deadline: Deadline::after(self.call.inner.config.timeout), ..*self.call }
+    fn replace(&self, base: Base) -> Result<Attr, ErrorKind> {
+        self.by_rename_or(base, || self.in_place(base))
     }
 
-    fn send(&self, request: Request) -> Pending {
-        self.call.session.engine.send(request, self.class())
-    }
-
-    fn send_open(&self, path: &RemotePath, flags: u32, perm: Option<u16>) -> Pending {
-        self.send(Request::Open { path: self.call.wire(path), flags, perm: perm.map(u32::from) })
-    }
-
-    fn handle(&self, pending: Pending) -> Result<Vec<u8>, ErrorKind> {
-        match pending.wait(self.call.deadline)? {
-            Reply::Handle(handle) => Ok(handle),
-            Reply::Status { code, message } => Err(ErrorKind::from_status(code, message)),
-            _ => Err(ErrorKind::unexpected()),
+    /// By a temporary file where that works, else in place.
+    fn by_rename_or(&self, base: Base, in_place: impl FnOnce() -> Result<Attr, ErrorKind>) -> Result<Attr, ErrorKind> {
+        let works = self.attempt.capabilities().posix_rename && self.attempt.rename_capabilities().temp_works();
+        let Some(dir) = self.how.temp_dir.as_ref().filter(|_| works) else { return in_place() };
+        match self.by_rename(base, dir) {
+            Err(Failed::Temp(kind)) => {
+                self.temp_failed(dir, kind)?;
+                in_place()
+            }
+            Err(Failed::Store(kind)) => Err(kind),
+            Ok(attr) => Ok(attr),
         }
     }
 
-    fn close(&self, handle: &[u8]) -> Pending {
-        self.send(Request::Close { handle: handle.to_vec() })
+    /// Temporary files did not work. Where they have before, that is a passing failure, and the caller tries again.
+    fn temp_failed(&self, dir: &RemotePath, kind: ErrorKind) -> Result<(), ErrorKind> {
+        let caps = self.attempt.rename_capabilities();
+        let passing = caps.temp_worked_before();
+        caps.temp_failed();
+        if passing && caps.temp_works() {
+            return Err(kind);
+        }
+        log::info!("{dir}: cannot be used for temporary files ({kind}); files are overwritten in place");
+        Ok(())
     }
 
-    /// A name that must not exist yet. 2 round trips.
-    fn create(&self) -> Result<Attr, ErrorKind> {
+    /// By an exclusive OPEN. 2 round trips.
+    fn create_in_place(&self) -> Result<Attr, ErrorKind> {
         self.permit.still_valid()?;
         let perm = self.how.perm.unwrap_or(DEFAULT_PERM);
-        let opened = self.send_open(self.path, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(perm));
-        let found = self.call.send_lstat(self.path);
-        let handle = match self.handle(opened) {
+        let opened = self.writer.send_open(self.path, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(perm));
+        let found = self.attempt.send_lstat(self.path);
+        let handle = match self.writer.handle(opened) {
             Ok(handle) => handle,
-            Err(kind) if kind.is_loss() => return Err(self.maybe_created(kind)),
             Err(ErrorKind::Failure(message)) => {
-                return Err(match self.patiently().attr(found) {
+                return Err(match self.writer.extended().attr(found) {
                     Ok(attr) => ErrorKind::Conflict { found: Some(attr.version()) },
                     Err(_) => ErrorKind::Failure(message),
                 });
             }
             Err(ErrorKind::Exists) => {
-                return Err(ErrorKind::Conflict { found: self.patiently().attr(found).ok().map(|a| a.version()) });
+                return Err(ErrorKind::Conflict {
+                    found: self.writer.extended().attr(found).ok().map(|a| a.version()),
+                });
             }
             Err(kind) => return Err(kind),
         };
-        self.touched.store(true, Ordering::Relaxed);
-        // Said again after the OPEN: there the server takes its own umask off.
+        // Set again after the OPEN, in which the server applies its own umask.
         let result = self.write_all(&handle, Some(perm));
         if matches!(&result, Err(kind) if !kind.is_loss()) {
-            // Nobody asked for half a file. What we just made under a name that was free is ours to remove.
-            drop(self.patiently().done(self.send(Request::Remove { path: self.call.wire(self.path) })));
+            // Half a file is of no use, and this attempt made it under a name that was free.
+            drop(self.writer.extended().ok(self.writer.send_remove(self.path)));
         }
         result
-    }
-
-    /// The answer to an exclusive OPEN was lost: an empty file there now is the one that it made.
-    fn maybe_created(&self, kind: ErrorKind) -> ErrorKind {
-        let deadline = Deadline::after(self.call.inner.config.timeout);
-        if let Ok(session) = self.call.inner.session(deadline) {
-            let call = Call { inner: self.call.inner, session: &session, deadline, again: true };
-            if call.lstat(self.path).is_ok_and(|attr| attr.is_file() && attr.size == 0) {
-                self.touched.store(true, Ordering::Relaxed);
-            }
-        }
-        kind
-    }
-
-    fn replace(&self, base: Base) -> Result<Attr, ErrorKind> {
-        let atomic = self.call.session.engine.capabilities().posix_rename;
-        let rename_caps: &RenameCapabilities = &self.call.inner.rename_caps;
-        match &self.how.temp_dir {
-            Some(dir) if atomic && rename_caps.temp_works() => match self.by_rename(base, dir) {
-                Err(Failed::Temp(kind)) => {
-                    log::info!("{dir}: cannot be used for temporary files ({kind}); files are overwritten in place");
-                    rename_caps.temp_failed();
-                    self.in_place(base)
-                }
-                Err(Failed::Store(kind)) => Err(kind),
-                Ok(attr) => Ok(attr),
-            },
-            _ => self.in_place(base),
-        }
     }
 
     /// What is there now, if it may be replaced.
     fn check(&self, base: Base, found: Result<Attr, ErrorKind>) -> Result<Option<Attr>, ErrorKind> {
         match (base, found) {
             (_, Ok(attr)) if attr.is_dir() => Err(ErrorKind::IsADirectory),
-            (Base::Any | Base::Absent, Ok(attr)) => Ok(Some(attr)),
+            (Base::Any, Ok(attr)) => Ok(Some(attr)),
+            (Base::Absent, Ok(attr)) => Err(ErrorKind::Conflict { found: Some(attr.version()) }),
             (Base::Any | Base::Absent, Err(ErrorKind::NotFound)) => Ok(None),
             (Base::Version(version), Ok(attr)) if attr.version() == version && attr.is_file() => Ok(Some(attr)),
             (Base::Version(_), Ok(attr)) => Err(ErrorKind::Conflict { found: Some(attr.version()) }),
@@ -196,26 +151,33 @@ impl Storing<'_> {
         }
     }
 
-    /// Temporary file, then `posix-rename`: whoever looks sees the old content or the new. 3 round trips.
+    /// Temporary file, then a rename: the server shows the old content or the new. 3 round trips.
     fn by_rename(&self, base: Base, dir: &RemotePath) -> Result<Attr, Failed> {
-        let temp = dir.join(&temp_name().map_err(ErrorKind::Local)?);
         self.permit.still_valid().map_err(ErrorKind::from)?;
-        let found = self.call.send_lstat(self.path);
-        let opened = self.send_open(&temp, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(0o600));
-        let found = self.check(base, self.patiently().attr(found));
-        let handle = match self.handle(opened) {
+        self.remove_left();
+        let temp = self.attempt.temp_files().make(dir, self.attempt.session().epoch())?;
+        let found = self.attempt.send_lstat(self.path);
+        let opened = self.writer.send_open(&temp.path, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(0o600));
+        let found = self.check(base, self.writer.extended().attr(found));
+        let handle = match self.writer.handle(opened) {
             Ok(handle) => handle,
             Err(kind) if kind.is_loss() => return Err(kind.into()),
-            Err(kind) => return Err(found.err().map_or(Failed::Temp(kind), Failed::Store)),
+            Err(kind) => {
+                temp.forget();
+                return Err(found.err().map_or(Failed::Temp(kind), Failed::Store));
+            }
         };
-        let remove_temp = || drop(self.send(Request::Remove { path: self.call.wire(&temp) }));
-        let result = found.inspect_err(|_| drop(self.close(&handle))).and_then(|found| {
+        let remove_temp = || {
+            drop(self.writer.send_remove(&temp.path));
+            temp.forget();
+        };
+        let result = found.inspect_err(|_| drop(self.writer.close(&handle))).and_then(|found| {
             let perm = self.how.perm.or(found.map(|attr| attr.perm)).unwrap_or(DEFAULT_PERM);
-            let sent = self.send_all(&handle, Some(perm))?;
-            // The base once more, behind the last byte: what happened meanwhile is seen without a round trip of its own.
-            let again = self.send(Request::Lstat { path: self.call.wire(self.path) });
-            self.finish(sent)?;
-            self.check(base, self.patiently().attr(again))
+            let sent = self.writer.send_all(&handle, Some(perm))?;
+            // The base once more, behind the last byte: shows what happened meanwhile without a round trip of its own.
+            let again = self.writer.send(Request::Lstat { path: self.attempt.wire(self.path) });
+            self.writer.finish(sent)?;
+            self.check(base, self.writer.extended().attr(again))
         });
         if let Err(kind) = result {
             if !kind.is_loss() {
@@ -223,140 +185,117 @@ impl Storing<'_> {
             }
             return Err(kind.into());
         }
-        self.move_into_place(&temp).inspect_err(|_| remove_temp())
+        let moved = match base {
+            Base::Absent => self.move_to_free_name(&temp.path),
+            Base::Version(_) | Base::Any => self.move_over(&temp.path, base, dir),
+        };
+        match &moved {
+            Err(Failed::Store(kind)) if kind.is_loss() => {}
+            Err(_) => remove_temp(),
+            Ok(_) => temp.forget(),
+        }
+        moved
     }
 
-    fn move_into_place(&self, temp: &RemotePath) -> Result<Attr, Failed> {
-        self.permit.still_valid().map_err(ErrorKind::from)?;
-        let moved = self.call.send(Request::posix_rename(&self.call.wire(temp), &self.call.wire(self.path)));
-        let now = self.call.send_lstat(self.path);
-        match self.patiently().done(moved) {
-            Ok(()) => {
-                self.call.inner.rename_caps.temp_worked();
-                Ok(self.patiently().attr(now)?)
-            }
-            Err(kind) if kind.is_loss() => {
-                self.touched.store(true, Ordering::Relaxed);
-                Err(kind.into())
-            }
-            // Another disk, or a server that refuses moves: not the content's fault.
-            Err(kind @ (ErrorKind::Failure(_) | ErrorKind::Unsupported)) => Err(Failed::Temp(kind)),
-            Err(ErrorKind::PermissionDenied) if self.call.inner.rename_caps.temp_unproved() => {
-                Err(Failed::Temp(ErrorKind::PermissionDenied))
-            }
-            Err(kind) => Err(kind.into()),
+    /// Removes temporary files that sessions before this one left; the answers are not awaited.
+    fn remove_left(&self) {
+        for path in self.attempt.temp_files().take_left(self.attempt.session().epoch()) {
+            drop(self.writer.send_remove(&path));
         }
+    }
+
+    /// Plain RENAME, which takes no other file's place.
+    fn move_to_free_name(&self, temp: &RemotePath) -> Result<Attr, Failed> {
+        self.permit.still_valid().map_err(ErrorKind::from)?;
+        let moved =
+            self.attempt.send(Request::Rename { from: self.attempt.wire(temp), to: self.attempt.wire(self.path) });
+        let now = self.attempt.send_lstat(self.path);
+        let (moved, now) = (self.writer.extended().ok(moved), self.writer.extended().attr(now));
+        match (moved, now) {
+            (Ok(()), now) => {
+                self.attempt.rename_capabilities().temp_worked();
+                Ok(now?)
+            }
+            (Err(kind), _) if kind.is_loss() => Err(kind.into()),
+            (Err(_), Ok(now)) => Err(ErrorKind::Conflict { found: Some(now.version()) }.into()),
+            (Err(kind), Err(_)) if kind.may_mean_unsupported() => Err(Failed::Temp(kind)),
+            (Err(kind), Err(_)) => Err(kind.into()),
+        }
+    }
+
+    fn move_over(&self, temp: &RemotePath, base: Base, dir: &RemotePath) -> Result<Attr, Failed> {
+        self.permit.still_valid().map_err(ErrorKind::from)?;
+        let guard = match base {
+            Base::Version(base) => Some(Guard { base, sum: self.how.base_sum, temp_dir: dir.clone() }),
+            Base::Absent | Base::Any => None,
+        };
+        let held = guard.as_ref().map(|guard| guard.hold(self.attempt, self.path)).transpose()?.flatten();
+        let moved = self.attempt.send(Request::posix_rename(&self.attempt.wire(temp), &self.attempt.wire(self.path)));
+        let seen = held.as_ref().map(|held| held.send_lstat());
+        let now = self.attempt.send_lstat(self.path);
+        if let Err(kind) = self.writer.extended().ok(moved) {
+            if !kind.is_loss() {
+                held.iter().for_each(|held| held.remove());
+            }
+            return Err(match kind {
+                // Another disk, or a server that refuses moves: not the content's fault.
+                ErrorKind::Failure(_) | ErrorKind::Unsupported => Failed::Temp(kind),
+                ErrorKind::PermissionDenied if !self.attempt.rename_capabilities().temp_worked_before() => {
+                    Failed::Temp(kind)
+                }
+                kind => kind.into(),
+            });
+        }
+        self.attempt.rename_capabilities().temp_worked();
+        if let (Some(held), Some(guard), Some(seen)) = (&held, &guard, seen)
+            && let Some(other) = held.other_than(guard, seen)?
+        {
+            held.put_back(self.path)?;
+            return Err(ErrorKind::Conflict { found: Some(other) }.into());
+        }
+        Ok(self.writer.extended().attr(now)?)
     }
 
     /// Over the old bytes; the size follows them. 2 round trips.
     fn in_place(&self, base: Base) -> Result<Attr, ErrorKind> {
         self.permit.still_valid()?;
-        let found = self.call.send_lstat(self.path);
+        let found = self.attempt.send_lstat(self.path);
         let create = if base == Base::Any { open::CREATE } else { 0 };
-        let opened = self.send_open(self.path, open::WRITE | create, self.how.perm.filter(|_| create != 0));
-        let found = self.check(base, self.patiently().attr(found));
-        let handle = match (self.handle(opened), found) {
+        let opened = self.writer.send_open(self.path, open::WRITE | create, self.how.perm.filter(|_| create != 0));
+        let found = self.check(base, self.writer.extended().attr(found));
+        let handle = match (self.writer.handle(opened), found) {
             (Ok(handle), Ok(_)) => handle,
             (Ok(handle), Err(kind)) => {
-                drop(self.close(&handle));
+                drop(self.writer.close(&handle));
                 return Err(kind);
             }
             (Err(kind), Ok(_)) | (Err(_), Err(kind)) => return Err(kind),
         };
         self.permit.still_valid()?;
-        (self.note)(Note::Touching);
-        self.touched.store(true, Ordering::Relaxed);
+        (self.writer.progress)(Progress::Modifying);
         self.write_all(&handle, self.how.perm)
     }
 
-    /// All bytes, then size, permissions and time, then a look at what is there: it must be what was sent. Closes.
+    /// All bytes, then size, permissions and time, then a look at what is there: it must be what was sent. Closes. The
+    /// version is that after CLOSE: some servers set the time then.
     fn write_all(&self, handle: &[u8], perm: Option<u16>) -> Result<Attr, ErrorKind> {
-        let sent = self.send_all(handle, perm)?;
-        self.finish(sent)
-    }
-
-    /// Sends everything, and whatever becomes of it one CLOSE: after that the server may give the handle to another file.
-    fn send_all(&self, handle: &[u8], perm: Option<u16>) -> Result<Sent, ErrorKind> {
-        let writes = self.send_bytes(handle).inspect_err(|_| drop(self.close(handle)))?;
-        let set = |attrs| self.send(Request::FsetStat { handle: handle.to_vec(), attrs });
-        let sized = set(RawAttrs { size: Some(self.source.len), ..RawAttrs::default() });
-        let perm = perm.map(|perm| set(RawAttrs { perm: Some(u32::from(perm)), ..RawAttrs::default() }));
-        let times = self.how.mtime.map(|t| set(RawAttrs { times: Some((t, t)), ..RawAttrs::default() }));
-        let stat = self.send(Request::Fstat { handle: handle.to_vec() });
-        Ok(Sent { writes, sized, wishes: [perm, times], stat, closed: self.close(handle) })
-    }
-
-    /// Waits only when more is under way than is good.
-    fn send_bytes(&self, handle: &[u8]) -> Result<VecDeque<(u64, Pending)>, ErrorKind> {
-        let piece = self.call.session.write_bytes();
-        let (mut at, mut under_way) = (0, 0);
-        let mut writes: VecDeque<(u64, Pending)> = VecDeque::new();
-        while at < self.source.len {
-            let len = (self.source.len - at).min(piece);
-            let mut data = vec![0; len as usize];
-            self.source.file.read_exact_at(&mut data, at)?;
-            writes.push_back((len, self.send(Request::Write { handle: handle.to_vec(), offset: at, data })));
-            at += len;
-            under_way += len;
-            while under_way > MAX_UNDER_WAY {
-                under_way -= self.finish_write(&mut writes)?;
-            }
-        }
-        Ok(writes)
-    }
-
-    fn finish(&self, mut sent: Sent) -> Result<Attr, ErrorKind> {
-        while !sent.writes.is_empty() {
-            self.finish_write(&mut sent.writes)?;
-        }
-        let sized = self.patiently().done(sent.sized);
-        for pending in sent.wishes.into_iter().flatten() {
-            self.refusable(pending)?;
-        }
-        let attr = self.patiently().attr(sent.stat)?;
-        self.patiently().done(sent.closed)?;
-        if attr.size != self.source.len {
-            sized?;
-            let message = format!("the file has {} bytes there instead of {}", attr.size, self.source.len);
-            return Err(ErrorKind::Failure(message));
-        }
-        Ok(attr)
-    }
-
-    fn finish_write(&self, writes: &mut VecDeque<(u64, Pending)>) -> Result<u64, ErrorKind> {
-        let Some((len, pending)) = writes.pop_front() else { return Ok(0) };
-        self.patiently().done(pending)?;
-        (self.note)(Note::Moved);
-        Ok(len)
-    }
-
-    /// A refused chmod or utimens never fails a save.
-    fn refusable(&self, pending: Pending) -> Result<(), ErrorKind> {
-        match self.patiently().done(pending) {
+        let sent = self.writer.send_all(handle, perm)?;
+        let after = self.attempt.send_lstat(self.path);
+        let attr = self.writer.finish(sent)?;
+        match self.writer.extended().attr(after) {
+            Ok(now) if now.is_file() && now.size == attr.size => Ok(now),
             Err(kind) if kind.is_loss() => Err(kind),
-            Err(kind) => {
-                log::debug!("{}: the server keeps its attributes: {kind}", self.path);
-                Ok(())
-            }
-            Ok(()) => Ok(()),
+            // Replaced or removed by another writer since: the attributes before CLOSE are those of what was stored.
+            Ok(_) | Err(_) => Ok(attr),
         }
     }
 }
 
-/// What was sent and has no answer yet.
-struct Sent {
-    writes: VecDeque<(u64, Pending)>,
-    sized: Pending,
-    /// Permissions and times: a server may refuse them.
-    wishes: [Option<Pending>; 2],
-    stat: Pending,
-    closed: Pending,
-}
-
-/// Whose fault it was.
+/// Why a save by a temporary file failed.
 enum Failed {
-    /// The way by a temporary file does not work here.
+    /// Temporary files do not work here; another way may.
     Temp(ErrorKind),
+    /// The save itself; another way would fail, too.
     Store(ErrorKind),
 }
 
@@ -364,15 +303,4 @@ impl From<ErrorKind> for Failed {
     fn from(kind: ErrorKind) -> Self {
         Self::Store(kind)
     }
-}
-
-/// A name that nobody guesses and nobody has.
-fn temp_name() -> Result<Name, std::io::Error> {
-    let mut random = [0; 12];
-    let mut at = 0;
-    while at < random.len() {
-        at += rustix::rand::getrandom(&mut random[at..], rustix::rand::GetRandomFlags::empty())?;
-    }
-    let hex: String = random.iter().map(|b| format!("{b:02x}")).collect();
-    Name::new(format!(".pantheonfs-{hex}")).map_err(std::io::Error::other)
 }

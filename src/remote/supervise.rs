@@ -1,34 +1,16 @@
-//! The one thread per mount that makes connections: at first, after a loss, and before the platform's limits end them. It
-//! keeps a silent one alive, wakes a server that sleeps, and looks again at once when the machine has slept or moved.
+//! The one thread per mount that makes sessions: at first, after a loss, and before the platform's limits end them. It
+//! keeps an idle session alive, wakes a server that sleeps, and tries again at once after a suspend or a change of network.
 
 use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 
-use super::ErrorKind;
-use super::session::{Inner, Session};
+use super::client::Client;
+use super::error::ErrorKind;
+use super::session::Session;
 use crate::clock::Deadline;
-use crate::sftp::{Class, Request};
 use crate::transport::TransportError;
 
-/// Wakes the server before the deadline, or says why not.
-pub type Rouse = Arc<dyn Fn(Deadline) -> Result<(), String> + Send + Sync>;
-
-/// How old a connection gets. The platform ends each after 60 minutes, whatever is under way.
-#[derive(Debug, Clone, Copy)]
-pub struct Life {
-    /// From this age on a connection is replaced when it suits.
-    pub renew: Duration,
-    /// At this age it is replaced whether it suits or not.
-    pub last: Duration,
-}
-
-impl Default for Life {
-    fn default() -> Self {
-        Self { renew: Duration::from_secs(50 * 60), last: Duration::from_secs(57 * 60) }
-    }
-}
-
-/// Silence after which something is sent: the platform drops a connection after 10 minutes without traffic.
+/// Idle time after which a keep-alive is sent: the platform drops a connection after 10 minutes without traffic.
 const KEEPALIVE: Duration = Duration::from_secs(240);
 /// Waits between attempts to connect.
 const BACKOFF: [Duration; 7] = [
@@ -40,22 +22,22 @@ const BACKOFF: [Duration; 7] = [
     Duration::from_secs(10),
     Duration::from_secs(20),
 ];
-/// How often age and silence are looked at.
+/// How often age and idle time are checked.
 const TICK: Duration = Duration::from_secs(15);
-/// How often a busy connection that is to be ended is looked at: does it do nothing for a moment?
+/// How often a session that is to be ended is checked for calls under way.
 const QUIET_TICK: Duration = Duration::from_millis(20);
-/// What is under way gets this long to end by itself before its connection does.
+/// Calls under way get this long to end before their session does.
 const DRAIN: Duration = Duration::from_secs(2);
-/// How often the machine is looked at.
-const SENSE: Duration = Duration::from_secs(2);
-/// How long a connection that may be dead gets for one answer.
+/// How often suspend and changes of network are checked for.
+const DETECT: Duration = Duration::from_secs(2);
+/// How long a session that may be dead gets for one answer.
 const PROBE: Duration = Duration::from_secs(3);
-/// How long waking may take, and how soon it is not tried again: a site must not be visited on and on because a port is
+/// How long waking may take, and the pause before the next try: a site must not be visited on and on because a port is
 /// blocked.
-const ROUSE_LIMIT: Duration = Duration::from_secs(60);
-const ROUSE_PAUSE: Duration = Duration::from_secs(60);
+const WAKE_LIMIT: Duration = Duration::from_secs(60);
+const WAKE_PAUSE: Duration = Duration::from_secs(60);
 
-/// What is known of a server that has one connection and is asked for another.
+/// Whether the server takes a second connection while there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Second {
     Unknown,
@@ -63,64 +45,63 @@ enum Second {
     Refused,
 }
 
-/// Why there is no connection.
-enum NoLink {
+/// Why no session was made.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error(transparent)]
     Dial(TransportError),
-    Begin(ErrorKind),
-}
-
-impl std::fmt::Display for NoLink {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Dial(error) => error.fmt(f),
-            Self::Begin(kind) => kind.fmt(f),
-        }
-    }
+    #[error(transparent)]
+    Open(ErrorKind),
 }
 
 struct Supervisor {
     epoch: u64,
     failures: usize,
-    began: Instant,
-    just_made: bool,
-    /// Requests that the connection had sent when it was last looked at, and when that number changed.
+    connected_at: Instant,
+    just_connected: bool,
+    /// Requests that the session had sent at the last check, and when that number changed.
     last_requests: (u64, Instant),
     second: Second,
-    /// When a second connection is tried again after trouble that says nothing about the server.
-    next_try: Instant,
-    roused: Option<Instant>,
-    sensed: Instant,
+    /// When a second connection is tried again, after a failure that says nothing about the server.
+    next_second: Instant,
+    /// When the server was woken last; `None`: it may be woken now.
+    woken_at: Option<Instant>,
+    /// When suspend and changes of network were last checked for.
+    detected_at: Instant,
 }
 
-/// Until nobody needs connections any more.
-pub(super) fn run(weak: &Weak<Inner>, heard: &mpsc::Receiver<()>) {
+/// The number of the first session. A [`Client`] that is given one at its start has this one.
+pub(super) const FIRST_EPOCH: u64 = 1;
+
+/// Starts the thread. It ends when the client is closed or dropped.
+pub(super) fn spawn(client: &Arc<Client>, events: mpsc::Receiver<()>) -> Result<(), ErrorKind> {
+    let weak = Arc::downgrade(client);
+    std::thread::Builder::new().name("session".into()).spawn(move || run(&weak, &events))?;
+    Ok(())
+}
+
+fn run(weak: &Weak<Client>, events: &mpsc::Receiver<()>) {
     let now = Instant::now();
     let mut me = Supervisor {
-        epoch: 1,
+        epoch: FIRST_EPOCH,
         failures: 0,
-        began: now,
-        just_made: true,
+        connected_at: now,
+        just_connected: true,
         last_requests: (0, now),
         second: Second::Unknown,
-        next_try: now,
-        roused: None,
-        sensed: now,
+        next_second: now,
+        woken_at: None,
+        detected_at: now,
     };
     loop {
-        let Some(inner) = weak.upgrade() else { return };
-        let (session, served) = {
-            let mut state = inner.lock();
-            if state.closed {
-                return;
-            }
-            (state.session.clone(), std::mem::take(&mut state.served))
+        let Some(client) = weak.upgrade() else { return };
+        let Some(status) = client.current().take_status() else { return };
+        let wait = match status.session {
+            Some(session) => me.maintain(&client, session),
+            None => me.make(&client, status.served),
         };
-        let wait = match session {
-            Some(session) => me.tend(&inner, session),
-            None => me.make(&inner, served),
-        };
-        drop(inner);
-        if !me.rest(weak, heard, wait) {
+        drop(client);
+        if !me.rest(weak, events, wait) {
             return;
         }
     }
@@ -132,149 +113,152 @@ impl Supervisor {
         BACKOFF[(self.failures - 1).min(BACKOFF.len() - 1)]
     }
 
-    fn connect(&mut self, inner: &Arc<Inner>) -> Result<(), NoLink> {
+    fn connect(&mut self, client: &Arc<Client>) -> Result<(), ConnectError> {
         self.epoch += 1;
-        let transport = (inner.config.dial)(Deadline::after(inner.config.timeout)).map_err(NoLink::Dial)?;
-        inner.begin(transport, self.epoch).map_err(NoLink::Begin)?;
-        (self.began, self.just_made) = (Instant::now(), true);
+        let transport = (client.config().dial)(client.deadline()).map_err(ConnectError::Dial)?;
+        client.connect_over(transport, self.epoch).map_err(ConnectError::Open)?;
+        (self.connected_at, self.just_connected) = (Instant::now(), true);
         self.last_requests = (0, Instant::now());
-        // Waking helped: should it fall asleep again, it is worth another visit.
-        self.roused = None;
+        // Waking helped: if the server falls asleep again, it is woken again without a pause.
+        self.woken_at = None;
         Ok(())
     }
 
-    /// There is no connection: makes one. Says how long to wait.
-    fn make(&mut self, inner: &Arc<Inner>, served: bool) -> Duration {
-        // It came and went at once, and served nobody: such a server is not asked again in a hurry.
-        if std::mem::take(&mut self.just_made) && self.began.elapsed() < BACKOFF[1] && !served {
+    /// There is no session: makes one. Returns how long to wait.
+    fn make(&mut self, client: &Arc<Client>, served: bool) -> Duration {
+        // The session ended at once and served no call: the next try waits for longer.
+        if std::mem::take(&mut self.just_connected) && self.connected_at.elapsed() < BACKOFF[1] && !served {
             return self.back_off();
         }
         if served {
             self.failures = 0;
         }
-        let Err(error) = self.connect(inner) else { return TICK.min(inner.config.life.renew) };
+        let Err(error) = self.connect(client) else { return TICK.min(client.config().session_age.renew_after) };
         let mut why = error.to_string();
         log::info!("no connection: {why}");
-        match self.rouse(inner) {
+        match self.wake(client) {
             Some(Ok(())) => self.failures = 0,
             Some(Err(error)) => why = format!("{why}; {error}"),
             None => {}
         }
-        inner.lock().why = why;
-        inner.expire_parked();
+        client.current().set_reason(why);
+        client.current().expire_waiting();
         self.back_off()
     }
 
-    /// Wakes the server if somebody wants something of it. `None`: that was not tried.
-    fn rouse(&mut self, inner: &Arc<Inner>) -> Option<Result<(), String>> {
-        let rouse = inner.config.rouse.clone()?;
-        if !inner.lock().wanted || self.roused.is_some_and(|at| at.elapsed() < ROUSE_PAUSE) {
+    /// Wakes the server if a call waits for it. `None`: that was not tried.
+    fn wake(&mut self, client: &Arc<Client>) -> Option<Result<(), String>> {
+        let wake = client.config().wake.clone()?;
+        if !client.current().is_wanted() || self.woken_at.is_some_and(|at| at.elapsed() < WAKE_PAUSE) {
             return None;
         }
-        inner.set_waking(true);
+        client.current().set_waking(true);
         let (sender, answer) = mpsc::channel();
-        let deadline = Deadline::after(ROUSE_LIMIT);
-        // Beside us: those who have waited long enough are to be told meanwhile.
-        let thread = std::thread::Builder::new().name("rouse".into());
-        let started = thread.spawn(move || drop(sender.send(rouse(deadline))));
-        self.roused = Some(Instant::now());
+        let deadline = Deadline::after(WAKE_LIMIT);
+        // On a thread of its own: calls that have waited long enough must fail meanwhile.
+        let thread = std::thread::Builder::new().name("wake".into());
+        let started = thread.spawn(move || drop(sender.send(wake(deadline))));
+        self.woken_at = Some(Instant::now());
         let result = loop {
             match answer.recv_timeout(BACKOFF[0]) {
                 Ok(result) => break result,
-                Err(mpsc::RecvTimeoutError::Timeout) if self.upset(inner, None).is_some() => {
-                    // Whatever it was knocking at: there may be a way now.
-                    (self.failures, self.roused) = (0, None);
+                Err(mpsc::RecvTimeoutError::Timeout) if self.disturbance(client, None).is_some() => {
+                    // The server may be reachable now, asleep or not.
+                    (self.failures, self.woken_at) = (0, None);
                     break Err("the network changed meanwhile".into());
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) if !inner.lock().closed => inner.expire_parked(),
+                Err(mpsc::RecvTimeoutError::Timeout) if !client.current().is_closed() => {
+                    client.current().expire_waiting()
+                }
                 Err(_) => break Err("the server could not be woken".into()),
             }
         };
-        inner.set_waking(false);
+        client.current().set_waking(false);
         started.ok().map(|_| result)
     }
 
-    /// Keeps the connection alive, and replaces it before the platform ends it.
-    fn tend(&mut self, inner: &Arc<Inner>, session: Arc<Session>) -> Duration {
-        let (age, life) = (session.since.elapsed(), inner.config.life);
-        if age >= life.renew || self.outdone(&session) {
-            return self.renew(inner, session, age >= life.last);
+    /// Keeps the session alive, and replaces it before the platform ends it.
+    fn maintain(&mut self, client: &Arc<Client>, session: Arc<Session>) -> Duration {
+        let (age, limits) = (session.age(), client.config().session_age);
+        if age >= limits.renew_after || self.should_reconnect(&session) {
+            return self.renew(client, session, age >= limits.max);
         }
-        let requests = session.engine.counters().requests;
+        let requests = session.requests();
         if requests != self.last_requests.0 {
             self.last_requests = (requests, Instant::now());
         } else if self.last_requests.1.elapsed() > KEEPALIVE {
-            session.engine.submit(Request::RealPath { path: b".".to_vec() }, Class::Background, |_| {});
+            session.keep_alive();
         }
-        TICK.min(life.renew - age)
+        TICK.min(limits.renew_after - age)
     }
 
-    /// Whether a new connection may be faster. Only where it costs nobody a pause.
-    fn outdone(&self, session: &Session) -> bool {
-        self.second != Second::Refused && Instant::now() >= self.next_try && session.engine.is_outdone()
+    /// Whether a new connection may be faster, and the server takes it beside the present one, so that no call waits.
+    fn should_reconnect(&self, session: &Session) -> bool {
+        self.second != Second::Refused && Instant::now() >= self.next_second && session.should_reconnect()
     }
 
-    /// Replaces an old connection: beside it where the server takes a second one for a moment, else after its end.
-    fn renew(&mut self, inner: &Arc<Inner>, session: Arc<Session>, urgent: bool) -> Duration {
+    /// Replaces a session: by one beside it where the server takes a second connection, else by one after its end.
+    fn renew(&mut self, client: &Arc<Client>, session: Arc<Session>, urgent: bool) -> Duration {
         if self.second == Second::Refused {
-            // Our own and the one in the state: nobody else uses it.
+            // This one and the one in use: no call has it.
             if !urgent && Arc::strong_count(&session) > 2 {
                 return QUIET_TICK;
             }
-            return self.break_then_make(inner, session);
+            return self.break_then_make(client, session);
         }
-        if Instant::now() < self.next_try {
-            return TICK.min(self.next_try - Instant::now());
+        if Instant::now() < self.next_second {
+            return TICK.min(self.next_second - Instant::now());
         }
-        let age = session.since.elapsed();
-        match self.connect(inner) {
+        let age = session.age();
+        match self.connect(client) {
             Ok(()) => {
                 self.second = Second::Accepted;
                 log::info!("connection {} replaced by {} after {} s", session.epoch(), self.epoch, age.as_secs());
-                return TICK.min(inner.config.life.renew);
+                return TICK.min(client.config().session_age.renew_after);
             }
-            // The network's trouble, or a resolver's: it says nothing about a second connection.
-            Err(NoLink::Dial(TransportError::NoSuchHost { .. } | TransportError::Timeout { .. })) => {
-                self.next_try = Instant::now() + TICK;
+            // A failure of the network or the resolver says nothing about a second connection.
+            Err(ConnectError::Dial(TransportError::NoSuchHost { .. } | TransportError::Timeout { .. })) => {
+                self.next_second = Instant::now() + TICK;
             }
-            Err(error) if answers(&session) => {
+            Err(error) if session.is_alive(PROBE) => {
                 log::info!("the server takes no second connection ({error}): the next one comes after the last");
                 self.second = Second::Refused;
             }
-            Err(error) => inner.lost(session.epoch(), &error.to_string()),
+            Err(error) => client.current().lost(session.epoch(), &error.to_string()),
         }
         Duration::ZERO
     }
 
-    /// Calls wait, those under way get a moment, then the connection ends; the next turn makes another.
-    fn break_then_make(&mut self, inner: &Arc<Inner>, session: Arc<Session>) -> Duration {
+    /// New calls wait, those under way get [`DRAIN`], then the session ends; the next turn makes another.
+    fn break_then_make(&mut self, client: &Arc<Client>, session: Arc<Session>) -> Duration {
         let why = "replaced before the platform's 60-minute limit";
-        inner.hold(session.epoch(), why);
-        let until = Instant::now() + DRAIN.min(inner.config.timeout / 4);
+        client.current().hold(session.epoch(), why);
+        let until = Instant::now() + DRAIN.min(client.timeout() / 4);
         while Arc::strong_count(&session) > 1 && Instant::now() < until {
             std::thread::sleep(QUIET_TICK / 4);
         }
         log::info!("connection {} ended: {why}", session.epoch());
-        session.retire(why);
+        session.retire();
+        session.end(why);
         Duration::ZERO
     }
 
-    /// Waits, until something happens at most. `false`: nobody needs us any more.
-    fn rest(&mut self, weak: &Weak<Inner>, heard: &mpsc::Receiver<()>, wait: Duration) -> bool {
+    /// Waits, at most until there is something to do. `false`: the client is gone.
+    fn rest(&mut self, weak: &Weak<Client>, events: &mpsc::Receiver<()>, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         loop {
-            // Woken early by a loss; a back-off is sat out, because the server may be drowning.
-            match heard.recv_timeout(until.saturating_duration_since(Instant::now()).min(SENSE)) {
+            // A loss ends the wait. A back-off is kept otherwise, because the server may be overloaded.
+            match events.recv_timeout(until.saturating_duration_since(Instant::now()).min(DETECT)) {
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Ok(()) => {
-                    while heard.try_recv().is_ok() {}
+                    while events.try_recv().is_ok() {}
                     return true;
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => return false,
             }
-            let Some(inner) = weak.upgrade() else { return false };
-            let session = inner.lock().session.clone();
-            if self.sense(&inner) || session.is_some_and(|session| self.outdone(&session)) {
+            let Some(client) = weak.upgrade() else { return false };
+            let session = client.current().get();
+            if self.check_disturbance(&client) || session.is_some_and(|session| self.should_reconnect(&session)) {
                 return true;
             }
             if Instant::now() >= until {
@@ -283,34 +267,26 @@ impl Supervisor {
         }
     }
 
-    /// What happened to the machine, if it is time to look.
-    fn upset(&mut self, inner: &Inner, session: Option<&Session>) -> Option<String> {
-        if self.sensed.elapsed() < SENSE {
+    /// A suspend or change of network since the last check, if a check is due.
+    fn disturbance(&mut self, client: &Client, session: Option<&Session>) -> Option<String> {
+        if self.detected_at.elapsed() < DETECT {
             return None;
         }
-        self.sensed = Instant::now();
-        inner.config.wake_detect.upset(session.and_then(|session| session.engine.info().peer.parse().ok()))
+        self.detected_at = Instant::now();
+        client.config().wake_detect.disturbance(session.and_then(|session| session.peer().parse().ok()))
     }
 
-    /// Looks at the machine. After a sleep or a move the connection has to prove itself, and waiting is over.
-    fn sense(&mut self, inner: &Arc<Inner>) -> bool {
-        let session = inner.lock().session.clone();
-        let Some(what) = self.upset(inner, session.as_deref()) else { return false };
-        (self.failures, self.roused) = (0, None);
+    /// After a suspend or change of network the session is probed, and pauses end.
+    fn check_disturbance(&mut self, client: &Arc<Client>) -> bool {
+        let session = client.current().get();
+        let Some(what) = self.disturbance(client, session.as_deref()) else { return false };
+        (self.failures, self.woken_at) = (0, None);
         if let Some(session) = session
-            && !answers(&session)
+            && !session.is_alive(PROBE)
         {
-            inner.lost(session.epoch(), &format!("{what}, and the server does not answer"));
+            client.current().lost(session.epoch(), &format!("{what}, and the server does not answer"));
         }
-        log::info!("{what}: looked at the connection");
+        log::info!("{what}: checked the connection");
         true
     }
-}
-
-/// Whether anything comes over this connection within a moment.
-fn answers(session: &Session) -> bool {
-    let before = session.engine.counters().received_bytes;
-    let request = Request::RealPath { path: b".".to_vec() };
-    let probe = session.engine.call(request, Class::Interactive, Deadline::after(PROBE));
-    probe.is_ok() || session.engine.counters().received_bytes > before
 }

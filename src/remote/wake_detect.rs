@@ -1,5 +1,5 @@
-//! What happens to the machine while nobody looks: it sleeps, it moves to another network. Either can leave a connection that
-//! looks well and carries nothing, and either is a good moment to try again what failed a moment ago.
+//! Detects that this machine was suspended or moved to another network. After either a connection may look alive and carry
+//! nothing, and what failed a moment ago may work now.
 
 use parking_lot::Mutex;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Notices; see the module header.
+/// See the module header.
 pub trait WakeDetect: Send + Sync {
-    /// What happened since it was asked last. `peer` is the server as far as it is known.
-    fn upset(&self, peer: Option<SocketAddr>) -> Option<String>;
+    /// What happened since the last call, as a text for the log. `peer` is the server's address as far as it is known.
+    fn disturbance(&self, peer: Option<SocketAddr>) -> Option<String>;
 }
 
-/// The wake_detect of a real machine.
+/// By the clocks and the routes of this machine.
 #[derive(Default)]
 pub struct Machine(Mutex<Seen>);
 
@@ -22,19 +22,19 @@ struct Seen {
     /// How long the machine has slept since it started.
     slept: Option<Duration>,
     peer: Option<SocketAddr>,
-    /// The addresses that packets to the peer and to anywhere would leave from.
+    /// The local addresses that packets to the peer and to any other host would have.
     sources: Option<Sources>,
-    /// There was no way to the peer.
+    /// There was no route at the last check.
     gone: bool,
 }
 
 type Sources = [Option<IpAddr>; 3];
 
-/// The two clocks are not read at the same instant.
+/// Less than this is no suspend: the two clocks are not read at the same instant.
 const GRAIN: Duration = Duration::from_secs(1);
 
 impl WakeDetect for Machine {
-    fn upset(&self, peer: Option<SocketAddr>) -> Option<String> {
+    fn disturbance(&self, peer: Option<SocketAddr>) -> Option<String> {
         let mut seen = self.0.lock();
         seen.slept(time_asleep()).or_else(|| seen.moved(peer, sources(peer)))
     }
@@ -46,7 +46,7 @@ impl Seen {
         (more > GRAIN).then(|| format!("the machine slept for {} s", more.as_secs()))
     }
 
-    /// A way that is gone says nothing: a connection outlives a moment without one. One that is back, or another, does.
+    /// A missing route says nothing: a connection outlives a moment without one. A route that is back, or another one, does.
     fn moved(&mut self, peer: Option<SocketAddr>, now: Sources) -> Option<String> {
         if now == Sources::default() {
             self.gone = self.sources.is_some();
@@ -65,13 +65,13 @@ impl Seen {
     }
 }
 
-/// The monotonic clock stands still while the machine sleeps, the other one does not.
+/// The monotonic clock stands still while the machine is suspended, the boot-time clock does not.
 fn time_asleep() -> Duration {
     let read = |id| Duration::try_from(clock_gettime(id)).unwrap_or_default();
     read(ClockId::Boottime).saturating_sub(read(ClockId::Monotonic))
 }
 
-/// By the routing table alone: connecting a UDP socket sends nothing. The last two stand for "anywhere" (addresses that are
+/// By the routing table alone: connecting a UDP socket sends nothing. The last two are for any other host (addresses that are
 /// reserved for documentation).
 fn sources(peer: Option<SocketAddr>) -> Sources {
     let anywhere =
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_machine_that_stays_has_nothing_to_say() {
         let (machine, peer) = (Machine::default(), Some(SocketAddr::from(([127, 0, 0, 1], 22))));
-        assert!((0..5).all(|_| machine.upset(peer).is_none()));
+        assert!((0..5).all(|_| machine.disturbance(peer).is_none()));
         assert_eq!(source(SocketAddr::from(([127, 0, 0, 1], 22))), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
     }
 }

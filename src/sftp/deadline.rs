@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_waits_behind_others_waits_as_long_as_they_are_answered() {
+    fn a_request_behind_others_is_not_late_while_they_are_answered() {
         let begin = Instant::now() + Duration::from_secs(60);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         let mut overdue = LateAnswers::new(Duration::from_secs(3));

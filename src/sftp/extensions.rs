@@ -1,7 +1,8 @@
-//! What a server offers beyond version 3. Nothing depends on any of it.
+//! Extensions of version 3 that a server may offer. The program works without any of them.
 
-use super::codec::{Decoder, Encoder, RawAttrs};
-use super::{Request, SftpError};
+use super::error::SftpError;
+use super::request::Request;
+use super::wire::{Decoder, Encoder, RawAttrs};
 
 /// Extensions that were found in the server's version packet, and limits that it told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl Capabilities {
 
     /// Takes over the answer to `limits@openssh.com`.
     pub fn with_limits(mut self, reply: &[u8]) -> Result<Self, SftpError> {
-        let mut input = Decoder(reply);
+        let mut input = Decoder::new(reply);
         let mut next = || input.u64("limits").map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         let _packet = next()?;
         self.max_read_bytes = next()?;
@@ -78,6 +79,13 @@ impl Request {
         Self::Extended { name: "posix-rename@openssh.com", payload: payload.into_bytes() }
     }
 
+    pub(crate) fn hardlink(existing: &[u8], new: &[u8]) -> Self {
+        let mut payload = Encoder::payload();
+        payload.string(existing);
+        payload.string(new);
+        Self::Extended { name: "hardlink@openssh.com", payload: payload.into_bytes() }
+    }
+
     pub(crate) fn statvfs(path: &[u8]) -> Self {
         let mut payload = Encoder::payload();
         payload.string(path);
@@ -98,7 +106,7 @@ impl Request {
 
 /// Decodes the answer to `Request::statvfs`.
 pub fn decode_statvfs(reply: &[u8]) -> Result<StatVfs, SftpError> {
-    let mut input = Decoder(reply);
+    let mut input = Decoder::new(reply);
     let mut next = || input.u64("statvfs");
     let _bsize = next()?;
     let (frsize, blocks, bfree, bavail) = (next()?, next()?, next()?, next()?);

@@ -1,29 +1,29 @@
 //! SFTP version 3: the codec and a pipelining engine over any byte stream.
 //!
-//! The engine sends many requests before the first answer comes and matches answers by number. It retries nothing and
-//! knows no paths of ours; see `remote`.
+//! The engine sends many requests before the first answer comes and matches answers by number. It asks
+//! nothing again; see `remote`.
 
-mod codec;
 mod deadline;
 mod engine;
+mod error;
 mod extensions;
+mod flights;
+mod queue;
 mod rate;
+mod reply;
+mod request;
+mod shared;
+mod stream;
 mod window;
+mod wire;
+mod worker;
 
-pub(crate) use codec::open;
-pub use codec::{Extension, NameEntry, RawAttrs, Reply, Request, StatusCode, decode_reply, decode_version};
-pub use engine::{Class, Config, Counters, Engine, Pending};
+pub use engine::{Config, Engine, Pending};
+pub use error::{Loss, SftpError};
 pub use extensions::{Capabilities, StatVfs, decode_statvfs};
-
-/// Why a request has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SftpError {
-    /// The connection is gone; the server may or may not have done it.
-    #[error("the connection was lost: {0}")]
-    Lost(String),
-    #[error("the server did not answer in time")]
-    Timeout,
-    /// The server says things that SFTP does not allow.
-    #[error("the server breaks the protocol: {0}")]
-    Protocol(String),
-}
+pub use queue::Class;
+pub use reply::{Extension, NameEntry, Reply, StatusCode, decode_reply, decode_version};
+pub use request::Request;
+pub(crate) use request::open;
+pub use shared::Counters;
+pub use wire::RawAttrs;

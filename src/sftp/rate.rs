@@ -17,7 +17,7 @@ impl Rate {
     /// a tenth.
     pub(super) fn moved(&mut self, now: Instant, bytes: u64, more: bool) -> Option<u64> {
         if !more {
-            // A pause follows, which is nobody's fault.
+            // A pause follows, which says nothing about the link.
             self.span = None;
             return None;
         }

@@ -1,5 +1,5 @@
 //! How much may be under way at once. Both windows grow while latency stays flat and shrink when answers begin to queue:
-//! more in flight than the link holds gives no throughput, and makes whoever asks for one small thing wait (measured: 84 ms
+//! more in flight than the link holds gives no throughput, and makes a caller that asks for one small thing wait (measured: 84 ms
 //! with 1 MB in flight, 671 ms with 8 MB, same throughput).
 
 use std::time::{Duration, Instant};

@@ -9,12 +9,12 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::state::{EMAIL, LOCK, Shared, random_hex};
-use super::{ENVIRONMENTS, site, workflows};
+use super::config::ENVIRONMENTS;
+use super::keys::random_hex;
+use super::state::{EMAIL, LOCK, Shared};
+use super::{site, workflows};
 use crate::control::{ConnectionMode, EnvKind};
 
 type App = State<Arc<Shared>>;
@@ -23,31 +23,7 @@ type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
 pub(super) fn routes(shared: Arc<Shared>) -> Router {
     // The API of Terminus, and the public one.
     let both = Router::new().nest("/api", common().merge(terminus())).nest("/v0", common().merge(v0()));
-    let both = both.layer(middleware::from_fn_with_state(shared.clone(), moods));
-    // Not part of the API: every site answers it.
-    both.route("/pantheon_healthcheck", get(health_check)).with_state(shared)
-}
-
-/// The web site's own answer, under its own name: `dev-sim-….pantheonsite.io`. It is what wakes the containers.
-async fn health_check(State(shared): App, headers: HeaderMap) -> Response {
-    let named = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let first = named("host").split('.').next().unwrap_or_default();
-    // Terminus asks by the name that the API told, which is an address here.
-    let ours = ENVIRONMENTS.iter().any(|env| first == format!("{env}-{}", shared.site_name)) || first == "127";
-    if !ours {
-        return (StatusCode::NOT_FOUND, "no such site").into_response();
-    }
-    if shared.habit_is("site", "frozen") {
-        let frozen = StatusCode::from_u16(530).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-        return (frozen, "530 Site Frozen").into_response();
-    }
-    let proof = STANDARD.encode(format!("{}:{}", LOCK.0, LOCK.1));
-    if shared.habit_is("lock", "locked") && named("authorization") != format!("Basic {proof}") {
-        return StatusCode::UNAUTHORIZED.into_response();
-    }
-    // Answered a little before SFTP is there.
-    tokio::time::sleep(shared.visit() / 2).await;
-    ([("X-Pantheon-Styx-Hostname", "sim")], "OK").into_response()
+    both.layer(middleware::from_fn_with_state(shared.clone(), behave)).with_state(shared)
 }
 
 fn common() -> Router<Arc<Shared>> {
@@ -86,20 +62,19 @@ fn error(status: StatusCode, text: &str) -> (StatusCode, Json<Value>) {
     (status, Json(Value::String(text.to_owned())))
 }
 
-/// What the quirk `api` makes of every answer; then whether the session is accepted.
-async fn moods(State(shared): App, headers: HeaderMap, request: Request, next: Next) -> Response {
+/// Applies the quirk `api` to every answer, then checks the session.
+async fn behave(State(shared): App, headers: HeaderMap, request: Request, next: Next) -> Response {
     tokio::time::sleep(shared.link.rtt()).await;
-    let mood = shared.lock().quirks.get("api");
-    let call = {
+    let (quirk, call) = {
         let mut state = shared.lock();
         state.api_calls += 1;
-        state.api_calls
+        (state.quirks.get("api"), state.api_calls)
     };
-    match mood {
+    match quirk {
         "burst" if call % 3 != 0 => {
-            return error(StatusCode::SERVICE_UNAVAILABLE, "one of many").into_response();
+            return error(StatusCode::SERVICE_UNAVAILABLE, "too many requests").into_response();
         }
-        "error" => return error(StatusCode::SERVICE_UNAVAILABLE, "the platform is having a bad day").into_response(),
+        "error" => return error(StatusCode::SERVICE_UNAVAILABLE, "the service is unavailable").into_response(),
         "malformed" => return "{\"id\": \"cut off in the mid".into_response(),
         "html" => return ([(header::CONTENT_TYPE, "text/html")], "<html>please log in</html>").into_response(),
         "slow" => tokio::time::sleep(Duration::from_secs(60)).await,
@@ -158,7 +133,7 @@ async fn site_info(State(shared): App, Path(id): Path<String>) -> Answer {
         "label": shared.site_name,
         "framework": "wordpress",
         "php_version": "82",
-        "frozen": shared.habit_is("site", "frozen"),
+        "frozen": shared.quirk_is("site", "frozen"),
         "created": 1_700_000_000,
         "owner": shared.user_id,
         "service_level": "free",
@@ -171,9 +146,9 @@ fn failed(e: std::io::Error) -> (StatusCode, Json<Value>) {
     error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string())
 }
 
-/// The list embedded in an environment: with the quirk `stale` it is the one of the last close look.
+/// The list in the description of an environment: with the quirk `stale` that of the last direct request.
 fn embedded_diffstat(shared: &Shared, env: &str) -> std::io::Result<Value> {
-    if shared.habit_is("diffstat", "stale") {
+    if shared.quirk_is("diffstat", "stale") {
         let state = shared.lock();
         let stale = state.environments.get(env).and_then(|e| e.stale_diffstat.clone());
         return Ok(stale.unwrap_or_else(|| json!([])));
@@ -182,11 +157,11 @@ fn embedded_diffstat(shared: &Shared, env: &str) -> std::io::Result<Value> {
 }
 
 fn is_initialized(shared: &Shared, env: &str) -> bool {
-    EnvKind::of(env).takes_code() || !shared.habit_is("test-env", "missing")
+    EnvKind::of(env).takes_code() || !shared.quirk_is("test-env", "missing")
 }
 
 fn lock(shared: &Shared) -> Value {
-    match shared.habit_is("lock", "locked") {
+    match shared.quirk_is("lock", "locked") {
         true => json!({ "locked": true, "username": LOCK.0, "password": LOCK.1 }),
         false => json!({ "locked": false, "username": null, "password": null }),
     }
@@ -237,7 +212,7 @@ async fn settings(State(shared): App, Path(at): Path<(String, String)>) -> Answe
 async fn variables(State(shared): App, Path(at): Path<(String, String)>) -> Answer {
     check_env(&shared, &at)?;
     let mut out = json!({ "DB_PORT": "3306", "DB_USER": "pantheon", "DB_PASSWORD": "sim", "DB_NAME": "pantheon" });
-    if shared.habit_is("build", "composer") {
+    if shared.quirk_is("build", "composer") {
         out["BUILD_STEP"] = json!("true");
     }
     Ok(Json(out))
@@ -245,7 +220,7 @@ async fn variables(State(shared): App, Path(at): Path<(String, String)>) -> Answ
 
 async fn domains(State(shared): App, Path(at): Path<(String, String)>, headers: HeaderMap) -> Answer {
     check_env(&shared, &at)?;
-    // The name under which the caller reached us: the health check is answered here, too.
+    // The address that the client used: the health check is answered here, too.
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1");
     Ok(Json(json!([{ "id": host, "type": "platform", "environment": at.1, "deletable": false }])))
 }
@@ -285,7 +260,7 @@ async fn post_commit(
     started(&shared, &at.1, "commit_and_push_on_server_changes", body)
 }
 
-/// The close look: always fresh, and remembered.
+/// The direct request for the list: always fresh, and remembered for the quirk `stale`.
 async fn diffstat(State(shared): App, Path(at): Path<(String, String)>) -> Answer {
     check_env(&shared, &at)?;
     let fresh = site::diffstat(&shared, &at.1).map_err(failed)?;

@@ -9,11 +9,12 @@ use russh::server::Msg;
 use russh::{Channel, ChannelReadHalf, ChannelWriteHalf};
 use tokio::process::Command;
 
+use super::config::ENVIRONMENTS;
 use super::state::Shared;
-use super::{ENVIRONMENTS, exec, site};
+use super::{exec, site};
 use crate::control::{ConnectionMode, EnvKind};
 
-/// Asked by git for every ref of a push; the marks are made by [`mark_modes`].
+/// Run by git for every ref of a push; [`mark_modes`] makes the files that it checks.
 const UPDATE_HOOK: &str = "#!/bin/sh\n\
     if [ -e \"$GIT_DIR/sftp-mode/$1\" ]; then\n\
     echo 'This environment is in SFTP mode; switch it to Git mode to push.' >&2\n\
@@ -55,7 +56,7 @@ async fn run(
     exec::run(command, from, to).await
 }
 
-/// One file per ref that must not be pushed to now.
+/// Makes one file for each ref that must not be pushed to now.
 fn mark_modes(shared: &Shared) -> io::Result<()> {
     let (repository, marks) = (shared.repository(), shared.repository().join("sftp-mode"));
     let hook = repository.join("hooks/update");

@@ -1,4 +1,4 @@
-//! The control URL: what teammates, other programs and bad luck do to the site, one route each.
+//! The control URL: one route for each event that teammates, other programs or failures cause.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,37 +9,38 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::state::{Environment, Shared, random_hex};
+use super::keys::random_hex;
+use super::state::{Environment, Shared};
 use super::{site, workflows};
 use crate::control::ConnectionMode;
 
 type App = State<Arc<Shared>>;
 type Answer = Result<Json<Value>, (StatusCode, String)>;
 
-/// Route and what it is for.
+/// Each route with an example of its body and its effect.
 const ROUTES: [(&str, &str); 14] = [
     (
         "POST /control/mode",
-        r#"{"environment": "dev", "mode": "git"}: a teammate switches; git deletes what is uncommitted"#,
+        r#"{"environment": "dev", "mode": "git"}: a teammate switches the mode; git deletes uncommitted changes"#,
     ),
-    ("POST /control/commit", r#"{"environment": "dev", "message": "…"}: a teammate commits everything"#),
-    ("POST /control/job", r#"{"environment": "dev", "kind": "sync_code", "ms": 5000}: a job of a teammate runs"#),
-    ("GET /control/diff", "what is uncommitted on dev, as git prints it"),
-    ("POST /control/habit", r#"{"name": "rename", "value": "refuse"}: the server behaves so from now on"#),
+    ("POST /control/commit", r#"{"environment": "dev", "message": "…"}: a teammate commits all changes"#),
+    ("POST /control/job", r#"{"environment": "dev", "kind": "sync_code", "ms": 5000}: a teammate's workflow runs"#),
+    ("GET /control/diff", "the uncommitted changes of dev, as git prints them"),
+    ("POST /control/habit", r#"{"name": "rename", "value": "refuse"}: sets a quirk"#),
     ("POST /control/rtt", r#"{"ms": 50, "mbit": 0}: latency and bandwidth (0: unlimited) of the link"#),
     ("POST /control/cut", "{}: every SSH connection ends"),
-    ("POST /control/stall", r#"{"stalled": true}: nothing passes, nobody is told"#),
-    ("POST /control/abandon", "{}: what is connected carries nothing any more, nobody is told; new connections work"),
+    ("POST /control/stall", r#"{"stalled": true}: the link carries nothing, and no connection ends"#),
+    ("POST /control/abandon", "{}: existing connections carry nothing any more and do not end; new connections work"),
     (
         "POST /control/migrate",
-        r#"{"environment": "dev", "lose": true, "host_key": true}: the container moves; home and perhaps host key change, uncommitted work may be lost, connections end"#,
+        r#"{"environment": "dev", "lose": true, "host_key": true}: the container migrates: the home changes, and every connection ends; lose: uncommitted changes are gone; host_key: the host key changes"#,
     ),
     ("POST /control/expire", "{}: every API session ends"),
-    ("POST /control/key", r#"{"key": "ssh-rsa AAAA…"}: another key may log in"#),
-    ("POST /control/reset", "{}: the counters begin anew"),
+    ("POST /control/key", r#"{"key": "ssh-rsa AAAA…"}: accepts another key"#),
+    ("POST /control/reset", "{}: the counters start again from zero"),
     (
         "GET /control/counters",
-        "SFTP requests, rounds (with a latency), connections, health checks, and sessions: now, and at once at most",
+        "SFTP requests, round trips (needs a latency), connections, health checks, SFTP sessions now, and most SFTP sessions at once",
     ),
 ];
 
@@ -108,7 +109,7 @@ async fn quirk(State(shared): App, Json(body): Json<Value>) -> Answer {
     let (name, value) = (text(&body, "name")?, text(&body, "value")?);
     let mut state = shared.lock();
     state.quirks.set(name, value).map_err(bad)?;
-    // Whoever goes to sleep again was woken in vain.
+    // The containers sleep again, whatever woke them before.
     if name == "sleep" {
         state.woken = None;
     }
@@ -174,7 +175,7 @@ async fn key(State(shared): App, Json(body): Json<Value>) -> Answer {
 }
 
 async fn reset(State(shared): App) -> Answer {
-    shared.rounds().reset();
+    shared.round_trips().reset();
     shared.lock().sftp_sessions = 0;
     Ok(Json(json!({})))
 }
@@ -185,7 +186,7 @@ async fn counters(State(shared): App) -> Answer {
         let of = |count: fn(&Environment) -> u32| state.environments.values().map(count).sum::<u32>();
         (state.sftp_sessions, state.visits, of(|env| env.sessions), of(|env| env.most_sessions))
     };
-    let rounds = shared.rounds();
+    let rounds = shared.round_trips();
     Ok(Json(json!({
         "requests": rounds.requests(),
         "rounds": rounds.deepest(),

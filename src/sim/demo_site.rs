@@ -1,4 +1,4 @@
-//! A small site that looks like WordPress: enough to find one's way in, nothing that would run.
+//! A small site that looks like WordPress. It has the files that people look for, but does not run.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ const FILES: [(&str, &str); 9] = [
     (".gitignore", "wp-content/uploads\nwp-content/cache/\n*.log\n*.sql\n*.zip\n*.gz\n.DS_Store\n"),
 ];
 
-/// Files per directory of the part that makes walks worth while.
+/// Files per directory of `wp-includes`, so that walks have something to do.
 const FILLERS: usize = 20;
 
 pub(super) fn write(code: &Path) -> io::Result<()> {

@@ -40,7 +40,7 @@ pub(super) async fn run(
     Ok(u32::try_from(status.code().unwrap_or(1)).unwrap_or(1))
 }
 
-/// In this order, behind the last byte of the answer. The client may be gone already.
+/// Sends the exit code and closes the channel, after the last byte of the answer. The client may be gone already.
 pub(super) async fn end(to: &ChannelWriteHalf<Msg>, code: u32) {
     let _ = to.exit_status(code).await;
     let _ = to.eof().await;
@@ -57,7 +57,7 @@ pub(super) fn rsync_words(line: &str) -> Option<Vec<String>> {
     (known && inside).then_some(words)
 }
 
-/// Runs rsync's other half in the home directory of an environment.
+/// Runs rsync's server side in the home directory of an environment.
 pub(super) fn serve_rsync(home: PathBuf, channel: Channel<Msg>, words: Vec<String>) {
     tokio::spawn(async move {
         let (mut from, to) = channel.split();

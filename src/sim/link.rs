@@ -1,5 +1,5 @@
-//! A link with a latency and a bandwidth: a delay line per direction, so that much can be under way at once, as on a real
-//! one. It can be cut, and it can go silent without a word.
+//! A link with a latency and a bandwidth: a delay line per direction, so that much data can be on its way at once, as on a
+//! real link. It can be cut, and it can stop carrying data without ending connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
-/// How a link behaves. Cheap to clone; changes reach what is connected.
+/// How a link behaves. Cheap to clone; changes also affect existing connections.
 #[derive(Clone)]
 pub struct LinkConfig(Arc<Inner>);
 
@@ -33,7 +33,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const MAX_CHUNKS: usize = 1024;
 /// Waits shorter than this are not worth a timer.
 const TIMER_GRAIN: Duration = Duration::from_micros(500);
-/// How often a silent link looks whether it may speak again.
+/// How often a silent link checks whether it may carry data again.
 const SILENT_TICK: Duration = Duration::from_millis(20);
 
 impl LinkConfig {
@@ -54,24 +54,27 @@ impl LinkConfig {
         link
     }
 
+    /// Changes the round trip.
     pub fn set_rtt(&self, rtt: Duration) {
         self.0.rtt_micros.store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Changes the bandwidth per direction, in Mbit/s; 0: unlimited.
     pub fn set_mbit(&self, mbit: u64) {
         self.0.bytes_per_second.store(mbit.saturating_mul(1_000_000 / 8), Ordering::Relaxed);
     }
 
+    /// The round trip.
     pub fn rtt(&self) -> Duration {
         Duration::from_micros(self.0.rtt_micros.load(Ordering::Relaxed))
     }
 
-    /// Nothing passes any more, and nobody is told.
+    /// Stops or resumes carrying data, without ending connections.
     pub fn set_silent(&self, silent: bool) {
         self.0.silent.store(silent, Ordering::Relaxed);
     }
 
-    /// What is connected now carries nothing any more, and nobody is told; what connects from now on does.
+    /// Stops carrying data of existing connections for good, without ending them; new connections work.
     pub fn abandon(&self) {
         self.0.abandoned.store(self.0.joined.load(Ordering::Relaxed), Ordering::Relaxed);
     }
@@ -125,7 +128,7 @@ impl LinkConfig {
         };
         let give = async {
             while let Some((due, chunk)) = receiver.recv().await {
-                // The timer's grain is a millisecond: rounding every packet up to it would make a link of 0 ms slow.
+                // Timers have a resolution of a millisecond: rounding every packet up to it would make a link of 0 ms slow.
                 if due > Instant::now() + TIMER_GRAIN {
                     tokio::time::sleep_until(due.into()).await;
                 }
@@ -136,7 +139,7 @@ impl LinkConfig {
                     return;
                 }
             }
-            // What was under way has arrived: now the other side may know that there is no more.
+            // All data has arrived: now the other side may see the end.
             let _ = to.shutdown().await;
         };
         tokio::join!(take, give);
@@ -150,8 +153,12 @@ impl LinkConfig {
     }
 }
 
-/// Puts the link in front of a server: what connects to `port` on 127.0.0.1 is carried to `target`. Says through `ready`
-/// where it listens, and runs until the process ends.
+/// Puts the link in front of a server: connections to `port` on 127.0.0.1 are carried to `target`. Calls `ready` with the
+/// address that it listens on, and runs until the process ends.
+///
+/// # Errors
+///
+/// The port cannot be opened.
 pub fn run_link(target: &str, port: u16, link: &LinkConfig, ready: impl FnOnce(SocketAddr)) -> io::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {

@@ -1,13 +1,13 @@
-//! The platform's bad quirks, each a switch by name.
+//! Quirks: how servers behave in practice, each a switch with a name.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// Name, what it may be (the first is the default), what it does.
+/// Name, possible values (the first is the default), and meaning.
 const TABLE: [(&str, &[&str], &str); 18] = [
-    ("rename", &["allow", "refuse", "refuse-directories", "refuse-replace"], "what SFTP renames are answered with"),
-    ("extensions", &["on", "off"], "posix-rename, statvfs and limits, for connections made from now on"),
+    ("rename", &["allow", "refuse", "refuse-directories", "refuse-replace"], "which renames the SFTP server refuses"),
+    ("extensions", &["on", "off"], "whether new connections offer posix-rename, statvfs and limits"),
     (
         "second-connection",
         &["allow", "refuse", "replace"],
@@ -15,30 +15,30 @@ const TABLE: [(&str, &[&str], &str); 18] = [
     ),
     ("pages", &["full", "single"], "single: an answer to READDIR has one entry"),
     ("reads", &["full", "short"], "short: an answer to READ has 4 KiB at most"),
-    ("rsync", &["allow", "refuse"], "rsync over SSH, beside SFTP"),
-    ("chmod", &["obey", "ignore"], "permissions set by the client"),
-    ("auth", &["all", "keyboard-interactive"], "how users may log in; the password is the same"),
-    ("ed25519-keys", &["refuse", "accept"], "user keys of that type"),
-    ("diffstat", &["fresh", "stale"], "stale: frozen until somebody asks for the fresh one"),
+    ("rsync", &["allow", "refuse"], "whether rsync may run over SSH"),
+    ("chmod", &["obey", "ignore"], "whether permissions that the client sets take effect"),
+    ("auth", &["all", "keyboard-interactive"], "which ways to log in are offered; the password is the same"),
+    ("ed25519-keys", &["refuse", "accept"], "whether user keys of that type are accepted"),
+    ("diffstat", &["fresh", "stale"], "stale: the environment has the list of the last direct request for it"),
     (
         "api",
         &["ok", "error", "burst", "malformed", "html", "slow"],
-        "what the API answers; burst: 503 to two calls of three",
+        "how the API answers; burst: 503 to two calls of three",
     ),
     ("workflow", &["succeed", "fail", "abort", "slow"], "how mode switches and commits end; slow: after 4 s"),
-    ("build", &["none", "composer"], "composer: a build runs, and SFTP mode is refused meanwhile"),
-    ("site", &["active", "frozen"], "frozen: the platform has put the site to rest"),
+    ("build", &["none", "composer"], "composer: a build runs, so SFTP mode is refused"),
+    ("site", &["active", "frozen"], "frozen: the platform has frozen the site"),
     (
         "sleep",
         &["off", "closed", "sftp"],
-        "asleep until the health check is asked, and a second more; closed: connections end at once; sftp: the login works, SFTP does not",
+        "the containers sleep until a second after the first health check; closed: connections end at once; sftp: the login works, SFTP does not",
     ),
-    ("lock", &["open", "locked"], "locked: the web site asks for a password, the health check too"),
-    ("test-env", &["created", "missing"], "missing: nothing was deployed to test and live yet"),
-    ("host-key", &["ed25519", "rsa-sha1"], "only at the start: rsa-sha1 offers nothing but ssh-rsa"),
+    ("lock", &["open", "locked"], "locked: the web site and the health check need a password"),
+    ("test-env", &["created", "missing"], "missing: nothing has been deployed to test and live"),
+    ("host-key", &["ed25519", "rsa-sha1"], "rsa-sha1: only ssh-rsa is offered; works only at the start"),
 ];
 
-/// How the simulator behaves.
+/// The values of all quirks.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Quirks(BTreeMap<&'static str, &'static str>);
 
@@ -48,11 +48,11 @@ impl Quirks {
         let (name, values, _) = TABLE
             .iter()
             .find(|(known, _, _)| *known == name)
-            .ok_or_else(|| format!("no quirk '{name}'; there are {}", names()))?;
+            .ok_or_else(|| format!("there is no quirk '{name}'; the quirks are {}", names()))?;
         let value = values
             .iter()
             .find(|known| **known == value)
-            .ok_or_else(|| format!("quirk {name}: one of {}", values.join(", ")))?;
+            .ok_or_else(|| format!("quirk '{name}' takes one of {}", values.join(", ")))?;
         self.0.insert(name, value);
         Ok(())
     }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn habits_have_defaults_and_refuse_nonsense() {
+    fn quirks_have_defaults_and_refuse_nonsense() {
         let mut quirks = Quirks::default();
         assert!(quirks.is("rename", "allow"));
         quirks.set("rename", "refuse").expect("known");

@@ -1,25 +1,25 @@
-//! Counting round trips, not requests: how many times somebody had to wait for an answer before asking the next thing.
+//! Counts round trips instead of requests: how often the client waited for an answer before its next request.
 //!
-//! A request belongs to a later round than an answer that the client had when it asked. With a simulated round trip of
-//! R, an answer given at S is with the client at S + R/2, and what it asks then is here at S + R: whatever comes earlier
-//! was on its way already.
+//! A request belongs to a later round than every answer that the client had when it sent the request. With a simulated
+//! round trip of R, an answer sent at S reaches the client at S + R/2, and the request that follows it arrives at S + R. A
+//! request that arrives earlier was sent before the answer was there.
 
 use std::time::{Duration, Instant};
 
-/// See the module header. Meaningful only while a latency is simulated.
+/// Counts round trips. Meaningful only while a latency is simulated.
 #[derive(Debug, Default)]
 pub(super) struct RoundTrips {
-    /// Answers: when, and the deepest round answered until then.
+    /// Times of the answers, each with the latest round answered until then.
     answered: Vec<(Instant, u32)>,
     deepest: u32,
     requests: u64,
 }
 
 impl RoundTrips {
-    /// A request came in; says which round it belongs to.
+    /// Counts a request that came in and returns its round.
     pub(super) fn asked(&mut self, rtt: Duration) -> u32 {
         self.requests += 1;
-        // A tenth less: the delay line may be early by a tick of its clock.
+        // A tenth less, because the delay line may be early by a tick of its clock.
         let with_client = Instant::now().checked_sub(rtt * 9 / 10);
         let before = self.answered.partition_point(|(at, _)| Some(*at) <= with_client);
         let round = 1 + before.checked_sub(1).map_or(0, |i| self.answered[i].1);
@@ -27,7 +27,7 @@ impl RoundTrips {
         round
     }
 
-    /// An answer to a request of `round` goes out.
+    /// Notes that an answer to a request of `round` goes out.
     pub(super) fn answered(&mut self, round: u32) {
         let deepest = self.answered.last().map_or(0, |(_, round)| *round).max(round);
         self.answered.push((Instant::now(), deepest));

@@ -1,4 +1,4 @@
-//! Work trees and repositories: every environment has one of each, and a bare repository is behind them all.
+//! Work trees and repositories: every environment has one of each, and all share a bare repository.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,8 @@ use git2::{DiffFormat, DiffOptions, IndexAddOption, Repository, RepositoryInitOp
 use serde_json::{Map, Value, json};
 use tokio::task::block_in_place;
 
-use super::ENVIRONMENTS;
+use super::config::ENVIRONMENTS;
+use super::demo_site;
 use super::state::Shared;
 
 /// Copies a tree as it is: links as links, permissions kept.
@@ -42,21 +43,15 @@ fn uploads_link(code: &Path) -> Option<(&'static str, &'static str)> {
     code.join("sites/default").is_dir().then_some(("sites/default/files", "../../../files"))
 }
 
-/// Makes everything around the code of `dev`.
-pub(super) fn build(shared: &Shared) -> io::Result<()> {
+/// Makes the files of the site: the code of `dev` (copied from `from`, or the demo site), the other environments, and
+/// the repositories.
+pub(super) fn build(shared: &Shared, from: Option<&Path>) -> io::Result<()> {
     let code = shared.home("dev").join("code");
-    if let Some((link, _)) = uploads_link(&code) {
-        let ignored = code.join(".gitignore");
-        let mut text = fs::read_to_string(&ignored).unwrap_or_default();
-        if !text.lines().any(|line| line.trim_matches('/') == link) {
-            if !text.is_empty() && !text.ends_with('\n') {
-                text.push('\n');
-            }
-            text.push_str(link);
-            text.push('\n');
-            fs::write(&ignored, text)?;
-        }
+    match from {
+        Some(from) => copy_tree(from, &code)?,
+        None => demo_site::write(&code)?,
     }
+    ignore_uploads(&code)?;
     Repository::init_bare(shared.repository()).map_err(other)?;
     let repo = init(shared, "dev").map_err(other)?;
     commit_all(&repo, "Start", "Pantheon", "sim@sim.example").map_err(other)?;
@@ -73,6 +68,22 @@ pub(super) fn build(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
+/// Adds the link to the uploads to `.gitignore`, unless it is there.
+fn ignore_uploads(code: &Path) -> io::Result<()> {
+    let Some((link, _)) = uploads_link(code) else { return Ok(()) };
+    let ignored = code.join(".gitignore");
+    let mut text = fs::read_to_string(&ignored).unwrap_or_default();
+    if text.lines().any(|line| line.trim_matches('/') == link) {
+        return Ok(());
+    }
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(link);
+    text.push('\n');
+    fs::write(&ignored, text)
+}
+
 fn init(shared: &Shared, name: &str) -> Result<Repository, git2::Error> {
     let mut options = RepositoryInitOptions::new();
     options.no_dotgit_dir(true).mkpath(true).workdir_path(&shared.home(name).join("code"));
@@ -86,7 +97,7 @@ fn init(shared: &Shared, name: &str) -> Result<Repository, git2::Error> {
     Ok(repo)
 }
 
-/// Starts an environment from another one's commit: its objects are lent, its index is made.
+/// Starts an environment from a commit of another one, whose objects it borrows.
 fn adopt(env: &Repository, from: &Repository, tip: &git2::Commit<'_>) -> Result<(), git2::Error> {
     env.odb()?.add_disk_alternate(&from.path().join("objects").to_string_lossy())?;
     let alternates = env.path().join("objects/info/alternates");
@@ -109,7 +120,7 @@ fn surround(shared: &Shared, name: &str) -> io::Result<()> {
     if let Some((link, target)) = uploads_link(&home.join("code")) {
         let link = home.join("code").join(link);
         if link.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
-            // What came with the code moves to where uploads are.
+            // Uploads that came with the code move to `files`.
             copy_tree(&link, &home.join("files"))?;
             fs::remove_dir_all(&link)?;
         }
@@ -158,19 +169,24 @@ pub(super) fn head(shared: &Shared, environment: &str) -> io::Result<String> {
     Ok(tip.map_err(other)?.id().to_string())
 }
 
-/// What is uncommitted, as the platform tells it: an object keyed by path, counts as text.
+/// The uncommitted paths as the API lists them: an object keyed by path, with counts as text.
 pub(super) fn diffstat(shared: &Shared, environment: &str) -> io::Result<Value> {
-    // The platform's web servers do that, and its SFTP servers do not wait for them.
+    // The SFTP server must not wait for it: on the platform another machine does this.
     block_in_place(|| compare(shared, environment))
+}
+
+/// The difference between the commit and the work tree.
+fn uncommitted(repo: &Repository) -> Result<git2::Diff<'_>, git2::Error> {
+    let tree = repo.head()?.peel_to_tree()?;
+    let mut options = DiffOptions::new();
+    options.include_untracked(true).recurse_untracked_dirs(true).show_untracked_content(true);
+    repo.diff_tree_to_workdir(Some(&tree), Some(&mut options))
 }
 
 fn compare(shared: &Shared, environment: &str) -> io::Result<Value> {
     let repo = open(shared, environment)?;
     let stats = || -> Result<Map<String, Value>, git2::Error> {
-        let tree = repo.head()?.peel_to_tree()?;
-        let mut options = DiffOptions::new();
-        options.include_untracked(true).recurse_untracked_dirs(true).show_untracked_content(true);
-        let diff = repo.diff_tree_to_workdir(Some(&tree), Some(&mut options))?;
+        let diff = uncommitted(&repo)?;
         let mut out = Map::new();
         for (index, delta) in diff.deltas().enumerate() {
             let file = delta.new_file().path().or(delta.old_file().path());
@@ -190,7 +206,7 @@ fn compare(shared: &Shared, environment: &str) -> io::Result<Value> {
     stats().map(Value::Object).map_err(other)
 }
 
-/// Everything uncommitted becomes a commit.
+/// Commits all uncommitted changes.
 pub(super) fn commit(shared: &Shared, environment: &str, message: &str, name: &str, email: &str) -> io::Result<String> {
     block_in_place(|| {
         let repo = open(shared, environment)?;
@@ -200,7 +216,7 @@ pub(super) fn commit(shared: &Shared, environment: &str, message: &str, name: &s
     })
 }
 
-/// Everything uncommitted is gone: what a switch to Git mode does. Ignored files stay.
+/// Deletes all uncommitted changes, as a switch to Git mode does. Ignored files stay.
 pub(super) fn discard(shared: &Shared, environment: &str) -> io::Result<()> {
     let repo = open(shared, environment)?;
     let mut checkout = CheckoutBuilder::new();
@@ -208,7 +224,7 @@ pub(super) fn discard(shared: &Shared, environment: &str) -> io::Result<()> {
     repo.checkout_head(Some(&mut checkout)).map_err(other)
 }
 
-/// After a push: the work tree becomes what the branch is now.
+/// Updates the work tree to the branch after a push.
 pub(super) fn follow(shared: &Shared, environment: &str) -> io::Result<()> {
     let repo = open(shared, environment)?;
     let mut remote = repo.remote_anonymous(&shared.repository().to_string_lossy()).map_err(other)?;
@@ -253,10 +269,7 @@ pub(super) fn log(shared: &Shared, environment: &str) -> io::Result<Value> {
 pub(super) fn diff(shared: &Shared, environment: &str) -> io::Result<String> {
     let repo = open(shared, environment)?;
     let print = || -> Result<String, git2::Error> {
-        let tree = repo.head()?.peel_to_tree()?;
-        let mut options = DiffOptions::new();
-        options.include_untracked(true).recurse_untracked_dirs(true).show_untracked_content(true);
-        let diff = repo.diff_tree_to_workdir(Some(&tree), Some(&mut options))?;
+        let diff = uncommitted(&repo)?;
         let mut out = String::new();
         diff.print(DiffFormat::Patch, |_, _, line| {
             if matches!(line.origin(), '+' | '-' | ' ') {

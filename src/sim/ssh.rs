@@ -1,4 +1,4 @@
-//! The SSH server: who may log in, and the one subsystem.
+//! The SSH server: logins, the SFTP subsystem, and the programs that a client may run.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Response, Ses
 use russh::{Channel, ChannelId, MethodKind, MethodSet, Preferred};
 use tokio::net::TcpListener;
 
-use super::sftp::Sftp;
+use super::sftp_session::Sftp;
 use super::state::Shared;
 use super::{codeserver, exec};
 
@@ -23,10 +23,10 @@ const IDLE_LIMIT: Duration = Duration::from_secs(600);
 fn server_config(shared: &Shared) -> io::Result<Config> {
     let key = russh::keys::load_secret_key(shared.host_key(), None).map_err(io::Error::other)?;
     let mut preferred = Preferred::default();
-    if shared.habit_is("host-key", "rsa-sha1") {
+    if shared.quirk_is("host-key", "rsa-sha1") {
         preferred.key = Cow::Owned(vec![Algorithm::Rsa { hash: None }]);
     }
-    let methods = match shared.habit_is("auth", "keyboard-interactive") {
+    let methods = match shared.quirk_is("auth", "keyboard-interactive") {
         true => MethodSet::from([MethodKind::KeyboardInteractive].as_slice()),
         false => Config::default().methods,
     };
@@ -34,7 +34,7 @@ fn server_config(shared: &Shared) -> io::Result<Config> {
         methods,
         keys: vec![key],
         preferred,
-        // Nobody guesses passwords here, and tests should not wait.
+        // Short, because tests should not wait, and no attacker guesses passwords here.
         auth_rejection_time: Duration::from_millis(10),
         auth_rejection_time_initial: Some(Duration::ZERO),
         inactivity_timeout: Some(IDLE_LIMIT),
@@ -47,7 +47,7 @@ fn server_config(shared: &Shared) -> io::Result<Config> {
 pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     while let Ok((client, _)) = listener.accept().await {
         let shared = shared.clone();
-        // Anew for each connection: a migrated container has another key.
+        // Made for each connection, because a migrated container has another key.
         let config = match server_config(&shared) {
             Ok(config) => Arc::new(config),
             Err(error) => {
@@ -93,7 +93,7 @@ struct Login {
 }
 
 impl Login {
-    /// `dev.UUID`, or `appserver.dev.UUID` as Terminus says it to a single host.
+    /// The environment of a user: `dev.UUID`, or `appserver.dev.UUID` as Terminus names it where one host serves all.
     fn environment_of(&self, user: &str) -> Option<String> {
         let user = user.strip_prefix("appserver.").unwrap_or(user);
         let (env, id) = user.split_once('.')?;
@@ -159,7 +159,7 @@ impl Handler for Login {
     }
 
     async fn channel_eof(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
-        // Git and rsync say that they have sent everything and wait for the rest of the answer.
+        // Git and rsync close their side when they have sent everything, and wait for the rest of the answer.
         if self.runs_program { Ok(()) } else { session.close(channel) }
     }
 
@@ -167,7 +167,7 @@ impl Handler for Login {
     async fn exec_request(&mut self, id: ChannelId, data: &[u8], session: &mut Session) -> Result<(), Self::Error> {
         let line = String::from_utf8_lossy(data).into_owned();
         if let Some(env) = self.environment.clone()
-            && let Some(words) = exec::rsync_words(&line).filter(|_| self.shared.habit_is("rsync", "allow"))
+            && let Some(words) = exec::rsync_words(&line).filter(|_| self.shared.quirk_is("rsync", "allow"))
             && let Some(channel) = self.channels.remove(&id)
         {
             self.runs_program = true;

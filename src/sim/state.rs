@@ -1,4 +1,4 @@
-//! What the simulator knows: the site, its environments, who may log in, what runs.
+//! The state of the simulator: the site, its environments, accepted keys, running workflows.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
@@ -6,17 +6,17 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use russh::keys::{PublicKey, PublicKeyBase64};
 use tempfile::TempDir;
 
+use super::config::{ENVIRONMENTS, SimConfig};
+use super::job::Workflow;
+use super::keys::{random_hex, random_uuid, ssh_keygen};
 use super::link::LinkConfig;
 use super::quirks::Quirks;
 use super::round_trips::RoundTrips;
-use super::workflows::Workflow;
-use super::{ENVIRONMENTS, SimConfig, demo_site, site};
 use crate::control::{ConnectionMode, EnvKind};
 
 /// Shared by the SSH server, the API and the control URL.
@@ -29,7 +29,7 @@ pub(super) struct Shared {
     pub(super) password: String,
     pub(super) link: LinkConfig,
     state: Mutex<State>,
-    pub(super) rounds: Mutex<RoundTrips>,
+    round_trips: Mutex<RoundTrips>,
 }
 
 pub(super) struct State {
@@ -51,14 +51,39 @@ pub(super) struct State {
 
 pub(super) struct Environment {
     pub(super) mode: ConnectionMode,
-    /// What `pwd` says after login: changes with each migration.
+    /// Name of the directory that the login starts in; changes with each migration.
     pub(super) binding: String,
-    /// SFTP sessions that run.
+    /// SFTP sessions that run now.
     pub(super) sessions: u32,
-    /// And how many ran at once at most.
+    /// The largest number of SFTP sessions that ran at once.
     pub(super) most_sessions: u32,
-    /// The pending list as it was when it was last looked at closely.
+    /// The list of uncommitted paths when it was last asked for by itself.
     pub(super) stale_diffstat: Option<serde_json::Value>,
+}
+
+impl State {
+    fn new(quirks: Quirks, authorized: PublicKey) -> io::Result<Self> {
+        let environments = ENVIRONMENTS.iter().map(|name| Ok(((*name).to_owned(), Environment::new(name)?)));
+        Ok(Self {
+            environments: environments.collect::<io::Result<_>>()?,
+            quirks,
+            authorized: vec![authorized],
+            sessions: Vec::new(),
+            workflows: Vec::new(),
+            sftp_sessions: 0,
+            ssh_port: 0,
+            visits: 0,
+            woken: None,
+            api_calls: 0,
+        })
+    }
+}
+
+impl Environment {
+    fn new(name: &str) -> io::Result<Self> {
+        let mode = if EnvKind::of(name).takes_code() { ConnectionMode::Sftp } else { ConnectionMode::Git };
+        Ok(Self { mode, binding: random_hex(16)?, sessions: 0, most_sessions: 0, stale_diffstat: None })
+    }
 }
 
 /// How long a container takes to wake up here; the platform's take up to 30 s.
@@ -67,35 +92,8 @@ const WAKING: Duration = Duration::from_secs(1);
 pub(super) const LOCK: (&str, &str) = ("visitor", "sim-lock");
 pub(super) const EMAIL: &str = "dev@sim.example";
 
-/// `n` random bytes as hexadecimal text.
-pub(super) fn random_hex(n: usize) -> io::Result<String> {
-    let mut bytes = vec![0; n];
-    let mut at = 0;
-    while at < n {
-        at += rustix::rand::getrandom(&mut bytes[at..], rustix::rand::GetRandomFlags::empty())?;
-    }
-    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
-}
-
-pub(super) fn random_uuid() -> io::Result<String> {
-    let hex = random_hex(16)?;
-    Ok(format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32]))
-}
-
-/// Keys are made by OpenSSH itself: its formats are what clients must read.
-fn ssh_keygen(kind: &str, file: &Path) -> io::Result<()> {
-    let bits: &[&str] = if kind == "rsa" { &["-b", "2048"] } else { &[] };
-    let mut command = Command::new("ssh-keygen");
-    command.args(["-q", "-t", kind, "-N", "", "-C", "sim", "-f"]).arg(file).args(bits);
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(io::Error::other(format!("ssh-keygen ended with {status}"))),
-        Err(error) => Err(io::Error::other(format!("ssh-keygen (package openssh-client): {error}"))),
-    }
-}
-
 impl Shared {
+    /// The state of a new site; its files are made by `site::build`.
     pub(super) fn create(config: &SimConfig) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("pantheonfs-sim-").tempdir()?;
         let mut quirks = Quirks::default();
@@ -108,41 +106,17 @@ impl Shared {
         let host_key = if quirks.is("host-key", "rsa-sha1") { "rsa" } else { "ed25519" };
         ssh_keygen(host_key, &dir.path().join("host_key"))?;
         let authorized = russh::keys::load_public_key(dir.path().join("identity.pub")).map_err(io::Error::other)?;
-        let environments = ENVIRONMENTS.iter().map(|name| {
-            let mode = if EnvKind::of(name).takes_code() { ConnectionMode::Sftp } else { ConnectionMode::Git };
-            let environment =
-                Environment { mode, binding: random_hex(16)?, sessions: 0, most_sessions: 0, stale_diffstat: None };
-            io::Result::Ok(((*name).to_owned(), environment))
-        });
-        let shared = Self {
+        Ok(Self {
             site_name: "sim-wordpress".into(),
             site_id: random_uuid()?,
             user_id: random_uuid()?,
             token: random_hex(20)?,
             password: random_hex(8)?,
             link: LinkConfig::new(config.rtt, config.mbit),
-            state: Mutex::new(State {
-                environments: environments.collect::<io::Result<_>>()?,
-                quirks,
-                authorized: vec![authorized],
-                sessions: Vec::new(),
-                workflows: Vec::new(),
-                sftp_sessions: 0,
-                ssh_port: 0,
-                visits: 0,
-                woken: None,
-                api_calls: 0,
-            }),
-            rounds: Mutex::default(),
+            state: Mutex::new(State::new(quirks, authorized)?),
+            round_trips: Mutex::default(),
             dir,
-        };
-        let code = shared.home("dev").join("code");
-        match &config.code {
-            Some(from) => site::copy_tree(from, &code)?,
-            None => demo_site::write(&code)?,
-        }
-        site::build(&shared)?;
-        Ok(shared)
+        })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -205,17 +179,17 @@ impl Shared {
         EnvKind::of(environment).takes_code() && self.lock().environments.get(environment).is_some_and(writable)
     }
 
-    pub(super) fn habit_is(&self, name: &str, value: &str) -> bool {
+    pub(super) fn quirk_is(&self, name: &str, value: &str) -> bool {
         self.lock().quirks.is(name, value)
     }
 
-    /// Whether the containers sleep, and this is how it shows.
+    /// Whether the containers sleep now, with `how` as the value of the quirk.
     pub(super) fn sleeps(&self, how: &str) -> bool {
         let state = self.lock();
         state.quirks.is("sleep", how) && state.woken.is_none_or(|at| Instant::now() < at)
     }
 
-    /// Somebody visits: it wakes up, and takes its time.
+    /// A visit to the web site wakes the containers. Returns how long that takes.
     pub(super) fn visit(&self) -> Duration {
         let mut state = self.lock();
         state.visits += 1;
@@ -225,7 +199,7 @@ impl Shared {
         at.saturating_duration_since(now)
     }
 
-    pub(super) fn rounds(&self) -> MutexGuard<'_, RoundTrips> {
-        self.rounds.lock()
+    pub(super) fn round_trips(&self) -> MutexGuard<'_, RoundTrips> {
+        self.round_trips.lock()
     }
 }

@@ -1,42 +1,29 @@
-//! Jobs of the platform: they take a while, then they have done something or say why not.
+//! Workflows of the platform: each runs for a while, then takes effect or fails.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::job::{ABORTED, Workflow};
+use super::keys::random_uuid;
 use super::site;
-use super::state::{EMAIL, Shared, random_uuid};
+use super::state::{EMAIL, Shared};
 use crate::control::ConnectionMode;
 
-/// How long a job takes here; the platform's take seconds to tens of seconds.
+/// How long a workflow takes here; on the platform it takes seconds to tens of seconds.
 const DURATION: Duration = Duration::from_millis(300);
-/// And how long with the quirk `slow`.
+/// How long it takes with the quirk `slow`.
 const SLOW: Duration = Duration::from_secs(4);
-/// What the reason of an aborted job begins with: the platform sends an object then.
-const ABORTED: &str = "aborted: ";
 
-/// Tasks of a job.
-const TASKS: u128 = 4;
-
-/// A job, running or done.
-pub(super) struct Workflow {
-    id: String,
-    kind: String,
-    environment: String,
-    started: Instant,
-    lasting: Duration,
-    result: Option<Result<(), String>>,
-}
-
-/// Starts a job and returns what the platform answers.
+/// Starts a workflow and returns the answer of the API.
 pub(super) fn start(shared: &Arc<Shared>, environment: &str, kind: &str, params: Value) -> std::io::Result<Value> {
     let (at, of) = (environment.to_owned(), kind.to_owned());
-    let lasting = if shared.habit_is("workflow", "slow") { SLOW } else { DURATION };
+    let lasting = if shared.quirk_is("workflow", "slow") { SLOW } else { DURATION };
     run(shared, environment, kind, lasting, move |shared| carry_out(shared, &at, &of, &params))
 }
 
-/// A job that takes its time and does nothing.
+/// Starts a workflow that takes `lasting` and changes nothing.
 pub(super) fn pretend(
     shared: &Arc<Shared>,
     environment: &str,
@@ -76,13 +63,13 @@ fn run(
 }
 
 fn carry_out(shared: &Shared, environment: &str, kind: &str, params: &Value) -> Result<(), String> {
-    if shared.habit_is("workflow", "fail") {
+    if shared.quirk_is("workflow", "fail") {
         return Err("the code could not be converged: build_status is building".into());
     }
-    if shared.habit_is("workflow", "abort") {
+    if shared.quirk_is("workflow", "abort") {
         return Err(format!("{ABORTED}another job of the site has precedence"));
     }
-    if shared.habit_is("build", "composer") && kind == "enable_on_server_development" {
+    if shared.quirk_is("build", "composer") && kind == "enable_on_server_development" {
         return Err("build_status is building; try again when the build is done".into());
     }
     let text = |field: &str| params.get(field).and_then(Value::as_str).unwrap_or_default().trim().to_owned();
@@ -97,7 +84,7 @@ fn carry_out(shared: &Shared, environment: &str, kind: &str, params: &Value) -> 
     }
 }
 
-/// Switches at once, as a teammate's job does when it ends. Git mode deletes what is uncommitted.
+/// Switches the mode at once. A switch to Git mode deletes uncommitted changes.
 pub(super) fn set_mode(shared: &Shared, environment: &str, mode: ConnectionMode) -> Result<(), String> {
     {
         let mut state = shared.lock();
@@ -125,33 +112,5 @@ pub(super) fn list(shared: &Shared) -> Value {
 }
 
 fn describe(shared: &Shared, workflow: &Workflow) -> Value {
-    let (result, reason) = match &workflow.result {
-        None => (Value::Null, Value::Null),
-        Some(Ok(())) => (json!("succeeded"), Value::Null),
-        Some(Err(reason)) => match reason.strip_prefix(ABORTED) {
-            Some(reason) => (json!("aborted"), json!({ "message": reason })),
-            None => (json!("failed"), json!(reason)),
-        },
-    };
-    let done = workflow.result.is_some();
-    let share = TASKS * workflow.started.elapsed().as_millis() / workflow.lasting.as_millis().max(1);
-    let step = if done { TASKS } else { (share + 1).min(TASKS) };
-    json!({
-        "id": workflow.id,
-        "type": workflow.kind,
-        "environment": workflow.environment,
-        "environment_id": workflow.environment,
-        "site_id": shared.site_id,
-        "user_id": shared.user_id,
-        "user_email": EMAIL,
-        "description": format!("{} on \"{}\"", workflow.kind, workflow.environment),
-        "active_description": format!("Running {} on \"{}\"", workflow.kind, workflow.environment),
-        "phase": if done { "finished" } else { "started" },
-        "step": u64::try_from(step).unwrap_or(1),
-        "number_of_tasks": u64::try_from(TASKS).unwrap_or(1),
-        "result": result,
-        "reason": reason,
-        "final_task": if done { json!({ "result": result, "reason": reason, "messages": {} }) } else { Value::Null },
-        "run_time": workflow.started.elapsed().as_secs_f64(),
-    })
+    workflow.describe([&shared.site_id, &shared.user_id, EMAIL])
 }

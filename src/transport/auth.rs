@@ -31,17 +31,17 @@ impl Tried {
     }
 }
 
-/// One way to log in; says whether it did.
+/// One way to log in; returns whether it succeeded.
 type Attempt = fn(&Session, &Endpoint, &dyn Prompt, &mut Tried) -> Result<bool, TransportError>;
 
-/// Whether the server has proved who it is. One that has not gets no password: a key gives nothing away, a password does.
+/// Whether the server proved its identity. Without proof it gets no password: a key gives nothing away, a password does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
     Host,
     None,
 }
 
-/// Logs in and says by which means.
+/// Logs in and returns by which means.
 pub(super) fn login(
     session: &Session,
     endpoint: &Endpoint,
@@ -158,7 +158,8 @@ fn files(
         let text = match fs::read(file) {
             Ok(text) => text,
             Err(error) if explicit => {
-                return Err(TransportError::BadKey { file: file.clone(), detail: error.to_string() });
+                let detail = error.to_string();
+                return Err(TransportError::BadKey { file: file.clone(), detail, source: Some(error.into()) });
             }
             Err(_) => continue,
         };
@@ -182,7 +183,7 @@ fn files(
     Ok(false)
 }
 
-/// PEM says so in a header; OpenSSH's own format names its cipher first.
+/// PEM has a header for it; OpenSSH's own format names its cipher first.
 fn is_encrypted(text: &[u8]) -> bool {
     let text = String::from_utf8_lossy(text);
     if text.contains("ENCRYPTED") {

@@ -31,7 +31,8 @@ struct ChildStream {
     child: Child,
     input: ChildStdin,
     output: ChildStdout,
-    words: Arc<Mutex<VecDeque<String>>>,
+    /// The last lines of its standard error.
+    messages: Arc<Mutex<VecDeque<String>>>,
     info: TransportInfo,
 }
 
@@ -82,7 +83,7 @@ pub fn ssh_command(endpoint: &Endpoint) -> String {
     quoted(&command)
 }
 
-/// Asks nobody, and takes old servers.
+/// Asks no questions, and accepts old servers.
 fn batch_command(endpoint: &Endpoint) -> Command {
     let mut command = Command::new(endpoint.ssh_command.as_deref().unwrap_or("ssh"));
     option(&mut command, "BatchMode=yes");
@@ -132,38 +133,42 @@ fn option(command: &mut Command, option: &str) {
 
 fn start(mut command: Command, info: TransportInfo) -> Result<Box<dyn Transport>, TransportError> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let failed = |detail: String| TransportError::Program { program: program.clone(), detail };
+    let failed = |error: io::Error| TransportError::Program {
+        program: program.clone(),
+        detail: error.to_string(),
+        source: Some(error.into()),
+    };
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).current_dir("/");
     // A group of its own: Ctrl-C in the terminal that mounted must not end the connection.
     command.process_group(0);
-    let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
+    let mut child = command.spawn().map_err(failed)?;
     let (Some(input), Some(output), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
-        return Err(failed("no pipes".into()));
+        return Err(failed(io::Error::other("no pipes")));
     };
     for fd in [input.as_fd(), output.as_fd()] {
-        let flags = fcntl_getfl(fd).map_err(|e| failed(e.to_string()))?;
-        fcntl_setfl(fd, flags | OFlags::NONBLOCK).map_err(|e| failed(e.to_string()))?;
+        let flags = fcntl_getfl(fd).map_err(|e| failed(e.into()))?;
+        fcntl_setfl(fd, flags | OFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
     }
-    let words: Arc<Mutex<VecDeque<String>>> = Arc::default();
-    let heard = words.clone();
+    let messages: Arc<Mutex<VecDeque<String>>> = Arc::default();
+    let received = messages.clone();
     std::thread::Builder::new()
         .name("ssh-stderr".into())
-        .spawn(move || listen(BufReader::new(errors), &heard))
-        .map_err(|e| failed(e.to_string()))?;
-    Ok(Box::new(ChildStream { child, input, output, words, info }))
+        .spawn(move || collect_messages(BufReader::new(errors), &received))
+        .map_err(failed)?;
+    Ok(Box::new(ChildStream { child, input, output, messages, info }))
 }
 
-fn listen(mut errors: impl BufRead, heard: &Mutex<VecDeque<String>>) {
+fn collect_messages(mut errors: impl BufRead, received: &Mutex<VecDeque<String>>) {
     let mut line = Vec::new();
     while matches!(errors.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line), Ok(n) if n > 0) {
         let text = String::from_utf8_lossy(&line).trim().to_owned();
         if !text.is_empty() {
             log::debug!("ssh: {text}");
-            let mut words = heard.lock();
-            words.push_back(text);
-            if words.len() > MAX_LINES {
-                words.pop_front();
+            let mut messages = received.lock();
+            messages.push_back(text);
+            if messages.len() > MAX_LINES {
+                messages.pop_front();
             }
         }
         line.clear();
@@ -194,9 +199,9 @@ impl Transport for ChildStream {
         self.info.clone()
     }
 
-    fn last_words(&self) -> Option<String> {
-        let words = self.words.lock();
-        (!words.is_empty()).then(|| words.iter().cloned().collect::<Vec<_>>().join("; "))
+    fn last_report(&self) -> Option<String> {
+        let messages = self.messages.lock();
+        (!messages.is_empty()).then(|| messages.iter().cloned().collect::<Vec<_>>().join("; "))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who to talk to and how, merged from the source, the `-o` options and `ssh_config`, in this order of precedence.
+//! Which server to connect to and how, merged from the source, the `-o` options and `ssh_config`, in this order of precedence.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct SshOverrides {
     pub password: Option<Secret>,
 }
 
-/// Everything that a connection needs.
+/// Everything that is needed to connect.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// As it was named.
@@ -42,7 +42,7 @@ pub struct Endpoint {
     /// The program, where it is wanted or needed.
     pub ssh_command: Option<String>,
     pub ssh_config: Option<PathBuf>,
-    /// What connections carried so far.
+    /// Rates that earlier connections reached.
     pub rates: Arc<Rates>,
     /// The user gave identity files or known hosts by option: the program is told.
     pub explicit: SshOverrides,
@@ -124,8 +124,8 @@ fn is_pantheon(host: &str) -> bool {
     host.to_ascii_lowercase().ends_with(".drush.in")
 }
 
-/// On the platform every container brings its own key and nobody publishes a list: a first key is taken on trust there,
-/// unless the user said something stricter.
+/// On the platform every container brings its own key and no list is published: a first key is trusted there, unless the user
+/// demands more.
 fn strictness(host: &str, given: Option<Strict>, config: Option<Strict>) -> Strict {
     match given.or(config).unwrap_or(Strict::Ask) {
         Strict::Ask if given.is_none() && is_pantheon(host) => Strict::AcceptNew,

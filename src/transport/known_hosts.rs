@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::ssh_config::Strict;
 
-/// A file larger than this is not read further (bytes); nobody has so many hosts.
+/// A file is not read beyond this (bytes): no list of hosts is so long.
 const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
 
 /// How host keys are to be judged.

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{BlockDirections, Channel, ErrorCode, HashType, MethodType, Session};
 
 use super::auth::{self, Trust};
+use super::error::Cause;
 use super::known_hosts::{self, KnownHosts, Verdict};
 use super::ssh_config::Strict;
 use super::{Endpoint, Prompt, Rates, Transport, TransportError, TransportInfo};
@@ -22,7 +23,7 @@ use crate::clock::Deadline;
 /// Receive window of the channel, bytes. The default of 2 MiB caps reading at 42 MB/s over 50 ms; with this it is 118.
 const WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 const PACKET_BYTES: u32 = 32 * 1024;
-/// How long a server may take to say "SSH-2.0": one that says nothing is something else.
+/// How long a server may take to send "SSH-2.0": one that sends nothing is no SSH server.
 const BANNER_LIMIT: Duration = Duration::from_secs(10);
 
 /// libssh2's error numbers that tell kinds of trouble apart.
@@ -52,7 +53,7 @@ pub(super) fn connect(
     session.set_tcp_stream(stream.try_clone().map_err(io)?);
     let known = KnownHosts::read(&endpoint.host_keys);
     prefer_known_types(&session, endpoint, &known);
-    session.handshake().map_err(|e| handshake_error(endpoint, &e))?;
+    session.handshake().map_err(|e| handshake_error(endpoint, e))?;
     let (host_key, trust) = check_host_key(&session, endpoint, &known, prompt)?;
     session.set_timeout(millis(deadline));
     let login = auth::login(&session, endpoint, prompt, trust)?;
@@ -87,35 +88,41 @@ fn reach(endpoint: &Endpoint, deadline: Deadline) -> Result<TcpStream, Transport
             Err(error) => last = Some(error),
         }
     }
-    let detail = last.map_or("no address".into(), |error| error.to_string());
-    Err(TransportError::Unreachable { host: endpoint.address.clone(), port: endpoint.port, detail })
+    let detail = last.as_ref().map_or("no address".into(), io::Error::to_string);
+    let (host, source) = (endpoint.address.clone(), last.map(Cause::from));
+    Err(TransportError::Unreachable { host, port: endpoint.port, detail, source })
 }
 
-/// The resolver has no time limit of its own: it runs beside us and is left behind when it takes too long.
+/// The resolver has no time limit: it runs on a thread of its own, which is abandoned when it takes too long.
 fn look_up(endpoint: &Endpoint, deadline: Deadline) -> Result<Vec<SocketAddr>, TransportError> {
     let host = endpoint.address.clone();
-    let no_such_host = |detail: String| TransportError::NoSuchHost { host: host.clone(), detail };
+    let no_such_host = |error: io::Error| TransportError::NoSuchHost {
+        host: host.clone(),
+        detail: error.to_string(),
+        source: Some(error.into()),
+    };
     let target = (endpoint.address.clone(), endpoint.port);
     let (sender, receiver) = mpsc::channel();
     std::thread::Builder::new()
         .name("resolver".into())
         .spawn(move || drop(sender.send(target.to_socket_addrs().map(Iterator::collect::<Vec<_>>))))
-        .map_err(|e| no_such_host(e.to_string()))?;
+        .map_err(no_such_host)?;
     match receiver.recv_timeout(deadline.remaining()) {
         Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
-        Ok(Ok(_)) => Err(no_such_host("no address".into())),
-        Ok(Err(error)) => Err(no_such_host(error.to_string())),
-        Err(_) => Err(no_such_host("no answer from the resolver".into())),
+        Ok(Ok(_)) => Err(no_such_host(io::Error::other("no address"))),
+        Ok(Err(error)) => Err(no_such_host(error)),
+        Err(_) => Err(no_such_host(io::Error::other("no answer from the resolver"))),
     }
 }
 
 /// Looks at the first bytes without taking them: a web server on the port deserves a better message than "kex failure".
-/// Says how long the server took for them.
+/// Returns how long the server took for them.
 fn expect_ssh(endpoint: &Endpoint, stream: &TcpStream, deadline: Deadline) -> Result<Duration, TransportError> {
     let not_ssh = |detail: &str| TransportError::NotSsh {
         host: endpoint.address.clone(),
         port: endpoint.port,
         detail: detail.to_owned(),
+        source: None,
     };
     let limit = deadline.remaining().min(BANNER_LIMIT).max(Duration::from_millis(1));
     drop(stream.set_read_timeout(Some(limit)));
@@ -133,7 +140,7 @@ fn expect_ssh(endpoint: &Endpoint, stream: &TcpStream, deadline: Deadline) -> Re
         }
         Ok(_) => Ok(took),
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-            Err(not_ssh("it says nothing"))
+            Err(not_ssh("it sends nothing"))
         }
         Err(error) => Err(TransportError::Io { host: endpoint.address.clone(), error }),
     }
@@ -164,12 +171,15 @@ fn prefer_known_types(session: &Session, endpoint: &Endpoint, known: &KnownHosts
     }
 }
 
-fn handshake_error(endpoint: &Endpoint, error: &ssh2::Error) -> TransportError {
-    let (host, detail) = (endpoint.host.clone(), error.message().to_owned());
-    match error.code() {
-        ErrorCode::Session(code) if ERROR_KEX.contains(&code) => TransportError::NoCommonAlgorithm { host, detail },
+fn handshake_error(endpoint: &Endpoint, error: ssh2::Error) -> TransportError {
+    let (host, detail, code) = (endpoint.host.clone(), error.message().to_owned(), error.code());
+    let source: Option<Cause> = Some(error.into());
+    match code {
+        ErrorCode::Session(code) if ERROR_KEX.contains(&code) => {
+            TransportError::NoCommonAlgorithm { host, detail, source }
+        }
         ErrorCode::Session(ERROR_TIMEOUT | ERROR_EAGAIN) => TransportError::Timeout { host },
-        _ => TransportError::NotSsh { host: endpoint.address.clone(), port: endpoint.port, detail },
+        _ => TransportError::NotSsh { host: endpoint.address.clone(), port: endpoint.port, detail, source },
     }
 }
 
@@ -182,7 +192,7 @@ fn check_host_key(
     let policy = &endpoint.host_keys;
     let (host, port) = (endpoint.host.clone(), endpoint.port);
     let Some((key, _)) = session.host_key() else {
-        return Err(TransportError::NotSsh { host, port, detail: "it shows no host key".into() });
+        return Err(TransportError::NotSsh { host, port, detail: "it shows no host key".into(), source: None });
     };
     debug_assert!(session.host_key_hash(HashType::Sha256).is_some());
     let fingerprint = known_hosts::fingerprint(key);
@@ -229,7 +239,10 @@ fn remember(endpoint: &Endpoint, key: &[u8], fingerprint: &str, prompt: &dyn Pro
 fn open_channel(session: &Session, endpoint: &Endpoint) -> Result<Channel, TransportError> {
     let failed = |error: ssh2::Error| match error.code() {
         ErrorCode::Session(ERROR_TIMEOUT) => TransportError::Timeout { host: endpoint.host.clone() },
-        _ => TransportError::NoSubsystem { host: endpoint.host.clone(), detail: error.message().to_owned() },
+        _ => {
+            let (host, detail) = (endpoint.host.clone(), error.message().to_owned());
+            TransportError::NoSubsystem { host, detail, source: Some(error.into()) }
+        }
     };
     let mut channel = session.channel_open("session", WINDOW_BYTES, PACKET_BYTES, None).map_err(failed)?;
     channel.subsystem("sftp").map_err(failed)?;
@@ -262,7 +275,7 @@ impl Transport for LibSsh2 {
         self.info.clone()
     }
 
-    fn carried(&mut self, rate: u64) -> bool {
+    fn report_rate(&mut self, rate: u64) -> bool {
         self.rates.measured(self.info.compressed, rate)
     }
 }

@@ -4,19 +4,21 @@
 
 use parking_lot::{Mutex, MutexGuard};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// A server that takes this long for its first word is behind a link of limited bandwidth, until measured otherwise.
+use crate::durable;
+
+/// A server that takes this long for its first answer is taken to be behind a link of limited bandwidth until measured.
 const FAR: Duration = Duration::from_millis(20);
 /// File bytes per second below which the link is the limit with compression, and above which it may be the compression.
 const DOUBTFUL: u64 = 8_000_000;
-/// A connection is replaced at once where the other way was faster by half; for less the next one will do.
+/// A connection is replaced at once where the other way was faster by half; for less it waits for the next connection.
 const WORTH_IT: (u64, u64) = (3, 2);
-/// Seconds after which a rate says nothing any more: the laptop is elsewhere.
+/// Seconds after which a rate is forgotten: the machine may be on another network.
 const LIFETIME: u64 = 24 * 3600;
 
 /// See the module header. In memory, or in a file too, so that the next mount knows.
@@ -41,18 +43,18 @@ struct Measured {
 }
 
 impl Rates {
-    /// Those that an earlier mount measured; a file that is missing or damaged says nothing.
+    /// Those that an earlier mount measured; none if the file is missing or damaged.
     pub fn kept(file: PathBuf) -> Self {
         let known = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         Self { file: Some(file), known: Mutex::new(known) }
     }
 
-    /// Whether to ask for compression, of a server whose first word took `answered`.
+    /// Whether to ask a server for compression whose first answer took `answered`.
     pub(super) fn compress(&self, answered: Duration) -> bool {
         self.lock().compress(answered, seconds(SystemTime::now()))
     }
 
-    /// A connection carried `rate` file bytes per second. Says whether one of the other kind is worth its beginning.
+    /// A connection carried `rate` file bytes per second. Returns whether one of the other kind is worth reconnecting.
     pub(super) fn measured(&self, compressed: bool, rate: u64) -> bool {
         let known = {
             let mut known = self.lock();
@@ -68,7 +70,7 @@ impl Rates {
         if let Some(Err(error)) = self.file.as_deref().map(|file| save(file, known)) {
             log::debug!("the rate is not kept: {error}");
         }
-        known.outdone(compressed, seconds(SystemTime::now()))
+        known.should_reconnect(compressed, seconds(SystemTime::now()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -96,7 +98,7 @@ impl Known {
     }
 
     /// Whether a connection that is compressed, or not, should be of the other kind.
-    fn outdone(self, compressed: bool, now: u64) -> bool {
+    fn should_reconnect(self, compressed: bool, now: u64) -> bool {
         if self.compress(FAR, now) == compressed {
             return false;
         }
@@ -108,10 +110,7 @@ impl Known {
 }
 
 fn save(file: &Path, known: Known) -> io::Result<()> {
-    let mut new = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;
-    new.write_all(serde_json::to_string(&known)?.as_bytes())?;
-    new.persist(file).map_err(|e| e.error)?;
-    Ok(())
+    durable::replace_unsynced(file, |new| Ok(serde_json::to_writer(new, &known)?)).map(drop)
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -148,12 +147,12 @@ mod tests {
 
     #[test]
     fn a_connection_is_given_up_for_the_unknown_or_for_half_as_much_again() {
-        assert!(!known(None, Some(2)).outdone(true, 2_000));
-        assert!(known(None, Some(12)).outdone(true, 2_000), "plain may be faster");
-        assert!(!known(Some(10), Some(12)).outdone(false, 2_000), "not by half");
-        assert!(known(Some(2), Some(12)).outdone(false, 2_000));
-        assert!(!known(Some(2), Some(12)).outdone(true, 2_000));
-        assert!(known(Some(60), Some(12)).outdone(true, 2_000));
+        assert!(!known(None, Some(2)).should_reconnect(true, 2_000));
+        assert!(known(None, Some(12)).should_reconnect(true, 2_000), "plain may be faster");
+        assert!(!known(Some(10), Some(12)).should_reconnect(false, 2_000), "not by half");
+        assert!(known(Some(2), Some(12)).should_reconnect(false, 2_000));
+        assert!(!known(Some(2), Some(12)).should_reconnect(true, 2_000));
+        assert!(known(Some(60), Some(12)).should_reconnect(true, 2_000));
     }
 
     #[test]

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::compare::Compared;
 use super::events::{Applied, AppliedChange};
+use super::in_place::Resumed;
 use super::sender::Sender;
 use crate::attr::{Attr, FileKind, Version};
 use crate::gate::{ReadOnlyReason, WritePermit};
 use crate::inode::Ino;
-use crate::remote::{Base, ErrorKind, Note, RemoteError, Store};
+use crate::remote::{Base, ErrorKind, Progress, RemoteError, Store};
 use crate::write::{Expected, Op, OpId, Put};
 
 /// Pause before an operation is tried again that the link, or a read beside it, kept from being tried.
@@ -42,7 +43,7 @@ impl Sender {
         op: &Op,
         put: &Put,
     ) -> Result<Outcome, RemoteError> {
-        let base = match put.base {
+        let mut base = match put.base {
             Expected::Absent => Base::Absent,
             Expected::Version(version) => Base::Version(version),
             Expected::Ours => Base::Any,
@@ -60,14 +61,22 @@ impl Sender {
                 return Ok(Outcome::Done(Expected::Unknown));
             }
         };
-        if let Base::Version(version) = base {
+        if base == Base::Any {
+            base = match self.resume_in_place(op, put, &source)? {
+                Resumed::GoOn(base) => base,
+                Resumed::End(outcome) => return Ok(outcome),
+            };
+        } else if let Base::Version(version) = base {
             match self.compare_with_known(&op.path, version) {
                 Compared::Same => {}
                 Compared::Unknown(why) => return Ok(Outcome::Later(LINK_PAUSE, why)),
-                Compared::Changed if self.begins_ours(&op.path, version, &source) => {
-                    return Ok(self.found_stored(op, put, version, &source));
+                Compared::Changed => {
+                    return Ok(match self.compare_with_ours(&op.path, version, &source) {
+                        Compared::Same if version.size == put.len => self.found_stored(op, put, version, &source),
+                        Compared::Same | Compared::Changed => Outcome::Conflict(SAME_SECOND.into()),
+                        Compared::Unknown(why) => Outcome::Later(LINK_PAUSE, why),
+                    });
                 }
-                Compared::Changed => return Ok(Outcome::Conflict(SAME_SECOND.into())),
             }
         }
         self.store(permit, id, (op, put), base, &source)
@@ -81,50 +90,67 @@ impl Sender {
         base: Base,
         source: &File,
     ) -> Result<Outcome, RemoteError> {
+        let base_sum = match base {
+            Base::Version(version) => self.sum_if_young(&op.path, version),
+            Base::Absent | Base::Any => None,
+        };
         let how = Store {
             base,
+            base_sum,
             perm: (!put.keep_perm).then_some(put.perm),
             mtime: Some(put.mtime),
             temp_dir: self.temp_dir(op.area),
         };
-        let store =
-            |how: &Store| self.remote.store_noting(permit, &op.path, source, put.len, how, &self.note_progress(id));
-        let mut stored = store(&how);
-        if let (Base::Absent, Err(error)) = (base, &stored)
-            && let ErrorKind::Conflict { found: Some(found) } = &error.kind
-            && found.size < put.len
-            && self.begins_ours(&op.path, *found, source)
-        {
-            // The beginning of ours: an attempt whose end was not seen made it, and nothing is lost by going on.
-            stored = store(&Store { base: Base::Version(*found), ..how });
-        }
-        match stored {
+        let store = |how: &Store| {
+            let progress = |progress| match progress {
+                Progress::Modifying => self.begin_in_place(id, &op.path, put),
+                Progress::Transferred => self.local.0.journal.moved(),
+            };
+            self.remote.store_with_progress(permit, &op.path, source, put.len, how, &progress)
+        };
+        let error = match store(&how) {
             Ok(attr) => {
+                self.stored(op, put, attr, source);
+                return Ok(Outcome::Done(Expected::Version(attr.version())));
+            }
+            Err(error) => error,
+        };
+        let ErrorKind::Conflict { found: Some(found) } = error.kind else { return Err(error) };
+        if found.size > put.len || (found.size < put.len && base != Base::Absent) {
+            return Err(error);
+        }
+        // Sent by an attempt whose end was not seen, or the same bytes by another writer: no conflict. The beginning of a
+        // new file is that of an attempt of ours, and nothing is lost by going on.
+        match self.compare_with_ours(&op.path, found, source) {
+            Compared::Same if found.size == put.len => Ok(self.found_stored(op, put, found, source)),
+            Compared::Same => {
+                let attr = store(&Store { base: Base::Version(found), ..how })?;
                 self.stored(op, put, attr, source);
                 Ok(Outcome::Done(Expected::Version(attr.version())))
             }
-            // Sent by an attempt whose end was not seen, or by another writer: the same bytes are no conflict.
-            Err(error) => match &error.kind {
-                ErrorKind::Conflict { found: Some(found) }
-                    if found.size == put.len && self.begins_ours(&op.path, *found, source) =>
-                {
-                    Ok(self.found_stored(op, put, *found, source))
-                }
-                _ => Err(error),
-            },
+            Compared::Changed => Err(error),
+            Compared::Unknown(why) => Ok(Outcome::Later(LINK_PAUSE, why)),
+        }
+    }
+
+    /// What becomes of an operation whose object is missing: nothing yet, if the whole environment is.
+    pub(super) fn unless_away(&self, op: &Op, outcome: Outcome) -> Outcome {
+        match self.root.on_missing(&self.local, &self.remote, op.area) {
+            Ok(()) => outcome,
+            Err(why) => Outcome::Later(LINK_PAUSE, why),
         }
     }
 
     /// Has the journal know how far a long operation is.
-    pub(super) fn note_progress(&self, id: OpId) -> impl Fn(Note) + '_ {
+    pub(super) fn note_progress(&self, id: OpId) -> impl Fn(Progress) + '_ {
         move |note| match note {
-            Note::Touching => self.local.0.journal.touched(id),
-            Note::Moved => self.local.0.journal.moved(),
+            Progress::Modifying => self.local.0.journal.touched(id),
+            Progress::Transferred => self.local.0.journal.moved(),
         }
     }
 
     /// The server has these bytes already.
-    fn found_stored(&self, op: &Op, put: &Put, found: Version, source: &File) -> Outcome {
+    pub(super) fn found_stored(&self, op: &Op, put: &Put, found: Version, source: &File) -> Outcome {
         let (size, mtime) = (found.size, found.mtime);
         let attr = Attr { kind: FileKind::File, size, perm: put.perm, mtime, atime: mtime };
         self.stored(op, put, attr, source);
@@ -143,25 +169,19 @@ impl Sender {
             && self.local.0.view.path(ino).as_ref() == Some(&op.path);
         let change = AppliedChange::Content { source, attr: server, sum: put.sum, newest: cached };
         self.emit(&Applied { area: op.area, path: &op.path, change });
-        let Some(node) = node else { return };
-        // Size and time go on being shown as they were when the writer looked, or editors see a change that is none.
-        let perm = self.perm_after(op.ino, server, node.attr);
-        let shown = if newest { Attr { perm, size: server.size, ..node.attr } } else { node.attr };
-        self.local.0.view.confirmed(ino, server, shown);
+        if node.is_some() {
+            // Size and time go on being shown as they were when the writer looked, or editors see a change that is none.
+            self.confirm(op, server);
+        }
     }
 
     /// The object of the operation is on the server with these attributes.
     pub(super) fn confirm(&self, op: &Op, server: Attr) {
-        let ino = Ino(op.ino);
-        if let Some(node) = self.local.0.view.node(ino).filter(|_| op.ino != 0) {
-            let perm = self.perm_after(op.ino, server, node.attr);
-            self.local.0.view.confirmed(ino, server, Attr { perm, ..node.attr });
+        if op.ino != 0 {
+            // What more waits for the object may be another chmod, and the next save takes it along.
+            let keep_perm = self.local.queue(|queue| queue.waiting_for(op.ino)) > 1;
+            self.local.0.view.confirmed(Ino(op.ino), server, keep_perm);
         }
-    }
-
-    /// What the server has, unless more waits for the object: that may be another chmod, and the next save takes it along.
-    fn perm_after(&self, ino: u64, server: Attr, shown: Attr) -> u16 {
-        if self.local.queue(|queue| queue.waiting_for(ino)) > 1 { shown.perm } else { server.perm }
     }
 }
 

@@ -70,15 +70,14 @@ impl Sender {
         Ok(Outcome::Done(Expected::Version(attr.version())))
     }
 
-    pub(super) fn apply_unlink(
-        &self,
-        permit: &WritePermit,
-        path: &RemotePath,
-        base: Expected,
-    ) -> Result<Outcome, RemoteError> {
-        let Some(now) = self.stat_there(path)?.filter(|_| base != Expected::Absent) else {
-            return Ok(Outcome::Done(Expected::Absent));
+    pub(super) fn apply_unlink(&self, permit: &WritePermit, op: &Op, base: Expected) -> Result<Outcome, RemoteError> {
+        let path = &op.path;
+        let Some(now) = self.stat_there(path)? else {
+            return Ok(self.unless_away(op, Outcome::Done(Expected::Absent)));
         };
+        if base == Expected::Absent {
+            return Ok(Outcome::Done(Expected::Absent));
+        }
         if now.is_dir() {
             return Ok(Outcome::Conflict("removed here, but there is a directory on the server now".into()));
         }
@@ -97,7 +96,8 @@ impl Sender {
                 return Ok(other);
             }
         }
-        match self.remote.unlink(permit, path) {
+        let guard = self.guard(op, path, base.version().filter(|_| now.kind == FileKind::File));
+        match self.remote.unlink(permit, path, guard.as_ref()) {
             Err(error) if matches!(error.kind, ErrorKind::NotFound) => {}
             other => other?,
         }
@@ -114,11 +114,12 @@ impl Sender {
         }
     }
 
-    pub(super) fn apply_rmdir(&self, permit: &WritePermit, path: &RemotePath) -> Result<Outcome, RemoteError> {
+    pub(super) fn apply_rmdir(&self, permit: &WritePermit, op: &Op) -> Result<Outcome, RemoteError> {
+        let path = &op.path;
         match self.remote.rmdir(permit, path) {
             Ok(()) => Ok(Outcome::Done(Expected::Absent)),
             Err(error) => match error.kind {
-                ErrorKind::NotFound => Ok(Outcome::Done(Expected::Absent)),
+                ErrorKind::NotFound => Ok(self.unless_away(op, Outcome::Done(Expected::Absent))),
                 ErrorKind::NotEmpty | ErrorKind::Failure(_) if self.holds_there(path) => {
                     let what = "removed here, but something was put into it on the server: it stays";
                     Ok(Outcome::Conflict(what.into()))
@@ -161,9 +162,12 @@ impl Sender {
             && now.kind == FileKind::File
             && let Some(other) = self.unless_same(to, version)
         {
-            return Ok(other);
+            // Ours may have the same size and second.
+            return Ok(self.moved_before(permit, op, to, (there, ends))?.unwrap_or(other));
         }
-        match self.remote.rename(permit, &op.path, to, there.is_some(), &self.note_progress(id)) {
+        let guard =
+            self.guard(op, to, ends.replaced.version().filter(|_| there.is_some_and(|now| now.kind == FileKind::File)));
+        match self.remote.rename(permit, &op.path, to, there.is_some(), guard.as_ref(), &self.note_progress(id)) {
             Ok(()) => {
                 self.moved_there(op, to);
                 Ok(Outcome::Done(ends.base))
@@ -171,7 +175,11 @@ impl Sender {
             Err(error) if matches!(error.kind, ErrorKind::NotFound) => {
                 let there = self.stat_there(to)?;
                 let gone = || Outcome::Conflict("moved here, but removed on the server meanwhile".into());
-                Ok(self.moved_before(permit, op, to, (there, ends))?.unwrap_or_else(gone))
+                let moved = self.moved_before(permit, op, to, (there, ends))?;
+                Ok(moved.unwrap_or_else(|| self.unless_away(op, gone())))
+            }
+            Err(error) if matches!(error.kind, ErrorKind::Conflict { .. }) => {
+                Ok(Outcome::Conflict(format!("moved here, but another writer wrote {to} on the server meanwhile")))
             }
             Err(error) if matches!(error.kind, ErrorKind::Exists) => {
                 Ok(Outcome::Conflict(format!("moved here, but another writer made {to} on the server meanwhile")))
@@ -191,7 +199,7 @@ impl Sender {
         if !there.is_some_and(|now| ends.is_moved(now)) || self.stat_there(&op.path)?.is_some() {
             return Ok(None);
         }
-        self.remote.end_rename(permit, to)?;
+        self.remote.remove_rename_leftovers(permit, to)?;
         self.moved_there(op, to);
         Ok(Some(Outcome::Done(ends.base)))
     }
@@ -223,7 +231,9 @@ impl Sender {
                 self.confirm(op, server);
                 Ok(Outcome::Done(Expected::Version(server.version())))
             }
-            Err(error) if matches!(error.kind, ErrorKind::NotFound) => Ok(Outcome::Done(Expected::Absent)),
+            Err(error) if matches!(error.kind, ErrorKind::NotFound) => {
+                Ok(self.unless_away(op, Outcome::Done(Expected::Absent)))
+            }
             Err(error) => Err(error),
         }
     }

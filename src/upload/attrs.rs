@@ -80,17 +80,23 @@ impl Upload {
 
     fn set_perm_and_times(&self, path: &RemotePath, node: &NodeView, wanted: Wanted, wait: Wait) -> FsResult<()> {
         let (view, ino) = (&self.local.0.view, node.ino);
-        {
-            let _names = self.local.lock_names();
+        let travels = || {
             let node = view.node(ino).unwrap_or_else(|| node.clone());
             let waits_for_content = self.local.spool(ino).is_some_and(|spool| spool.is_dirty());
-            if node.unlinked || waits_for_content || self.local.is_unrecorded(&node) {
-                // Travels with the content.
+            node.unlinked || waits_for_content || self.local.is_unrecorded(&node)
+        };
+        if !travels() {
+            self.local.may_record("setattr", path, wait)?;
+        }
+        self.local.begin("setattr", path)?;
+        {
+            let _names = self.local.lock_names();
+            if travels() {
+                // With the content.
                 self.show_wanted(ino, wanted);
                 return Ok(());
             }
         }
-        self.local.may_record("setattr", path, wait)?;
         {
             let _names = self.local.lock_names();
             let mut attr = node.attr;

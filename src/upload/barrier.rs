@@ -33,8 +33,13 @@ impl Upload {
     /// [`Cause::Busy`]: nothing moved for as long as the mount's time limit; the text says what waits and why.
     pub fn barrier(&self, wait: Wait) -> FsResult<()> {
         let Wait::Until(_) = wait else { return Err(FsError::new("sync", "", Cause::WouldBlock)) };
+        let unsaved = self.local.save_unsaved();
         if self.local.0.journal.barrier(self.local.0.view.timeout()) {
-            return Ok(());
+            return unsaved.map_err(|error| {
+                let text =
+                    format!("{} was written and cannot be recorded: {}; make room there", error.object, error.cause);
+                self.local.noted(FsError::new("sync", "the mount", Cause::Busy(text)))
+            });
         }
         let first = |queue: &Queue| queue.ops().next().map(|(_, op)| op.describe()).unwrap_or_default();
         let (left, first) = self.local.queue(|queue| (queue.len(), first(queue)));

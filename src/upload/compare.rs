@@ -14,7 +14,7 @@ use crate::remote::{Class, ErrorKind, RemoteError};
 /// How long reading a file may take that is compared with ours.
 const COMPARE_LIMIT: Duration = Duration::from_secs(120);
 
-/// What a comparison with a version that may still change found.
+/// What a comparison found. Not to know is never a verdict: the operation waits.
 pub(super) enum Compared {
     Same,
     Changed,
@@ -42,11 +42,16 @@ impl Sender {
         }
     }
 
-    /// Whether what is there is what ours begins with.
-    pub(super) fn begins_ours(&self, path: &RemotePath, found: Version, ours: &File) -> bool {
-        let Ok(theirs) = self.content.read_anew(path, found, Deadline::after(COMPARE_LIMIT)) else { return false };
+    /// Whether what is there is what ours begins with. A file that cannot be read now, or that changes while it is read, is
+    /// no answer: what an earlier connection sent may still arrive.
+    pub(super) fn compare_with_ours(&self, path: &RemotePath, found: Version, ours: &File) -> Compared {
+        let theirs = match self.content.read_anew(path, found, Deadline::after(COMPARE_LIMIT)) {
+            Ok(theirs) => theirs,
+            Err(error) => return Compared::Unknown(format!("what is there cannot be read: {error:?}")),
+        };
         let mut bytes = vec![0; theirs.len()];
-        theirs.len() as u64 == found.size && ours.read_exact_at(&mut bytes, 0).is_ok() && bytes == theirs
+        let same = theirs.len() as u64 == found.size && ours.read_exact_at(&mut bytes, 0).is_ok() && bytes == theirs;
+        if same { Compared::Same } else { Compared::Changed }
     }
 
     /// Whether the server has something in the directory.

@@ -33,7 +33,7 @@ pub enum Allocate {
 impl Upload {
     /// # Errors
     ///
-    /// [`Cause::TooBig`] beyond 2^63 - 1 bytes; what [`Upload::take_over`] says; [`Cause::Local`] where the local disk is
+    /// [`Cause::TooBig`] beyond 2^63 - 1 bytes; what fetching the rest of the file says; [`Cause::Local`] where the local disk is
     /// full.
     pub fn write(&self, ino: Ino, offset: u64, bytes: &[u8], wait: Wait) -> FsResult<u32> {
         self.check_end("write", ino, offset, bytes.len() as u64)?;
@@ -70,6 +70,7 @@ impl Upload {
     ) -> FsResult<()> {
         loop {
             let spool = self.take_over(op, ino, None, wait)?;
+            self.local.begin(op, &self.local.0.view.object(ino))?;
             if let Some(len) = how(&spool).map_err(|e| FsError::new(op, self.local.0.view.object(ino), e))? {
                 self.show_written(ino, len);
                 return Ok(());
@@ -89,6 +90,7 @@ impl Upload {
     /// `open` with O_TRUNC: the new content starts empty, here. The server hears of it together with the new bytes.
     pub fn truncate_at_open(&self, node: &NodeView) -> FsResult<()> {
         let ino = node.ino;
+        self.local.begin("open", &self.local.0.view.object(ino))?;
         let failed = |e: io::Error| FsError::new("truncate", self.local.0.view.object(ino), e);
         let cut = match self.local.spool(ino) {
             Some(spool) => spool.set_len(0).map_err(failed)?.is_some(),
@@ -114,10 +116,21 @@ impl Upload {
         if size == node.attr.size && self.local.spool(ino).is_none() {
             return Ok(());
         }
-        let cut = match self.local.spool(ino) {
-            Some(spool) if !spool.is_sealed() => spool.set_len(size),
-            _ if size == 0 => self.new_spool("truncate", ino).map(|_| Ok(Some(0)))?,
-            _ => self.take_over("truncate", ino, Some(size), wait)?.set_len(size),
+        let before = self.local.spool(ino);
+        let begin = || self.local.begin("truncate", &path);
+        let cut = match &before {
+            Some(spool) if !spool.is_sealed() => begin().map(|()| spool.set_len(size))?,
+            _ if size == 0 => begin().and_then(|()| self.new_spool("truncate", ino).map(|_| Ok(Some(0))))?,
+            _ => {
+                let spool = self.take_over("truncate", ino, Some(size), wait)?;
+                if let Err(error) = begin() {
+                    if !spool.is_dirty() {
+                        self.give_back(node, before);
+                    }
+                    return Err(error);
+                }
+                spool.set_len(size)
+            }
         };
         match cut.map_err(|e| FsError::new("truncate", &path, e))? {
             Some(len) => self.show_written(ino, len),
@@ -126,10 +139,25 @@ impl Upload {
         }
         if self.local.0.view.node(ino).is_some_and(|node| node.opens == 0) {
             let saved = self.save("truncate", ino, wait);
+            if saved.is_err() && self.local.spool(ino).is_some_and(|spool| spool.is_dirty()) {
+                self.give_back(node, before);
+            }
             self.local.last_closed(ino);
             saved?;
         }
         Ok(())
+    }
+
+    /// A change of the whole content that was refused: the file is what it was before.
+    fn give_back(&self, node: &NodeView, before: Option<Arc<Spool>>) {
+        match before {
+            Some(spool) if spool.is_sealed() => self.local.put_spool(node.ino, spool),
+            // It was being written to before: what is written there is still to be saved.
+            Some(_) => return,
+            None => self.local.release_spool(node.ino),
+        }
+        self.local.0.unsaved.lock().remove(&node.ino);
+        self.local.0.view.update(node.ino, |attr| (attr.size, attr.mtime) = (node.attr.size, node.attr.mtime));
     }
 
     /// An empty spool for a file whose old content is not needed.
@@ -196,12 +224,6 @@ impl Upload {
         })?);
         self.local.put_spool(ino, spool.clone());
         Ok(spool)
-    }
-
-    /// Whether the spool was taken away between being looked up and being used: the server has the content.
-    pub fn was_let_go(&self, ino: Ino, spool: &Arc<Spool>, error: &io::Error) -> bool {
-        let current = self.local.spool(ino).is_some_and(|now| Arc::ptr_eq(&now, spool));
-        error.kind() == io::ErrorKind::NotFound && !current
     }
 
     /// Every piece that arrives renews the deadline: a large file over a slow link is progress, not a hang.

@@ -1,14 +1,16 @@
 //! What is not on the server yet, and the steps on it that the sides of the callers and of the worker share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::made::Made;
 use super::spools::Spools;
+use crate::call;
 use crate::content::Content;
-use crate::error::{FsError, LastError};
+use crate::error::{Cause, FsError, FsResult, LastError};
 use crate::inode::{Ino, NodeView};
 use crate::path::RemotePath;
 use crate::view::View;
@@ -26,8 +28,11 @@ pub(super) struct Inner {
     pub(super) spools: Spools,
     names: Mutex<()>,
     pub(super) rejects: Rejects,
+    pub(super) made: Made,
     /// With `-o sync`: why an operation was rejected, by its path, until its caller has been told.
     pub(super) failures: Mutex<HashMap<RemotePath, FsError>>,
+    /// Files whose content could not be recorded when they were closed: the local disk failed.
+    pub(super) unsaved: Mutex<BTreeSet<Ino>>,
     errors: LastError,
     /// `-o sync`: callers wait for the server.
     pub(super) sync: bool,
@@ -48,7 +53,9 @@ impl Local {
             spools: Spools::default(),
             names: Mutex::default(),
             rejects: Rejects::new(state_dir),
+            made: Made::default(),
             failures: Mutex::default(),
+            unsaved: Mutex::default(),
             errors,
             sync,
         }))
@@ -57,6 +64,15 @@ impl Local {
     /// Held from the last look at the view to the record in the journal.
     pub(super) fn lock_names(&self) -> MutexGuard<'_, ()> {
         self.0.names.lock()
+    }
+
+    /// After the last wait, and before anything is changed for a caller.
+    ///
+    /// # Errors
+    ///
+    /// The caller was interrupted and told so: nothing may be changed.
+    pub(super) fn begin(&self, op: &'static str, object: &RemotePath) -> FsResult<()> {
+        call::begin().map_err(|_| FsError::new(op, object, Cause::TimedOut))
     }
 
     pub(super) fn noted(&self, error: FsError) -> FsError {
@@ -97,8 +113,10 @@ impl Local {
         let unlinked = self.0.view.node(ino).is_none_or(|node| node.unlinked);
         let waits = self.queue(|queue| queue.concerns(ino.0));
         if unlinked || (!spool.is_dirty() && !waits) {
-            // Another one may have taken its place meanwhile, for a caller that has just opened the file.
-            self.0.spools.remove_this(ino, &spool, || !unlinked && spool.is_dirty());
+            // The file may have been opened again meanwhile, and another spool may have taken the place of this one. Asked
+            // under the lock of the map: an `open` counts itself before it looks for a spool.
+            let open = || self.0.view.node(ino).is_some_and(|node| node.opens > 0);
+            self.0.spools.remove_this(ino, &spool, || open() || (!unlinked && spool.is_dirty()));
             self.unpin(ino);
         } else {
             // Looked at and done in one step: the name of what no operation carries may go at any moment, and then only

@@ -17,6 +17,8 @@
 //! | `local_only` | names that never leave this machine |
 //! | `finish` | the end of an operation, well or not |
 //! | `reject` | what the server does not take: conflicts and stranded files |
+//! | `made` | files of the server that this mount made |
+//! | `moved` | a save by rename whose rename is a conflict |
 //! | `record` | from a change to a record in the journal |
 //! | `state` | the callers' side: the type [`Upload`] |
 //! | `save` | close and fsync |
@@ -25,8 +27,10 @@
 //! | `rename` | rename |
 //! | `attrs` | permission bits and times |
 //! | `sender` | the worker's side: the type `Sender` |
+//! | `root_check` | is the environment there at all? |
 //! | `compare` | is what the server has what we expect there? |
 //! | `apply`, `apply_names` | carrying out one operation on the server |
+//! | `in_place` | saves that are written over the old bytes |
 //! | `worker` | the thread that takes operations from the journal |
 //! | `recover` | what an earlier mount left |
 //! | `barrier` | waiting until the server has everything |
@@ -39,13 +43,17 @@ mod compare;
 mod edit;
 mod events;
 mod finish;
+mod in_place;
 mod local;
 mod local_only;
+mod made;
+mod moved;
 mod names;
 mod record;
 mod recover;
 mod reject;
 mod rename;
+mod root_check;
 mod save;
 mod sender;
 mod spools;

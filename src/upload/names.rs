@@ -84,6 +84,7 @@ impl Upload {
             let exists = || FsError::new("create", &target.path, Cause::Exists);
             return if exclusive { Err(exists()) } else { Ok(Created::Existing(node)) };
         }
+        self.local.begin("create", &target.path)?;
         let attr = self.new_attr(FileKind::File, 0, perm);
         let gone = || FsError::new("create", &target.path, Cause::NotFound);
         let ino = {
@@ -103,6 +104,7 @@ impl Upload {
     fn make(&self, op: &'static str, target: &Target, attr: Attr, action: Action) -> FsResult<Entry> {
         let view = &self.local.0.view;
         let fail = |cause: Cause| FsError::new(op, &target.path, cause);
+        self.local.begin(op, &target.path)?;
         let node = {
             let _names = self.local.lock_names();
             self.vacant(op, target)?;
@@ -141,6 +143,7 @@ impl Upload {
     /// The lock of an editor: it concerns nobody else, and ends with the editor.
     fn make_local_link(&self, target: &Target, attr: Attr, text: &[u8]) -> FsResult<Entry> {
         let view = &self.local.0.view;
+        self.local.begin("symlink", &target.path)?;
         let _names = self.local.lock_names();
         self.vacant("symlink", target)?;
         let gone = || FsError::new("symlink", &target.path, Cause::NotFound);
@@ -158,6 +161,7 @@ impl Upload {
             return Err(FsError::new("unlink", &target.path, Cause::IsADirectory));
         }
         self.keep_for_readers("unlink", &node, wait)?;
+        self.local.begin("unlink", &target.path)?;
         {
             let _names = self.local.lock_names();
             let node = self.existing("unlink", &target)?;
@@ -192,6 +196,7 @@ impl Upload {
             return Err(FsError::new("rmdir", &target.path, Cause::NotADirectory));
         }
         self.expect_empty("rmdir", node.ino, &target.path, wait)?;
+        self.local.begin("rmdir", &target.path)?;
         {
             let _names = self.local.lock_names();
             let node = self.existing("rmdir", &target)?;

@@ -4,10 +4,14 @@ use std::time::Instant;
 
 use super::local::Local;
 use crate::attr::secs_from_time;
+use crate::call;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::Ino;
 use crate::path::RemotePath;
 use crate::write::{Action, Op, Put};
+
+/// How often a checksum is taken outside of the names lock, before it is taken there.
+const MAX_SUMS: u32 = 3;
 
 impl Local {
     /// Records a change, under the names lock, and pins the node until the server has it.
@@ -41,11 +45,53 @@ impl Local {
         if !self.0.sync {
             return Ok(());
         }
+        call::wait_again();
         let sent = self.0.journal.wait_until(self.0.view.timeout(), |queue| !queue.involves(path));
         if let Some(error) = self.0.failures.lock().remove(path) {
             return Err(FsError { op, ..error });
         }
         if sent { Ok(()) } else { Err(self.noted(FsError::new(op, path, Cause::TimedOut))) }
+    }
+
+    /// The content of a file becomes an operation. The path at which it was saved; `None`: there was nothing to save.
+    ///
+    /// # Errors
+    ///
+    /// The local disk is full or failed. The content stays dirty, and is tried again: see [`Local::save_unsaved`].
+    pub(super) fn save_content(&self, ino: Ino) -> Result<Option<RemotePath>, Cause> {
+        for attempt in 0..MAX_SUMS {
+            let Some(spool) = self.spool(ino) else { return Ok(None) };
+            spool.take_sum();
+            let _names = self.lock_names();
+            if attempt + 1 < MAX_SUMS && spool.needs_sum() {
+                // Written to meanwhile.
+                continue;
+            }
+            let saved = self.save_now(ino);
+            let mut unsaved = self.0.unsaved.lock();
+            if saved.is_err() {
+                unsaved.insert(ino)
+            } else {
+                unsaved.remove(&ino)
+            };
+            return saved;
+        }
+        Ok(None)
+    }
+
+    /// What could not be recorded when it was closed is tried again.
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot be recorded still.
+    pub(super) fn save_unsaved(&self) -> FsResult<()> {
+        let unsaved: Vec<Ino> = self.0.unsaved.lock().iter().copied().collect();
+        let save = |ino: Ino| {
+            let path = self.0.view.object(ino);
+            self.save_content(ino).map_err(|cause| FsError::new("save", path, cause))
+        };
+        let tried: Vec<FsResult<_>> = unsaved.into_iter().map(save).collect();
+        tried.into_iter().try_for_each(|saved| saved.map(drop))
     }
 
     /// Under the names lock. The path at which the content was saved; `None`: there is nothing to save.

@@ -2,10 +2,12 @@
 //! has is shown again.
 
 use std::fs::File;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::local::Local;
+use crate::attr::Version;
 use crate::error::FsError;
 use crate::inode::{Change, Ino, NodeView};
 use crate::path::RemotePath;
@@ -20,8 +22,7 @@ impl Local {
     /// Ends an operation that the server does not take.
     pub(super) fn reject(&self, id: OpId, op: &Op, kind: RejectKind, error: FsError) {
         if let Some(spool) = op.spool() {
-            let path = self.0.journal.spool_path(spool);
-            match File::open(&path).and_then(|file| self.0.rejects.keep(kind, &op.path, &file)) {
+            match self.keep_copy(kind, &op.path, &self.0.journal.spool_path(spool)) {
                 Ok(copy) => {
                     log::warn!("{}: your version is kept in {}", op.path, copy.display());
                     self.keep_base(op, kind, &copy);
@@ -44,15 +45,30 @@ impl Local {
         self.release_after(op);
     }
 
-    /// What a conflicting save was made from goes beside it, if it is still here: the base of a merge.
+    /// Where there is no room for a copy, the spool itself becomes one.
+    fn keep_copy(&self, kind: RejectKind, path: &RemotePath, spool: &Path) -> io::Result<PathBuf> {
+        let copied = File::open(spool).and_then(|file| self.0.rejects.keep(kind, path, &file));
+        copied.or_else(|error| {
+            log::info!("{path}: {error}; its local file is kept as it is");
+            self.0.rejects.keep_linked(kind, path, spool).map_err(|_| error)
+        })
+    }
+
     fn keep_base(&self, op: &Op, kind: RejectKind, copy: &Path) {
         if let Action::Put(Put { base: Expected::Version(version), .. }) = &op.action
             && kind == RejectKind::Conflict
-            && version.size <= MAX_BASE_BYTES
-            && let Some(bytes) = self.0.content.read_cached(&op.path, *version, 0..version.size)
+        {
+            self.keep_base_of(&op.path, *version, copy);
+        }
+    }
+
+    /// What a conflicting save was made from goes beside it, if it is still here: the base of a merge.
+    pub(super) fn keep_base_of(&self, path: &RemotePath, version: Version, copy: &Path) {
+        if version.size <= MAX_BASE_BYTES
+            && let Some(bytes) = self.0.content.read_cached(path, version, 0..version.size)
             && let Err(error) = self.0.rejects.keep_base(copy, &bytes)
         {
-            log::warn!("{}: what it was made from could not be kept: {error}", op.path);
+            log::warn!("{path}: what it was made from could not be kept: {error}");
         }
     }
 
@@ -90,8 +106,8 @@ impl Local {
     }
 
     /// Keeps the content of a file that is not recorded and cannot be, and gives the file back to the server's version.
-    /// If even the copy fails, the spool stays, so that nothing is lost while the mount lives.
-    pub(super) fn reject_unrecorded(&self, kind: RejectKind, ino: Ino, path: &RemotePath, spool: &Spool) {
+    /// If even the copy fails (`false`), the spool stays.
+    pub(super) fn reject_unrecorded(&self, kind: RejectKind, ino: Ino, path: &RemotePath, spool: &Spool) -> bool {
         let kept = spool.file().and_then(|file| self.0.rejects.keep(kind, path, &file));
         match kept {
             Ok(copy) => {
@@ -99,8 +115,23 @@ impl Local {
                 if self.spool(ino).is_some_and(|now| now.id() == spool.id()) {
                     self.forget_spool(ino);
                 }
+                self.0.unsaved.lock().remove(&ino);
+                true
             }
-            Err(error) => log::error!("{path}: could not be sent, and keeping a copy failed: {error}"),
+            Err(error) => {
+                log::error!("{path}: could not be sent, and keeping a copy failed: {error}");
+                false
+            }
+        }
+    }
+
+    /// The mount ends, and some contents are in no record.
+    pub(super) fn keep_unsaved(&self) {
+        let unsaved: Vec<Ino> = self.0.unsaved.lock().iter().copied().collect();
+        for ino in unsaved {
+            if let Some((spool, path)) = self.spool(ino).zip(self.0.view.path(ino)) {
+                self.reject_unrecorded(RejectKind::Stranded, ino, &path, &spool);
+            }
         }
     }
 

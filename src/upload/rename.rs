@@ -29,6 +29,10 @@ impl Upload {
         if becomes_local_only(&moved, &source, &target) && self.local.spool(moved.ino).is_none() {
             self.take_over("rename", moved.ino, None, wait)?;
         }
+        self.local.begin("rename", &target.path)?;
+        if let Some(spool) = self.local.spool(moved.ino) {
+            spool.take_sum();
+        }
         {
             let _names = self.local.lock_names();
             self.rename_now(&source, &target)?;

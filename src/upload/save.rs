@@ -17,21 +17,24 @@ impl Upload {
         if is_local_only(&path) {
             return Ok(());
         }
-        self.local.may_record(op, &path, wait)?;
-        if let Err(error) = self.permit(op, ino, &path, wait) {
-            if matches!(error.cause, Cause::ReadOnly(_)) {
-                self.local.reject_unrecorded(RejectKind::Stranded, ino, &path, &spool);
-            }
-            return Err(error);
+        let room = self.local.may_record(op, &path, wait);
+        let admitted = room.and_then(|()| self.permit(op, ino, &path, wait).map(drop));
+        if admitted.as_ref().is_err_and(FsError::would_block) {
+            return admitted;
         }
-        let path = {
-            let _names = self.local.lock_names();
-            match self.local.save_now(ino) {
-                Ok(Some(path)) => path,
-                Ok(None) => return Ok(()),
-                Err(cause) => return Err(self.local.noted(FsError::new(op, path, cause))),
-            }
+        let closed = admitted.as_ref().is_err_and(|error| matches!(error.cause, Cause::ReadOnly(_)));
+        if closed && self.local.reject_unrecorded(RejectKind::Stranded, ino, &path, &spool) {
+            return admitted;
+        }
+        // Whatever was waited for in vain: the writes were accepted, and what they made is sent when that is over.
+        let path = match self.local.save_content(ino) {
+            Ok(Some(path)) => path,
+            Ok(None) => return Ok(()),
+            Err(cause) => return Err(self.local.noted(FsError::new(op, path, cause))),
         };
+        if closed {
+            return admitted;
+        }
         self.local.wait_if_sync(op, &path)
     }
 
@@ -42,9 +45,13 @@ impl Upload {
     /// [`Cause::Local`]: the local disk failed.
     pub fn sync_to_disk(&self, ino: Ino) -> FsResult<()> {
         let failed = |e: std::io::Error| FsError::new("fsync", self.local.0.view.object(ino), e);
-        if let Some(spool) = self.local.spool(ino) {
-            spool.sync().map_err(failed)?;
+        let spool = self.local.spool(ino);
+        if let Some(spool) = &spool
+            && let Err(error) = spool.sync()
+            && !self.was_let_go(ino, spool, &error)
+        {
+            return Err(failed(error));
         }
-        self.local.0.journal.sync().map_err(failed)
+        self.local.0.journal.sync(spool.map(|spool| spool.id())).map_err(failed)
     }
 }

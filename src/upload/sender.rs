@@ -1,14 +1,26 @@
 //! The worker's side: the type [`Sender`], which alone changes the server.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
 
 use super::events::{Applied, Listeners};
 use super::local::Local;
+use super::root_check::RootCheck;
 use crate::admit::Admission;
-use crate::attr::Area;
+use crate::attr::{Area, Version, secs_from_time};
 use crate::content::Content;
+use crate::gate::WritePermit;
 use crate::path::RemotePath;
-use crate::remote::Remote;
+use crate::remote::{Guard, Remote};
+use crate::write::{Op, OpId};
+
+/// A version of the last so many seconds is young; clocks may differ by some of them.
+const YOUNG_SECS: u32 = 10;
+/// Content of more bytes is not read again to see whether it is the same.
+const MAX_YOUNG_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Carries out what is recorded. Cheap to clone.
 #[derive(Clone)]
@@ -19,11 +31,47 @@ pub(super) struct Sender {
     /// Only read: what the server has, to compare it.
     pub(super) content: Content,
     pub(super) listeners: Arc<Listeners>,
+    pub(super) root: Arc<RootCheck>,
+    /// How often the server refused an operation. To be kept from trying is no refusal.
+    pub(super) refused: Arc<Mutex<HashMap<OpId, u32>>>,
+    /// Temporary files of earlier mounts were removed.
+    pub(super) swept: Arc<AtomicBool>,
 }
 
 impl Sender {
     pub(super) fn emit(&self, applied: &Applied<'_>) {
         self.listeners.each(|listener| listener.applied(applied));
+    }
+
+    /// Removes what an earlier mount left of its temporary files, before the first operation of this one.
+    pub(super) fn sweep_once(&self, permit: &WritePermit, area: Area) {
+        let Some(dir) = self.temp_dir(area) else { return };
+        if self.swept.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        match self.remote.sweep(permit, &dir) {
+            Ok(0) => {}
+            Ok(count) => log::info!("{dir}: {count} temporary file(s) of an earlier mount removed"),
+            Err(error) => {
+                log::info!("{dir}: temporary files of an earlier mount may be left there: {error}");
+                self.swept.store(!error.kind.is_loss(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Keeps what a request is about to destroy, where the server has a place for it.
+    pub(super) fn guard(&self, op: &Op, path: &RemotePath, base: Option<Version>) -> Option<Guard> {
+        let base = base?;
+        Some(Guard { base, sum: self.sum_if_young(path, base), temp_dir: self.temp_dir(op.area)? })
+    }
+
+    /// CRC-32 of a content that was shown here and is so young that another writer may have given its version to another
+    /// content meanwhile.
+    pub(super) fn sum_if_young(&self, path: &RemotePath, version: Version) -> Option<u32> {
+        let now = secs_from_time(self.local.0.view.clock().wall());
+        let young = version.mtime.saturating_add(YOUNG_SECS) >= now && version.size <= MAX_YOUNG_BYTES;
+        let bytes = young.then(|| self.content.read_cached(path, version, 0..version.size)).flatten()?;
+        Some(crc32fast::hash(&bytes))
     }
 
     /// Where the server keeps temporary files for us, outside of what it serves.

@@ -1,11 +1,13 @@
 //! The callers' side: the type [`Upload`], its parts, and what is asked of it beside changes.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::events::{Listener, Listeners};
 use super::local::Local;
+use super::root_check::RootCheck;
 use super::sender::Sender;
 use super::worker::start;
 use crate::admit::Admission;
@@ -75,23 +77,37 @@ impl Upload {
     pub fn start(&self) {
         let (admission, remote) = (self.admission.clone(), self.remote.clone());
         let (content, listeners) = (self.content.clone(), self.listeners.clone());
+        let (root, refused, swept) = (Arc::<RootCheck>::default(), Arc::default(), Arc::default());
         start(&self.local, move |local| Sender {
             local,
             admission: admission.clone(),
             remote: remote.clone(),
             content: content.clone(),
             listeners: listeners.clone(),
+            root: root.clone(),
+            refused: Arc::clone(&refused),
+            swept: Arc::clone(&swept),
         });
     }
 
-    /// Sending stops.
+    /// Sending stops. What could not be recorded is kept beside, where the local disk can.
     pub fn close(&self) {
+        if let Err(error) = self.local.save_unsaved() {
+            log::error!("{error}");
+            self.local.keep_unsaved();
+        }
         self.local.0.journal.close();
     }
 
     /// The content of a file, where it is on this machine.
     pub fn spool(&self, ino: Ino) -> Option<Arc<Spool>> {
         self.local.spool(ino)
+    }
+
+    /// Whether the spool was taken away between being looked up and being used: the server has the content.
+    pub fn was_let_go(&self, ino: Ino, spool: &Arc<Spool>, error: &io::Error) -> bool {
+        let current = self.local.spool(ino).is_some_and(|now| Arc::ptr_eq(&now, spool));
+        error.kind() == io::ErrorKind::NotFound && !current
     }
 
     /// The last descriptor is closed: a spool that nothing needs goes, another one gives its descriptor back.

@@ -13,7 +13,7 @@ use super::sender::Sender;
 use crate::attr::Area;
 use crate::error::{Cause, FsError};
 use crate::gate::{ReadOnlyReason, Refused};
-use crate::pool::Pool;
+use crate::pool::{Pool, background};
 use crate::remote::{ErrorKind, Link, RemoteError, SetAttr};
 use crate::write::{Action, Expected, Journal, Next, Op, OpId, RejectKind};
 
@@ -26,8 +26,14 @@ const TICK: Duration = Duration::from_millis(500);
 const GATE_PAUSE: Duration = Duration::from_millis(500);
 const FULL_PAUSE: Duration = Duration::from_secs(10);
 const FAILURE_PAUSE: Duration = Duration::from_secs(2);
-/// How often a server may fail at an operation before it is rejected.
-const MAX_FAILURES: u32 = 5;
+/// Pause while the environment is away.
+const AWAY_PAUSE: Duration = Duration::from_secs(1);
+/// How often a server may refuse an operation before it is rejected.
+const MAX_REFUSALS: u32 = 5;
+/// The same where it fails without a reason, which may be a full disk, a quota or another limit: for about 15 minutes, first
+/// at short intervals.
+const SOON_TRIES: u32 = 30;
+const MAX_FAILURES: u32 = SOON_TRIES + 84;
 
 /// What runs now: operations and bytes.
 #[derive(Default)]
@@ -51,21 +57,28 @@ impl Slots {
 }
 
 impl Sender {
-    fn carry_out(&self, id: OpId, op: &Op, tries: u32) {
+    fn carry_out(&self, id: OpId, op: &Op) {
         match self.attempt(id, op) {
             Outcome::Done(left) => self.done(id, op, left),
             Outcome::Later(pause, why) => {
                 log::debug!("{}: later ({why})", op.describe());
                 self.local.0.journal.put_back(id, pause);
             }
-            Outcome::Refused(error) if tries < MAX_FAILURES => {
+            Outcome::Refused(error) if self.refusals(id) < patience(&error) => {
+                let refusals = self.refused.lock().entry(id).and_modify(|count| *count += 1).or_insert(1).to_owned();
                 log::info!("{}: {error}; it is tried again", op.describe());
                 // In code the platform is being asked whether the mode was switched: the answer is near.
                 let denied = op.area == Area::Code && matches!(error.kind, ErrorKind::PermissionDenied);
                 self.local.noted(FsError::new("sync", &op.path, error));
-                self.local.0.journal.put_back(id, if denied { GATE_PAUSE } else { FAILURE_PAUSE });
+                let pause = match refusals {
+                    _ if denied => GATE_PAUSE,
+                    ..SOON_TRIES => FAILURE_PAUSE,
+                    _ => FULL_PAUSE,
+                };
+                self.local.0.journal.put_back(id, pause);
             }
             Outcome::Refused(error) => {
+                self.refused.lock().remove(&id);
                 self.local.reject(id, op, RejectKind::Stranded, FsError::new("sync", &op.path, error));
             }
             Outcome::Closed(reason) => {
@@ -83,6 +96,11 @@ impl Sender {
         }
     }
 
+    /// How often the server has refused the operation.
+    fn refusals(&self, id: OpId) -> u32 {
+        self.refused.lock().get(&id).copied().unwrap_or_default()
+    }
+
     fn attempt(&self, id: OpId, op: &Op) -> Outcome {
         if let Link::Down { why, .. } = self.remote.link() {
             return Outcome::Later(LINK_PAUSE, why);
@@ -96,12 +114,17 @@ impl Sender {
             }
             Err(Refused::Closed(reason)) => return Outcome::Closed(reason),
         };
+        if let Err(why) = self.root.before_sending(&self.local, &self.remote, op.area) {
+            return Outcome::Later(AWAY_PAUSE, why);
+        }
+        self.sweep_once(&permit, op.area);
+        self.local.0.made.begins(op);
         let applied = match &op.action {
             Action::Put(put) => self.apply_content(&permit, id, op, put),
             Action::MakeDir { perm } => self.apply_mkdir(&permit, op, *perm),
             Action::Symlink { text } => self.apply_symlink(&permit, op, text),
-            Action::Unlink { base, .. } => self.apply_unlink(&permit, &op.path, *base),
-            Action::RemoveDir => self.apply_rmdir(&permit, &op.path),
+            Action::Unlink { base, .. } => self.apply_unlink(&permit, op, *base),
+            Action::RemoveDir => self.apply_rmdir(&permit, op),
             Action::Rename { to, base, replaced, dir } => {
                 let ends = Ends { base: *base, replaced: *replaced, dir: *dir };
                 self.apply_rename(&permit, id, op, to, ends)
@@ -110,7 +133,8 @@ impl Sender {
                 self.apply_setattr(&permit, op, SetAttr { perm: *perm, times: *times, link: *link })
             }
         };
-        applied.unwrap_or_else(|error| self.classify(op, error))
+        let outcome = applied.unwrap_or_else(|error| self.classify(op, error));
+        self.keep_moved(&permit, op, outcome)
     }
 
     /// What an error of the server means for an operation that was to be carried out.
@@ -129,7 +153,12 @@ impl Sender {
                 self.admission.denied(op.area);
                 Outcome::Refused(error)
             }
-            ErrorKind::NotFound => Outcome::Conflict("the directory it is in was removed on the server".into()),
+            ErrorKind::NotFound => {
+                self.unless_away(op, Outcome::Conflict("the directory it is in was removed on the server".into()))
+            }
+            ErrorKind::Conflict { found: None } => {
+                self.unless_away(op, Outcome::Conflict("it was removed on the server meanwhile".into()))
+            }
             ErrorKind::Conflict { .. } | ErrorKind::Changed { .. } => {
                 Outcome::Conflict("another writer changed it on the server meanwhile".into())
             }
@@ -140,9 +169,23 @@ impl Sender {
 
     fn done(&self, id: OpId, op: &Op, left: Expected) {
         self.local.0.view.touch_parents(op.paths());
+        self.root.done(&self.local, op);
+        if let Some(spool) = op.spool() {
+            self.end_in_place(spool);
+        }
+        self.local.0.made.done(op, left);
+        self.refused.lock().remove(&id);
         self.local.0.failures.lock().remove(&op.path);
         let _ending = self.local.finish(id, left);
         self.local.release_after(op);
+    }
+}
+
+/// How often an operation is tried that the server refuses like this.
+fn patience(error: &RemoteError) -> u32 {
+    match error.kind {
+        ErrorKind::Failure(_) => MAX_FAILURES,
+        _ => MAX_REFUSALS,
     }
 }
 
@@ -163,16 +206,25 @@ fn run(journal: &Arc<Journal>, sender: impl Fn() -> Option<Sender>) {
     loop {
         let next = journal.next(Instant::now() + TICK);
         let Some(sender) = sender() else { return };
+        if journal.is_time_to_sync() {
+            let journal = sender.local.0.journal.clone();
+            background().run(move || journal.let_go_replaced());
+        }
         match next {
             Next::Closed => return,
-            Next::Idle => sender.listeners.each(|listener| listener.idle()),
-            Next::Run(id, op, tries) => {
+            Next::Idle => {
+                sender.listeners.each(|listener| listener.idle());
+                if let Err(error) = sender.local.save_unsaved() {
+                    log::debug!("{error}");
+                }
+            }
+            Next::Run(id, op, _) => {
                 let bytes = if let Action::Put(put) = &op.action { put.len } else { 0 };
                 slots.take(bytes);
                 let slots = slots.clone();
                 let journal = journal.clone();
                 threads.run(move || {
-                    if catch_unwind(AssertUnwindSafe(|| sender.carry_out(id, &op, tries))).is_err() {
+                    if catch_unwind(AssertUnwindSafe(|| sender.carry_out(id, &op))).is_err() {
                         log::error!("{}: sending it panicked; it is tried again", op.describe());
                         journal.put_back(id, FULL_PAUSE);
                     }

@@ -1,11 +1,13 @@
 //! `.pantheon/*`: what the small files there say and which commands they take. Pure: a [`Status`] goes in, text comes
 //! out; bytes go in, a [`Command`] comes out. Who asks and what is done about a command is `fs`' business.
 
+mod file;
 mod hydration;
 mod origin;
 mod render;
 mod status;
 
+pub use file::{FILES, File};
 pub use hydration::Hydration;
 pub use origin::Origin;
 pub use render::render;
@@ -13,75 +15,6 @@ pub use status::{Connection, LinkStatus, LocalChanges, Status, Traffic, Write};
 
 use crate::control::ConnectionMode;
 use crate::path::RemotePath;
-
-/// The files of `.pantheon`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum File {
-    Readme,
-    Mode,
-    Status,
-    StatusJson,
-    Pending,
-    Connection,
-    Commit,
-    Log,
-    Activity,
-    Diff,
-    Hydrate,
-    Ignored,
-    Sync,
-}
-
-/// In the order of a listing.
-pub const FILES: [File; 13] = [
-    File::Readme,
-    File::Activity,
-    File::Commit,
-    File::Connection,
-    File::Diff,
-    File::Hydrate,
-    File::Ignored,
-    File::Log,
-    File::Mode,
-    File::Pending,
-    File::Status,
-    File::StatusJson,
-    File::Sync,
-];
-
-impl File {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Readme => "README",
-            Self::Mode => "mode",
-            Self::Status => "status",
-            Self::StatusJson => "status.json",
-            Self::Pending => "pending",
-            Self::Connection => "connection",
-            Self::Commit => "commit",
-            Self::Log => "log",
-            Self::Activity => "activity",
-            Self::Diff => "diff",
-            Self::Ignored => "ignored",
-            Self::Sync => "sync",
-            Self::Hydrate => "hydrate",
-        }
-    }
-
-    pub fn named(name: &[u8]) -> Option<Self> {
-        FILES.into_iter().find(|file| file.name().as_bytes() == name)
-    }
-
-    /// Whether it says what comparing the server with the repository shows.
-    pub fn needs_a_look(self) -> bool {
-        matches!(self, Self::Pending | Self::Diff | Self::Ignored)
-    }
-
-    /// Whether something can be written to it.
-    pub fn takes_commands(self) -> bool {
-        matches!(self, Self::Mode | Self::Commit | Self::Sync | Self::Hydrate)
-    }
-}
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,7 +73,7 @@ pub fn parse(file: File, bytes: &[u8]) -> Result<Command, String> {
 }
 
 fn short(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(40).collect()
+    text.chars().take(40).collect()
 }
 
 #[cfg(test)]

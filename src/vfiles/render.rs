@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{File, Status, Write};
 use crate::env::Source;
+use crate::text::{json as json_text, visible as line};
 
 /// The content of a file.
 pub fn render(file: File, status: &Status) -> Vec<u8> {
@@ -16,7 +17,7 @@ pub fn render(file: File, status: &Status) -> Vec<u8> {
         File::Readme => readme(status),
         File::Mode => format!("{}\n", status.belief.mode),
         File::Status => status_text(status),
-        File::StatusJson => format!("{:#}\n", status_json(status)),
+        File::StatusJson => json_text(&status_json(status)),
         File::Pending => pending(status),
         File::Connection => connection(status),
         File::Commit => commit(status),
@@ -50,11 +51,6 @@ fn bytes(n: u64) -> String {
         10_000..10_000_000 => format!("{} kB", n / 1000),
         _ => format!("{} MB", n / 1_000_000),
     }
-}
-
-/// Server and API texts go into lines of their own making: one line each.
-fn line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn write_lines(out: &mut String, key: &str, write: &Write) {
@@ -101,7 +97,7 @@ fn status_text(status: &Status) -> String {
     };
     put("source", &line(&status.source));
     if let Some(environment) = &status.belief.environment {
-        put("environment", environment);
+        put("environment", &line(environment));
     }
     put("mode", &status.belief.mode.to_string());
     put("mode-source", &mode_source(status));
@@ -120,7 +116,7 @@ fn status_text(status: &Status) -> String {
     }
     put("link", &link_text(status));
     let compressed = if status.link.compressed { ", compressed" } else { "" };
-    put("transport", &format!("{} to {}{compressed}", status.link.transport, status.link.peer));
+    put("transport", &format!("{} to {}{compressed}", line(&status.link.transport), line(&status.link.peer)));
     put("pending", &pending_text(status));
     put("dirty", &status.local.dirty.len().to_string());
     put("conflicts", &status.local.conflicts.len().to_string());
@@ -133,12 +129,12 @@ fn status_text(status: &Status) -> String {
         paths.iter().for_each(|path| put(key, &line(path)));
     }
     for reminder in reminders(status) {
-        put("reminder", &reminder);
+        put("reminder", &line(reminder));
     }
     put("sent", &format!("{} file(s), {}", status.traffic.sent_files, bytes(status.traffic.sent_bytes)));
     put("fetched", &format!("{} files, {}", status.traffic.fetched_files, bytes(status.traffic.fetched_bytes)));
     if let Some(origin) = &status.traffic.origin {
-        put("repository", &line(&origin.text()));
+        put("repository", &line(origin.text()));
     }
     put("cached", &format!("{}, {} names", bytes(status.traffic.cached_bytes), status.traffic.inodes));
     put(
@@ -155,7 +151,7 @@ fn status_text(status: &Status) -> String {
 fn reminders(status: &Status) -> Vec<String> {
     let mut out = Vec::new();
     if !status.local.lost.is_empty() {
-        let first: Vec<String> = status.local.lost.iter().take(3).map(|path| line(path)).collect();
+        let first: Vec<&str> = status.local.lost.iter().take(3).map(String::as_str).collect();
         let more = if status.local.lost.len() > first.len() { ", …" } else { "" };
         out.push(format!(
             "{} path(s) written here are not on the server any more ({}{more}); see `pantheonfs rescue list`",
@@ -176,7 +172,7 @@ fn reminders(status: &Status) -> Vec<String> {
         out.push(format!(
             "{} written path(s) are matched by .gitignore and can never be committed ({})",
             status.local.ignored_written.len(),
-            line(&status.local.ignored_written[0])
+            status.local.ignored_written[0]
         ));
     }
     let takes_code = status.belief.kind.is_some_and(crate::control::EnvKind::takes_code);
@@ -277,11 +273,12 @@ fn pending(status: &Status) -> String {
     let seen = match &status.looked {
         Some((at, Ok(looked))) => {
             let commit: String = looked.commit.chars().take(12).collect();
-            let _ = writeln!(out, "# the server's files compared with commit {commit}, {}", ago(*at, status.now));
+            let _ =
+                writeln!(out, "# the server's files compared with commit {}, {}", line(&commit), ago(*at, status.now));
             for file in &looked.files {
                 let count = |n: Option<usize>| n.map_or("-".into(), |n| n.to_string());
                 let (added, gone) = (count(file.lines.map(|l| l.0)), count(file.lines.map(|l| l.1)));
-                let _ = writeln!(out, "{} {}\t+{added} -{gone}", file.letter, line(&file.path.to_string()));
+                let _ = writeln!(out, "{} {}\t+{added} -{gone}", file.letter, line(file.path.as_bytes()));
             }
             Some(looked.files.iter().map(|file| file.path.to_string()).collect::<BTreeSet<_>>())
         }
@@ -316,7 +313,14 @@ fn pending(status: &Status) -> String {
         None => {
             let _ = writeln!(out, "# from the platform's API, {age} (its list can be stale)");
             for file in &diffstat.0 {
-                let _ = writeln!(out, "{} {}\t+{} -{}", file.status, line(&file.path), file.additions, file.deletions);
+                let _ = writeln!(
+                    out,
+                    "{} {}\t+{} -{}",
+                    line(&file.status),
+                    line(&file.path),
+                    line(&file.additions),
+                    line(&file.deletions)
+                );
             }
             own_writes(&mut out, status, &told);
         }
@@ -348,7 +352,7 @@ fn ignored(status: &Status) -> String {
         Some((_, Ok(looked))) => {
             let mut out = String::from("# on the server, and matched by .gitignore: no commit will ever have them\n");
             for path in &looked.ignored {
-                let _ = writeln!(out, "{}", line(&path.to_string()));
+                let _ = writeln!(out, "{}", line(path.as_bytes()));
             }
             out
         }
@@ -376,12 +380,12 @@ fn commit(status: &Status) -> String {
         return "# nothing has been committed through this mount; write a message here to commit what is pending\n"
             .into();
     };
-    let mut out = format!("commit: {}\nmessage: {}\n", committed.hash, line(&committed.message));
+    let mut out = format!("commit: {}\nmessage: {}\n", line(&committed.hash), line(&committed.message));
     if let Some(found) = committed.in_repository {
         let _ = writeln!(out, "repository: {}", if found { "has it" } else { "could not be asked" });
     }
     for file in &committed.files.0 {
-        let _ = writeln!(out, "{} {}", file.status, line(&file.path));
+        let _ = writeln!(out, "{} {}", line(&file.status), line(&file.path));
     }
     out
 }
@@ -393,7 +397,7 @@ fn log(status: &Status) -> String {
         out.push_str("# the platform has not told its history\n");
     }
     for commit in status.belief.log.iter() {
-        let labels: Vec<String> = commit.labels.iter().map(|label| line(label)).collect();
+        let labels: Vec<String> = commit.labels.iter().map(line).collect();
         let on = if labels.is_empty() { String::new() } else { format!(" ({})", labels.join(", ")) };
         let _ = writeln!(
             out,
@@ -421,16 +425,17 @@ fn activity(status: &Status) -> String {
 
 fn connection(status: &Status) -> String {
     let c = &status.connection;
+    let (host, user, path) = (line(&c.host), line(&c.user), line(&c.path));
     let mut out = String::new();
-    let _ = writeln!(out, "host: {}\nport: {}\nuser: {}\npath: {}", c.host, c.port, c.user, c.path);
-    let _ = writeln!(out, "sftp-command: sftp -o Port={} {}@{}", c.port, c.user, c.host);
-    let slash = if c.path.starts_with('/') { "" } else { "/" };
-    let _ = writeln!(out, "sftp-url: sftp://{}@{}:{}{slash}{}", c.user, c.host, c.port, c.path);
+    let _ = writeln!(out, "host: {host}\nport: {}\nuser: {user}\npath: {path}", c.port);
+    let _ = writeln!(out, "sftp-command: sftp -o Port={} {user}@{host}", c.port);
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    let _ = writeln!(out, "sftp-url: sftp://{user}@{host}:{}{slash}{path}", c.port);
     if let Some(url) = &c.git_url {
-        let _ = writeln!(out, "git-command: git clone {url}");
+        let _ = writeln!(out, "git-command: git clone {}", line(url));
     }
     if !status.link.host_key.is_empty() {
-        let _ = writeln!(out, "host-key: {}", status.link.host_key);
+        let _ = writeln!(out, "host-key: {}", line(&status.link.host_key));
     }
     for change in &status.link.changes {
         let _ = writeln!(out, "changed: {}", line(change));

@@ -105,9 +105,10 @@ impl View {
         self.0.table.update(ino, change)
     }
 
-    /// The server has the object with the attributes `server`; `shown` goes on being shown.
-    pub fn confirmed(&self, ino: Ino, server: Attr, shown: Attr) {
-        self.0.table.confirmed(ino, server, shown);
+    /// The server has the object with the attributes `server`. What is shown goes on being shown; the permission bits
+    /// too, with `keep_perm`.
+    pub fn confirmed(&self, ino: Ino, server: Attr, keep_perm: bool) {
+        self.0.table.confirmed(ino, server, keep_perm);
     }
 
     /// What the object's next content is to take the place of.

@@ -29,7 +29,7 @@ impl View {
         match self.child(parent, &name) {
             Child::Positive(node) => {
                 self.add_lookup(node.ino);
-                let entry = self.entry(&node);
+                let entry = self.looked_up(&node);
                 Ok((Some(entry), entry.valid))
             }
             Child::Negative | Child::Unknown => {
@@ -123,14 +123,14 @@ impl View {
             return coming.wait(deadline.0);
         }
         loop {
-            let heard = self.0.remote.heard();
+            let heard = self.0.remote.received_bytes();
             let silent = heard.is_some() && *self.0.silent_at.lock() == heard;
             let pause = if silent { Duration::ZERO } else { SILENCE };
             let result = coming.wait(deadline.0.min(Instant::now() + pause));
             if result.is_some() || Instant::now() >= deadline.0 {
                 return result;
             }
-            if self.0.remote.heard() == heard {
+            if self.0.remote.received_bytes() == heard {
                 *self.0.silent_at.lock() = heard;
                 return None;
             }

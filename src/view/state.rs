@@ -37,7 +37,10 @@ pub struct ViewConfig {
 pub struct Entry {
     pub ino: Ino,
     pub attr: Attr,
+    /// How long the name may be taken to lead here, and the attributes for what they are.
     pub valid: Duration,
+    /// The kernel asks for the attributes on their own before it shows them.
+    pub ask_attr: bool,
 }
 
 /// See the module header. Cheap to clone.
@@ -231,10 +234,30 @@ impl View {
         self.0.table.is_empty()
     }
 
+    /// The answer to a lookup. Part of `stat` it shows the attributes to the program; part of `open` it does not, and must
+    /// not become the base of what is written then. Of a file that was read, the two are told apart by having the kernel
+    /// ask for the attributes on their own where they are wanted.
+    pub fn looked_up(&self, node: &NodeView) -> Entry {
+        if !node.was_read || node.pinned {
+            return self.entry(node);
+        }
+        let valid = self.0.freshness.remaining(node.ino, node.seen);
+        self.0.table.tell_size(node.ino, node.attr.size);
+        Entry { ino: node.ino, attr: node.attr, valid, ask_attr: true }
+    }
+
     /// The answer to the kernel about an object: from here on programs were shown this.
     pub fn entry(&self, node: &NodeView) -> Entry {
-        self.mark_shown(node.ino);
-        Entry { ino: node.ino, attr: node.attr, valid: self.0.freshness.remaining(node.ino, node.seen) }
+        self.0.table.mark_shown(node.ino);
+        let valid = self.0.freshness.remaining(node.ino, node.seen);
+        self.0.table.tell_size(node.ino, node.attr.size);
+        Entry { ino: node.ino, attr: node.attr, valid, ask_attr: false }
+    }
+
+    /// Whether the kernel believes that the file has another size than it has: what it gives out of it would be cut off, or
+    /// end in zeros.
+    pub fn kernel_is_behind(&self, ino: Ino) -> bool {
+        self.0.table.kernel_is_behind(ino)
     }
 
     /// How long answers about this object hold.

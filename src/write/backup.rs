@@ -16,9 +16,10 @@ use sha1::{Digest, Sha1};
 
 use super::records::{Records, read};
 use crate::attr::BlobId;
+use crate::durable;
 use crate::path::RemotePath;
 
-const KIND: u8 = b'K';
+pub(super) const KIND: u8 = b'K';
 /// Bytes kept at most; beyond it new content is not kept, and that is said.
 const MAX_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// The log is written anew when it has grown to this (bytes) and most of it is history.
@@ -54,9 +55,9 @@ pub struct Backup {
     pub commit: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Record {
+pub(super) enum Record {
     Keep(Backup),
     Forget(RemotePath),
 }
@@ -71,7 +72,7 @@ pub struct Backups {
 #[derive(Default)]
 struct State {
     copies: BTreeMap<RemotePath, Backup>,
-    /// How many records name a blob.
+    /// How many records name a blob, and how many writers are about to.
     uses: HashMap<BlobId, usize>,
     /// Of all contents.
     bytes: u64,
@@ -86,10 +87,10 @@ impl State {
         state
     }
 
-    /// Returns the blob that nobody names any more.
+    /// Returns the blob that no record names any more.
     fn insert(&mut self, copy: Backup) -> Option<BlobId> {
         if let What::Content { blob, size, .. } = copy.what {
-            *self.uses.entry(blob).or_default() += 1;
+            self.hold(blob);
             self.bytes += size;
         }
         let old = self.copies.insert(copy.path.clone(), copy);
@@ -104,6 +105,15 @@ impl State {
     fn unused(&mut self, old: Option<Backup>) -> Option<BlobId> {
         let What::Content { blob, size, .. } = old?.what else { return None };
         self.bytes = self.bytes.saturating_sub(size);
+        self.release(blob)
+    }
+
+    fn hold(&mut self, blob: BlobId) {
+        *self.uses.entry(blob).or_default() += 1;
+    }
+
+    /// Returns the blob if this was its last use.
+    fn release(&mut self, blob: BlobId) -> Option<BlobId> {
         let uses = self.uses.get_mut(&blob)?;
         *uses -= 1;
         if *uses > 0 {
@@ -129,14 +139,33 @@ fn fold(records: Vec<Record>) -> BTreeMap<RemotePath, Backup> {
     copies
 }
 
-/// Where the content of a blob is kept.
-pub fn backup_blob_path(state_dir: &Path, blob: BlobId) -> PathBuf {
-    dir_of(state_dir).join("blobs").join(blob.to_string())
+/// The kept copies of an environment, in path order, whether it is mounted or not; and whether the list of them is damaged,
+/// so that some may be missing.
+pub fn backups_in(state_dir: &Path) -> io::Result<(Vec<Backup>, bool)> {
+    let found = read(&dir_of(state_dir).join("log"), KIND)?;
+    Ok((fold(found.records).into_values().collect(), found.damage.is_some()))
 }
 
-/// The kept copies of an environment, in path order; nobody needs to have it mounted.
-pub fn backups_in(state_dir: &Path) -> io::Result<Vec<Backup>> {
-    Ok(fold(read(&dir_of(state_dir).join("log"), KIND)?.records).into_values().collect())
+/// Content that is kept, as it was when it was kept.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidData`] where the bytes on the disk do not have the name that they were given; otherwise why they
+/// cannot be read.
+pub fn read_backup(state_dir: &Path, blob: BlobId) -> io::Result<Vec<u8>> {
+    let bytes = fs::read(blob_path(&dir_of(state_dir), blob))?;
+    let mut hasher = Sha1::new();
+    hasher.update(format!("blob {}\0", bytes.len()));
+    hasher.update(&bytes);
+    if BlobId(hasher.finalize().into()) == blob {
+        return Ok(bytes);
+    }
+    let text = format!("the copy is damaged: its {} bytes are not what was kept", bytes.len());
+    Err(io::Error::new(io::ErrorKind::InvalidData, text))
+}
+
+fn blob_path(dir: &Path, blob: BlobId) -> PathBuf {
+    dir.join("blobs").join(blob.to_string())
 }
 
 impl Backups {
@@ -162,7 +191,7 @@ impl Backups {
     }
 
     fn blob(&self, blob: BlobId) -> PathBuf {
-        self.dir.join("blobs").join(blob.to_string())
+        blob_path(&self.dir, blob)
     }
 
     /// Keeps the first `len` bytes of `source` as the content of `path`.
@@ -175,20 +204,35 @@ impl Backups {
         commit: Option<String>,
     ) -> io::Result<()> {
         self.room(len)?;
-        let mut copy = tempfile::NamedTempFile::new_in(self.dir.join("blobs"))?;
+        let mut held = None;
+        let kept = self.keep_blob(source, len, &mut held).and_then(|blob| {
+            self.keep(Backup { path: path.clone(), what: What::Content { blob, size: len, mode }, at, commit })
+        });
+        let unused = held.and_then(|blob| self.lock().release(blob));
+        self.drop_blobs(unused);
+        kept
+    }
+
+    /// Synced before a record names it: after a power loss a record whose content is empty would pass for a copy. The blob is
+    /// held from before it is in place, so that the end of another record of the same content does not take it away.
+    fn keep_blob(&self, source: &File, len: u64, held: &mut Option<BlobId>) -> io::Result<BlobId> {
         let mut hasher = Sha1::new();
         hasher.update(format!("blob {len}\0"));
-        let (mut buffer, mut done) = (vec![0; CHUNK], 0);
-        while done < len {
-            let want = usize::try_from(len - done).unwrap_or(CHUNK).min(CHUNK);
-            source.read_exact_at(&mut buffer[..want], done)?;
-            hasher.update(&buffer[..want]);
-            copy.write_all(&buffer[..want])?;
-            done += want as u64;
-        }
-        let blob = BlobId(hasher.finalize().into());
-        copy.persist(self.blob(blob)).map_err(|e| e.error)?;
-        self.keep(Backup { path: path.clone(), what: What::Content { blob, size: len, mode }, at, commit })
+        let (mut buffer, mut done, mut blob) = (vec![0; CHUNK], 0, BlobId([0; 20]));
+        durable::replace_named(&self.dir.join("blobs"), |copy| {
+            while done < len {
+                let want = usize::try_from(len - done).unwrap_or(CHUNK).min(CHUNK);
+                source.read_exact_at(&mut buffer[..want], done)?;
+                hasher.update(&buffer[..want]);
+                copy.write_all(&buffer[..want])?;
+                done += want as u64;
+            }
+            blob = BlobId(hasher.finalize().into());
+            self.lock().hold(blob);
+            *held = Some(blob);
+            Ok(blob.to_string().into())
+        })?;
+        Ok(blob)
     }
 
     /// Keeps bytes that are at hand.
@@ -205,72 +249,120 @@ impl Backups {
 
     /// The path was moved: what is kept of it and below it moves along.
     pub fn moved(&self, from: &RemotePath, to: &RemotePath, at: u64, commit: Option<String>) -> io::Result<()> {
-        let below: Vec<Backup> =
-            self.lock().copies.values().filter(|copy| copy.path.starts_with(from)).cloned().collect();
-        let known = below.iter().any(|copy| copy.path == *from && matches!(copy.what, What::Content { .. }));
-        if !known {
-            // What is committed of it is there under the old name.
-            let origin = below.iter().find_map(|copy| match &copy.what {
-                What::Moved { from: origin } if copy.path == *from => Some(origin.clone()),
-                _ => None,
-            });
-            let what = What::Moved { from: origin.unwrap_or_else(|| from.clone()) };
-            self.keep(Backup { path: to.clone(), what, at, commit: commit.clone() })?;
-        }
-        for copy in below {
-            let Some(rest) = copy.path.strip_prefix(from) else { continue };
-            let path = if rest.is_root() { to.clone() } else { to.join_path(&rest) };
-            self.forget(&copy.path)?;
-            if known || !rest.is_root() {
-                self.keep(Backup { path, ..copy })?;
+        self.change(|copies| {
+            let below = || copies.values().filter(|copy| copy.path.starts_with(from));
+            let mut records = Vec::new();
+            let known = copies.get(from).is_some_and(|copy| matches!(copy.what, What::Content { .. }));
+            if !known {
+                // What is committed of it is there under the old name.
+                let origin = match copies.get(from).map(|copy| &copy.what) {
+                    Some(What::Moved { from: origin }) => origin.clone(),
+                    _ => from.clone(),
+                };
+                let what = What::Moved { from: origin };
+                records.push(Record::Keep(Backup { path: to.clone(), what, at, commit: commit.clone() }));
+            }
+            for copy in below() {
+                let Some(rest) = copy.path.strip_prefix(from) else { continue };
+                let path = if rest.is_root() { to.clone() } else { to.join_path(&rest) };
+                if known || !rest.is_root() {
+                    records.push(Record::Keep(Backup { path, ..copy.clone() }));
+                }
+            }
+            records.extend(below().map(|copy| Record::Forget(copy.path.clone())));
+            records.push(Record::Keep(Backup { path: from.clone(), what: What::Deleted, at, commit }));
+            records
+        })
+    }
+
+    /// Takes over what is kept in another state directory of the same environment. Of two copies of a path the newer counts;
+    /// one whose content is damaged is left where it is.
+    ///
+    /// # Errors
+    ///
+    /// Of the local disk.
+    pub fn adopt(&self, state_dir: &Path) -> io::Result<()> {
+        for copy in backups_in(state_dir)?.0 {
+            if self.lock().copies.get(&copy.path).is_some_and(|own| own.at >= copy.at) {
+                continue;
+            }
+            match copy.what {
+                What::Content { blob, mode, .. } => match read_backup(state_dir, blob) {
+                    Ok(bytes) => self.bytes(&copy.path, &bytes, mode, copy.at, copy.commit)?,
+                    Err(error) => log::error!("{}: {error}", copy.path),
+                },
+                What::Deleted | What::Moved { .. } => self.keep(copy)?,
             }
         }
-        self.deleted(from, at, commit)
-    }
-
-    fn keep(&self, copy: Backup) -> io::Result<()> {
-        self.log.append(&[Record::Keep(copy.clone())])?;
-        let unused = self.lock().insert(copy);
-        self.drop_blob(unused);
-        self.compact()
-    }
-
-    fn forget(&self, path: &RemotePath) -> io::Result<()> {
-        self.log.append(&[Record::Forget(path.clone())])?;
-        let unused = self.lock().remove(path);
-        self.drop_blob(unused);
         Ok(())
     }
 
-    /// Content that no record names any more goes.
-    fn drop_blob(&self, unused: Option<BlobId>) {
-        if let Some(blob) = unused
-            && let Err(error) = fs::remove_file(self.blob(blob))
+    fn keep(&self, copy: Backup) -> io::Result<()> {
+        self.change(|_| vec![Record::Keep(copy)])
+    }
+
+    /// Makes the records that `decide` returns, all or none, with nothing in between. They are on the disk when this returns,
+    /// and only then goes content that no record names any more.
+    fn change(&self, decide: impl FnOnce(&BTreeMap<RemotePath, Backup>) -> Vec<Record>) -> io::Result<()> {
+        let mut unused = Vec::new();
         {
-            log::debug!("{blob}: {error}");
+            let mut state = self.lock();
+            let records = decide(&state.copies);
+            if records.is_empty() {
+                return Ok(());
+            }
+            self.log.append(&records)?;
+            for record in records {
+                unused.extend(match record {
+                    Record::Keep(copy) => state.insert(copy),
+                    Record::Forget(path) => state.remove(&path),
+                });
+            }
+        }
+        self.log.sync()?;
+        self.drop_blobs(unused);
+        self.compact()
+    }
+
+    /// Content that no record names any more goes, unless one does again.
+    fn drop_blobs(&self, unused: impl IntoIterator<Item = BlobId>) {
+        for blob in unused {
+            let state = self.lock();
+            if !state.uses.contains_key(&blob)
+                && let Err(error) = fs::remove_file(self.blob(blob))
+            {
+                log::debug!("{blob}: {error}");
+            }
         }
     }
 
     /// Forgets what is committed: `committed` says what a commit has at a path (blob and git mode; `None`: nothing).
     pub fn settle(&self, committed: impl Fn(&RemotePath) -> Option<(BlobId, u32)>) -> io::Result<()> {
-        for copy in self.copies() {
-            let done = match &copy.what {
-                What::Content { blob, mode, .. } => committed(&copy.path) == Some((*blob, *mode)),
-                What::Deleted => committed(&copy.path).is_none(),
-                What::Moved { from } => committed(&copy.path).is_some() && committed(from).is_none(),
-            };
+        let is_done = |copy: &Backup| match &copy.what {
+            What::Content { blob, mode, .. } => committed(&copy.path) == Some((*blob, *mode)),
+            What::Deleted => committed(&copy.path).is_none(),
+            What::Moved { from } => committed(&copy.path).is_some() && committed(from).is_none(),
+        };
+        let done: Vec<Backup> = self.copies().into_iter().filter(is_done).collect();
+        self.change(|copies| {
             // Written again meanwhile: that is another copy.
-            if done && self.lock().copies.get(&copy.path) == Some(&copy) {
-                self.forget(&copy.path)?;
-            }
-        }
-        self.compact()
+            let still = done.into_iter().filter(|copy| copies.get(&copy.path) == Some(copy));
+            still.map(|copy| Record::Forget(copy.path)).collect()
+        })
     }
 
+    /// Everything that is kept survives a loss of power when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Of the local disk. Content that is missing is none: it is said when it is put back.
     pub fn sync(&self) -> io::Result<()> {
         for copy in self.copies() {
             if let What::Content { blob, .. } = copy.what {
-                File::open(self.blob(blob))?.sync_data()?;
+                match File::open(self.blob(blob)) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    opened => opened?.sync_data()?,
+                }
             }
         }
         File::open(self.dir.join("blobs"))?.sync_all()?;
@@ -286,12 +378,13 @@ impl Backups {
     }
 
     fn compact(&self) -> io::Result<()> {
-        let copies = self.lock().copies.len() as u64;
+        let state = self.lock();
+        let copies = state.copies.len() as u64;
         let grown = self.log.len() > COMPACT_BYTES && self.log.len() > copies * 2000;
         if !grown && (copies > 0 || self.log.is_empty()) {
             return Ok(());
         }
-        self.log.rewrite(|| self.copies().into_iter().map(Record::Keep).collect())
+        self.log.rewrite(|| state.copies.values().cloned().map(Record::Keep).collect())
     }
 }
 
@@ -315,7 +408,7 @@ mod tests {
         kept.bytes(&path("a"), b"hello\n", 0o100_644, 1, None).expect("kept");
         kept.bytes(&path("b"), b"x", 0o100_644, 2, None).expect("kept");
         kept.deleted(&path("c"), 3, None).expect("kept");
-        assert_eq!(backups_in(dir.path()).expect("read").len(), 3);
+        assert_eq!(backups_in(dir.path()).expect("read").0.len(), 3);
         drop(kept);
         let kept = Backups::open(dir.path()).expect("opened again");
         assert_eq!(kept.summary(), (3, Some(1)));
@@ -354,5 +447,63 @@ mod tests {
         assert_eq!(blobs(), 2);
         kept.deleted(&path("b"), 3, None).expect("kept");
         assert_eq!(blobs(), 1);
+    }
+    fn blobs(dir: &tempfile::TempDir) -> usize {
+        fs::read_dir(dir.path().join("kept/blobs")).expect("listed").count()
+    }
+
+    #[test]
+    fn a_move_takes_the_only_copy_along() {
+        let (dir, kept) = open();
+        kept.bytes(&path("d/a"), b"precious", 0o100_644, 1, None).expect("kept");
+        kept.moved(&path("d"), &path("e"), 2, None).expect("moved");
+        assert_eq!(blobs(&dir), 1);
+        let (copies, damaged) = backups_in(dir.path()).expect("read");
+        let content = copies.iter().find_map(|copy| match copy.what {
+            What::Content { blob, .. } => Some(blob),
+            _ => None,
+        });
+        let bytes = read_backup(dir.path(), content.expect("there")).expect("whole");
+        assert_eq!((bytes.as_slice(), damaged), (&b"precious"[..], false));
+    }
+
+    #[test]
+    fn a_damaged_copy_is_told_from_a_whole_one() {
+        let (dir, kept) = open();
+        kept.bytes(&path("a"), b"precious", 0o100_644, 1, None).expect("kept");
+        let Some(What::Content { blob, .. }) = kept.copies().first().map(|copy| copy.what.clone()) else {
+            panic!("no content")
+        };
+        for damage in [&b""[..], b"preciouS", b"precious and more"] {
+            fs::write(kept.blob(blob), damage).expect("damaged");
+            let error = read_backup(dir.path(), blob).expect_err("damaged");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        }
+        // The next save of the same content makes it whole again.
+        kept.bytes(&path("b"), b"precious", 0o100_644, 2, None).expect("kept");
+        assert_eq!(read_backup(dir.path(), blob).expect("whole"), b"precious");
+    }
+
+    /// Two paths with one content, written and forgotten by many threads: what a record names is there.
+    #[test]
+    fn content_that_is_named_again_while_it_goes_is_there() {
+        let (dir, kept) = open();
+        std::thread::scope(|scope| {
+            for at in ["a", "b", "c", "d"] {
+                let kept = &kept;
+                scope.spawn(move || {
+                    for round in 0..40 {
+                        kept.bytes(&path(at), b"same", 0o100_644, round, None).expect("kept");
+                        assert!(kept.copies().iter().all(|copy| match copy.what {
+                            What::Content { blob, .. } => copy.path != path(at) || kept.blob(blob).exists(),
+                            _ => true,
+                        }));
+                        kept.deleted(&path(at), round, None).expect("kept");
+                    }
+                });
+            }
+        });
+        assert_eq!(blobs(&dir), 0);
+        assert!(kept.lock().uses.is_empty());
     }
 }

@@ -6,16 +6,20 @@
 //! dropped; what it took is [`Backups`] until it is committed.
 
 mod backup;
+mod fold;
+#[cfg(test)]
+mod golden;
 mod journal;
 mod op;
 mod queue;
 mod records;
 mod reject;
+mod replaced;
 mod spool;
 
-pub use backup::{Backup, Backups, What, backup_blob_path, backups_in};
-pub use journal::{Journal, Next};
+pub use backup::{Backup, Backups, What, backups_in, read_backup};
+pub use journal::{Journal, Next, has_unsent};
 pub use op::{Action, Expected, Op, OpId, Put, SpoolId};
 pub use queue::Queue;
-pub use reject::{RejectKind, Rejects, base_of};
+pub use reject::{Reject, RejectKind, Rejects, base_of, keep_reverted, rejects_in};
 pub use spool::{Sealed, Spool};

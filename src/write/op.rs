@@ -27,6 +27,16 @@ pub enum Expected {
     Ours,
 }
 
+impl Expected {
+    /// The version, if it is one that is expected.
+    pub fn version(self) -> Option<Version> {
+        match self {
+            Expected::Version(version) => Some(version),
+            _ => None,
+        }
+    }
+}
+
 impl From<Option<Version>> for Expected {
     fn from(version: Option<Version>) -> Self {
         version.map_or(Expected::Absent, Expected::Version)

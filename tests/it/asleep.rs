@@ -63,7 +63,7 @@ fn a_sleeping_environment_is_woken_and_waited_for() {
     for how in ["closed", "sftp"] {
         let bed = Bed::new(&[("sleep", how)]);
         let ran = bed.mount().ok();
-        assert!(ran.err().contains("may be asleep: waking it (dev-sim-wordpress.pantheonsite.io)"), "{}", ran.err());
+        assert!(ran.err().contains("may be asleep; waking it by dev-sim-wordpress.pantheonsite.io"), "{}", ran.err());
         assert!(fs::read(bed.around.path("mnt/index.php")).expect("read").starts_with(b"<?php"));
         bed.umount();
         // The first mount of one that is awake says nothing of it.
@@ -95,7 +95,7 @@ fn who_waits_at_a_terminal_is_told() {
     bed.around.dress(&mut script);
     let output = script.output().expect("script runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("pantheonfs: sim-wordpress.dev does not answer and may be asleep: waking it"), "{said}");
+    assert!(said.contains("pantheonfs: sim-wordpress.dev does not answer and may be asleep; waking it"), "{said}");
     assert!(said.contains("is mounted on"), "{said}");
     // The terminal is gone; the mount is not.
     assert!(fs::read(bed.around.path("mnt/index.php")).is_ok());
@@ -174,7 +174,7 @@ fn a_frozen_site_is_said_so_though_only_its_web_site_can_tell() {
     }
     let ran = bed.mount();
     assert_eq!(ran.code(), 3, "{}", ran.err());
-    assert!(ran.err().contains("put the site to rest (frozen)"), "{}", ran.err());
+    assert!(ran.err().contains("the platform has frozen the site"), "{}", ran.err());
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn the_doctor_names_sleep_and_tells_it_from_a_blocked_port() {
     let bed = Bed::new(&[("sleep", "closed")]);
     let doctor = |options: &str| bed.around.run(&["doctor", &bed.site, "-o", options]);
     let said = doctor(&bed.sim.options()).ok().out();
-    assert!(said.contains("sleep: ok: it was asleep, and was woken by a visit to dev-sim-wordpress."), "{said}");
+    assert!(said.contains("sleep: ok: the environment was asleep; a request to dev-sim-wordpress."), "{said}");
     assert!(said.contains("all well"), "{said}");
     assert!(!doctor(&bed.sim.options()).ok().out().contains("sleep:"), "awake now");
     let elsewhere = bed.sim.options().replacen("Port=", "Port=1,comment=", 1);

@@ -78,7 +78,7 @@ fn sources_that_do_not_exist() {
     let options = desk.sim.options();
     desk.mount("sim-nosuch.dev", &options).fails(NO_SUCH_SITE, &["sim-nosuch", "no such site", "check the spelling"]);
     desk.mount(&desk.site("nosuch"), &options).fails(NO_SUCH_SITE, &["nosuch", "no such environment"]);
-    desk.mount("nodot", &options).fails(USAGE, &["'nodot'", "which environment"]);
+    desk.mount("nodot", &options).fails(USAGE, &["'nodot'", "name the environment"]);
     desk.mount("sftp://u:secret@h/", &options).fails(USAGE, &["password"]);
     desk.mount("sftp://u@no-such-host.invalid/x", "").fails(UNREACHABLE, &["no-such-host.invalid"]);
 }
@@ -93,11 +93,11 @@ fn the_api_has_a_bad_day() {
         post(&format!("{}/habit", desk.sim.control()), &format!(r#"{{"name": "api", "value": "{value}"}}"#));
     };
     habit("error");
-    desk.mount_dev("").fails(NOT_LOGGED_IN_OR_API, &["bad day"]);
+    desk.mount_dev("").fails(NOT_LOGGED_IN_OR_API, &["the service is unavailable"]);
     habit("malformed");
-    desk.mount_dev("").fails(API, &["makes no sense"]);
+    desk.mount_dev("").fails(API, &["cannot be understood"]);
     habit("html");
-    desk.mount_dev("").fails(API, &["makes no sense"]);
+    desk.mount_dev("").fails(API, &["cannot be understood"]);
     habit("ok");
     let wrong = [("TERMINUS_MACHINE_TOKEN".to_owned(), "wrong".to_owned())];
     let around = Environ::new().with(desk.sim.env()).with(wrong);
@@ -371,7 +371,7 @@ fn mount_points_that_do_not_fit() {
     on(&desk.around.path("mnt")).fails(MOUNT_POINT, &["mounted here already"]);
     desk.around
         .run(&["umount", &desk.around.path("full").to_string_lossy()])
-        .fails(MOUNT_POINT, &["no mount of pantheonfs"]);
+        .fails(MOUNT_POINT, &["not a mount of pantheonfs"]);
 }
 
 #[test]
@@ -505,6 +505,9 @@ fn the_simulator_describes_itself_in_one_line() {
     let _ = Command::new("kill").arg(child.id().to_string()).status();
     child.wait().expect("ends");
     assert!(!std::path::Path::new(&home).exists(), "its files go with it");
+    around.run(&["sim", "--quirk", "rename=perhaps"]).fails(1, &["rename", "allow, refuse"]);
+    // The former name of the option.
     around.run(&["sim", "--habit", "rename=perhaps"]).fails(1, &["rename", "allow, refuse"]);
+    around.run(&["sim", "--quirk", "rename"]).fails(USAGE, &["--quirk rename", "NAME=VALUE"]);
     around.run(&["sim", "--code", "/nowhere"]).fails(USAGE, &["/nowhere", "not a directory"]);
 }

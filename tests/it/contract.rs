@@ -165,11 +165,7 @@ fn frozen_sites_and_missing_environments_are_said_so() {
     mount("dev").fails(3, &["frozen", "Unfreeze"]);
     let ran = around.run(&["doctor", &format!("{}.dev", sim.site()), "-o", &sim.options()]);
     assert_eq!(ran.code(), 3);
-    assert!(
-        ran.out().contains("platform: FAILED: sim-wordpress: the platform has put the site to rest"),
-        "{}",
-        ran.out()
-    );
+    assert!(ran.out().contains("platform: FAILED: sim-wordpress: the platform has frozen the site"), "{}", ran.out());
 }
 
 #[test]
@@ -217,7 +213,7 @@ fn a_known_site_mounts_without_the_api_and_a_checkout_says_which_site() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     git(&["init", "-q", "-b", "feature-x", &checkout.to_string_lossy()]);
-    around.run(&["mount", &place]).fails(2, &["which site?", "checkout"]);
+    around.run(&["mount", &place]).fails(2, &["the site is not given", "checkout"]);
     git(&["-C", &checkout.to_string_lossy(), "remote", "add", "origin", &url]);
     let mut command = around.command();
     command.current_dir(&checkout).args(["mount", &place, "-o", &m.sim_ref().options()]);

@@ -1,9 +1,10 @@
 //! Nothing lost: the driver dies, the link goes, both sides write; what was accepted is on the server in the end.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pantheonfs::sim::SimConfig;
@@ -47,10 +48,21 @@ fn what_close_accepted_survives_the_death_of_the_driver() {
     fs::write(m.path("wp-content/new/a.php"), "second").expect("saved");
     fs::rename(m.path("wp-load.php"), m.path("wp-loaded.php")).expect("moved");
     fs::remove_file(m.path("wp-blog-header.php")).expect("removed");
-    let mut unfinished = File::create(m.path("unfinished.php")).expect("created");
-    unfinished.write_all(b"half a fi").expect("written");
+    // In a process of its own: a child of this one that is just being started would close what it inherited, and that is a
+    // `close` for the kernel.
+    let writes = "import os, time; f = os.open('unfinished.php', os.O_CREAT | os.O_WRONLY); os.write(f, b'half a fi'); \
+                  print('ready', flush=True); time.sleep(60)";
+    let mut unfinished = Command::new("python3")
+        .args(["-c", writes])
+        .current_dir(m.dir())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("sh runs");
+    let mut ready = [0; 6];
+    unfinished.stdout.take().expect("piped").read_exact(&mut ready).expect("written");
     kill(&m);
-    drop(unfinished);
+    unfinished.kill().expect("killed");
+    unfinished.wait().expect("ended");
     m.control("stall", r#"{"stalled": false}"#);
     assert!(mount_again(&m).contains("that the last mount could not send are on the server now"));
     assert_eq!(fs::read(m.there("index.php")).expect("there"), b"saved");
@@ -76,7 +88,7 @@ fn a_barrier_means_that_the_server_has_everything() {
     for n in 0..200 {
         assert_eq!(fs::read(m.there(&format!("wp-content/{n}.php"))).expect("there"), n.to_string().as_bytes());
     }
-    assert_eq!(m.environ().run(&["sync", &place]).ok().out(), "nothing waited\n");
+    assert_eq!(m.environ().run(&["sync", &place]).ok().out(), "nothing to send\n");
     m.control("stall", r#"{"stalled": true}"#);
     fs::write(m.path("wp-content/0.php"), "later").expect("saved");
     m.environ().run(&["sync", &place]).fails(13, &["1 change(s) are not on the server yet", "0.php"]);
@@ -182,7 +194,8 @@ fn a_change_within_the_same_second_is_not_overwritten() {
     }
     let kept = m.status()["conflicts"].to_string();
     assert_eq!(fs::read(m.path(".pantheon/conflicts/code/saved")).expect("kept"), b"again", "{kept}");
-    assert_eq!(fs::read(m.there("source")).expect("what was not moved is still there"), b"moved");
+    assert_eq!(fs::read(m.path(".pantheon/conflicts/code/moved-over")).expect("kept"), b"moved", "{kept}");
+    assert!(!m.there("source").exists(), "a temporary file does not stay where it would be served");
 }
 
 /// Everything below a directory: path to content.

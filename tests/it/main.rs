@@ -6,6 +6,7 @@ mod common;
 #[path = "../fuzz/memory.rs"]
 mod memory;
 
+mod accepted;
 mod api;
 mod asleep;
 mod cli;
@@ -24,11 +25,13 @@ mod mount8;
 mod offline;
 mod pending;
 mod platform;
+mod power;
 mod provenance;
 mod readme;
 mod requests;
 mod rescue;
 mod round_trips;
+mod safety;
 mod secrets;
 mod semantics;
 mod sessions;
@@ -36,6 +39,7 @@ mod sftp_conformance;
 mod signals;
 mod steps;
 mod tools;
+mod trace;
 mod wordpress;
 
 #[global_allocator]

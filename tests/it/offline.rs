@@ -143,7 +143,7 @@ fn what_was_hydrated_can_be_read_on_a_train() {
     m.environ().run(&["hydrate", &missing]).fails(2, &["no-such-directory", "No such file"]);
     assert_eq!(m.status()["hydration"]["missed"], 0);
     let again = m.environ().run(&["hydrate", &format!("{place}/wp-content")]).ok().out();
-    assert!(again.contains("(0 B came over the wire"), "{again}");
+    assert!(again.contains("(0 B were downloaded"), "{again}");
     let text = fs::read_to_string(m.path(".pantheon/hydrate")).expect("read");
     assert!(text.contains("state: done in "), "{text}");
     let all = content(m.dir());

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pantheonfs::remote::{Life, Link, Machine, Remote, RemoteConfig, WakeDetect};
+use pantheonfs::remote::{Link, Machine, Remote, RemoteConfig, SessionAge, WakeDetect};
 use pantheonfs::sim::SimConfig;
 use pantheonfs::transport::{Transport, TransportInfo};
 
@@ -19,16 +19,17 @@ use crate::common::sim_remote::SimRemote;
 use crate::common::{eventually, has_fuse, has_program, skip, watch};
 
 /// An hour, for those who have no time.
-const LIFE: Life = Life { renew: Duration::from_millis(1200), last: Duration::from_millis(1800) };
+const SESSION_AGE: SessionAge =
+    SessionAge { renew_after: Duration::from_millis(1200), max: Duration::from_millis(1800) };
 /// How long the work goes on.
 const WORK: Duration = Duration::from_secs(8);
 /// A pause, and no failure: 2 s for what is under way, and a new connection on a machine that has other things to do.
 const PAUSE: Duration = Duration::from_secs(5);
 
-fn with(second: &str, life: Life) -> SimRemote {
+fn with(second: &str, session_age: SessionAge) -> SimRemote {
     let quirks = vec![("second-connection".to_owned(), second.to_owned())];
     let config = SimConfig { quirks, rtt: Duration::from_millis(2), ..SimConfig::default() };
-    SimRemote::with(&config, |config| RemoteConfig { life, ..config })
+    SimRemote::with(&config, |config| RemoteConfig { session_age, ..config })
 }
 
 fn pattern(seed: u32, len: u32) -> Vec<u8> {
@@ -100,7 +101,7 @@ fn a_connection_is_replaced_beside_the_old_one_where_the_server_allows_it() {
         return;
     }
     let _watch = watch();
-    let m = with("allow", LIFE);
+    let m = with("allow", SESSION_AGE);
     let longest = work_goes_on(&m);
     assert!(longest < PAUSE, "a pause: {longest:?}");
     assert!(m.connections() > 3, "{} connections", m.connections());
@@ -115,7 +116,7 @@ fn a_server_may_end_the_old_connection_when_the_new_one_begins() {
         return;
     }
     let _watch = watch();
-    let m = with("replace", LIFE);
+    let m = with("replace", SESSION_AGE);
     let longest = work_goes_on(&m);
     assert!(longest < PAUSE, "a pause: {longest:?}");
     assert!(m.connections() > 3, "{} connections", m.connections());
@@ -128,7 +129,7 @@ fn where_the_server_takes_one_connection_the_old_one_ends_first() {
         return;
     }
     let _watch = watch();
-    let m = with("refuse", LIFE);
+    let m = with("refuse", SESSION_AGE);
     let longest = work_goes_on(&m);
     assert!(longest < PAUSE, "a pause: {longest:?}");
     assert!(m.connections() > 3, "{} connections", m.connections());
@@ -146,9 +147,9 @@ fn the_ssh_program_is_replaced_as_well() {
     for (second, most) in [("allow", 2), ("refuse", 1)] {
         let quirks = [("second-connection", second), ("host-key", "rsa-sha1")];
         let quirks = quirks.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let life = Life { renew: Duration::from_millis(1200), last: Duration::from_millis(1800) };
+        let session_age = SessionAge { renew_after: Duration::from_millis(1200), max: Duration::from_millis(1800) };
         let config = SimConfig { quirks, ..SimConfig::default() };
-        let m = SimRemote::with(&config, |config| RemoteConfig { life, ..config });
+        let m = SimRemote::with(&config, |config| RemoteConfig { session_age, ..config });
         let longest = work_goes_on(&m);
         assert!(longest < PAUSE, "{second}: a pause: {longest:?}");
         assert!(m.connections() > 3, "{second}: {} connections", m.connections());
@@ -173,7 +174,7 @@ fn a_refusal_is_remembered() {
             counted.fetch_add(u64::from(beside), Ordering::Relaxed);
             dial(deadline)
         };
-        RemoteConfig { life: LIFE, dial: Box::new(counting), ..config }
+        RemoteConfig { session_age: SESSION_AGE, dial: Box::new(counting), ..config }
     });
     assert!(remote.set(m.remote.clone()).is_ok());
     eventually("it was replaced several times", || m.connections() >= 8);
@@ -188,9 +189,9 @@ fn a_transfer_that_is_longer_than_a_connection_arrives() {
         return;
     }
     let _watch = watch();
-    let life = Life { renew: Duration::from_millis(300), last: Duration::from_millis(800) };
+    let session_age = SessionAge { renew_after: Duration::from_millis(300), max: Duration::from_millis(800) };
     for second in ["allow", "refuse"] {
-        let m = with(second, life);
+        let m = with(second, session_age);
         m.control("rtt", r#"{"ms": 40}"#);
         let content = pattern(31, 24_000_000);
         fs::write(m.path("large.bin"), &content).expect("saved here");
@@ -223,7 +224,7 @@ impl Transport for Outdone {
         self.0.info()
     }
 
-    fn carried(&mut self, _rate: u64) -> bool {
+    fn report_rate(&mut self, _rate: u64) -> bool {
         self.1
     }
 }
@@ -271,7 +272,7 @@ fn a_connection_that_is_outdone_is_replaced_in_the_middle_of_a_transfer() {
 struct Sleeper(Arc<AtomicBool>);
 
 impl WakeDetect for Sleeper {
-    fn upset(&self, _: Option<std::net::SocketAddr>) -> Option<String> {
+    fn disturbance(&self, _: Option<std::net::SocketAddr>) -> Option<String> {
         self.0.swap(false, Ordering::Relaxed).then(|| "the machine slept for 3600 s".to_owned())
     }
 }
@@ -364,14 +365,14 @@ fn inside_a_network_of_its_own() {
     let machine = Machine::default();
     let peer = Some(std::net::SocketAddr::from(([192, 0, 2, 77], 2222)));
     ip("route add 192.0.2.0/24 dev lo src 10.9.9.1");
-    assert_eq!((machine.upset(peer), machine.upset(peer)), (None, None));
+    assert_eq!((machine.disturbance(peer), machine.disturbance(peer)), (None, None));
     // Another address: a VPN, another Wi-Fi.
     ip("route change 192.0.2.0/24 dev lo src 10.9.9.2");
-    assert_eq!(machine.upset(peer).as_deref(), Some("the network changed"));
-    assert_eq!(machine.upset(peer), None);
+    assert_eq!(machine.disturbance(peer).as_deref(), Some("the network changed"));
+    assert_eq!(machine.disturbance(peer), None);
     // No way out, and one again.
     ip("route del 192.0.2.0/24 dev lo");
-    assert_eq!(machine.upset(peer), None);
+    assert_eq!(machine.disturbance(peer), None);
     ip("route add 192.0.2.0/24 dev lo src 10.9.9.2");
-    assert_eq!(machine.upset(peer).as_deref(), Some("the network is back"));
+    assert_eq!(machine.disturbance(peer).as_deref(), Some("the network is back"));
 }

@@ -41,7 +41,7 @@ fn content(bytes: &[u8]) -> fs::File {
 }
 
 fn store(remote: &Remote, file: &str, bytes: &[u8], base: Base, temp: Option<&str>) -> RemoteResult<Attr> {
-    let how = Store { base, perm: Some(0o640), mtime: Some(1_000_000_000), temp_dir: temp.map(path) };
+    let how = Store { base, base_sum: None, perm: Some(0o640), mtime: Some(1_000_000_000), temp_dir: temp.map(path) };
     remote.store(&permit(), &path(file), &content(bytes), bytes.len() as u64, &how)
 }
 
@@ -146,7 +146,8 @@ fn large_content_is_stored_whole() {
 fn things_move_on_servers_that_rename_and_on_servers_that_do_not() {
     with_each_habit(|home, remote, habit| {
         let code = home.join("code");
-        let rename = |from: &str, to: &str, replace| remote.rename(&permit(), &path(from), &path(to), replace, &|_| {});
+        let rename =
+            |from: &str, to: &str, replace| remote.rename(&permit(), &path(from), &path(to), replace, None, &|_| {});
         fs::write(code.join("a"), b"a").expect("written");
         fs::write(code.join("b"), b"old").expect("written");
         fs::set_permissions(code.join("a"), fs::Permissions::from_mode(0o755)).expect("set");
@@ -179,10 +180,13 @@ fn names_are_made_and_removed_and_say_why_not() {
         remote.symlink(&p, &path("code/d/l"), b"../x y").expect(habit);
         assert_eq!(remote.readlink(&path("code/d/l")).expect(habit), b"../x y");
         assert!(matches!(remote.rmdir(&p, &path("code/d")).expect_err("not empty").kind, ErrorKind::NotEmpty));
-        assert!(matches!(remote.unlink(&p, &path("code/d")).expect_err("a directory").kind, ErrorKind::IsADirectory));
-        remote.unlink(&p, &path("code/d/l")).expect(habit);
+        assert!(matches!(
+            remote.unlink(&p, &path("code/d"), None).expect_err("a directory").kind,
+            ErrorKind::IsADirectory
+        ));
+        remote.unlink(&p, &path("code/d/l"), None).expect(habit);
         remote.rmdir(&p, &path("code/d")).expect(habit);
-        assert!(matches!(remote.unlink(&p, &path("code/d")).expect_err("gone").kind, ErrorKind::NotFound));
+        assert!(matches!(remote.unlink(&p, &path("code/d"), None).expect_err("gone").kind, ErrorKind::NotFound));
         fs::write(home.join("code/f"), b"x").expect("written");
         let change = SetAttr { perm: Some(0o600), times: Some((5, 6)), link: false };
         let attr = remote.set_attr(&p, &path("code/f"), change).expect("a refused chmod is no error");
@@ -200,7 +204,7 @@ fn a_permit_of_before_the_switch_changes_nothing() {
     let gate = Gate::new();
     let permit = gate.admit(Area::Code).expect("open");
     gate.set(Area::Code, Verdict::Closed(ReadOnlyReason::GitMode));
-    let how = Store { base: Base::Absent, perm: None, mtime: None, temp_dir: None };
+    let how = Store { base: Base::Absent, base_sum: None, perm: None, mtime: None, temp_dir: None };
     let error = remote.store(&permit, &path("x"), &content(b"x"), 1, &how).expect_err("closed");
     assert!(matches!(error.kind, ErrorKind::Refused(_)), "{error}");
     assert!(remote.mkdir(&permit, &path("d"), 0o755).is_err());

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::op::{Action, Expected, Op, OpId, Put, SpoolId};
 use crate::path::RemotePath;
 
+mod undo;
+
 /// How long an operation waits for its kind to come together: a temporary file for its rename, a burst of saves for the last.
 pub(super) const SETTLE: Duration = Duration::from_millis(150);
 /// How long it may be put off by others that replace it.
@@ -22,10 +24,11 @@ pub struct Changes {
     pub put: Vec<(OpId, Op)>,
     /// Operations that will never be carried out, with the content that nobody needs any more.
     pub dropped: Vec<(OpId, Option<SpoolId>)>,
-    /// Content that was replaced by newer.
-    pub spools: Vec<SpoolId>,
+    /// Content that was replaced by newer, of the last operation in `put`.
+    pub replaced: Vec<Put>,
 }
 
+#[derive(Clone)]
 struct Entry {
     op: Op,
     running: bool,
@@ -38,6 +41,22 @@ struct Entry {
     added: Instant,
     due: Instant,
     tries: u32,
+}
+
+/// What an addition did, step by step.
+enum Step {
+    /// `ready`: it waited for no other operation.
+    TookOut {
+        id: OpId,
+        entry: Box<Entry>,
+        ready: bool,
+    },
+    Inserted(OpId),
+    Replaced {
+        id: OpId,
+        op: Box<Op>,
+        due: Instant,
+    },
 }
 
 /// See the module header.
@@ -53,6 +72,8 @@ pub struct Queue {
     ready: BTreeSet<(Instant, OpId)>,
     next: u64,
     bytes: u64,
+    /// What the last addition did, so that it can be taken back.
+    steps: Vec<Step>,
 }
 
 fn below(path: &RemotePath) -> Vec<u8> {
@@ -80,6 +101,15 @@ impl Queue {
 
     pub fn ops(&self) -> impl Iterator<Item = (OpId, &Op)> {
         self.entries.iter().map(|(id, entry)| (*id, &entry.op))
+    }
+
+    pub fn op(&self, id: OpId) -> Option<&Op> {
+        self.entries.get(&id).map(|entry| &entry.op)
+    }
+
+    /// The content that an operation carries.
+    pub fn spool_of(&self, id: OpId) -> Option<SpoolId> {
+        self.op(id)?.spool()
     }
 
     /// Whether something waits for this object.
@@ -164,6 +194,7 @@ impl Queue {
     /// Adds an operation, together with what waits already.
     pub fn add(&mut self, op: Op, now: Instant) -> Changes {
         let mut changes = Changes::default();
+        self.steps.clear();
         self.collapse(op, now, &mut changes);
         changes
     }
@@ -183,9 +214,9 @@ impl Queue {
         match (&mut op.action, before) {
             // A burst of saves arrives as the last one.
             (Action::Put(new), Some((id, Action::Put(old)))) => {
-                changes.spools.push(old.spool);
                 // `Ours` too: half of the old content may be there, and the new one makes it whole.
                 new.base = old.base;
+                changes.replaced.push(old);
                 return self.replace(id, op, now, changes);
             }
             // Away and there again: new content for the old file.
@@ -209,7 +240,7 @@ impl Queue {
             {
                 let put = Put { base: *replaced, ..old };
                 let moved = Op { path: to.clone(), action: Action::Put(put), ..op };
-                self.take_out(id);
+                self.take_out_noting(id);
                 changes.dropped.push((id, None));
                 return self.collapse(moved, now, changes);
             }
@@ -236,10 +267,12 @@ impl Queue {
             return None;
         }
         let entry = self.entries.get_mut(&save).filter(|entry| !entry.attempted)?;
+        let before = Step::Replaced { id: save, op: Box::new(entry.op.clone()), due: entry.due };
         match &mut entry.op.action {
             Action::Put(put) if put.base == Expected::Absent => put.base = base,
             _ => return None,
         }
+        self.steps.push(before);
         let op = entry.op.clone();
         self.expect(save, &op);
         changes.put.push((save, op));
@@ -290,6 +323,7 @@ impl Queue {
         let id = OpId(self.next);
         self.next += 1;
         changes.put.push((id, op.clone()));
+        self.steps.push(Step::Inserted(id));
         self.insert(id, op, now, false);
     }
 
@@ -352,8 +386,14 @@ impl Queue {
 
     fn replace(&mut self, id: OpId, op: Op, now: Instant, changes: &mut Changes) {
         changes.put.push((id, op.clone()));
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get(&id) else { return };
         let due = (now + SETTLE).min(entry.added + MAX_SETTLE);
+        self.steps.push(Step::Replaced { id, op: Box::new(entry.op.clone()), due: entry.due });
+        self.put_op(id, op, due);
+    }
+
+    fn put_op(&mut self, id: OpId, op: Op, due: Instant) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         if self.ready.remove(&(entry.due, id)) {
             self.ready.insert((due, id));
         }
@@ -364,8 +404,17 @@ impl Queue {
     }
 
     fn drop_op(&mut self, id: OpId, changes: &mut Changes) {
-        let spool = self.take_out(id).and_then(|entry| entry.op.spool());
+        let spool = self.take_out_noting(id);
         changes.dropped.push((id, spool));
+    }
+
+    /// As part of an addition. Returns what it carried.
+    fn take_out_noting(&mut self, id: OpId) -> Option<SpoolId> {
+        let ready = self.entries.get(&id).is_some_and(|entry| self.ready.contains(&(entry.due, id)));
+        let entry = self.take_out(id)?;
+        let spool = entry.op.spool();
+        self.steps.push(Step::TookOut { id, entry: Box::new(entry), ready });
+        spool
     }
 
     /// Takes an operation out; those that waited for it wait for one less.

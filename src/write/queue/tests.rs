@@ -405,3 +405,58 @@ fn what_was_tried_is_not_folded_into_what_comes_later() {
     queue.add(put("b", 2, Expected::Absent), now);
     assert_eq!(queue.len(), 2, "nor what an earlier process may have tried");
 }
+
+/// Everything that decides what is carried out, and when.
+fn picture(queue: &Queue) -> String {
+    let entries: Vec<String> = queue
+        .entries
+        .iter()
+        .map(|(id, entry)| format!("{id:?} {:?} {} {:?}", entry.op, entry.blockers, entry.due))
+        .collect();
+    let paths: Vec<_> = queue.by_path.iter().collect();
+    let mut inodes: Vec<_> = queue.by_ino.iter().collect();
+    inodes.sort();
+    format!("{entries:?} {paths:?} {inodes:?} {:?} {}", queue.ready, queue.bytes)
+}
+
+proptest! {
+    /// An addition that is taken back leaves no trace, whatever it was folded into.
+    #[test]
+    fn an_addition_that_is_taken_back_never_happened(
+        steps in proptest::collection::vec((0..7_u8, 0..4_usize, 0..4_usize, any::<bool>()), 1..40),
+    ) {
+        let (mut queue, start) = (Queue::default(), Instant::now());
+        let names = ["a", "a.tmp", "d", "d/x"];
+        for (n, (what, one, other, keep)) in steps.into_iter().enumerate() {
+            let (path, to) = (names[one], names[other]);
+            let now = start + Duration::from_millis(20 * n as u64);
+            let base = if keep { Expected::Absent } else { Expected::Version(Version { size: 1, mtime: 1 }) };
+            let action = match what {
+                0 => Action::MakeDir { perm: 0o755 },
+                1 => Action::Unlink { base, file: true },
+                2 => Action::RemoveDir,
+                3 if path != to => {
+                    let to = RemotePath::parse(to).expect("valid");
+                    Action::Rename { to, base, replaced: Expected::Absent, dir: path == "d" }
+                }
+                4 => Action::SetAttr { perm: Some(0o600), times: None, link: false },
+                _ => {
+                    let (spool, len) = (SpoolId(n as u64), n as u64);
+                    Action::Put(Put { spool, len, sum: None, perm: 0o644, keep_perm: false, mtime: 1, base })
+                }
+            };
+            let op = Op { ino: one as u64, ..op(path, action) };
+            let before = picture(&queue);
+            queue.add(op, now);
+            if keep {
+                if n % 7 == 6 && let Some((id, ..)) = queue.take(now, true) {
+                    // Tried, and not folded into from here on.
+                    queue.put_back(id, now);
+                }
+                continue;
+            }
+            queue.take_back();
+            prop_assert_eq!(picture(&queue), before);
+        }
+    }
+}

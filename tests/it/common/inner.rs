@@ -136,6 +136,7 @@ pub struct Inner {
     fresh: Duration,
     /// The calls go through the kernel.
     kernel: Option<Kernel>,
+    pub journal: Arc<Journal>,
     pub fs: Fs,
     pub faults: Arc<Faults>,
 }
@@ -155,8 +156,8 @@ impl Inner {
         fs::create_dir(&home).expect("made");
         fs::create_dir(&state).expect("made");
         let faults = Arc::new(Faults::default());
-        let fs = build(&home, &state, args, &faults, fresh);
-        Some(Self { home, dir, state, lives: 0, args: args.to_vec(), fresh, kernel: None, fs, faults })
+        let (fs, journal) = build(&home, &state, args, &faults, fresh);
+        Some(Self { home, dir, state, lives: 0, args: args.to_vec(), fresh, kernel: None, journal, fs, faults })
     }
 
     #[allow(dead_code)] // tests/model.rs
@@ -166,9 +167,9 @@ impl Inner {
         let (home, state) = (dir.path().join("home"), dir.path().join("state-0"));
         fs::create_dir(&home).expect("made");
         fs::create_dir(&state).expect("made");
-        let fs = assemble(dial, &state, fresh);
+        let (fs, journal) = assemble(dial, &state, fresh);
         let faults = Arc::default();
-        Self { home, dir, state, lives: 0, args: Vec::new(), fresh, kernel: None, fs, faults }
+        Self { home, dir, state, lives: 0, args: Vec::new(), fresh, kernel: None, journal, fs, faults }
     }
 
     #[allow(dead_code)] // tests/model.rs
@@ -188,19 +189,25 @@ impl Inner {
         std::thread::sleep(Duration::from_millis(5));
         self.lives += 1;
         let state = self.dir.path().join(format!("state-{}", self.lives));
-        copy(&self.state, &state);
+        copy_at_rest(&self.state, &state);
         self.faults.dead.store(true, Ordering::Relaxed);
         let mounted = self.kernel.take().is_some();
         self.fs.close();
         self.faults = Arc::new(Faults::default());
         fs::remove_dir_all(&self.state).ok();
         self.state = state;
-        self.fs = build(&self.home, &self.state, &self.args, &self.faults, self.fresh);
+        (self.fs, self.journal) = build(&self.home, &self.state, &self.args, &self.faults, self.fresh);
         self.fs.recover();
         if mounted {
             let dir = self.dir.path().join(format!("mnt-{}", self.lives));
             self.kernel = Some(Kernel::mount(&self.fs, &dir));
         }
+    }
+
+    /// Where the kernel shows it, if the calls go through it.
+    #[allow(dead_code)] // tests/it/power.rs
+    pub fn mounted_at(&self) -> Option<&Path> {
+        self.kernel.as_ref().map(Kernel::dir)
     }
 
     /// The state directory.
@@ -214,7 +221,7 @@ impl Inner {
         self.fs.close();
         change(&self.state);
         self.faults = Arc::new(Faults::default());
-        self.fs = build(&self.home, &self.state, &self.args, &self.faults, self.fresh);
+        (self.fs, self.journal) = build(&self.home, &self.state, &self.args, &self.faults, self.fresh);
         self.fs.recover();
     }
 
@@ -392,19 +399,53 @@ pub fn wait() -> Wait {
     Wait::Until(Deadline::after(LIMIT))
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("made");
-    for entry in fs::read_dir(from).expect("listed").flatten() {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("copied");
+/// Copies the state directory as a death of the driver would leave it: at one moment. What still works on it is waited for.
+fn copy_at_rest(from: &Path, to: &Path) {
+    for _ in 0..200 {
+        let before = entries(from);
+        fs::remove_dir_all(to).ok();
+        if try_copy(from, to).is_ok() && entries(from) == before {
+            return;
         }
+        std::thread::sleep(Duration::from_millis(20));
     }
+    panic!("{} never comes to rest", from.display());
 }
 
-fn build(home: &Path, state: &Path, args: &[&'static str], faults: &Arc<Faults>, fresh: Duration) -> Fs {
+fn entries(dir: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        if meta.is_dir() {
+            out.extend(entries(&entry.path()));
+        } else {
+            out.push((entry.path(), meta.len(), meta.modified().expect("a time")));
+        }
+    }
+    out.sort();
+    out
+}
+
+fn try_copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)?.flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            try_copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+fn build(
+    home: &Path,
+    state: &Path,
+    args: &[&'static str],
+    faults: &Arc<Faults>,
+    fresh: Duration,
+) -> (Fs, Arc<Journal>) {
     let program = sftp_server().expect("looked for before");
     let mut words: Vec<PathBuf> = args.iter().map(PathBuf::from).collect();
     words.extend(["-d".into(), home.to_owned()]);
@@ -421,7 +462,7 @@ fn build(home: &Path, state: &Path, args: &[&'static str], faults: &Arc<Faults>,
 /// Makes a connection.
 pub type Dial = Box<dyn Fn(Deadline) -> Result<Box<dyn Transport>, TransportError> + Send + Sync>;
 
-fn assemble(dial: Dial, state: &Path, fresh: Duration) -> Fs {
+fn assemble(dial: Dial, state: &Path, fresh: Duration) -> (Fs, Arc<Journal>) {
     let first = dial(Deadline::after(LIMIT)).expect("the server starts");
     let config = RemoteConfig::new(dial, Vec::new(), LIMIT);
     let remote = Remote::start(config, first).expect("a session");
@@ -435,6 +476,7 @@ fn assemble(dial: Dial, state: &Path, fresh: Duration) -> Fs {
         author: None,
     };
     let env = Env::start(env, gate.clone(), clock.clone(), None);
+    let journal = Arc::new(Journal::open(state).expect("opened"));
     let config = FsConfig {
         source: "test".into(),
         uid: 0,
@@ -446,7 +488,7 @@ fn assemble(dial: Dial, state: &Path, fresh: Duration) -> Fs {
         cache_dir: None,
         content_dir: None,
         state_dir: state.to_owned(),
-        journal: Arc::new(Journal::open(state).expect("opened")),
+        journal: journal.clone(),
         sync: false,
         layout: Layout::Plain,
         mirror: None,
@@ -454,5 +496,5 @@ fn assemble(dial: Dial, state: &Path, fresh: Duration) -> Fs {
         backups: None,
         connection: Connection::default(),
     };
-    Fs::new(config, remote, env, gate, clock)
+    (Fs::new(config, remote, env, gate, clock), journal)
 }

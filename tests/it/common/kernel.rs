@@ -38,6 +38,12 @@ impl Kernel {
         Self { dir: dir.to_owned(), mounted: Some(mounted), files, next }
     }
 
+    /// Where it is mounted.
+    #[allow(dead_code)] // tests/it/power.rs
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     fn at(&self, path: &str) -> PathBuf {
         self.dir.join(path)
     }

@@ -5,14 +5,17 @@
 use parking_lot::{Mutex, MutexGuard};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::op::SpoolId;
+use crate::write::op::SpoolId;
 
 /// Bytes cleared at a time.
 const CHUNK_BYTES: usize = 128 * 1024;
+/// From here on (bytes) a checksum is not taken while others wait.
+const LARGE_BYTES: u64 = 1024 * 1024;
 
 /// See the module header.
 pub struct Spool {
@@ -29,7 +32,7 @@ pub(super) type Hold = Arc<()>;
 /// Files that no spool needs any more, for those that come. Making and removing thousands of files is what a local disk is
 /// slow at (ext4 searches long for an inode that was not freed a moment ago: 0.1 ms and more, against 0.03 ms here).
 #[derive(Default)]
-pub(super) struct FreeFiles(Mutex<Vec<PathBuf>>);
+pub(super) struct FreeFiles(Mutex<Vec<PathBuf>>, AtomicU64);
 
 /// More are removed: an empty file costs an inode.
 const MAX_FREE: usize = 4096;
@@ -39,13 +42,21 @@ impl FreeFiles {
         self.0.lock()
     }
 
-    /// Takes a file that nobody has open.
+    /// Takes a file that no spool has open.
     pub(super) fn give(&self, path: PathBuf) -> io::Result<()> {
         if self.lock().len() >= MAX_FREE {
             return std::fs::remove_file(&path);
         }
-        File::options().write(true).open(&path)?.set_len(0)?;
-        self.lock().push(path);
+        // First the name: after a loss of power an old record must find its content or nothing, never an empty file.
+        let free = path.with_extension(format!("free-{}", self.1.fetch_add(1, Ordering::Relaxed)));
+        std::fs::rename(&path, &free)?;
+        let file = File::options().write(true).open(&free)?;
+        if file.metadata()?.nlink() > 1 {
+            // What the server rejected may be kept under another name.
+            return std::fs::remove_file(&free);
+        }
+        file.set_len(0)?;
+        self.lock().push(free);
         Ok(())
     }
 
@@ -77,6 +88,46 @@ struct State {
     sealed: bool,
     /// The journal knows it although it is not sealed: it outlives its owner.
     stays: bool,
+    sum: Sum,
+}
+
+/// The checksum of a content, taken while it is written.
+#[derive(Default)]
+struct Sum {
+    /// Of the first so many bytes, as long as they were written one after the other.
+    running: Option<(crc32fast::Hasher, u64)>,
+    /// Counts the changes: a checksum that was taken meanwhile is of an older content.
+    changes: u64,
+    /// Of the whole content, when this many changes had been made.
+    taken: Option<(u64, u32)>,
+}
+
+impl Sum {
+    fn of_nothing() -> Self {
+        Self { running: Some((crc32fast::Hasher::new(), 0)), ..Self::default() }
+    }
+
+    fn wrote(&mut self, offset: u64, bytes: &[u8]) {
+        self.changes += 1;
+        match &mut self.running {
+            Some((hasher, at)) if *at == offset => {
+                hasher.update(bytes);
+                *at += bytes.len() as u64;
+            }
+            _ => self.running = None,
+        }
+    }
+
+    /// Changed otherwise.
+    fn changed(&mut self, len: u64) {
+        self.changes += 1;
+        self.running = (len == 0).then(|| (crc32fast::Hasher::new(), 0));
+    }
+
+    fn known(&self, len: u64) -> Option<u32> {
+        let running = self.running.as_ref().filter(|(_, at)| *at == len).map(|(hasher, _)| hasher.clone().finalize());
+        running.or_else(|| self.taken.filter(|(changes, _)| *changes == self.changes).map(|(_, sum)| sum))
+    }
 }
 
 /// A content that will not change.
@@ -92,13 +143,20 @@ impl Spool {
     /// An empty spool. It counts as dirty: a file that was created and never written exists too.
     pub(super) fn create(id: SpoolId, path: PathBuf, free: &FreeFiles, hold: Hold) -> io::Result<Self> {
         let file = free.take(&path)?;
-        let state = State { file: Some(Arc::new(file)), len: 0, dirty: true, sealed: false, stays: false };
+        let state = State {
+            file: Some(Arc::new(file)),
+            len: 0,
+            dirty: true,
+            sealed: false,
+            stays: false,
+            sum: Sum::of_nothing(),
+        };
         Ok(Self { id, path, state: Mutex::new(state), _hold: hold })
     }
 
     /// The content that an operation of an earlier mount names.
     pub(super) fn reopen(id: SpoolId, path: PathBuf, len: u64, hold: Hold) -> Self {
-        let state = State { file: None, len, dirty: false, sealed: true, stays: false };
+        let state = State { file: None, len, dirty: false, sealed: true, stays: false, sum: Sum::default() };
         Self { id, path, state: Mutex::new(state), _hold: hold }
     }
 
@@ -106,7 +164,8 @@ impl Spool {
     pub(super) fn resume(id: SpoolId, path: PathBuf, hold: Hold) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(&path)?;
         let len = file.metadata()?.len();
-        let state = State { file: Some(Arc::new(file)), len, dirty: true, sealed: false, stays: true };
+        let state =
+            State { file: Some(Arc::new(file)), len, dirty: true, sealed: false, stays: true, sum: Sum::default() };
         Ok(Self { id, path, state: Mutex::new(state), _hold: hold })
     }
 
@@ -170,8 +229,31 @@ impl Spool {
         let mut state = self.lock();
         state.sealed = true;
         state.dirty = false;
-        let file = Self::file_of(&mut state, &self.path).ok();
-        Sealed { id: self.id, len: state.len, sum: file.and_then(|file| checksum(&file, state.len).ok()) }
+        let len = state.len;
+        let known = state.sum.known(len);
+        let taken = || Self::file_of(&mut state, &self.path).ok().and_then(|file| checksum(&file, len).ok());
+        Sealed { id: self.id, len, sum: known.or_else(taken) }
+    }
+
+    /// Takes the checksum before the spool is sealed, without holding up anything: of gigabytes it takes seconds.
+    pub fn take_sum(&self) {
+        let (file, len, changes) = {
+            let mut state = self.lock();
+            if state.sealed || state.sum.known(state.len).is_some() {
+                return;
+            }
+            let Ok(file) = Self::file_of(&mut state, &self.path) else { return };
+            (file, state.len, state.sum.changes)
+        };
+        if let Ok(sum) = checksum(&file, len) {
+            self.lock().sum.taken = Some((changes, sum));
+        }
+    }
+
+    /// Whether sealing would take long: its checksum is not known.
+    pub fn needs_sum(&self) -> bool {
+        let state = self.lock();
+        state.len > LARGE_BYTES && state.sum.known(state.len).is_none()
     }
 
     /// The operation could not be recorded: it is as before.
@@ -185,6 +267,7 @@ impl Spool {
     pub fn fill(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.lock();
         Self::file_of(&mut state, &self.path)?.write_all_at(bytes, offset)?;
+        state.sum.wrote(offset, bytes);
         state.len = state.len.max(offset + bytes.len() as u64);
         state.dirty = false;
         Ok(())
@@ -195,6 +278,7 @@ impl Spool {
         let (source, len) = (other.file()?, other.len().min(keep));
         let mut state = self.lock();
         let target = Self::file_of(&mut state, &self.path)?;
+        state.sum.changed(len);
         let mut at = 0;
         while at < len {
             let (mut from, mut to) = (at, at);
@@ -223,6 +307,14 @@ impl Spool {
 
     /// Changes the content; `None` when it is sealed: a copy must be written instead. Returns the new length.
     fn change(&self, how: impl FnOnce(&File, u64) -> io::Result<u64>) -> io::Result<Option<u64>> {
+        self.change_noting(how, |sum, len| sum.changed(len))
+    }
+
+    fn change_noting(
+        &self,
+        how: impl FnOnce(&File, u64) -> io::Result<u64>,
+        note: impl FnOnce(&mut Sum, u64),
+    ) -> io::Result<Option<u64>> {
         let mut state = self.lock();
         if state.sealed {
             return Ok(None);
@@ -230,15 +322,21 @@ impl Spool {
         let file = Self::file_of(&mut state, &self.path)?;
         // Before the outcome is known: half a write is a change too.
         state.dirty = true;
-        state.len = how(&file, state.len)?;
+        let changed = how(&file, state.len);
+        match &changed {
+            Ok(len) => note(&mut state.sum, *len),
+            Err(_) => state.sum.changed(u64::MAX),
+        }
+        state.len = changed?;
         Ok(Some(state.len))
     }
 
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<Option<u64>> {
-        self.change(|file, len| {
+        let write = |file: &File, len: u64| {
             file.write_all_at(bytes, offset)?;
             Ok(len.max(offset + bytes.len() as u64))
-        })
+        };
+        self.change_noting(write, |sum, _| sum.wrote(offset, bytes))
     }
 
     pub fn set_len(&self, len: u64) -> io::Result<Option<u64>> {
@@ -302,62 +400,4 @@ impl Drop for Spool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spool() -> (tempfile::TempDir, Spool) {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let free = FreeFiles::default();
-        let spool = Spool::create(SpoolId(1), dir.path().join("1"), &free, Hold::default()).expect("created");
-        (dir, spool)
-    }
-
-    #[test]
-    fn a_new_spool_is_dirty_and_a_filled_one_is_not() {
-        let (_dir, spool) = spool();
-        assert!(spool.is_dirty(), "an empty file must reach the server too");
-        spool.fill(0, b"base").expect("filled");
-        assert!(!spool.is_dirty());
-        spool.write_at(2, b"!!!").expect("written");
-        assert!(spool.is_dirty());
-        assert_eq!(spool.read_at(0, 100).expect("read"), b"ba!!!");
-    }
-
-    #[test]
-    fn what_is_sealed_never_changes_and_outlives_its_owner() {
-        let (dir, spool) = spool();
-        spool.write_at(0, b"one").expect("written");
-        assert_eq!(spool.seal(), Sealed { id: SpoolId(1), len: 3, sum: Some(crc32fast::hash(b"one")) });
-        assert_eq!(spool.write_at(0, b"two").expect("no error"), None);
-        assert_eq!(spool.set_len(0).expect("no error"), None);
-        spool.park();
-        let free = FreeFiles::default();
-        let copy = Spool::create(SpoolId(2), dir.path().join("2"), &free, Hold::default()).expect("created");
-        copy.copy_from(&spool, 2).expect("copied");
-        assert!(!copy.is_dirty());
-        copy.write_at(2, b"!").expect("written");
-        assert_eq!(copy.read_at(0, 9).expect("read"), b"on!");
-        drop((spool, copy));
-        assert_eq!(std::fs::read(dir.path().join("1")).expect("there"), b"one");
-        assert!(!dir.path().join("2").exists());
-    }
-
-    #[test]
-    fn length_changes_and_holes() {
-        let (_dir, spool) = spool();
-        spool.write_at(10, b"x").expect("written");
-        assert_eq!(spool.read_at(0, 11).expect("read"), b"\0\0\0\0\0\0\0\0\0\0x");
-        spool.set_len(4).expect("cut");
-        assert_eq!((spool.len(), spool.read_at(2, 10).expect("read").len()), (4, 2));
-        spool.set_len(6).expect("grown");
-        assert_eq!(spool.read_at(0, 10).expect("read"), [0; 6]);
-        spool.allocate(0, 100, true).expect("allocated");
-        assert_eq!(spool.len(), 6);
-        spool.allocate(0, 100, false).expect("allocated");
-        assert_eq!(spool.len(), 100);
-        spool.write_at(0, &[7; 100]).expect("written");
-        spool.zero(10, 20).expect("zeroed");
-        let bytes = spool.read_at(0, 100).expect("read");
-        assert!(bytes[10..30].iter().all(|b| *b == 0) && bytes[30..].iter().all(|b| *b == 7));
-    }
-}
+mod tests;

@@ -1,0 +1,93 @@
+//! From the words of the command line to the command, under the name of the program or that of the helper of mount(8).
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use super::args::{self, Args, Command};
+use super::exit::{self, CliResult, Exit, Failure};
+use super::{
+    account, commands, commit, doctor, environ, hydrate, mount, options, report, rescue, resolve, revert, source,
+    umount,
+};
+#[cfg(feature = "sim")]
+use super::{demo, link, simulate};
+
+/// The name under which mount(8) calls the program.
+const HELPER_NAME: &str = "mount.pantheonfs";
+
+/// Runs the program. Called once, by a process that has no other thread yet.
+pub fn main() -> ExitCode {
+    environ::hide_token();
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let called = words.first().map(std::path::Path::new).and_then(|path| path.file_name());
+    if called.is_some_and(|name| name == HELPER_NAME) {
+        return exit::finish_helper(args::helper(&words[1..]).and_then(|m| m.map_or(Ok(()), |m| mount::run(&m))));
+    }
+    let args = match Args::try_parse_from(&words) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are reported as errors, too.
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            let _ = error.print();
+            return code.into();
+        }
+    };
+    exit::finish(dispatch(args.command))
+}
+
+/// Parses what mount(8) passes to its helper (source, mount point, `-o` lists), without mounting.
+///
+/// # Errors
+///
+/// The explanation that a user would read.
+pub fn understand(words: &[OsString]) -> Result<(), String> {
+    let understood = args::helper(words).and_then(|mount| {
+        let Some(mount) = mount else { return Ok(()) };
+        let here = std::path::Path::new("/");
+        options::Options::parse(&mount.options, here, Some(here))?;
+        source::Source::parse(&mount.source).map(|source| drop(source::dir_name(&source.to_string())))
+    });
+    understood.map_err(|failure| failure.explain())
+}
+
+fn dispatch(command: Command) -> CliResult<()> {
+    match command {
+        Command::Mount(mount) => mount::run(&mount),
+        Command::Umount(umount) => umount::run(&umount.mountpoint, umount.force, umount.output.json),
+        Command::Status(status) => report::status(status.path.as_deref(), status.output.json),
+        Command::Sync(at) => commands::sync(&at.path, at.output.json),
+        Command::Hydrate(what) => hydrate::run(&what.path, what.output.json),
+        Command::Mode(mode) => commands::mode(&mode),
+        Command::Pending(at) => report::file(&at, "pending", "pending"),
+        Command::Diff(diff) => report::diff(&diff.paths, diff.output.json),
+        Command::Revert(revert) => revert::run(&revert.paths, revert.output.json),
+        Command::Resolve(resolve) => resolve::run(&resolve),
+        Command::Rescue(rescue) => rescue::run(&rescue),
+        Command::Commit(commit) => commit::run(&commit),
+        Command::Log(at) => report::file(&at, "log", "log"),
+        Command::Connection(at) => report::file(&at, "connection", "connection"),
+        Command::Login(output) => account::login(output.json),
+        Command::Sites { site, output } => account::sites(site.as_deref(), output.json),
+        Command::Doctor(doctor) => doctor::run(&doctor),
+        #[cfg(feature = "sim")]
+        Command::Sim(sim) => simulate::run(&sim),
+        #[cfg(feature = "sim")]
+        Command::Demo(demo) => demo::run(&demo),
+        #[cfg(feature = "sim")]
+        Command::Link(link) => link::run(&link),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "pantheonfs", &mut script);
+            report::print(&script)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Args::command())
+                .render(&mut page)
+                .map_err(|e| Failure::caused(Exit::Failed, "the manual page cannot be printed", e))?;
+            report::print(&page)
+        }
+    }
+}

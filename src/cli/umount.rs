@@ -1,0 +1,113 @@
+//! `pantheonfs umount`: sends what is not on the server yet, then unmounts.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::exit::{CliResult, Exit, Failure};
+use super::{commands, mountpoint, report};
+use crate::text::visible;
+
+/// How long a mount may take to report its status. It needs no server for that, so one that takes longer hangs.
+const STATUS_LIMIT: Duration = Duration::from_secs(3);
+/// How many unsent files are named.
+const MAX_NAMED: usize = 5;
+
+/// Unmounts; without `force` the changes that are not on the server are sent first.
+pub(super) fn run(path: &Path, force: bool, json: bool) -> CliResult<()> {
+    let place = locate(path)?;
+    let status = status_of(&place);
+    if !force && status.as_ref().is_some_and(|status| status["waiting"].as_u64() != Some(0)) {
+        commands::send_before_unmount(&place);
+        warn_of_unsent(status_of(&place).as_ref());
+    } else {
+        warn_of_unsent(status.as_ref());
+    }
+    // The process of a mount that does not answer cannot release it; the status request above still uses the mount.
+    mountpoint::detach(&place, force || status.is_none()).map_err(|error| match error.raw_os_error() {
+        Some(libc::EBUSY) => {
+            let text = format!(
+                "{}: in use; close the programs that use it (`fuser -vm '{0}'` lists them), or use --force",
+                path.display()
+            );
+            Failure::new(Exit::Busy, text)
+        }
+        _ => Failure::caused(Exit::MountPoint, path.display().to_string(), error),
+    })?;
+    if json {
+        let answer = serde_json::json!({ "unmounted": place.display().to_string() });
+        report::print(format!("{answer:#}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The mount on `path`. The mount itself is accessed last, so that one that does not answer is found, too.
+fn locate(path: &Path) -> CliResult<PathBuf> {
+    let ours = mountpoint::ours();
+    let is_ours = |place: &PathBuf| ours.iter().any(|mount| mount.mountpoint == *place);
+    let beside = || {
+        let path = std::path::absolute(path).ok()?;
+        Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?))
+    };
+    if let Some(place) = beside().filter(is_ours) {
+        return Ok(place);
+    }
+    let place = mountpoint::settle(path).map_err(|e| {
+        Failure::caused(Exit::MountPoint, format!("{}: {e}; nothing is mounted there", path.display()), e)
+    })?;
+    if is_ours(&place) {
+        return Ok(place);
+    }
+    Err(mountpoint::failure(path, "not a mount of pantheonfs; `mount -t fuse.pantheonfs` lists them"))
+}
+
+/// The status of the mount; `None` if it does not answer in time. A child process reads it, because a process whose request
+/// is not answered cannot end, not even by SIGKILL.
+fn status_of(place: &Path) -> Option<serde_json::Value> {
+    let mut command = Command::new(std::env::current_exe().ok()?);
+    command.args(["status", "--json", "--"]).arg(place).current_dir("/");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    let (mut output, (sender, answer)) = (child.stdout.take()?, mpsc::channel());
+    let read = move || {
+        let mut text = Vec::new();
+        drop(sender.send(output.read_to_end(&mut text).map(|_| text)));
+    };
+    std::thread::Builder::new().spawn(read).ok()?;
+    let Ok(text) = answer.recv_timeout(STATUS_LIMIT) else {
+        // It ends when it can; there is no need to wait.
+        child.kill().ok()?;
+        return None;
+    };
+    child.wait().ok()?;
+    serde_json::from_slice(&text.ok()?).ok()
+}
+
+/// Warns of changes that are not on the server, and of uncommitted ones.
+fn warn_of_unsent(status: Option<&serde_json::Value>) {
+    let Some(status) = status else {
+        return eprintln!(
+            "pantheonfs: the mount does not answer; changes that it has not sent are kept, and the next mount sends them"
+        );
+    };
+    for reminder in status["reminders"].as_array().into_iter().flatten().filter_map(|r| r.as_str()) {
+        if reminder.contains("uncommitted") || reminder.contains("rescue") {
+            eprintln!("pantheonfs: {}", visible(reminder));
+        }
+    }
+    let waiting = status["waiting"].as_u64().unwrap_or_default();
+    if waiting > 0 {
+        let dirty: Vec<&str> =
+            status["dirty"].as_array().into_iter().flatten().filter_map(|name| name.as_str()).collect();
+        let more = if dirty.len() > MAX_NAMED { ", …" } else { "" };
+        let names = match dirty.iter().take(MAX_NAMED).copied().collect::<Vec<_>>().join(", ") {
+            names if names.is_empty() => String::new(),
+            names => format!(" ({}{more})", visible(names)),
+        };
+        eprintln!(
+            "pantheonfs: {waiting} change(s) are not on the server yet{names}; they are kept on this machine, and the next mount sends them"
+        );
+    }
+}

@@ -1,0 +1,265 @@
+//! The client: questions to the API, with a session that is renewed and pauses before a second try.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::config::ControlConfig;
+use super::environment::{ConnectionMode, Diffstat, Environment};
+use super::error::ControlError;
+use super::history::Commit;
+use super::http::{self, Http};
+use super::json;
+use super::login::{self, Login};
+use super::routes::{self, Call, Routes};
+use super::site::{Profile, Site};
+use super::workflow::{Outcome, Workflow};
+
+/// Sites in one page of the list.
+const PAGE: usize = 100;
+/// Pages that are asked for at most.
+const MAX_PAGES: usize = 200;
+/// Limit of one call.
+const CALL_LIMIT: Duration = Duration::from_secs(20);
+/// Pauses before a call that the API failed to answer is repeated.
+const RETRIES: [Duration; 3] = [Duration::from_millis(200), Duration::from_millis(600), Duration::from_millis(1500)];
+/// Pauses between looks at a running workflow.
+const WORKFLOW_POLL: Duration = Duration::from_secs(1);
+/// How long a workflow is waited for; the platform ends a commit after two minutes.
+const WORKFLOW_LIMIT: Duration = Duration::from_secs(300);
+
+/// A client of the platform's API with one account.
+pub struct Control {
+    http: Http,
+    routes: Box<dyn Routes>,
+    login: Mutex<Login>,
+}
+
+type Answer<T> = Result<T, ControlError>;
+
+impl Control {
+    /// A client that has not connected yet.
+    ///
+    /// # Errors
+    ///
+    /// The configuration names an unknown API, or plain HTTP to another machine.
+    pub fn new(config: ControlConfig) -> Answer<Self> {
+        let unknown = || ControlError::NoSuchApi(config.api.clone().unwrap_or_default());
+        let routes = routes::named(config.api.as_deref()).ok_or_else(unknown)?;
+        let http = Http::new(&config, (routes.host(), routes.base()), CALL_LIMIT)?;
+        Ok(Self { http, routes, login: Mutex::new(Login::new(config)) })
+    }
+
+    /// What the platform's clock said with its last answer (seconds since the epoch), and when that came.
+    pub fn dated(&self) -> Option<(u32, Instant)> {
+        self.http.dated()
+    }
+
+    /// Whether there is anything to log in with.
+    pub fn can_log_in(&self) -> bool {
+        self.login().has_credentials()
+    }
+
+    fn login(&self) -> parking_lot::MutexGuard<'_, Login> {
+        self.login.lock()
+    }
+
+    /// Repeats a call that the API could not answer, if it may be sent twice.
+    fn ask(&self, call: &Call) -> Answer<Value> {
+        let mut answer = self.call(call.method, &call.path, call.body.as_ref());
+        for pause in if call.repeatable { RETRIES.as_slice() } else { &[] } {
+            if !matches!(&answer, Err(ControlError::Status { status: 429 | 500..=599, .. })) {
+                break;
+            }
+            std::thread::sleep(*pause);
+            answer = self.call(call.method, &call.path, call.body.as_ref());
+        }
+        answer
+    }
+
+    fn get(&self, path: String) -> Answer<Value> {
+        self.ask(&Call { method: "GET", path, body: None, repeatable: true })
+    }
+
+    /// An expired session is renewed once.
+    fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Answer<Value> {
+        let known = self.login().current();
+        let session = match known {
+            Some(session) => session,
+            None => self.log_in()?,
+        };
+        match self.http.call(method, path, body, Some(&session)) {
+            Err(ControlError::Unauthorized { .. }) => {
+                log::info!("the API session has expired: logging in again");
+                let session = self.log_in()?;
+                self.http.call(method, path, body, Some(&session))
+            }
+            other => other,
+        }
+    }
+
+    fn log_in(&self) -> Answer<Zeroizing<String>> {
+        let token = self.login().token()?;
+        let answer = login::log_in(&self.http, &token)?;
+        self.login().keep(answer)
+    }
+
+    /// The id of a site that the account may see.
+    pub fn site_id(&self, name: &str) -> Answer<String> {
+        let answer = self.get(format!("site-names/{}", http::segment(name)));
+        match answer {
+            Ok(value) => json::text(&value, "id", "the site"),
+            Err(ControlError::NotFound { message, .. } | ControlError::Forbidden { message, .. }) => {
+                Err(ControlError::NoSuchSite { name: name.into(), message })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn site(&self, id: &str) -> Answer<Site> {
+        let answer = self.get(format!("sites/{}?site_state=true", http::segment(id)))?;
+        Site::from_json(&answer)
+    }
+
+    pub fn environment(&self, site: &str, env: &str) -> Answer<Environment> {
+        let missing = |message: String| ControlError::NoSuchEnvironment { name: env.into(), message };
+        let Some(call) = self.routes.environment(site, env) else {
+            let all = self.environments(site)?;
+            return all.into_iter().find(|(name, _)| name == env).map(|(_, e)| e).ok_or_else(|| missing(String::new()));
+        };
+        match self.ask(&call) {
+            Ok(value) => Environment::from_json(&value),
+            Err(ControlError::NotFound { message, .. }) => Err(missing(message)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether code was deployed to Test or Live yet; `None`: the API does not say. Other environments always have code.
+    pub fn is_initialized(&self, site: &str, env: &str) -> Answer<Option<bool>> {
+        let path = format!("sites/{}/environments/{}/settings", http::segment(site), http::segment(env));
+        Ok(json::truthy(self.get(path)?.get("is_initialized")))
+    }
+
+    /// The uncommitted changes as the platform lists them; the list may be stale.
+    pub fn diffstat(&self, site: &str, env: &str) -> Answer<Diffstat> {
+        Ok(Diffstat::from_json(&self.ask(&self.routes.diffstat(site, env))?))
+    }
+
+    /// Switches the connection mode and waits for the outcome. A switch to Git mode deletes uncommitted changes; the
+    /// caller has the user's consent.
+    ///
+    /// # Errors
+    ///
+    /// The API cannot be asked, or the workflow failed or did not end in time.
+    pub fn set_mode(&self, site: &str, env: &str, mode: ConnectionMode) -> Answer<()> {
+        self.run_workflow(site, &format!("the switch to {mode} mode"), &self.routes.set_mode(site, env, mode))
+    }
+
+    /// Commits all uncommitted changes and waits for the outcome.
+    ///
+    /// # Errors
+    ///
+    /// The API cannot be asked, or the workflow failed or did not end in time.
+    pub fn commit(&self, site: &str, env: &str, message: &str, name: &str, email: &str) -> Answer<()> {
+        let params = json!({ "message": message, "committer_name": name.trim(), "committer_email": email.trim() });
+        self.run_workflow(site, "the commit", &self.routes.commit(site, env, params))
+    }
+
+    /// The history, newest first.
+    pub fn log(&self, site: &str, env: &str) -> Answer<Vec<Commit>> {
+        Commit::list(&self.ask(&self.routes.log(site, env))?)
+    }
+
+    /// Workflows of this environment that run now.
+    pub fn running(&self, site: &str, env: &str) -> Answer<Vec<Workflow>> {
+        let all = Workflow::list(&self.ask(&self.routes.workflows(site))?);
+        Ok(all.into_iter().filter(|w| w.outcome.is_none() && w.environment.as_deref() == Some(env)).collect())
+    }
+
+    /// The account that is logged in.
+    pub fn profile(&self) -> Answer<Profile> {
+        let user = self.user_id()?;
+        Profile::from_json(&self.get(format!("users/{}", http::segment(&user)))?)
+    }
+
+    /// The sites of the account, by name.
+    pub fn sites(&self) -> Answer<Vec<Site>> {
+        let user = self.user_id()?;
+        let (mut out, mut start) = (Vec::new(), String::new());
+        // Until a page is short or has no new site.
+        for number in 1..=MAX_PAGES {
+            let path = format!("users/{}/memberships/sites?limit={PAGE}{start}", http::segment(&user));
+            let page = self.get(path)?;
+            let (sites, last) = Site::memberships(&page);
+            let full = page.as_array().is_some_and(|page| page.len() >= PAGE);
+            let known = sites.iter().all(|site: &Site| out.contains(site));
+            out.extend(sites);
+            match last {
+                Some(_) if full && number == MAX_PAGES => log::warn!("only the first {} sites are listed", out.len()),
+                Some(last) if full && !known => start = format!("&start={}", http::segment(&last)),
+                _ => break,
+            }
+        }
+        out.sort_by(|a: &Site, b: &Site| a.name.cmp(&b.name));
+        out.dedup();
+        Ok(out)
+    }
+
+    /// Names of a site's environments with what the API says about each.
+    pub fn environments(&self, site: &str) -> Answer<Vec<(String, Environment)>> {
+        let all = self.ask(&self.routes.environments(site))?;
+        let Some(all) = all.as_object() else {
+            return Err(ControlError::malformed("the environments", "not an object"));
+        };
+        all.iter().map(|(name, value)| Ok((name.clone(), Environment::from_json(value)?))).collect()
+    }
+
+    /// Exchanges a machine token for a session, saves both where Terminus does, and returns the account.
+    ///
+    /// # Errors
+    ///
+    /// The token is refused, the API cannot be asked, or the token cannot be saved.
+    pub fn log_in_with(&self, token: &str) -> Answer<Profile> {
+        let answer = login::log_in(&self.http, token)?;
+        self.login().keep(answer)?;
+        let profile = self.profile()?;
+        self.login().save_token(token, &profile.email)?;
+        Ok(profile)
+    }
+
+    fn user_id(&self) -> Answer<String> {
+        let known = self.login().user_id();
+        match known {
+            Some(id) => Ok(id),
+            None => {
+                self.log_in()?;
+                self.login().user_id().ok_or(ControlError::NotLoggedIn)
+            }
+        }
+    }
+
+    fn run_workflow(&self, site: &str, kind: &str, call: &Call) -> Answer<()> {
+        let mut workflow = Workflow::from_json(&self.ask(call)?)?;
+        let until = Instant::now() + WORKFLOW_LIMIT;
+        loop {
+            match workflow.outcome {
+                Some(Outcome::Succeeded) => return Ok(()),
+                Some(Outcome::Failed(reason)) => {
+                    return Err(ControlError::WorkflowFailed { kind: kind.into(), reason });
+                }
+                None if Instant::now() > until => {
+                    return Err(ControlError::WorkflowSlow { kind: kind.into(), seconds: WORKFLOW_LIMIT.as_secs() });
+                }
+                None => std::thread::sleep(WORKFLOW_POLL),
+            }
+            match self.ask(&self.routes.workflow(site, &workflow.id)) {
+                Ok(value) => workflow = Workflow::from_json(&value)?,
+                // The workflow goes on while the API cannot be asked.
+                Err(error) if error.is_passing() => log::info!("{kind}: {error}"),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

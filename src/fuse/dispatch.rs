@@ -1,0 +1,66 @@
+//! How a request is carried out: at once where nothing must be waited for, otherwise on a thread that may wait.
+
+use std::sync::{Arc, mpsc};
+
+use fuser::{INodeNo, ReplyEmpty, ReplyEntry, Request};
+
+use super::answer::{Answer, Reply};
+use super::convert::ino;
+use super::deferred::{Waiting, defer};
+use crate::fs::{Entry, Fs, FsResult, Wait};
+
+/// What the handlers of the adapter share.
+pub(super) struct Adapter {
+    pub(super) fs: Fs,
+    pub(super) waiting: Arc<Waiting>,
+    allow_other: bool,
+    /// Dropped with the session: tells the main thread that the mount is gone.
+    _alive: mpsc::Sender<()>,
+}
+
+impl Adapter {
+    pub(super) fn new(fs: Fs, allow_other: bool, alive: mpsc::Sender<()>) -> Self {
+        Self { fs, waiting: Arc::default(), allow_other, _alive: alive }
+    }
+
+    /// Calls, and gives the result to `ok` or the error to the caller. `undo` gets a result that no caller waits for any
+    /// more.
+    pub(super) fn run<R: Reply, T: Send + 'static>(
+        &self,
+        answer: Answer<R>,
+        call: impl Fn(&Fs, Wait) -> FsResult<T> + Send + 'static,
+        ok: impl FnOnce(&Fs, Answer<R>, T) + Send + 'static,
+        undo: impl FnOnce(&Fs, T) + Send + 'static,
+    ) {
+        match call(&self.fs, Wait::No) {
+            Ok(value) => ok(&self.fs, answer, value),
+            Err(error) if error.would_block() => defer(&self.waiting, &self.fs, answer, call, ok, undo),
+            Err(error) => answer.fail(&error),
+        }
+    }
+
+    pub(super) fn run_empty(
+        &self,
+        answer: Answer<ReplyEmpty>,
+        call: impl Fn(&Fs, Wait) -> FsResult<()> + Send + 'static,
+    ) {
+        self.run(answer, call, |_, answer, ()| answer.done(), |_, ()| {});
+    }
+
+    pub(super) fn run_entry(
+        &self,
+        answer: Answer<ReplyEntry>,
+        call: impl Fn(&Fs, Wait) -> FsResult<Entry> + Send + 'static,
+    ) {
+        let undo = |fs: &Fs, entry: Entry| fs.forget(entry.ino, 1);
+        self.run(answer, call, |fs, answer, entry| answer.entry(fs, &entry), undo);
+    }
+
+    /// `.pantheon` takes commands from the mounting user only, even where others may read. If root mounted for another
+    /// user (`uid=`, as fstab has it), that user counts; a `uid=` of anyone but root only changes what is shown.
+    pub(super) fn is_stranger(&self, req: &Request, number: INodeNo) -> bool {
+        let me = rustix::process::getuid();
+        let owner = if me.is_root() { self.fs.uid() } else { me.as_raw() };
+        self.allow_other && ino(number).is_virtual() && req.uid() != owner && req.uid() != 0
+    }
+}

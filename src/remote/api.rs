@@ -1,0 +1,206 @@
+//! [`Remote`], the calls that the rest of the program makes.
+
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::client::Client;
+use super::config::RemoteConfig;
+use super::content::{Progress, Source};
+use super::current::Link;
+use super::error::{ErrorKind, RemoteError, RemoteResult};
+use super::guard::Guard;
+use super::open_files::FileRange;
+use super::retry::{Repeat, retry};
+use super::session::SessionInfo;
+use super::store::{self, Store};
+use super::{calls::SetAttr, copy, fetch, list, rename, supervise, sweep};
+use crate::attr::{Area, Attr, Version};
+use crate::gate::WritePermit;
+use crate::path::{Name, RemotePath};
+use crate::sftp::{Class, StatVfs};
+use crate::transport::Transport;
+
+/// Calls on paths of the server, over one SFTP session that is replaced whenever it ends. Cheap to clone.
+///
+/// Calls that change nothing, and those that only make something, are asked again after a loss of the session. Calls that
+/// remove, replace or overwrite something are made once.
+#[derive(Clone)]
+pub struct Remote(Arc<Client>);
+
+impl Remote {
+    /// Takes over a first connection, so that the user who mounts sees why it cannot be made.
+    ///
+    /// # Errors
+    /// When no SFTP session can be opened on it.
+    pub fn start(config: RemoteConfig, first: Box<dyn Transport>) -> RemoteResult<Self> {
+        let (client, events) = Client::new(config, None);
+        let started =
+            client.connect_over(first, supervise::FIRST_EPOCH).and_then(|()| supervise::spawn(&client, events));
+        started.map(|()| Self(client)).map_err(Self::not_started)
+    }
+
+    /// Begins without a connection, for the reason given; one is made as soon as possible.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start_offline(config: RemoteConfig, why: String) -> RemoteResult<Self> {
+        let (client, events) = Client::new(config, Some(why));
+        supervise::spawn(&client, events).map(|()| Self(client)).map_err(Self::not_started)
+    }
+
+    fn not_started(kind: ErrorKind) -> RemoteError {
+        kind.at("connect", &RemotePath::root())
+    }
+
+    pub fn link(&self) -> Link {
+        self.0.current().link()
+    }
+
+    pub fn session_info(&self) -> Option<SessionInfo> {
+        self.0.current().get().map(|session| session.info())
+    }
+
+    /// Bytes received over the present session; `None`: there is none.
+    pub fn received_bytes(&self) -> Option<u64> {
+        self.0.current().get().map(|session| session.received_bytes())
+    }
+
+    /// File bytes per second that the session carried at best, once there was a busy second.
+    pub fn rate(&self) -> Option<u64> {
+        self.0.current().get().and_then(|session| session.rate())
+    }
+
+    /// Ends the session for good: calls fail from here on.
+    pub fn close(&self) {
+        self.0.current().close();
+    }
+
+    /// The complete listing of a directory, without `.` and `..`. `done` runs on an I/O thread and must be short.
+    pub fn list_async(
+        &self,
+        dir: RemotePath,
+        class: Class,
+        done: impl FnOnce(RemoteResult<Vec<(Name, Attr)>>) + Send + 'static,
+    ) {
+        list::list(&self.0, dir, class, done);
+    }
+
+    /// The bytes of `range` of the file at exactly this version. `done` runs on an I/O thread and must be short.
+    pub fn fetch_async(
+        &self,
+        path: RemotePath,
+        version: Version,
+        range: Range<u64>,
+        class: Class,
+        done: impl FnOnce(RemoteResult<Vec<u8>>) + Send + 'static,
+    ) {
+        fetch::fetch(&self.0, FileRange { path, version, range, class }, done);
+    }
+
+    /// Attributes of one object, links not followed.
+    pub fn lstat(&self, path: &RemotePath) -> RemoteResult<Attr> {
+        retry(&self.0, "lstat", path, Repeat::Safe, |attempt| attempt.lstat(path))
+    }
+
+    pub fn readlink(&self, path: &RemotePath) -> RemoteResult<Vec<u8>> {
+        retry(&self.0, "readlink", path, Repeat::Safe, |attempt| attempt.readlink(path))
+    }
+
+    /// `None`: the server does not say.
+    pub fn statvfs(&self) -> RemoteResult<Option<StatVfs>> {
+        let root = RemotePath::root();
+        retry(&self.0, "statvfs", &root, Repeat::Safe, |attempt| attempt.statvfs(&root))
+    }
+
+    pub fn mkdir(&self, permit: &WritePermit, path: &RemotePath, perm: u16) -> RemoteResult<Attr> {
+        retry(&self.0, "mkdir", path, Repeat::Recognised, |attempt| attempt.mkdir(permit, path, perm))
+    }
+
+    pub fn rmdir(&self, permit: &WritePermit, path: &RemotePath) -> RemoteResult<()> {
+        retry(&self.0, "rmdir", path, Repeat::Never, |attempt| attempt.rmdir(permit, path))
+    }
+
+    /// Removes a file or link. With a guard, one of another version that took its place in the last moment is put back.
+    pub fn unlink(&self, permit: &WritePermit, path: &RemotePath, guard: Option<&Guard>) -> RemoteResult<()> {
+        retry(&self.0, "unlink", path, Repeat::Never, |attempt| match guard {
+            Some(guard) => guard.unlink(attempt, permit, path),
+            None => attempt.unlink(permit, path),
+        })
+    }
+
+    pub fn symlink(&self, permit: &WritePermit, path: &RemotePath, text: &[u8]) -> RemoteResult<Attr> {
+        retry(&self.0, "symlink", path, Repeat::Recognised, |attempt| attempt.symlink(permit, path, text))
+    }
+
+    /// A refused change of permissions or times is no error: what the server made of it is returned.
+    pub fn set_attr(&self, permit: &WritePermit, path: &RemotePath, change: SetAttr) -> RemoteResult<Attr> {
+        retry(&self.0, "setattr", path, Repeat::Never, |attempt| attempt.set_attr(permit, path, change))
+    }
+
+    /// Moves a file, link or directory. With `replace` it takes the place of a file that is there. `progress` is
+    /// called during a copy: after [`Progress::Modifying`] only [`Remote::resume_rename`] completes it.
+    pub fn rename(
+        &self,
+        permit: &WritePermit,
+        from: &RemotePath,
+        to: &RemotePath,
+        replace: bool,
+        guard: Option<&Guard>,
+        progress: &dyn Fn(Progress),
+    ) -> RemoteResult<()> {
+        rename::rename(&self.0, permit, (from, to), replace, guard, progress)
+    }
+
+    /// Removes temporary files in a directory that earlier mounts of this machine left; says how many.
+    pub fn sweep(&self, permit: &WritePermit, dir: &RemotePath) -> RemoteResult<usize> {
+        sweep::sweep(&self.0, permit, dir)
+    }
+
+    /// Removes what an interrupted rename may have left beside `to`.
+    pub fn remove_rename_leftovers(&self, permit: &WritePermit, to: &RemotePath) -> RemoteResult<()> {
+        rename::remove_leftovers(&self.0, permit, to)
+    }
+
+    /// Goes on with a rename whose copying was interrupted: what is at `to` is of that rename.
+    pub fn resume_rename(
+        &self,
+        permit: &WritePermit,
+        from: &RemotePath,
+        to: &RemotePath,
+        progress: &dyn Fn(Progress),
+    ) -> RemoteResult<()> {
+        copy::resume(&self.0, permit, from, to, progress)
+    }
+
+    /// Whether the server was seen to refuse moving files in this area.
+    pub fn refuses_rename(&self, area: Area) -> bool {
+        self.0.rename_capabilities().last_refused_rename(area, false)
+    }
+
+    /// Makes the content of the file equal to the first `len` bytes of `source`, all or nothing as far as the server
+    /// lets us, and only if the server's version is still the base.
+    pub fn store(
+        &self,
+        permit: &WritePermit,
+        path: &RemotePath,
+        source: &File,
+        len: u64,
+        how: &Store,
+    ) -> RemoteResult<Attr> {
+        self.store_with_progress(permit, path, source, len, how, &|_| {})
+    }
+
+    /// Like [`Remote::store`]; `progress` is called with [`Progress::Modifying`] before old content is overwritten in place.
+    pub fn store_with_progress(
+        &self,
+        permit: &WritePermit,
+        path: &RemotePath,
+        source: &File,
+        len: u64,
+        how: &Store,
+        progress: &dyn Fn(Progress),
+    ) -> RemoteResult<Attr> {
+        store::store(&self.0, permit, path, Source { file: source, len }, how, progress)
+    }
+}

@@ -1,0 +1,87 @@
+//! Temporary files on the server: their names, and which of them a lost session left.
+//!
+//! A name tells which machine and source it belongs to: the next mount finds what this one left, and never takes a file that
+//! another machine is writing.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+use super::error::ErrorKind;
+use crate::path::{Name, RemotePath};
+
+/// How the name of every temporary file begins.
+const START: &str = ".pantheonfs-";
+
+/// The temporary files of a mount.
+pub(super) struct TempFiles {
+    /// How the names of this machine and source begin.
+    start: String,
+    /// Those in use, with the epoch of the session that made them.
+    in_use: Mutex<HashMap<RemotePath, u64>>,
+}
+
+/// A temporary file; forgotten when it was moved or removed.
+pub(super) struct TempFile<'a> {
+    files: &'a TempFiles,
+    pub(super) path: RemotePath,
+}
+
+impl TempFiles {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { start: format!("{START}{prefix}-"), in_use: Mutex::default() }
+    }
+
+    /// A name in `dir` that cannot be guessed and is not taken.
+    pub(super) fn make(&self, dir: &RemotePath, epoch: u64) -> Result<TempFile<'_>, ErrorKind> {
+        let path = dir.join(&self.random_name().map_err(ErrorKind::Local)?);
+        self.in_use.lock().insert(path.clone(), epoch);
+        Ok(TempFile { files: self, path })
+    }
+
+    /// What sessions before this one left.
+    pub(super) fn take_left(&self, epoch: u64) -> Vec<RemotePath> {
+        self.in_use.lock().extract_if(|_, made| *made < epoch).map(|(path, _)| path).collect()
+    }
+
+    /// Whether an earlier mount of this machine and source left this file.
+    pub(super) fn is_left(&self, dir: &RemotePath, name: &Name) -> bool {
+        name.as_bytes().starts_with(self.start.as_bytes()) && !self.in_use.lock().contains_key(&dir.join(name))
+    }
+
+    fn random_name(&self) -> Result<Name, std::io::Error> {
+        let mut random = [0; 12];
+        let mut at = 0;
+        while at < random.len() {
+            at += rustix::rand::getrandom(&mut random[at..], rustix::rand::GetRandomFlags::empty())?;
+        }
+        let hex: String = random.iter().map(|b| format!("{b:02x}")).collect();
+        Name::new(format!("{}{hex}", self.start)).map_err(std::io::Error::other)
+    }
+}
+
+impl TempFile<'_> {
+    /// It was moved or removed.
+    pub(super) fn forget(&self) {
+        self.files.in_use.lock().remove(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_ended_sessions_are_left() {
+        let (files, dir) = (TempFiles::new("m"), RemotePath::root());
+        let first = files.make(&dir, 1).expect("a name").path;
+        let second = files.make(&dir, 2).expect("a name");
+        let name = first.file_name().expect("a name");
+        assert!(!files.is_left(&dir, &name), "in use");
+        assert_eq!(files.take_left(2), [first]);
+        assert!(files.is_left(&dir, &name));
+        second.forget();
+        assert!(files.take_left(9).is_empty());
+        assert!(!files.is_left(&dir, &Name::new(".pantheonfs-other-00").expect("valid")));
+    }
+}

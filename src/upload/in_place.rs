@@ -1,0 +1,126 @@
+//! Saves that are written over the old bytes, on servers and in areas where a temporary file cannot take a file's place.
+//! While the server has half of the new content, the old one is kept here: only what consists of the two may be written over
+//! by the next attempt, whoever else wrote meanwhile.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use super::apply::{LINK_PAUSE, Outcome};
+use super::sender::Sender;
+use crate::clock::Deadline;
+use crate::durable;
+use crate::path::RemotePath;
+use crate::remote::{Base, RemoteError};
+use crate::write::{Op, OpId, Put, SpoolId};
+
+/// Directory of old contents in the state directory, by the number of the spool that replaces each.
+const DIR: &str = "replaced";
+/// A larger file (bytes) is neither kept nor compared.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What to do about a save that an earlier attempt may have left half done.
+pub(super) enum Resumed {
+    /// What is there is a mixture of ours and the old content: it is written over.
+    GoOn(Base),
+    End(Outcome),
+}
+
+impl Sender {
+    /// The old content is about to be written over: it is kept, and the journal says so.
+    pub(super) fn begin_in_place(&self, id: OpId, path: &RemotePath, put: &Put) {
+        if let Some(version) = put.base.version().filter(|version| version.size <= MAX_BYTES) {
+            let deadline = Deadline::after(self.local.0.view.timeout());
+            let old = self.content.read(path, version, 0..version.size, deadline);
+            let kept = old.map_err(|error| format!("{error:?}")).and_then(|old| {
+                fs::create_dir_all(self.old_dir()).map_err(|e| e.to_string())?;
+                let write = |file: &mut File| file.write_all_at(&old, 0);
+                durable::replace(&self.old_path(put.spool), write).map_err(|e| e.to_string())
+            });
+            if let Err(error) = kept {
+                log::warn!("{path}: is written over, and its old content could not be kept here: {error}");
+            }
+        }
+        self.local.0.journal.touched(id);
+    }
+
+    /// The save is over: the old content is needed no more.
+    pub(super) fn end_in_place(&self, spool: SpoolId) {
+        // Most saves never had one.
+        drop(fs::remove_file(self.old_path(spool)));
+    }
+
+    /// An earlier attempt may have written some of the new content.
+    pub(super) fn resume_in_place(&self, op: &Op, put: &Put, source: &File) -> Result<Resumed, RemoteError> {
+        let Some(now) = self.stat_there(&op.path)? else {
+            let gone = Outcome::Conflict("it was removed on the server while it was being saved".into());
+            return Ok(Resumed::End(self.unless_away(op, gone)));
+        };
+        if now.is_dir() {
+            return Ok(Resumed::End(Outcome::Conflict("there is a directory of that name on the server now".into())));
+        }
+        let found = now.version();
+        if found.size > MAX_BYTES || put.len > MAX_BYTES {
+            return Ok(Resumed::GoOn(Base::Version(found)));
+        }
+        let deadline = Deadline::after(self.local.0.view.timeout());
+        let there = match self.content.read_anew(&op.path, found, deadline) {
+            Ok(there) => there,
+            Err(error) => {
+                let why = format!("what is there cannot be read: {error:?}");
+                return Ok(Resumed::End(Outcome::Later(LINK_PAUSE, why)));
+            }
+        };
+        let mut ours = vec![0; put.len as usize];
+        if source.read_exact_at(&mut ours, 0).is_err() {
+            return Ok(Resumed::GoOn(Base::Version(found)));
+        }
+        let old = fs::read(self.old_path(put.spool)).unwrap_or_default();
+        if there == ours {
+            return Ok(Resumed::End(self.found_stored(op, put, found, source)));
+        }
+        if is_mixture(&there, &ours, &old) {
+            return Ok(Resumed::GoOn(Base::Version(found)));
+        }
+        let what = "another writer changed it on the server while it was being saved";
+        Ok(Resumed::End(Outcome::Conflict(what.into())))
+    }
+
+    fn old_dir(&self) -> PathBuf {
+        self.local.0.rejects.state_dir().join(DIR)
+    }
+
+    fn old_path(&self, spool: SpoolId) -> PathBuf {
+        self.old_dir().join(spool.0.to_string())
+    }
+}
+
+/// Whether every byte is that of the new content or of the old one. Behind the end of the old content a part that did not
+/// arrive reads as zeros.
+fn is_mixture(there: &[u8], ours: &[u8], old: &[u8]) -> bool {
+    let fits = there.len() <= ours.len().max(old.len());
+    let is_one = |(at, byte): (usize, &u8)| {
+        ours.get(at) == Some(byte) || old.get(at) == Some(byte) || (*byte == 0 && at >= old.len())
+    };
+    fits && there.iter().enumerate().all(is_one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_consists_of_old_and_new_is_a_mixture() {
+        let (ours, old) = (b"new content".as_slice(), b"old bytes".as_slice());
+        for there in
+            [&b"new contebytes"[..0], b"new bytes", b"old bytes", b"new conte", b"new bytes\0\0", b"old byteent"]
+        {
+            assert!(is_mixture(there, ours, old), "{there:?}");
+        }
+        for there in [&b"theirs"[..], b"new content and more", b"old bytes!"] {
+            assert!(!is_mixture(there, ours, old), "{there:?}");
+        }
+        assert!(is_mixture(b"new", ours, b""), "a beginning of ours");
+        assert!(!is_mixture(b"another", ours, b""));
+    }
+}

@@ -1,0 +1,27 @@
+//! What the server is still to be told, on the local disk and in memory: the queue of operations, its journal, and the
+//! spool files with the new contents. What is recorded here survives the death of the process.
+//!
+//! `journal` in the state directory holds records of kind `J` (layout: `records`). Each is one of
+//!
+//! - `{"op": [ID, OP]}`: an operation as it is now, new or changed by a later one that was folded into it;
+//! - `{"gone": ID}`: it will never be carried out;
+//! - `{"done": [ID, LEFT]}`: the server acknowledged its last step, and this is what it left at its path;
+//! - `{"litter": [SPOOL, PATH, PERM]}`: a file that stays on this machine is here now;
+//! - `{"swept": SPOOL}`: it is not any more;
+//! - `{"all": [RECORD…]}`: records that hold together.
+//!
+//! `spool/N` holds the content that operations name by number; it is never changed once an operation names it.
+
+mod barrier;
+mod durable;
+mod open;
+mod state;
+
+pub use open::has_unsent;
+pub use state::{Journal, Next};
+
+#[cfg(test)]
+pub(in crate::write) use state::KIND;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,325 @@
+//! The type [`Journal`]: what is added, taken and ended.
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::io;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::path::RemotePath;
+use crate::write::fold::{LocalOnly, Record};
+use crate::write::op::{Action, Expected, Op, OpId, SpoolId};
+use crate::write::queue::{Changes, Queue};
+use crate::write::records::Records;
+use crate::write::replaced::ReplacedSpools;
+use crate::write::spool::{FreeFiles, Hold, Spool};
+
+pub(in crate::write) const KIND: u8 = b'J';
+/// The journal is written anew when it has grown to this (bytes) and most of it is history.
+const COMPACT_BYTES: u64 = 16 * 1024 * 1024;
+/// And emptied when nothing waits and it has grown to this.
+const CLEAR_BYTES: u64 = 64 * 1024;
+/// Operations and bytes that may wait. Beyond, writers are slowed down to the speed of the link.
+const MAX_OPS: usize = 200_000;
+const MAX_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+
+/// See the module header.
+pub struct Journal {
+    pub(super) dir: PathBuf,
+    pub(super) log: Records<Record>,
+    pub(super) state: Mutex<State>,
+    pub(super) changed: Condvar,
+    pub(super) next_spool: AtomicU64,
+    pub(super) next_barrier: AtomicU64,
+    pub(super) free: FreeFiles,
+    /// Which spools somebody may have open.
+    pub(super) holds: Mutex<HashMap<SpoolId, Hold>>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) queue: Queue,
+    /// Files that stay on this machine: where they are, and their permission bits.
+    pub(super) local_only: LocalOnly,
+    pub(super) replaced: ReplacedSpools,
+    /// Barriers that are being waited for, by number.
+    pub(super) barriers: BTreeMap<u64, Barrier>,
+    /// Callers that wait for everything to be sent.
+    pub(super) hurry: usize,
+    /// Operations that ended, well or not, and pieces of content that arrived: who waits looks whether it grows.
+    pub(super) steps: u64,
+    /// Ended, but what was kept here for them is not let go yet.
+    pub(super) ending: BTreeSet<OpId>,
+    pub(super) closed: bool,
+}
+
+/// What a barrier waits for.
+pub(super) struct Barrier {
+    /// Operations before this one.
+    pub(super) limit: OpId,
+    /// And those that such a one was folded into since.
+    pub(super) also: BTreeSet<OpId>,
+}
+
+impl Barrier {
+    pub(super) fn awaits(&self, id: OpId) -> bool {
+        id < self.limit || self.also.contains(&id)
+    }
+}
+
+impl State {
+    /// The journal as short as it can be.
+    pub(super) fn records(&self) -> Vec<Record> {
+        let local_only = self.local_only.iter().map(|(id, (path, perm))| Record::LocalOnly(*id, path.clone(), *perm));
+        let mut earlier = self.replaced.records(&self.queue);
+        let with_earlier = |(id, op): (OpId, &Op)| {
+            let before = earlier.remove(&id).unwrap_or_default();
+            before.into_iter().chain([Record::Op(id, op.clone())])
+        };
+        self.queue.ops().flat_map(with_earlier).chain(local_only).collect()
+    }
+
+    /// After an addition: what it means for those who wait.
+    fn note(&mut self, changes: &Changes) {
+        self.replaced.note(changes, Instant::now());
+        for barrier in self.barriers.values_mut() {
+            if changes.dropped.iter().any(|(id, _)| barrier.awaits(*id)) {
+                barrier.also.extend(changes.put.iter().map(|(id, _)| *id));
+            }
+        }
+    }
+}
+
+/// An operation that ended and is being tidied up after.
+pub struct Ending<'a> {
+    journal: &'a Journal,
+    id: OpId,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.journal.lock().ending.remove(&self.id);
+        self.journal.changed.notify_all();
+    }
+}
+
+/// What there is to do.
+pub enum Next {
+    Run(OpId, Op, u32),
+    /// Nothing now.
+    Idle,
+    Closed,
+}
+
+impl Journal {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// A look at what waits.
+    pub fn queue<T>(&self, look: impl FnOnce(&Queue) -> T) -> T {
+        look(&self.lock().queue)
+    }
+
+    pub fn spool_path(&self, id: SpoolId) -> PathBuf {
+        self.dir.join(id.0.to_string())
+    }
+
+    /// An empty spool.
+    pub fn new_spool(&self) -> io::Result<Spool> {
+        let id = SpoolId(self.next_spool.fetch_add(1, Ordering::Relaxed));
+        Spool::create(id, self.spool_path(id), &self.free, self.hold(id))
+    }
+
+    /// The content that an operation of an earlier mount names.
+    pub fn reopen(&self, id: SpoolId, len: u64) -> Spool {
+        Spool::reopen(id, self.spool_path(id), len, self.hold(id))
+    }
+
+    /// Files that stay on this machine, as the last mount left them.
+    pub fn local_only(&self) -> Vec<(SpoolId, RemotePath, u16)> {
+        self.lock().local_only.iter().map(|(id, (path, perm))| (*id, path.clone(), *perm)).collect()
+    }
+
+    /// A file that stays on this machine is, or is not any more (`None`), at this path.
+    pub fn note_local_only(&self, id: SpoolId, now: Option<(RemotePath, u16)>) -> io::Result<()> {
+        let mut state = self.lock();
+        if state.local_only.get(&id) == now.as_ref() {
+            return Ok(());
+        }
+        let record = match &now {
+            Some((path, perm)) => Record::LocalOnly(id, path.clone(), *perm),
+            None => Record::Swept(id),
+        };
+        self.log.append(&[record])?;
+        match now {
+            Some(now) => state.local_only.insert(id, now),
+            None => state.local_only.remove(&id),
+        };
+        Ok(())
+    }
+
+    /// The content of a file that stayed on this machine: it goes on being written to.
+    pub fn reopen_local_only(&self, id: SpoolId) -> io::Result<Spool> {
+        Spool::resume(id, self.spool_path(id), self.hold(id))
+    }
+
+    fn hold(&self, id: SpoolId) -> Hold {
+        let mut holds = self.holds.lock();
+        if holds.len() > 2 * MAX_OPS {
+            // Spools that went without ever being recorded.
+            holds.retain(|_, hold| Arc::strong_count(hold) > 1);
+        }
+        holds.entry(id).or_default().clone()
+    }
+
+    fn is_held(&self, id: SpoolId) -> bool {
+        let hold = self.holds.lock().remove(&id);
+        hold.is_none_or(|hold| Arc::strong_count(&hold) > 1)
+    }
+
+    /// Whether there is room for another operation; a writer that is too fast waits here.
+    pub fn has_room(&self, until: Instant) -> bool {
+        let full = |state: &State| state.queue.len() >= MAX_OPS || state.queue.bytes() >= MAX_BYTES;
+        let mut state = self.lock();
+        while full(&state) && !state.closed {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            self.changed.wait_for(&mut state, left);
+        }
+        true
+    }
+
+    /// Records an operation. When this returns, it survives the death of the process, and it will be carried out.
+    ///
+    /// # Errors
+    ///
+    /// The local disk is full or failed. Then the operation is nowhere: neither here nor in a record.
+    pub fn add(&self, op: Op) -> io::Result<()> {
+        if let Err(error) = self.log.reserve() {
+            // The room that is left is for what programs have written already.
+            if !matches!(op.action, Action::Put(_)) {
+                return Err(error);
+            }
+            log::warn!("the journal: {error}");
+        }
+        {
+            let mut state = self.lock();
+            let changes = state.queue.add(op, Instant::now());
+            let mut records: Vec<Record> = changes.put.iter().map(|(id, op)| Record::Op(*id, op.clone())).collect();
+            records.extend(changes.dropped.iter().map(|(id, _)| Record::Gone(*id)));
+            // All of it or nothing, wherever the end is torn off.
+            let record = if records.len() == 1 { records.pop() } else { Some(Record::All(records)) };
+            if let Err(error) = self.log.append(record.as_slice()) {
+                state.queue.take_back();
+                return Err(error);
+            }
+            state.note(&changes);
+            self.changed.notify_all();
+        }
+        self.tidy();
+        Ok(())
+    }
+
+    /// An operation of an earlier mount is about this object of ours.
+    pub fn bind(&self, id: OpId, ino: u64) {
+        self.lock().queue.bind(id, ino);
+    }
+
+    /// The content is not needed any more: the server has it, or what took its place is on the disk. A caller that reads
+    /// from it still has it open.
+    pub fn drop_spool(&self, id: SpoolId) {
+        let path = self.spool_path(id);
+        let gone = if self.is_held(id) { fs::remove_file(path) } else { self.free.give(path) };
+        if let Err(error) = gone
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("spool {}: {error}", id.0);
+        }
+    }
+
+    /// The next operation to carry out, waited for until `until`.
+    pub fn next(&self, until: Instant) -> Next {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return Next::Closed;
+            }
+            let (now, hurry) = (Instant::now(), state.hurry > 0);
+            if let Some((id, op, tries)) = state.queue.take(now, hurry) {
+                return Next::Run(id, op, tries);
+            }
+            let due = state.queue.next_due().map_or(until, |due| due.min(until));
+            let left = due.max(now + Duration::from_millis(1)).saturating_duration_since(now);
+            if now >= until {
+                return Next::Idle;
+            }
+            self.changed.wait_for(&mut state, left);
+        }
+    }
+
+    /// A piece of a long one arrived: who waits for it may go on waiting.
+    pub fn moved(&self) {
+        self.lock().steps += 1;
+    }
+
+    /// It could not be carried out now.
+    pub fn put_back(&self, id: OpId, pause: Duration) {
+        let mut state = self.lock();
+        state.queue.put_back(id, Instant::now() + pause);
+        self.changed.notify_all();
+    }
+
+    /// It is done, or was given up, and this is what is at its path now. A barrier counts it until the returned value is
+    /// dropped: whoever looks after a barrier is not shown what was kept for an operation.
+    #[must_use = "a barrier waits for it to be dropped"]
+    pub fn finish(&self, id: OpId, left: Expected) -> Ending<'_> {
+        let replaced = {
+            let mut state = self.lock();
+            if let Err(error) = self.log.append(&[Record::Done(id, left)]) {
+                // It would be carried out again by the next mount, which finds that it was done.
+                log::error!("the journal: {error}");
+            }
+            state.queue.finish(id, left);
+            state.steps += 1;
+            state.ending.insert(id);
+            self.changed.notify_all();
+            state.replaced.ended(id)
+        };
+        replaced.into_iter().for_each(|spool| self.drop_spool(spool));
+        self.tidy();
+        Ending { journal: self, id }
+    }
+
+    /// Nothing more is carried out.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+        self.free.remove();
+    }
+
+    /// The journal does not grow for ever.
+    fn tidy(&self) {
+        let len = self.log.len();
+        if len < CLEAR_BYTES {
+            return;
+        }
+        let state = self.lock();
+        let done = if state.queue.is_empty() && state.local_only.is_empty() {
+            self.log.clear()
+        } else if len > COMPACT_BYTES && len > (state.queue.len() + state.local_only.len()) as u64 * 2000 {
+            self.log.rewrite(|| state.records())
+        } else {
+            Ok(())
+        };
+        if let Err(error) = done {
+            log::warn!("the journal cannot be shortened: {error}");
+        }
+    }
+}
