@@ -1,6 +1,7 @@
 //! Carrying out one operation on the server, so that a second time does no harm; content here, names in `apply_names`.
 
 use std::fs::File;
+use std::io;
 use std::time::Duration;
 
 use super::compare::Compared;
@@ -17,6 +18,8 @@ use crate::write::{Expected, Op, OpId, Put};
 pub(super) const LINK_PAUSE: Duration = Duration::from_millis(100);
 /// Written files up to this size (bytes) go into the cache as well: what was saved is usually read next.
 const MAX_CACHED_BYTES: u64 = 4 * 1024 * 1024;
+/// Pause before an operation is tried again whose content cannot be opened now.
+const DISK_PAUSE: Duration = Duration::from_secs(2);
 /// What is said of a content that the local disk does not have as it was saved.
 pub(super) const LOST_HERE: &str =
     "it was saved, but not on the local disk when the machine stopped; the server has the version before";
@@ -56,6 +59,10 @@ impl Sender {
         }
         let source = match File::open(self.local.0.journal.spool_path(put.spool)) {
             Ok(source) => source,
+            // No descriptor is free, or the disk has a bad moment: the content is there all the same.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Ok(Outcome::Later(DISK_PAUSE, format!("its content cannot be opened: {error}")));
+            }
             Err(error) => {
                 log::error!("{}: its content is gone from the local disk: {error}", op.path);
                 return Ok(Outcome::Done(Expected::Unknown));
