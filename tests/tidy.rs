@@ -27,7 +27,7 @@ const ROOMS: [(&str, &[&str]); 31] = [
     ("mirror", &["path", "attr"]),
     ("control", &["durable", "clock"]),
     ("inode", &["durable", "path", "attr"]),
-    ("cache", &["path", "attr"]),
+    ("cache", &["durable", "path", "attr"]),
     ("remote", &["transport", "sftp", "gate", "path", "attr", "clock"]),
     ("env", &["durable", "control", "gate", "attr", "clock"]),
     ("sim", &["control"]),
@@ -41,8 +41,8 @@ const ROOMS: [(&str, &[&str]); 31] = [
     (
         "upload",
         &[
-            "admit", "attr", "cache", "call", "clock", "content", "error", "gate", "inode", "path", "pool", "remote",
-            "view", "write",
+            "admit", "attr", "cache", "call", "clock", "content", "durable", "error", "gate", "inode", "path", "pool",
+            "remote", "view", "write",
         ],
     ),
     (

@@ -14,6 +14,7 @@ use std::path::Path;
 use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 
+use crate::durable;
 use crate::path::RemotePath;
 
 const HEADER: &[u8; 8] = b"PFSGONE\x01";
@@ -69,12 +70,10 @@ impl Generations {
             state = State { of: HashMap::from([(this.key(b""), newest)]), newest, file: None };
         }
         // Written anew, so that it does not grow with every mount, and so that a damaged end is gone.
-        let mut new = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;
-        new.write_all(HEADER)?;
-        for (key, generation) in &state.of {
-            new.write_all(&record(key, *generation))?;
-        }
-        state.file = Some(new.persist(file).map_err(|error| error.error)?);
+        state.file = Some(durable::replace_unsynced(file, |new| {
+            new.write_all(HEADER)?;
+            state.of.iter().try_for_each(|(key, generation)| new.write_all(&record(key, *generation)))
+        })?);
         *this.state.write() = state;
         Ok(this)
     }

@@ -10,17 +10,15 @@ mod proved;
 mod provenance;
 mod racy;
 mod readahead;
+mod sent;
 mod state;
+mod stream;
+mod trust;
 mod turns;
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 pub use attest::{AttestConfig, ask as attest};
 pub use provenance::{ProofFigures, Proofs, Provenance};
@@ -33,23 +31,15 @@ use crate::cache::{
 };
 use crate::clock::{Clock, Deadline};
 use crate::path::RemotePath;
-use crate::pool::background;
-use crate::remote::{Class, ErrorKind, Remote, RemoteError};
+use crate::remote::{Class, Remote, RemoteError};
 use blocks::{assemble, blocks_of, clamp};
-use racy::{RacySums, Sums};
+use racy::RacySums;
 use state::{BlockResult, Inner, OnMismatch};
 use turns::Turns;
 
 /// Bytes asked for in one go: larger stretches are split, so that the first part can be used while the rest is coming.
 const MAX_FETCH_BYTES: u64 = 1024 * 1024;
 
-/// Stretches of a streamed file that are on their way at a time.
-const PIECES_AHEAD: usize = 8;
-
-/// Blocks of a moved file that are kept; more are fetched again.
-const MAX_MOVED_BLOCKS: usize = 1024;
-/// Marks generations of what was sent from here and not compared.
-const UNPROVED_BIT: u64 = 1 << 63;
 /// Handles that a server gives which does not tell; and stretches that are under way at most.
 const DEFAULT_HANDLES: usize = 100;
 const MAX_STRETCHES: usize = 384;
@@ -178,7 +168,7 @@ impl Content {
             return true;
         }
         let Some(disk) = &self.0.disk else { return false };
-        let (sure, unsure) = (id.clone(), unproved(&id));
+        let (sure, unsure) = (id.clone(), trust::unproved(&id));
         blocks_of(&(0..version.size)).all(|index| {
             let has = |content: &ContentId| disk.contains(&BlockKey { content: content.clone(), index });
             has(&sure) || has(&unsure)
@@ -203,179 +193,9 @@ impl Content {
         }
     }
 
-    /// The bytes of the whole file in order, in pieces, past the caches: what is larger than the memory can be read so, and
-    /// what may still change under its version. Pieces that are in a cache and can be trusted are taken from there. Each may
-    /// take as long as `limit`. The inner result is what `sink` said.
-    pub fn stream(
-        &self,
-        path: &RemotePath,
-        version: Version,
-        limit: Duration,
-        sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    ) -> Result<io::Result<()>, ReadError> {
-        let (trusted, racy) = (self.is_settled(path, version), self.0.is_racy(version));
-        let noted = if racy { Sums::new() } else { self.0.racy.sums(path, version) };
-        let mut check = Check::new(&noted);
-        let mut coming: VecDeque<Piece> = VecDeque::new();
-        let mut asked = 0;
-        loop {
-            while asked < version.size && coming.len() < PIECES_AHEAD {
-                let range = clamp(asked..asked + MAX_FETCH_BYTES, version);
-                asked = range.end;
-                coming.push_back(self.piece(path, version, range, trusted));
-            }
-            let bytes = match coming.pop_front() {
-                None => {
-                    // What was noted is there, and can become nothing else any more.
-                    if check.same && !noted.is_empty() {
-                        self.0.racy.forget(path);
-                    }
-                    return Ok(Ok(()));
-                }
-                Some(Piece::Here(bytes)) => bytes,
-                Some(Piece::Coming(receiver)) => match receiver.recv_timeout(limit) {
-                    Ok(result) => result.map_err(|error| ReadError::Remote(Arc::new(error)))?,
-                    Err(_) => return Err(ReadError::TimedOut),
-                },
-            };
-            check.update(&bytes);
-            if let Err(error) = sink(&bytes) {
-                return Ok(Err(error));
-            }
-        }
-    }
-
-    fn piece(&self, path: &RemotePath, version: Version, range: Range<u64>, trusted: bool) -> Piece {
-        // Asked block by block: one that is missing must not bring the others into the memory for nothing.
-        if trusted
-            && self.missing(path, version, &range).is_empty()
-            && let Some(bytes) = self.read_cached(path, version, range.clone())
-        {
-            return Piece::Here(bytes);
-        }
-        let (sender, receiver) = mpsc::sync_channel(1);
-        self.0.fetched_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
-        if range.start == 0 {
-            self.0.fetched_files.fetch_add(1, Ordering::Relaxed);
-        }
-        let done = move |result| drop(sender.send(result));
-        self.0.remote.fetch_async(path.clone(), version, range, Class::Bulk, done);
-        Piece::Coming(receiver)
-    }
-
-    /// Whether the content of this version cannot become another one without the version moving, and what is held of it is
-    /// that content.
-    pub fn is_settled(&self, path: &RemotePath, version: Version) -> bool {
-        !self.0.is_racy(version) && !self.0.racy.is_noted(path, version)
-    }
-
-    /// Whether the server still has the content that was last read or stored here under this version. Costs nothing where
-    /// the version was old enough then to tell one content from the next.
-    pub fn is_still(&self, path: &RemotePath, version: Version, deadline: Deadline) -> Result<bool, ReadError> {
-        let sums = self.0.racy.sums(path, version);
-        if sums.is_empty() {
-            return Ok(true);
-        }
-        let racy = self.0.is_racy(version);
-        let mut check = Check::new(&sums);
-        let read = self.stream(path, version, deadline.remaining(), &mut |piece| {
-            check.update(piece);
-            if check.same { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
-        });
-        match read {
-            Ok(_) => {
-                if check.same && !racy {
-                    self.0.racy.forget(path);
-                }
-                Ok(check.same)
-            }
-            // Another version, or none: for those who compare versions.
-            Err(ReadError::Remote(error)) if matches!(error.kind, ErrorKind::Changed { .. } | ErrorKind::NotFound) => {
-                Ok(true)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The content of this version was stored here, and is `whole` where that is known: from here on nothing that was held
-    /// under the path counts. Where the version may still get another content within its second, what was sent is compared
-    /// before it is believed. With `keep` it is kept for readers.
-    pub fn stored(&self, path: &RemotePath, version: Version, source: &File, keep: bool) {
-        self.0.clock.set_there(version.mtime);
-        self.replaced(path);
-        let racy = self.0.is_racy(version);
-        if racy && self.0.clock.is_server_unknown() {
-            self.ask_the_time(path);
-        }
-        let id = self.0.remote_id(path, version);
-        for index in blocks_of(&(0..version.size)).take_while(|_| racy || keep) {
-            let range = clamp(index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES, version);
-            let mut block = vec![0; (range.end - range.start) as usize];
-            if source.read_exact_at(&mut block, range.start).is_err() {
-                return;
-            }
-            if racy {
-                self.0.racy.note(path, version, index, crc32fast::hash(&block));
-            }
-            if keep {
-                let content = if racy { unproved(&id) } else { id.clone() };
-                self.0.insert(BlockKey { content, index }, block.into());
-            }
-        }
-    }
-
-    /// Behind the caller's back: the server has just stamped the directory of what was stored, by its own clock.
-    fn ask_the_time(&self, path: &RemotePath) {
-        let (Some(dir), inner) = (path.parent(), self.0.clone()) else { return };
-        if inner.asking.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        background().run(move || {
-            if let Ok(attr) = inner.remote.lstat(&dir) {
-                inner.clock.server_stamped(attr.mtime);
-            }
-            inner.asking.store(false, Ordering::Release);
-        });
-    }
-
-    /// What was at the path, or below it, is not there any more, or is something else: nothing that is held of it counts.
-    pub fn replaced(&self, path: &RemotePath) {
-        self.0.generations.begin(path);
-        self.0.racy.forget_below(path);
-        if let Some(proofs) = &self.0.proofs {
-            proofs.replaced(path);
-        }
-    }
-
-    /// The server has moved it.
-    pub fn moved(&self, from: &RemotePath, to: &RemotePath) {
-        self.0.racy.renamed(from, to);
-        if let Some(proofs) = &self.0.proofs {
-            proofs.renamed(from, to);
-        }
-    }
-
     fn missing(&self, path: &RemotePath, version: Version, range: &Range<u64>) -> Vec<u64> {
         let content = self.0.content_id(path, version);
         blocks_of(range).filter(|&index| !self.0.has(&BlockKey { content: content.clone(), index })).collect()
-    }
-
-    /// The file moved: its blocks go with it.
-    pub fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
-        let old = self.0.remote_id(from, version);
-        self.0.generations.begin(to);
-        let new = self.0.remote_id(to, version);
-        for index in blocks_of(&(0..version.size)).take(MAX_MOVED_BLOCKS) {
-            let key = |content: &ContentId| BlockKey { content: content.clone(), index };
-            let (old, new) = (key(&old), key(&new));
-            if let Some(disk) = &self.0.disk {
-                disk.renamed(&old, &new);
-            }
-            if let Some(block) = self.0.memory.remove(&old) {
-                self.0.memory.insert(new, block);
-            }
-        }
-        self.0.generations.begin(from);
     }
 
     /// Every block of `indices`: here, or on its way (asked for now if nobody did before).
@@ -436,7 +256,7 @@ impl Content {
                     // later only where the server cannot be asked.
                     if racy {
                         inner.racy.note(&at, version, index, crc32fast::hash(&block));
-                        inner.insert(BlockKey { content: unproved(&content), index }, block.clone());
+                        inner.insert(BlockKey { content: trust::unproved(&content), index }, block.clone());
                     } else {
                         inner.racy.settled(&at, version, index);
                         inner.insert(BlockKey { content: content.clone(), index }, block.clone());
@@ -461,12 +281,6 @@ impl Content {
     }
 }
 
-/// A stretch of a file that is streamed.
-enum Piece {
-    Here(Vec<u8>),
-    Coming(mpsc::Receiver<Result<Vec<u8>, RemoteError>>),
-}
-
 /// Blocks on their way.
 pub struct Fetching(Vec<Waiter<BlockResult>>);
 
@@ -483,53 +297,7 @@ impl Fetching {
     }
 }
 
-/// Compares what is read with what was noted.
-struct Check<'a> {
-    sums: &'a Sums,
-    at: u64,
-    same: bool,
-}
-
-impl<'a> Check<'a> {
-    fn new(sums: &'a Sums) -> Self {
-        Self { sums, at: 0, same: true }
-    }
-
-    /// The next stretch, which begins where a block does.
-    fn update(&mut self, piece: &[u8]) {
-        for block in piece.chunks(BLOCK_BYTES as usize) {
-            self.same &= self.sums.get(&self.at).is_none_or(|sum| crc32fast::hash(block) == *sum);
-            self.at += 1;
-        }
-    }
-}
-
-/// What a content is called that was sent from here and has not been compared since.
-fn unproved(id: &ContentId) -> ContentId {
-    match id {
-        ContentId::Remote(path, version, generation) => {
-            ContentId::Remote(path.clone(), *version, generation | UNPROVED_BIT)
-        }
-        blob => blob.clone(),
-    }
-}
-
 impl Inner {
-    fn is_racy(&self, version: Version) -> bool {
-        version.is_racy(self.clock.server_floor())
-    }
-
-    /// What is called by path and version, since nothing better is known.
-    fn remote_id(&self, path: &RemotePath, version: Version) -> ContentId {
-        ContentId::Remote(path.clone(), version, self.generations.of(path))
-    }
-
-    /// A block that was sent from here, for when the server cannot be asked whether it still is what is there.
-    fn unproved(&self, path: &RemotePath, version: Version, index: u64) -> Option<Arc<[u8]>> {
-        let key = BlockKey { content: unproved(&self.remote_id(path, version)), index };
-        self.memory.get(&key).or_else(|| self.disk.as_ref()?.get(&key))
-    }
-
     /// How many stretches may be under way: most of the handles that the server gives to one connection.
     fn stretches(&self) -> usize {
         let told = self.remote.session_info().map_or(0, |info| info.capabilities.max_open_handles as usize);

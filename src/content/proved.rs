@@ -22,7 +22,7 @@ impl Content {
 
     /// Whoever read this version in full has hashed it.
     pub fn verified(&self, path: &RemotePath, version: Version, blob: BlobId) {
-        if let Some(proofs) = self.0.proofs.as_ref().filter(|_| self.is_settled(path, version)) {
+        if let Some(proofs) = self.0.proofs.as_ref().filter(|_| self.0.is_settled(path, version)) {
             proofs.verified(path, version, blob);
         }
     }

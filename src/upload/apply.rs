@@ -7,15 +7,14 @@ use std::time::Duration;
 use super::compare::Compared;
 use super::events::{Applied, AppliedChange};
 use super::in_place::Resumed;
+use super::outcome::{LINK_PAUSE, Outcome, SAME_SECOND};
 use super::sender::Sender;
 use crate::attr::{Attr, FileKind, Version};
-use crate::gate::{ReadOnlyReason, WritePermit};
+use crate::gate::WritePermit;
 use crate::inode::Ino;
 use crate::remote::{Base, ErrorKind, Progress, RemoteError, Store};
 use crate::write::{Expected, Op, OpId, Put};
 
-/// Pause before an operation is tried again that the link, or a read beside it, kept from being tried.
-pub(super) const LINK_PAUSE: Duration = Duration::from_millis(100);
 /// Written files up to this size (bytes) go into the cache as well: what was saved is usually read next.
 const MAX_CACHED_BYTES: u64 = 4 * 1024 * 1024;
 /// Pause before an operation is tried again whose content cannot be opened now.
@@ -23,20 +22,6 @@ const DISK_PAUSE: Duration = Duration::from_secs(2);
 /// What is said of a content that the local disk does not have as it was saved.
 pub(super) const LOST_HERE: &str =
     "it was saved, but not on the local disk when the machine stopped; the server has the version before";
-
-/// What came of an operation.
-pub(super) enum Outcome {
-    /// This is at its path now.
-    Done(Expected),
-    /// It could not be tried, or not now.
-    Later(Duration, String),
-    /// Another writer changed what it builds upon.
-    Conflict(String),
-    /// The environment takes no changes any more.
-    Closed(ReadOnlyReason),
-    /// The server will not do it.
-    Refused(RemoteError),
-}
 
 impl Sender {
     pub(super) fn apply_content(
@@ -71,6 +56,7 @@ impl Sender {
         if base == Base::Any {
             base = match self.resume_in_place(op, put, &source)? {
                 Resumed::GoOn(base) => base,
+                Resumed::Stored(found) => return Ok(self.found_stored(op, put, found, &source)),
                 Resumed::End(outcome) => return Ok(outcome),
             };
         } else if let Base::Version(version) = base {
@@ -140,14 +126,6 @@ impl Sender {
         }
     }
 
-    /// What becomes of an operation whose object is missing: nothing yet, if the whole environment is.
-    pub(super) fn unless_away(&self, op: &Op, outcome: Outcome) -> Outcome {
-        match self.root.on_missing(&self.local, &self.remote, op.area) {
-            Ok(()) => outcome,
-            Err(why) => Outcome::Later(LINK_PAUSE, why),
-        }
-    }
-
     /// Has the journal know how far a long operation is.
     pub(super) fn note_progress(&self, id: OpId) -> impl Fn(Progress) + '_ {
         move |note| match note {
@@ -191,6 +169,3 @@ impl Sender {
         }
     }
 }
-
-/// What is said of a change that neither size nor time tells.
-pub(super) const SAME_SECOND: &str = "another writer changed it on the server within the same second";

@@ -1,8 +1,8 @@
 //! Carrying out operations on names and attributes on the server.
 
-use super::apply::{LINK_PAUSE, Outcome, SAME_SECOND};
 use super::compare::Compared;
 use super::events::{Applied, AppliedChange};
+use super::outcome::{LINK_PAUSE, Outcome, SAME_SECOND};
 use super::sender::Sender;
 use crate::attr::{Attr, FileKind, Version};
 use crate::gate::WritePermit;

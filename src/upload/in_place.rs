@@ -6,8 +6,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use super::apply::{LINK_PAUSE, Outcome};
+use super::outcome::{LINK_PAUSE, Outcome};
 use super::sender::Sender;
+use crate::attr::Version;
 use crate::clock::Deadline;
 use crate::durable;
 use crate::path::RemotePath;
@@ -23,6 +24,8 @@ const MAX_BYTES: u64 = 64 * 1024 * 1024;
 pub(super) enum Resumed {
     /// What is there is a mixture of ours and the old content: it is written over.
     GoOn(Base),
+    /// The server has the new content already.
+    Stored(Version),
     End(Outcome),
 }
 
@@ -77,7 +80,7 @@ impl Sender {
         }
         let old = fs::read(self.old_path(put.spool)).unwrap_or_default();
         if there == ours {
-            return Ok(Resumed::End(self.found_stored(op, put, found, source)));
+            return Ok(Resumed::Stored(found));
         }
         if is_mixture(&there, &ours, &old) {
             return Ok(Resumed::GoOn(Base::Version(found)));

@@ -49,6 +49,7 @@ mod local_only;
 mod made;
 mod moved;
 mod names;
+mod outcome;
 mod record;
 mod recover;
 mod reject;

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::apply::{LINK_PAUSE, Outcome};
 use super::events::{Applied, AppliedChange};
+use super::outcome::{LINK_PAUSE, Outcome};
 use super::sender::Sender;
 use crate::attr::Version;
 use crate::gate::WritePermit;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::apply::{LINK_PAUSE, Outcome};
 use super::apply_names::Ends;
 use super::local::Local;
+use super::outcome::{LINK_PAUSE, Outcome};
 use super::sender::Sender;
 use crate::attr::Area;
 use crate::error::{Cause, FsError};

@@ -73,7 +73,7 @@ pub fn parse(file: File, bytes: &[u8]) -> Result<Command, String> {
 }
 
 fn short(text: &str) -> String {
-    text.chars().take(40).collect()
+    text.chars().filter(|c| !c.is_control()).take(40).collect()
 }
 
 #[cfg(test)]

@@ -310,12 +310,10 @@ fn rules_on_the_server_say_what_is_pending() {
         fs::create_dir_all(path.parent().expect("a parent")).expect("made");
         fs::write(path, text).expect("written");
     };
-    there(".gitattributes", "*.txt text eol=crlf\n*.id ident\n*.u16 working-tree-encoding=UTF-16LE\n*.php text=auto\n");
+    there(".gitattributes", "*.txt text eol=crlf\n*.id ident\n*.u16 working-tree-encoding=UTF-16LE\n");
     there("one.txt", "one\r\ntwo\r\n");
     there("two.id", "$Id: 0123456789 $\n");
     there("three.u16", "t\0h\0\n\0");
-    let index = fs::read_to_string(m.on_server("index.php")).expect("read");
-    there("index.php", &index.replace('\n', "\r\n"));
     there(".gitignore", "*.log\n/gone/\n*.tmp\n!keep.tmp\n");
     there("sub/.gitignore", "*.txt\n!two.txt\n");
     for name in ["a.tmp", "keep.tmp", "gone/.gitignore", "gone/x.php", "sub/one.txt", "sub/two.txt", "sub/deep/one.txt"]

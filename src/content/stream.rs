@@ -1,0 +1,138 @@
+//! Whole files in order, however large: for comparisons.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use super::blocks::clamp;
+use super::racy::Sums;
+use super::state::Content;
+use super::{MAX_FETCH_BYTES, ReadError};
+use crate::attr::Version;
+use crate::cache::BLOCK_BYTES;
+use crate::clock::Deadline;
+use crate::path::RemotePath;
+use crate::remote::{Class, ErrorKind, RemoteError};
+
+/// Stretches of a streamed file that are on their way at a time.
+const PIECES_AHEAD: usize = 8;
+
+impl Content {
+    /// The bytes of the whole file in order, in pieces, past the caches: what is larger than the memory can be read so, and
+    /// what may still change under its version. Pieces that are in a cache and can be trusted are taken from there. Each may
+    /// take as long as `limit`. The inner result is what `sink` said.
+    pub fn stream(
+        &self,
+        path: &RemotePath,
+        version: Version,
+        limit: Duration,
+        sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<io::Result<()>, ReadError> {
+        let (trusted, racy) = (self.is_settled(path, version), self.0.is_racy(version));
+        let noted = if racy { Sums::new() } else { self.0.racy.sums(path, version) };
+        let mut check = Check::new(&noted);
+        let mut coming: VecDeque<Piece> = VecDeque::new();
+        let mut asked = 0;
+        loop {
+            while asked < version.size && coming.len() < PIECES_AHEAD {
+                let range = clamp(asked..asked + MAX_FETCH_BYTES, version);
+                asked = range.end;
+                coming.push_back(self.piece(path, version, range, trusted));
+            }
+            let bytes = match coming.pop_front() {
+                None => {
+                    // What was noted is there, and can become nothing else any more.
+                    if check.same && !noted.is_empty() {
+                        self.0.racy.forget(path);
+                    }
+                    return Ok(Ok(()));
+                }
+                Some(Piece::Here(bytes)) => bytes,
+                Some(Piece::Coming(receiver)) => match receiver.recv_timeout(limit) {
+                    Ok(result) => result.map_err(|error| ReadError::Remote(Arc::new(error)))?,
+                    Err(_) => return Err(ReadError::TimedOut),
+                },
+            };
+            check.update(&bytes);
+            if let Err(error) = sink(&bytes) {
+                return Ok(Err(error));
+            }
+        }
+    }
+
+    fn piece(&self, path: &RemotePath, version: Version, range: Range<u64>, trusted: bool) -> Piece {
+        // Asked block by block: one that is missing must not bring the others into the memory for nothing.
+        if trusted
+            && self.missing(path, version, &range).is_empty()
+            && let Some(bytes) = self.read_cached(path, version, range.clone())
+        {
+            return Piece::Here(bytes);
+        }
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.0.fetched_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+        if range.start == 0 {
+            self.0.fetched_files.fetch_add(1, Ordering::Relaxed);
+        }
+        let done = move |result| drop(sender.send(result));
+        self.0.remote.fetch_async(path.clone(), version, range, Class::Bulk, done);
+        Piece::Coming(receiver)
+    }
+
+    /// Whether the server still has the content that was last read or stored here under this version. Costs nothing where
+    /// the version was old enough then to tell one content from the next.
+    pub fn is_still(&self, path: &RemotePath, version: Version, deadline: Deadline) -> Result<bool, ReadError> {
+        let sums = self.0.racy.sums(path, version);
+        if sums.is_empty() {
+            return Ok(true);
+        }
+        let racy = self.0.is_racy(version);
+        let mut check = Check::new(&sums);
+        let read = self.stream(path, version, deadline.remaining(), &mut |piece| {
+            check.update(piece);
+            if check.same { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
+        });
+        match read {
+            Ok(_) => {
+                if check.same && !racy {
+                    self.0.racy.forget(path);
+                }
+                Ok(check.same)
+            }
+            // Another version, or none: for those who compare versions.
+            Err(ReadError::Remote(error)) if matches!(error.kind, ErrorKind::Changed { .. } | ErrorKind::NotFound) => {
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A stretch of a file that is streamed.
+enum Piece {
+    Here(Vec<u8>),
+    Coming(mpsc::Receiver<Result<Vec<u8>, RemoteError>>),
+}
+
+/// Compares what is read with what was noted.
+struct Check<'a> {
+    sums: &'a Sums,
+    at: u64,
+    same: bool,
+}
+
+impl<'a> Check<'a> {
+    fn new(sums: &'a Sums) -> Self {
+        Self { sums, at: 0, same: true }
+    }
+
+    /// The next stretch, which begins where a block does.
+    fn update(&mut self, piece: &[u8]) {
+        for block in piece.chunks(BLOCK_BYTES as usize) {
+            self.same &= self.sums.get(&self.at).is_none_or(|sum| crc32fast::hash(block) == *sum);
+            self.at += 1;
+        }
+    }
+}
