@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::blocks::clamp;
+use super::blocks::{assemble, blocks_of, clamp};
 use super::racy::Sums;
 use super::state::Content;
 use super::{MAX_FETCH_BYTES, ReadError};
@@ -21,6 +21,16 @@ use crate::remote::{Class, ErrorKind, RemoteError};
 const PIECES_AHEAD: usize = 8;
 
 impl Content {
+    /// The bytes of the version as they were given out here last, or sent, if every one of them is still held: what a change
+    /// builds upon. The server may have others under the same version.
+    pub fn shown(&self, path: &RemotePath, version: Version) -> Option<Vec<u8>> {
+        let range = 0..version.size;
+        self.read_cached(path, version, range.clone()).or_else(|| {
+            let blocks: Option<Vec<_>> = blocks_of(&range).map(|index| self.0.unproved(path, version, index)).collect();
+            Some(assemble(&range, &blocks?))
+        })
+    }
+
     /// The bytes of the whole file in order, in pieces, past the caches: what is larger than the memory can be read so, and
     /// what may still change under its version. Pieces that are in a cache and can be trusted are taken from there. Each may
     /// take as long as `limit`. The inner result is what `sink` said.

@@ -65,7 +65,7 @@ impl Local {
     /// What a conflicting save was made from goes beside it, if it is still here: the base of a merge.
     pub(super) fn keep_base_of(&self, path: &RemotePath, version: Version, copy: &Path) {
         if version.size <= MAX_BASE_BYTES
-            && let Some(bytes) = self.0.content.read_cached(path, version, 0..version.size)
+            && let Some(bytes) = self.0.content.shown(path, version)
             && let Err(error) = self.0.rejects.keep_base(copy, &bytes)
         {
             log::warn!("{path}: what it was made from could not be kept: {error}");

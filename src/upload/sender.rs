@@ -10,15 +10,13 @@ use super::events::{Applied, Listeners};
 use super::local::Local;
 use super::root_check::RootCheck;
 use crate::admit::Admission;
-use crate::attr::{Area, Version, secs_from_time};
+use crate::attr::{Area, Version};
 use crate::content::Content;
 use crate::gate::WritePermit;
 use crate::path::RemotePath;
 use crate::remote::{Guard, Remote};
 use crate::write::{Op, OpId};
 
-/// A version of the last so many seconds is young; clocks may differ by some of them.
-const YOUNG_SECS: u32 = 10;
 /// Content of more bytes is not read again to see whether it is the same.
 const MAX_YOUNG_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -68,9 +66,8 @@ impl Sender {
     /// CRC-32 of a content that was shown here and is so young that another writer may have given its version to another
     /// content meanwhile.
     pub(super) fn sum_if_young(&self, path: &RemotePath, version: Version) -> Option<u32> {
-        let now = secs_from_time(self.local.0.view.clock().wall());
-        let young = version.mtime.saturating_add(YOUNG_SECS) >= now && version.size <= MAX_YOUNG_BYTES;
-        let bytes = young.then(|| self.content.read_cached(path, version, 0..version.size)).flatten()?;
+        let young = !self.content.is_settled(path, version) && version.size <= MAX_YOUNG_BYTES;
+        let bytes = young.then(|| self.content.shown(path, version)).flatten()?;
         Some(crc32fast::hash(&bytes))
     }
 
