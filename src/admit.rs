@@ -1,7 +1,7 @@
-//! May this change be made now? A [`WritePermit`], or the reason why not.
+//! Admission: returns a [`WritePermit`] for a change, or the reason why there is none.
 //!
-//! The only room that asks `gate` for permits and `env` for the mode before a change. It does not know what is changed:
-//! callers name the area and the object.
+//! This is the only room that asks `gate` for permits and `env` for the mode before a change. It does not know the
+//! change itself: callers name the area and the object.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,7 +15,7 @@ use crate::gate::{Gate, Refused, Verdict, WritePermit};
 use crate::path::RemotePath;
 use crate::remote::{Link, Remote};
 
-/// How long the mode is taken for what it was.
+/// How long the last known mode is trusted.
 const TRUSTED: Duration = Duration::from_secs(2);
 /// How long a change waits for the platform's answer about the mode.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(3);
@@ -29,7 +29,8 @@ struct Inner {
     gate: Gate,
     remote: Remote,
     errors: LastError,
-    /// Only a Pantheon environment has modes: elsewhere code is never frozen, and a refusal says nothing about a mode.
+    /// Only a Pantheon environment has modes. On other servers code is never frozen, and a refusal tells nothing
+    /// about a mode.
     pantheon: bool,
     /// When a change was last admitted.
     admitted: Mutex<Option<Instant>>,
@@ -40,12 +41,13 @@ impl Admission {
         Self(Arc::new(Inner { env, gate, remote, errors, pantheon, admitted: Mutex::default() }))
     }
 
-    /// Permission for a change that a caller asks for. While a workflow holds writes, it waits as long as `wait` says.
+    /// The permit for a change that a caller requests. While a workflow holds writes, it waits as long as `wait`
+    /// allows.
     ///
     /// # Errors
     ///
     /// [`Cause::ReadOnly`] in Git mode, on Test and on Live; [`Cause::Held`] when the wait for a workflow ended;
-    /// [`Cause::WouldBlock`] where an answer needs a wait that `wait` does not allow.
+    /// [`Cause::WouldBlock`] if the answer needs a wait that `wait` does not allow.
     pub fn permit(&self, op: &'static str, area: Area, object: &RemotePath, wait: Wait) -> FsResult<WritePermit> {
         self.confirm_mode(op, area, object, wait)?;
         let permit = match wait {
@@ -62,8 +64,8 @@ impl Admission {
         permit.map_err(|refused| self.0.errors.noted(FsError::new(op, object, refused)))
     }
 
-    /// The first change after a pause learns the mode before it is answered, so that EROFS is not found out later. In a
-    /// burst of changes, and while the link or the platform is away, the last known mode is trusted.
+    /// Checks the mode before the first change after a pause, so that the caller gets EROFS at once. In a burst of
+    /// changes, and while the connection or the platform is unavailable, the last known mode is trusted.
     fn confirm_mode(&self, op: &'static str, area: Area, object: &RemotePath, wait: Wait) -> FsResult<()> {
         let recent = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < TRUSTED);
         if area != Area::Code || recent(*self.0.admitted.lock()) || self.0.env.is_certain(TRUSTED) {
@@ -79,12 +81,12 @@ impl Admission {
         Ok(())
     }
 
-    /// Permission for a change that was accepted before and is sent to the server now. Never waits.
+    /// The permit for sending a change that was accepted before. Never waits.
     pub fn permit_sending(&self, area: Area) -> Result<WritePermit, Refused> {
         self.0.gate.admit_accepted(area)
     }
 
-    /// Whether writing is refused, for access(2). A workflow that holds writes refuses nothing.
+    /// Whether writes are refused, for access(2). A workflow that holds writes does not refuse them.
     pub fn may_write(&self, op: &'static str, area: Area, object: &RemotePath) -> FsResult<()> {
         match self.0.gate.verdict(area) {
             Verdict::Closed(reason) => Err(FsError::new(op, object, Cause::ReadOnly(reason))),
@@ -92,31 +94,31 @@ impl Admission {
         }
     }
 
-    /// For the status.
+    /// The gate's verdict for the area, for the status.
     pub fn verdict(&self, area: Area) -> Verdict {
         self.0.gate.verdict(area)
     }
 
-    /// Whether nobody can change objects of this area: code in Git mode, on Test and on Live.
+    /// Whether objects of this area cannot be changed: code in Git mode, on Test and on Live.
     pub fn is_frozen(&self, area: Area) -> bool {
         area == Area::Code && self.0.pantheon && self.0.env.is_frozen()
     }
 
-    /// The commit that frozen code is at, and when the platform said so. `None`: the code can change, or the commit is not
-    /// known.
+    /// The commit of frozen code, and when the platform reported it. `None`: the code can change, or its commit is
+    /// not known.
     pub fn frozen_commit(&self) -> Option<(String, SystemTime)> {
         let belief = self.0.env.belief();
         let commit = belief.target_commit.filter(|_| self.is_frozen(Area::Code))?;
         Some((commit, belief.learned))
     }
 
-    /// The mount is in use: the environment is watched for as long as that lasts.
+    /// Notes that the mount is in use: the environment is watched while it is.
     pub fn touch(&self) {
         self.0.env.touch();
     }
 
-    /// The server denied a change in this area. In code of a Pantheon environment the mode may have been switched: it is
-    /// asked for, and no further change is sent until the answer is there.
+    /// Notes that the server denied a change in this area. In code of a Pantheon environment the mode may have been
+    /// switched: the platform is asked for it, and no change is sent before the answer.
     pub fn denied(&self, area: Area) {
         if area == Area::Code && self.0.pantheon {
             self.0.env.refused();

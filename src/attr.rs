@@ -1,4 +1,4 @@
-//! The nouns that every room shares: attributes, versions, content identities, areas. No behaviour beyond conversion.
+//! The types that every room shares: attributes, versions, content identities, areas. They only convert values.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,7 +17,7 @@ pub enum FileKind {
     Other,
 }
 
-/// Attributes of one object. SFTP v3 has no ctime, no link count and no sub-second times; none are invented here.
+/// Attributes of one object. SFTP v3 has no ctime, no link count and no sub-second times, and none are made up here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attr {
     pub kind: FileKind,
@@ -45,30 +45,30 @@ impl Attr {
     }
 }
 
-/// Seconds on the wire to the time that Rust knows.
+/// Converts seconds since the epoch.
 pub fn time_from_secs(secs: u32) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::from(secs))
 }
 
-/// Clamps to what 32 unsigned bits of seconds can say: before 1970 is 0, after 2106 is the maximum.
+/// Converts to seconds since the epoch, clamped to 32 unsigned bits: before 1970 is 0, after 2106 is the maximum.
 pub fn secs_from_time(time: SystemTime) -> u32 {
     time.duration_since(UNIX_EPOCH).map_or(0, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX))
 }
 
-/// Size and mtime as the server reports them: what tells one content of a file from the next over SFTP.
+/// Size and mtime as the server reports them. Over SFTP only these tell whether the content of a file changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     pub size: u64,
     pub mtime: u32,
 }
 
-/// Times on the wire have a grain of one second: a version this young (seconds) may get another content and stay the same
-/// version. What is remembered about it must not outlive the moment, as in git's index.
+/// Times in SFTP have a resolution of one second. Within this age (seconds) the content may change without a change
+/// of the version, so that nothing must be remembered about such a version (git's index calls it racy).
 const RACY_SECS: u32 = 2;
 
 impl Version {
-    /// Whether the content may still change without the version moving. `server_secs`: what the server's clock has certainly
-    /// passed (seconds since the epoch), see `Clock::server_floor`.
+    /// Whether the content may still change without a change of the version. `server_secs`: a time that the server's clock
+    /// has certainly passed (seconds since the epoch), see `Clock::server_floor`.
     pub fn is_racy(self, server_secs: u32) -> bool {
         server_secs <= self.mtime.saturating_add(RACY_SECS)
     }
@@ -117,24 +117,24 @@ impl fmt::Debug for BlobId {
     }
 }
 
-/// What a block cache is keyed by: bytes that can never change under that key.
+/// The key of cached blocks: content that cannot change under this key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ContentId {
-    /// Content proved equal to a git object.
+    /// Content that is proved to be equal to a git object.
     Blob(BlobId),
     /// Content of this path at this version, as read over SFTP, in this generation of the path.
     Remote(RemotePath, Version, u64),
 }
 
-/// Parts of an environment that obey different write rules.
+/// The parts of an environment that have different rules for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Area {
     /// The git work tree: writable in SFTP mode on Dev and multidevs only.
     Code,
-    /// User uploads: writable in every mode and environment.
+    /// The uploads: writable in every mode and environment.
     Uploads,
-    /// `logs/`: shown, never written.
+    /// `logs/`: read-only.
     Logs,
 }
 

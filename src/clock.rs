@@ -16,14 +16,14 @@ const AGREE_SECS: u32 = 1;
 /// Where the server's clock is known to less than this (seconds), it is worth a look.
 const UNKNOWN_SECS: u32 = 5;
 /// Times that were set from here and are remembered: the newest.
-const MAX_SET_THERE: usize = 4096;
+const MAX_SET_BY_CLIENT: usize = 4096;
 
 /// What is known of the server's clock.
 #[derive(Debug, Default)]
 struct ServerTime {
     /// A time that the server had passed when it was seen.
     stamp: Mutex<Option<(u32, Instant)>>,
-    set_there: Mutex<BTreeSet<u32>>,
+    set_by_client: Mutex<BTreeSet<u32>>,
 }
 
 fn secs_of(time: SystemTime) -> u32 {
@@ -74,17 +74,17 @@ impl Clock {
     }
 
     /// The server shows this time (seconds since the epoch) on something: its clock has passed it. Not so where the time was
-    /// set from here ([`Clock::set_there`]), or lies ahead of this machine's clock, as nobody's clock would be.
-    pub fn server_stamped(&self, secs: u32) {
+    /// set from here ([`Clock::set_by_client`]), or lies ahead of this machine's clock, as nobody's clock would be.
+    pub fn server_passed(&self, secs: u32) {
         let wall = secs_of(self.wall());
-        if secs > wall || secs <= self.server_floor() || self.2.set_there.lock().contains(&secs) {
+        if secs > wall || secs <= self.server_floor() || self.2.set_by_client.lock().contains(&secs) {
             return;
         }
         *self.2.stamp.lock() = Some((secs, self.now()));
     }
 
     /// The platform said what time it is, in an answer that came at `heard`. Its machines agree within [`AGREE_SECS`].
-    pub fn platform_said(&self, secs: u32, heard: Instant) {
+    pub fn platform_time(&self, secs: u32, heard: Instant) {
         let secs = secs.saturating_sub(AGREE_SECS);
         let since = self.now().saturating_duration_since(heard).as_secs();
         if secs.saturating_add(u32::try_from(since).unwrap_or(u32::MAX)) > self.server_floor() {
@@ -93,10 +93,10 @@ impl Clock {
     }
 
     /// This time was set on the server from here: it says nothing of the server's clock.
-    pub fn set_there(&self, secs: u32) {
-        let mut set = self.2.set_there.lock();
+    pub fn set_by_client(&self, secs: u32) {
+        let mut set = self.2.set_by_client.lock();
         set.insert(secs);
-        while set.len() > MAX_SET_THERE {
+        while set.len() > MAX_SET_BY_CLIENT {
             set.pop_first();
         }
     }
@@ -185,15 +185,15 @@ mod tests {
         let wall = secs_of(clock.wall());
         assert_eq!(clock.server_floor(), wall - MAX_SKEW_SECS);
         assert!(clock.is_server_unknown());
-        clock.server_stamped(wall - 100);
+        clock.server_passed(wall - 100);
         assert_eq!(clock.server_floor(), wall - 100);
-        clock.set_there(wall - 50);
-        clock.server_stamped(wall - 50);
-        clock.server_stamped(wall + 50);
+        clock.set_by_client(wall - 50);
+        clock.server_passed(wall - 50);
+        clock.server_passed(wall + 50);
         assert_eq!(clock.server_floor(), wall - 100, "set from here; ahead of everybody");
         clock.advance(Duration::from_secs(30));
         assert_eq!(clock.server_floor(), wall - 70);
-        clock.server_stamped(wall - 90);
+        clock.server_passed(wall - 90);
         assert_eq!(clock.server_floor(), wall - 70, "older than what is known");
     }
 }

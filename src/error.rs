@@ -1,7 +1,7 @@
-//! What can go wrong in an operation of the filesystem, and where the last error is kept for the status.
+//! Errors of filesystem operations, and the last error for the status.
 //!
-//! An error names the operation and the object; the cause keeps what the lower room said. `fs/errno.rs` turns it into an
-//! errno, and nothing else does.
+//! An error names the operation and the object; the cause keeps the error of the lower room. Only `fs/errno.rs` turns
+//! it into an errno.
 
 use std::fmt;
 use std::io;
@@ -16,10 +16,10 @@ use crate::gate::{ReadOnlyReason, Refused};
 use crate::path::InvalidPath;
 use crate::remote::{ErrorKind, RemoteError};
 
-/// May an operation wait for the network?
+/// Whether an operation may wait for the network.
 #[derive(Debug, Clone, Copy)]
 pub enum Wait {
-    /// Answer from what is known, or say [`Cause::WouldBlock`] before anything was changed.
+    /// Answer from what is known, or fail with [`Cause::WouldBlock`] before anything was changed.
     No,
     Until(Deadline),
 }
@@ -27,7 +27,7 @@ pub enum Wait {
 /// Why an operation failed.
 #[derive(Debug, Clone)]
 pub enum Cause {
-    /// Only with [`Wait::No`]: call again where waiting is allowed.
+    /// Only with [`Wait::No`]: the call must be repeated where waiting is allowed.
     WouldBlock,
     NotFound,
     Exists,
@@ -35,15 +35,15 @@ pub enum Cause {
     NotADirectory,
     IsADirectory,
     ReadOnly(ReadOnlyReason),
-    /// Writes are held (a workflow runs) and the wait for it ended.
+    /// Writes are held because a workflow runs, and the wait for it ended.
     Held(String),
-    /// The content changed on the server under an open handle, or since we read it.
+    /// The content changed on the server under an open handle, or since it was read.
     Stale,
-    /// Another writer changed it on the server: what was done here is kept in `.pantheon/conflicts`.
+    /// Another writer changed the file on the server; the local version is in `.pantheon/conflicts`.
     Conflict(String),
-    /// More waits to be sent than may wait.
+    /// The journal has reached its limit of queued changes.
     JournalFull,
-    /// A symlink that leads out of the mount, a device node, a hard link: never possible here.
+    /// Never supported: a symlink that leads out of the mount, a device node, a hard link.
     NotPermitted(&'static str),
     AccessDenied,
     CrossesAreas,
@@ -54,14 +54,14 @@ pub enum Cause {
     NameTooLong,
     TooBig,
     TimedOut,
-    /// The platform refused, in its own words.
+    /// The platform refused; with the text of its answer.
     Platform(String),
     Remote(SharedError),
     /// A failure of the local disk.
     Local(io::ErrorKind, Option<i32>, String),
 }
 
-/// A failed operation: what, on which object, why.
+/// A failed operation: what was tried, on which object, and why it failed.
 #[derive(Debug, Clone)]
 pub struct FsError {
     pub op: &'static str,
@@ -80,7 +80,7 @@ impl FsError {
         matches!(self.cause, Cause::WouldBlock)
     }
 
-    /// The link is away or too slow: what is already known may be shown instead.
+    /// Whether the connection is down or too slow, so that the previous answer may be shown.
     pub fn is_link_trouble(&self) -> bool {
         match &self.cause {
             Cause::TimedOut => true,
@@ -114,9 +114,9 @@ impl std::error::Error for Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::WouldBlock => f.write_str("would have to wait"),
+            Self::WouldBlock => f.write_str("the operation would have to wait"),
             Self::NotFound => f.write_str("no such file or directory"),
-            Self::Exists => f.write_str("exists already"),
+            Self::Exists => f.write_str("it exists already"),
             Self::NotEmpty => f.write_str("the directory is not empty"),
             Self::NotADirectory => f.write_str("not a directory"),
             Self::IsADirectory => f.write_str("is a directory"),
@@ -127,8 +127,10 @@ impl fmt::Display for Cause {
             Self::AccessDenied => f.write_str("permission denied"),
             Self::CrossesAreas => f.write_str("code and uploads are separate; copy instead of moving"),
             Self::Invalid(what) | Self::Busy(what) | Self::Platform(what) | Self::Conflict(what) => f.write_str(what),
-            Self::JournalFull => f.write_str("too much waits to be sent; try again when the link is faster"),
-            Self::BadHandle => f.write_str("the handle is not open for that"),
+            Self::JournalFull => {
+                f.write_str("too many changes wait to be sent; try again when the connection is faster")
+            }
+            Self::BadHandle => f.write_str("the handle is not open for this operation"),
             Self::NameTooLong => f.write_str("the name is too long"),
             Self::TooBig => f.write_str("the file would become too large"),
             Self::TimedOut => f.write_str("the server did not answer in time"),
@@ -177,7 +179,7 @@ impl From<InvalidPath> for Cause {
     }
 }
 
-/// The last error of the mount, shown by `.pantheon/status`. A handle: every clone notes into the same place.
+/// The last error of the mount, shown in `.pantheon/status`. Clones share the same error.
 #[derive(Clone)]
 pub struct LastError {
     clock: Clock,
@@ -189,7 +191,7 @@ impl LastError {
         Self { clock, last: Arc::default() }
     }
 
-    /// Keeps and logs an error on its way to the caller. [`Cause::WouldBlock`] is no error that anyone sees.
+    /// Stores and logs an error that is returned to a caller, except [`Cause::WouldBlock`], which callers never see.
     pub fn noted(&self, error: FsError) -> FsError {
         if !error.would_block() {
             log::info!("{error}");
@@ -198,7 +200,7 @@ impl LastError {
         error
     }
 
-    /// When the last error happened, and its text.
+    /// The time and the text of the last error.
     pub fn last(&self) -> Option<(SystemTime, String)> {
         self.last.lock().clone()
     }

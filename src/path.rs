@@ -1,8 +1,8 @@
 //! Remote names and paths that cannot be invalid, and the containment rule for symlinks.
 //!
 //! A [`RemotePath`] is always relative: to the login directory of the SSH account (a Pantheon binding) or to the path
-//! of an `sftp://` source. No absolute path of the server is ever kept, because a container migration changes it.
-//! Bytes, not strings: file names on the server need not be UTF-8.
+//! of an `sftp://` source. Absolute paths of the server are never stored, because a container migration changes them.
+//! Paths are bytes, because file names on the server need not be UTF-8.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -174,7 +174,7 @@ impl fmt::Debug for RemotePath {
     }
 }
 
-/// Text where it is text, an array of bytes where it is not.
+/// A string if the path is UTF-8, else an array of bytes.
 impl Serialize for RemotePath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(&self.0) {
@@ -200,19 +200,19 @@ impl<'de> Deserialize<'de> for RemotePath {
     }
 }
 
-/// Where a symlink's text leads, as far as text alone can tell.
+/// The target of a symlink, as far as its text alone tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkTarget {
-    /// Relative and inside: the path that it names, relative to the same root as the link.
+    /// Relative and inside: the path, relative to the same root as the symlink.
     Inside(RemotePath),
-    /// Relative, but it climbs above the root.
+    /// Relative, and above the root.
     Escapes,
-    /// Starts with `/`: a path of the server that means nothing on this machine.
+    /// Starts with `/`: a path of the server, which is not valid on this machine.
     Absolute,
 }
 
-/// Resolves the text of a symlink at `link` lexically. A `..` that climbs above the root escapes, even if it comes back
-/// in: the name of our own root on the server is not ours to rely on.
+/// Resolves the text of a symlink at `link` lexically. A `..` that climbs above the root escapes, even if the text
+/// comes back: the name of the root on the server may change.
 pub fn resolve_link(link: &RemotePath, text: &[u8]) -> LinkTarget {
     if text.first() == Some(&b'/') {
         return LinkTarget::Absolute;

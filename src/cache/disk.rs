@@ -1,9 +1,9 @@
-//! The disk tier: blocks by content, found by what they are called, in packs under a byte budget. Survives the mount and the
-//! machine; may be deleted at any time; several mounts (the environments of a site) may use one directory at the same time,
-//! each writes packs of its own and reads those that were there when it began.
+//! The disk cache: blocks by content, in packs, with a byte budget. It survives the mount and the machine's restarts,
+//! and may be deleted at any time. Several mounts (the environments of a site) may share a directory: each writes its
+//! own packs, and reads those that existed when it started.
 //!
-//! When the budget is full, the pack that was used least recently goes as a whole: exact order within 32 MiB is not worth a
-//! file per block.
+//! When the budget is used up, the least recently used pack is removed as a whole: exact order within 32 MiB is not
+//! worth a file per block.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -21,18 +21,19 @@ use super::memory::BlockKey;
 use super::pack::{self, Key, Pack, Record, digest};
 use crate::attr::ContentId;
 
-/// A pack is closed when it has grown to this (bytes).
+/// Size at which a pack is closed (bytes).
 const PACK_BYTES: u64 = 32 * 1024 * 1024;
-/// What waits for the writer (blocks). A block that finds no room is not kept: it would be fetched again, no more.
+/// Number of blocks that may wait for the writer. Further blocks are not stored, and would be fetched again.
 const MAX_WAITING: usize = 4096;
+/// Total size of the blocks that may wait for the writer (bytes).
 const MAX_WAITING_BYTES: u64 = 48 * 1024 * 1024;
-/// The writer waits this long for more before it writes what it has, and writes it at this size (bytes) in any case.
+/// How long the writer waits for more blocks before it writes; it writes at this size (bytes) in any case.
 const LINGER: Duration = Duration::from_millis(300);
 const BUFFER_BYTES: usize = 1024 * 1024;
-/// How long the end waits for the writer.
+/// How long closing waits for the writer.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the disk tier holds and did, for status.
+/// Figures of the disk cache, for the status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiskFigures {
     pub blocks: u64,
@@ -41,7 +42,7 @@ pub struct DiskFigures {
     pub hits: u64,
 }
 
-/// See the module header.
+/// See the module documentation.
 pub struct Disk {
     shared: Arc<Shared>,
     generations: Arc<Generations>,
@@ -50,7 +51,7 @@ pub struct Disk {
 
 struct Shared {
     dir: PathBuf,
-    /// Whose names these are: two environments call different contents alike.
+    /// Part of each name: two environments may have different content under the same path and version.
     owner: Vec<u8>,
     budget_bytes: u64,
     state: Mutex<State>,
@@ -65,7 +66,7 @@ struct State {
     blocks: HashMap<Key, Place>,
     names: HashMap<Key, Key>,
     next_pack: u32,
-    /// Counts uses, for the order of the packs.
+    /// Counts uses, to order the packs.
     clock: u64,
     bytes: u64,
 }
@@ -89,13 +90,13 @@ struct Place {
 
 enum Job {
     Keep(Key, Arc<[u8]>),
-    /// The second name leads to what the first one does.
+    /// The second name leads to the block of the first one.
     Alias(Key, Key),
     Finish(mpsc::Sender<()>),
 }
 
 impl Disk {
-    /// Opens the directory, or makes it. `owner` tells the names of this mount from those of others.
+    /// Opens or makes the directory. `owner` tells the names of this mount from those of others.
     pub fn open(dir: &Path, owner: &[u8], budget_bytes: u64) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let name: String = digest(owner)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -166,7 +167,7 @@ impl Disk {
         let mut bytes = vec![0; place.len as usize];
         let read = file.read_exact_at(&mut bytes, place.at);
         if read.is_err() || crc32fast::hash(&bytes) != place.sum {
-            log::warn!("{}: a block is damaged; it is fetched anew", self.shared.dir.display());
+            log::warn!("{}: a block is damaged; it will be fetched again", self.shared.dir.display());
             self.shared.lock().blocks.remove(&block);
             return None;
         }
@@ -174,10 +175,10 @@ impl Disk {
         Some(bytes.into())
     }
 
-    /// Keeps a block, behind the caller's back.
+    /// Stores a block in the background.
     pub fn put(&self, key: &BlockKey, block: Arc<[u8]>) {
         let (bytes, waiting) = (block.len() as u64, &self.shared.waiting);
-        // A writer that cannot follow, or is gone, costs a fetch later.
+        // If the writer is too slow or has ended, the block is fetched again later.
         if waiting.fetch_add(bytes, Ordering::Relaxed) > MAX_WAITING_BYTES
             || self.writer.try_send(Job::Keep(self.shared.name(key), block)).is_err()
         {
@@ -185,22 +186,22 @@ impl Disk {
         }
     }
 
-    /// What was called one thing is called another.
+    /// Content has a new name.
     pub fn renamed(&self, from: &BlockKey, to: &BlockKey) {
         let _ = self.writer.try_send(Job::Alias(self.shared.name(from), self.shared.name(to)));
     }
 
-    /// What was kept so far is in files.
-    pub fn settle(&self) {
+    /// Waits until all blocks that were put are in files.
+    pub fn flush(&self) {
         let (done, finished) = mpsc::channel();
         if self.writer.send(Job::Finish(done)).is_ok() {
             let _ = finished.recv_timeout(CLOSE_LIMIT);
         }
     }
 
-    /// The end: the next mount finds everything, and knows what was used.
+    /// Writes everything, and stores the order of use for the next mount.
     pub fn close(&self) {
-        self.settle();
+        self.flush();
         let state = self.shared.lock();
         let mut packs: Vec<&Known> = state.packs.values().filter(|pack| pack.used > 0).collect();
         packs.sort_by_key(|pack| pack.used);
@@ -217,7 +218,7 @@ impl Shared {
         self.state.lock()
     }
 
-    /// What a block is called here. Content that is known by what it is has one name for everybody.
+    /// The key of a block. Content that is known by its hash has the same key for all owners.
     fn name(&self, key: &BlockKey) -> Key {
         let mut text = Vec::with_capacity(128);
         match &key.content {
@@ -238,7 +239,7 @@ impl Shared {
 
     fn write(&self, jobs: &mpsc::Receiver<Job>) {
         let mut out: Option<(u32, Pack)> = None;
-        // In the buffer, and not to be found before it is in the file.
+        // Still in the buffer: they cannot be found before they are in the file.
         let mut coming: Vec<(Key, Place)> = Vec::new();
         let mut named: Vec<(Key, Key)> = Vec::new();
         loop {
@@ -264,7 +265,7 @@ impl Shared {
             full |= finish.is_some() || out.as_ref().is_some_and(|(_, pack)| pack.buffered() >= BUFFER_BYTES);
             let done = added.and_then(|()| if full { self.flush(&mut out, &mut coming, &mut named) } else { Ok(()) });
             if let Err(error) = done {
-                log::warn!("{}: {error}; what is read from here on is not kept", self.dir.display());
+                log::warn!("{}: {error}; content is not cached on disk any more", self.dir.display());
                 return;
             }
             if let Some(done) = finish {
@@ -312,7 +313,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The pack that is written now, a new one if need be.
+    /// The pack that is being written; a new one if there is none.
     fn pack<'a>(&self, out: &'a mut Option<(u32, Pack)>) -> io::Result<(u32, &'a mut Pack)> {
         if out.is_none() {
             *out = self.unfilled();
@@ -324,7 +325,7 @@ impl Shared {
             let mut state = self.lock();
             let number = state.next_pack;
             state.next_pack += 1;
-            // Opened anew: the lock is the writer's, and goes with it.
+            // Opened a second time, because the lock belongs to the writer's descriptor.
             let file = Arc::new(File::open(&path)?);
             state.packs.insert(number, Known { path, file, bytes: 0, end: 0, used: 0 });
             *out = Some((number, pack));
@@ -341,7 +342,7 @@ impl Shared {
         let full = self.full_bytes() / 4 * 3;
         let mut found = None;
         for (number, known) in state.packs.iter().filter(|(_, known)| known.end < full) {
-            match Pack::go_on(&known.path, known.end, known.bytes) {
+            match Pack::append_to(&known.path, known.end, known.bytes) {
                 Ok(Some(pack)) => {
                     found = Some((*number, pack));
                     break;
@@ -394,7 +395,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The least recently used packs go until what is left fits. One that another mount writes stays.
+    /// Removes the least recently used packs until the rest fits. A pack that another mount writes is not removed.
     fn make_room(&self) {
         let mut state = self.lock();
         let mut packs: Vec<(u64, u32)> = state.packs.iter().map(|(number, pack)| (pack.used, *number)).collect();
@@ -404,7 +405,7 @@ impl Shared {
                 return;
             }
             let Some(pack) = state.packs.get(&number) else { continue };
-            // Our own, which is being written, is locked by us.
+            // The pack that is being written is locked by this mount.
             let locked = File::open(&pack.path)
                 .map(|file| rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err());
             if locked.unwrap_or(false) {
@@ -530,7 +531,7 @@ mod tests {
         let (one, two) = (Disk::open(dir.path(), b"dev", 1 << 30), Disk::open(dir.path(), b"live", 1 << 30));
         for disk in [one.expect("opened"), two.expect("opened beside it")] {
             disk.put(&key("code/b", 0), block(77));
-            disk.settle();
+            disk.flush();
             disk.close();
         }
         let disk = Disk::open(dir.path(), b"dev", 1 << 30).expect("opened");

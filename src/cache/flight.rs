@@ -1,7 +1,7 @@
-//! One fetch for many who want the same thing: the first becomes the leader, the others wait for its result.
+//! One fetch for all that want the same block: the first becomes the leader, the others wait for its result.
 //!
 //! The leader's ticket may be completed from any thread. A ticket that is dropped without a result wakes its waiters
-//! empty-handed, so that a lost leader is never waited for until the deadline.
+//! without one, so that they do not wait until their deadline.
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use std::time::Instant;
 
 type Slots<K, T> = Arc<Mutex<HashMap<K, Arc<Slot<T>>>>>;
 
-/// What is being fetched right now, by key.
+/// The fetches in progress, by key.
 pub struct InFlight<K, T> {
     slots: Slots<K, T>,
 }
@@ -29,21 +29,21 @@ enum State<T> {
     Abandoned,
 }
 
-/// The part that a caller got.
+/// The role of a caller.
 pub enum Role<K: Eq + Hash + Clone, T> {
-    /// Has to fetch, then [`Ticket::complete`].
+    /// It must fetch, then call [`Ticket::complete`].
     Leader(Ticket<K, T>),
     Follower(Waiter<T>),
 }
 
-/// The duty to produce a result for a key.
+/// The duty to produce the result for a key.
 pub struct Ticket<K: Eq + Hash + Clone, T> {
     key: K,
     slots: Slots<K, T>,
     slot: Arc<Slot<T>>,
 }
 
-/// The right to a result that somebody else produces.
+/// Waits for the result of another caller's fetch.
 pub struct Waiter<T>(Arc<Slot<T>>);
 
 impl<K: Eq + Hash + Clone, T: Clone> Default for InFlight<K, T> {
@@ -63,13 +63,13 @@ impl<K: Eq + Hash + Clone, T: Clone> InFlight<K, T> {
         Role::Leader(Ticket { key, slots: self.slots.clone(), slot })
     }
 
-    /// A fetch that is on its way already.
+    /// A fetch in progress for the key.
     pub fn peek(&self, key: &K) -> Option<Waiter<T>> {
         let slots = self.slots.lock();
         slots.get(key).map(|slot| Waiter(slot.clone()))
     }
 
-    /// Fetches on the way, for status.
+    /// Number of fetches in progress, for the status.
     pub fn len(&self) -> usize {
         self.slots.lock().len()
     }
@@ -89,7 +89,7 @@ impl<K: Eq + Hash + Clone, T> Ticket<K, T> {
     }
 
     fn turn(&self, to: State<T>) {
-        // The slot leaves the map first: who comes after the result must fetch anew.
+        // Removed from the map first: a caller that arrives after the result must fetch again.
         self.slots.lock().remove(&self.key);
         *self.slot.state.lock() = to;
         self.slot.turned.notify_all();
@@ -106,7 +106,7 @@ impl<K: Eq + Hash + Clone, T> Drop for Ticket<K, T> {
 }
 
 impl<T: Clone> Waiter<T> {
-    /// The result, or `None` when the leader gave up or `until` passed.
+    /// The result; `None` if the leader gave up or `until` passed.
     pub fn wait(&self, until: Instant) -> Option<T> {
         let mut state = self.0.state.lock();
         loop {
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn followers_share_the_leaders_result() {
         let flights: InFlight<u8, u32> = InFlight::default();
-        let Role::Leader(ticket) = flights.join(1) else { panic!("nobody else fetches") };
+        let Role::Leader(ticket) = flights.join(1) else { panic!("no other fetch is in progress") };
         let Role::Follower(waiter) = flights.join(1) else { panic!("one fetch only") };
         let until = Instant::now() + Duration::from_secs(5);
         let follower = std::thread::spawn(move || waiter.wait(until));
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_lost_leader_wakes_its_followers() {
         let flights: InFlight<u8, u32> = InFlight::default();
-        let Role::Leader(ticket) = flights.join(1) else { panic!("nobody else fetches") };
+        let Role::Leader(ticket) = flights.join(1) else { panic!("no other fetch is in progress") };
         let waiter = ticket.waiter();
         drop(ticket);
         assert_eq!(waiter.wait(Instant::now() + Duration::from_secs(5)), None);

@@ -1,4 +1,4 @@
-//! The memory tier: an LRU of blocks with a byte budget.
+//! The memory cache: an LRU of blocks with a byte budget.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub struct BlockKey {
     pub index: u64,
 }
 
-/// What the cache did so far, for status.
+/// Figures of the memory cache, for the status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
     pub blocks: u64,
@@ -28,7 +28,7 @@ pub struct Figures {
 /// from escaping the budget.
 const OVERHEAD_BYTES: u64 = 200;
 
-/// See the module header.
+/// See the module documentation.
 pub struct Memory(Mutex<Inner>);
 
 struct Inner {
@@ -56,7 +56,7 @@ impl Memory {
         block
     }
 
-    /// Whether the block is here, without counting it as used.
+    /// Whether the block is cached; does not count as a use.
     pub fn contains(&self, key: &BlockKey) -> bool {
         self.lock().blocks.contains(key)
     }

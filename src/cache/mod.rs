@@ -1,7 +1,7 @@
 //! Blocks by content identity under an LRU byte budget, in memory and on the local disk, and one fetch per missing block.
 //!
-//! A key says what the bytes *are* ([`ContentId`](crate::attr::ContentId)), so an entry is never wrong, only unused: nothing here expires.
-//! Does not know where bytes come from; see `content`.
+//! A key identifies the bytes themselves ([`ContentId`](crate::attr::ContentId)), so that an entry is never wrong and
+//! never expires. The room does not know where bytes come from; see `content`.
 
 mod disk;
 mod flight;

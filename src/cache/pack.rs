@@ -12,11 +12,12 @@
 //! CRC-32 of the 41 bytes before (4). Kinds:
 //!
 //! - `B`: a block. The key is the SHA-256 of the body: packs are shared between environments, and nobody can make two
-//!   contents with one key.
-//! - `N`: a name. The key is a digest of what somebody calls a block (path, version, index); the body is the key of the block.
+//!   contents with the same key.
+//! - `N`: a name. The key is a digest of the name of a block (owner, path, version, generation, index); the body is the key
+//!   of the block.
 //!
-//! A head that is cut off or damaged ends the reading: where the next one begins, nobody can say. The body of a block is
-//! checked when it is used.
+//! A head that is cut off or damaged ends the reading, because the start of the next record is unknown. The body of a
+//! block is checked when it is used.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -27,10 +28,10 @@ use sha2::{Digest, Sha256};
 
 const HEADER: &[u8; 8] = b"PFSPACK\x02";
 const HEAD_BYTES: u64 = 45;
-/// Longest body (bytes). More is damage.
+/// Longest body (bytes). A larger length is damage.
 const MAX_BODY: u32 = 16 * 1024 * 1024;
 
-/// What a block or a name is called.
+/// The key of a block or a name.
 pub(super) type Key = [u8; 32];
 
 /// The key of these bytes.
@@ -53,7 +54,7 @@ pub(super) struct Pack {
 }
 
 impl Pack {
-    /// A new file, which nobody else may have. Locked as long as it is open: nobody takes it away meanwhile.
+    /// Creates a new file. It is locked while it is open, so that no other mount removes it.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         let mut file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
@@ -61,8 +62,8 @@ impl Pack {
         Ok(Self { file, len: HEADER.len() as u64, buffer: Vec::new() })
     }
 
-    /// Goes on with a pack of an earlier mount, `end` bytes of which can be read; `None`: another mount has it now.
-    pub(super) fn go_on(path: &Path, end: u64, expected_len: u64) -> io::Result<Option<Self>> {
+    /// Opens a pack of an earlier mount for appending; its first `end` bytes are readable. `None`: another mount uses it.
+    pub(super) fn append_to(path: &Path, end: u64, expected_len: u64) -> io::Result<Option<Self>> {
         let file = File::options().read(true).write(true).open(path)?;
         let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
         if !locked || file.metadata()?.len() != expected_len {
@@ -72,12 +73,12 @@ impl Pack {
         Ok(Some(Self { file, len: end, buffer: Vec::new() }))
     }
 
-    /// Bytes, with those that are not written yet.
+    /// Length in bytes, with those that are not written yet.
     pub(super) fn len(&self) -> u64 {
         self.len + self.buffer.len() as u64
     }
 
-    /// Adds a record; where its body begins, and its checksum. It is in the file after [`Pack::flush`].
+    /// Appends a record; returns the offset and checksum of its body. It is in the file after [`Pack::flush`].
     pub(super) fn add(&mut self, kind: u8, key: &Key, body: &[u8]) -> (u64, u32) {
         let sum = crc32fast::hash(body);
         let start = self.buffer.len();
@@ -103,7 +104,7 @@ impl Pack {
     }
 }
 
-/// The records of a file, as far as they can be read, and where they end.
+/// The readable records of a file, and the offset of their end.
 pub(super) fn read(file: &File) -> io::Result<(Vec<Record>, u64)> {
     let len = file.metadata()?.len();
     let mut header = [0; HEADER.len()];
@@ -111,7 +112,7 @@ pub(super) fn read(file: &File) -> io::Result<(Vec<Record>, u64)> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not a pack of this version"));
     }
     let (mut records, mut at) = (Vec::new(), HEADER.len() as u64);
-    // Heads and names are small and many: they are read through a window, blocks are jumped over.
+    // Heads and names are small and many: they are read through a window, and blocks are skipped.
     let mut window = Window { file, len, start: 0, bytes: Vec::new() };
     while let Some(head) = window.get(at, HEAD_BYTES)? {
         let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);

@@ -1,8 +1,8 @@
-//! What the server itself says of its files' contents: one `rsync -rcn` dry run over SSH lists a checksum for each, and costs
-//! 50 bytes a file on the link. A convenience that a server may refuse: then files are proved as they are read.
+//! Attestation: the server's own checksums of its files. One `rsync -rcn` dry run over SSH lists a checksum per file
+//! and transfers 50 bytes per file. A server may refuse it: then files are proved as they are read.
 //!
-//! This is a second, short connection beside the one that everything else uses; where the platform takes only one, the run
-//! fails, and is not tried again by this mount.
+//! This uses a second, short connection beside the mount's own. If the platform allows only one, the run fails and is
+//! not repeated by this mount.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
@@ -14,39 +14,39 @@ use std::time::{Duration, Instant};
 use crate::attr::{Version, secs_from_time};
 use crate::path::RemotePath;
 
-/// Where to ask.
+/// How to ask the server.
 #[derive(Debug, Clone)]
 pub struct AttestConfig {
-    /// What rsync is to run for SSH, quoted, with port and user.
+    /// The SSH command for rsync, quoted, with port and user.
     pub ssh_command: String,
     pub host: String,
     /// Relative to the login directory.
     pub dir: String,
 }
 
-/// What the server says of one file.
+/// The server's statement about one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attested {
-    /// Relative to the directory asked for.
+    /// Relative to the requested directory.
     pub path: RemotePath,
     pub version: Version,
     pub md5: [u8; 16],
 }
 
-/// How long a run may take: the server reads everything once.
+/// Time limit of a run: the server reads all files once.
 const LIMIT: Duration = Duration::from_secs(300);
-/// Lines that are read, and bytes in one: what a server can make us keep.
+/// Limits for the output: lines, and bytes per line. A server must not fill the memory.
 const MAX_FILES: usize = 1_000_000;
 const MAX_LINE_BYTES: u64 = 8 * 1024;
 
-/// Asks. Takes as long as it takes, up to a limit.
+/// Runs rsync and returns its list. May take as long as the time limit.
 pub fn ask(config: &AttestConfig) -> io::Result<Vec<Attested>> {
-    // Everything is missing here, so everything is listed.
+    // The local directory is empty, so that all files are listed.
     let empty = tempfile::tempdir()?;
     let mut command = Command::new("rsync");
     command.args(["-rcn", "--no-motd", "--exclude=/.git", "--out-format=%C %l %M %n", "--timeout=60", "-e"]);
     command.arg(&config.ssh_command).arg("--").arg(format!("{}:{}/", config.host, config.dir)).arg(empty.path());
-    // Newer ones would agree on another checksum, and print times as they are where we are.
+    // Newer versions would choose another checksum, and print local times.
     command.env("RSYNC_CHECKSUM_LIST", "md5").env("TZ", "UTC").env("LC_ALL", "C").current_dir("/");
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (Some(output), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
@@ -61,7 +61,7 @@ pub fn ask(config: &AttestConfig) -> io::Result<Vec<Attested>> {
         match child.try_wait()? {
             Some(status) => break status,
             None if found.is_err() || Instant::now() > until => {
-                // It may be gone by itself in this moment.
+                // It may have ended by itself meanwhile.
                 let _ = child.kill();
                 break child.wait()?;
             }
@@ -94,7 +94,7 @@ fn read(output: impl Read) -> Vec<Attested> {
     found
 }
 
-/// `MD5 SIZE YYYY/MM/DD-HH:MM:SS NAME`. Directories have no checksum; names with odd bytes are escaped, and passed over.
+/// Parses `MD5 SIZE YYYY/MM/DD-HH:MM:SS NAME`. Directories have no checksum; escaped names are skipped.
 fn parse(line: &[u8]) -> Option<Attested> {
     let mut words = line.splitn(4, |&b| b == b' ');
     let mut text = || std::str::from_utf8(words.next()?).ok();

@@ -1,11 +1,13 @@
-//! "These bytes of this version", wherever they are: in the cache, in the repository on this machine where that is proved, or
-//! on the server.
+//! The bytes of a version, from the cache, from the local repository if they are proved to be equal, or from the
+//! server.
 //!
-//! A version that moved is an error of its own ([`ErrorKind::Changed`](crate::remote::ErrorKind)): bytes of two versions
-//! are never put together. Does not know inodes or handles; what has been written here and not sent is in `write`.
+//! If the server has another version, the result is an error of its own
+//! ([`ErrorKind::Changed`](crate::remote::ErrorKind)): bytes of two versions are never mixed. The room does not know
+//! inodes or handles; content that was written locally and not sent is in `write`.
 
 mod attest;
 mod blocks;
+mod fetch_limit;
 mod proved;
 mod provenance;
 mod racy;
@@ -14,7 +16,6 @@ mod sent;
 mod state;
 mod stream;
 mod trust;
-mod turns;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,22 +34,23 @@ use crate::clock::{Clock, Deadline};
 use crate::path::RemotePath;
 use crate::remote::{Class, Remote, RemoteError};
 use blocks::{assemble, blocks_of, clamp};
+use fetch_limit::FetchLimit;
 use racy::RacySums;
 use state::{BlockResult, Inner, OnMismatch};
-use turns::Turns;
 
-/// Bytes asked for in one go: larger stretches are split, so that the first part can be used while the rest is coming.
+/// Bytes per request: longer ranges are split, so that the first part can be used while the rest is transferred.
 const MAX_FETCH_BYTES: u64 = 1024 * 1024;
 
-/// Handles that a server gives which does not tell; and stretches that are under way at most.
+/// Open handles assumed if the server does not report its limit.
 const DEFAULT_HANDLES: usize = 100;
-const MAX_STRETCHES: usize = 384;
+/// Largest number of concurrent fetches.
+const MAX_FETCHES: usize = 384;
 
-/// Why bytes could not be had.
+/// Why bytes could not be read.
 #[derive(Debug, Clone)]
 pub enum ReadError {
     Remote(SharedError),
-    /// The deadline passed before the bytes came.
+    /// The deadline passed before the bytes arrived.
     TimedOut,
 }
 
@@ -69,7 +71,7 @@ impl Content {
             disk,
             flights: InFlight::default(),
             racy: RacySums::default(),
-            turns: Turns::default(),
+            fetch_limit: FetchLimit::default(),
             proofs,
             mismatch: OnMismatch::default(),
             asking: AtomicBool::new(false),
@@ -86,19 +88,19 @@ impl Content {
         self.0.disk.as_ref().map(Disk::figures)
     }
 
-    /// What was kept is on the local disk.
+    /// Writes all cached content to the disk cache and closes it.
     pub fn close(&self) {
         if let Some(disk) = &self.0.disk {
             disk.close();
         }
     }
 
-    /// Files that were begun to be read over the wire, and bytes of content that came.
+    /// Number of files whose reading was started over the network, and bytes of content received.
     pub fn fetched(&self) -> (u64, u64) {
         (self.0.fetched_files.load(Ordering::Relaxed), self.0.fetched_bytes.load(Ordering::Relaxed))
     }
 
-    /// The bytes if every one of them is here, in memory or on the local disk. Never waits for the network.
+    /// The bytes, if all of them are cached in memory or on disk. Never waits for the network.
     pub fn read_cached(&self, path: &RemotePath, version: Version, range: Range<u64>) -> Option<Vec<u8>> {
         let range = clamp(range, version);
         let content = self.0.content_id(path, version);
@@ -107,7 +109,7 @@ impl Content {
         Some(assemble(&range, &blocks?))
     }
 
-    /// The bytes, fetched if need be. A range that reaches past the end of the file gives what there is.
+    /// The bytes, fetched if necessary. A range beyond the end of the file returns the bytes up to the end.
     pub fn read(
         &self,
         path: &RemotePath,
@@ -125,17 +127,17 @@ impl Content {
                 Wanted::Coming(waiter) => match waiter.wait(deadline.0) {
                     Some(Ok(block)) => block,
                     Some(Err(error)) if error.kind.is_loss() => {
-                        self.0.unproved(path, version, index).ok_or(ReadError::Remote(error))?
+                        self.0.unconfirmed(path, version, index).ok_or(ReadError::Remote(error))?
                     }
                     Some(Err(error)) => return Err(ReadError::Remote(error)),
-                    None => self.0.unproved(path, version, index).ok_or(ReadError::TimedOut)?,
+                    None => self.0.unconfirmed(path, version, index).ok_or(ReadError::TimedOut)?,
                 },
             });
         }
         Ok(assemble(&range, &blocks))
     }
 
-    /// Starts fetching what is not here yet, for a reader that will come. Returns the bytes that were asked for.
+    /// Starts to fetch the bytes that are not cached, for a later read. Returns the number of bytes requested.
     pub fn prefetch(&self, path: &RemotePath, version: Version, range: Range<u64>) -> u64 {
         if self.0.is_racy(version) {
             return 0;
@@ -149,7 +151,7 @@ impl Content {
         bytes.min(range.end - range.start)
     }
 
-    /// Has the bytes brought to the local disk, if they are not there yet.
+    /// Starts to fetch the bytes into the disk cache, unless they are there.
     pub fn bring(&self, path: &RemotePath, version: Version, range: Range<u64>) -> Fetching {
         let range = clamp(range, version);
         let mut waiters = Vec::new();
@@ -161,28 +163,28 @@ impl Content {
         Fetching(waiters)
     }
 
-    /// Whether the whole file could be read without the link, from the local disk.
-    pub fn is_here(&self, path: &RemotePath, version: Version) -> bool {
+    /// Whether the whole file can be read from the local disk, without the server.
+    pub fn is_on_disk(&self, path: &RemotePath, version: Version) -> bool {
         let id = self.0.content_id(path, version);
         if matches!(id, ContentId::Blob(_)) {
             return true;
         }
         let Some(disk) = &self.0.disk else { return false };
-        let (sure, unsure) = (id.clone(), trust::unproved(&id));
+        let unconfirmed = trust::unconfirmed(&id);
         blocks_of(&(0..version.size)).all(|index| {
             let has = |content: &ContentId| disk.contains(&BlockKey { content: content.clone(), index });
-            has(&sure) || has(&unsure)
+            has(&id) || has(&unconfirmed)
         })
     }
 
-    /// What was read so far is on the local disk.
-    pub fn settle(&self) {
+    /// Waits until everything that was read is in the disk cache.
+    pub fn flush(&self) {
         if let Some(disk) = &self.0.disk {
-            disk.settle();
+            disk.flush();
         }
     }
 
-    /// The bytes as the server has them now, whatever is in memory.
+    /// The bytes as the server has them now, without the memory cache.
     pub fn read_anew(&self, path: &RemotePath, version: Version, deadline: Deadline) -> Result<Vec<u8>, ReadError> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let done = move |result| drop(sender.send(result));
@@ -198,7 +200,7 @@ impl Content {
         blocks_of(range).filter(|&index| !self.0.has(&BlockKey { content: content.clone(), index })).collect()
     }
 
-    /// Every block of `indices`: here, or on its way (asked for now if nobody did before).
+    /// Every block of `indices`: cached, or being fetched (requested now if it was not).
     fn want(&self, path: &RemotePath, version: Version, indices: Range<u64>, class: Class) -> Vec<Wanted> {
         let mut out = Vec::new();
         let mut run: Vec<Ticket<BlockKey, BlockResult>> = Vec::new();
@@ -227,7 +229,7 @@ impl Content {
         out
     }
 
-    /// One request for a run of neighbouring blocks.
+    /// One request for a run of adjacent blocks.
     fn fetch(
         &self,
         path: &RemotePath,
@@ -252,13 +254,13 @@ impl Content {
                 let content = if racy { id } else { inner.read_in_full(&at, version, &bytes, id) };
                 let chunks = bytes.chunks(BLOCK_BYTES as usize).map(Arc::<[u8]>::from);
                 for ((index, ticket), block) in (first..).zip(tickets).zip(chunks) {
-                    // Bytes of a version that may still change under its name are good for whoever asked, and
-                    // later only where the server cannot be asked.
+                    // Bytes of a racy version are returned to the callers that wait. Later they are used only if the
+                    // server cannot be asked.
                     if racy {
                         inner.racy.note(&at, version, index, crc32fast::hash(&block));
-                        inner.insert(BlockKey { content: trust::unproved(&content), index }, block.clone());
+                        inner.insert(BlockKey { content: trust::unconfirmed(&content), index }, block.clone());
                     } else {
-                        inner.racy.settled(&at, version, index);
+                        inner.racy.confirmed(&at, version, index);
                         inner.insert(BlockKey { content: content.clone(), index }, block.clone());
                     }
                     ticket.complete(Ok(block));
@@ -270,18 +272,18 @@ impl Content {
             }
         };
         let (remote, clock, path) = (self.0.remote.clone(), self.0.clock.clone(), path.clone());
-        self.0.turns.take(class, self.0.stretches(), move |turn| {
-            // By the server's clock when it is asked: what it reads is no older than that.
+        self.0.fetch_limit.run(class, self.0.max_fetches(), move |permit| {
+            // By the server's clock at the time of the request: the server reads the content after that.
             let racy = version.is_racy(clock.server_floor());
             remote.fetch_async(path, version, range, class, move |result| {
                 take_in(racy, result);
-                drop(turn);
+                drop(permit);
             });
         });
     }
 }
 
-/// Blocks on their way.
+/// Blocks that are being fetched.
 pub struct Fetching(Vec<Waiter<BlockResult>>);
 
 impl Fetching {
@@ -298,11 +300,11 @@ impl Fetching {
 }
 
 impl Inner {
-    /// How many stretches may be under way: most of the handles that the server gives to one connection.
-    fn stretches(&self) -> usize {
-        let told = self.remote.session_info().map_or(0, |info| info.capabilities.max_open_handles as usize);
-        let handles = if told == 0 { DEFAULT_HANDLES } else { told };
-        (handles - handles / 4).clamp(1, MAX_STRETCHES)
+    /// The largest number of concurrent fetches: three quarters of the handles that the server gives to a connection.
+    fn max_fetches(&self) -> usize {
+        let reported = self.remote.session_info().map_or(0, |info| info.capabilities.max_open_handles as usize);
+        let handles = if reported == 0 { DEFAULT_HANDLES } else { reported };
+        (handles - handles / 4).clamp(1, MAX_FETCHES)
     }
 
     fn cached(self: &Arc<Self>, path: &RemotePath, version: Version, key: &BlockKey) -> Option<Arc<[u8]>> {
@@ -323,7 +325,7 @@ impl Inner {
     }
 
     fn insert(&self, key: BlockKey, block: Arc<[u8]>) {
-        // What the repository has is on the local disk already.
+        // Content of the repository is on the local disk already.
         if let (Some(disk), ContentId::Remote(..)) = (&self.disk, &key.content) {
             disk.put(&key, block.clone());
         }

@@ -1,4 +1,4 @@
-//! Content from the repository, and the look at the server that tells whether that was right.
+//! Content from the repository, and the comparison with the server that checks it.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::path::RemotePath;
 use crate::pool::background;
 use crate::remote::{Class, ErrorKind};
 
-/// Larger files (bytes) are not compared with the server: a sample must not cost what it saves.
+/// Larger files (bytes) are not compared with the server: a check must not cost what the repository saves.
 const MAX_AUDIT_BYTES: u64 = 256 * 1024;
 
 impl Content {
@@ -20,19 +20,20 @@ impl Content {
         self.0.proofs.as_ref()?.of(path, version)
     }
 
-    /// Whoever read this version in full has hashed it.
+    /// Notes the hash of a version that a caller has read in full.
     pub fn verified(&self, path: &RemotePath, version: Version, blob: BlobId) {
         if let Some(proofs) = self.0.proofs.as_ref().filter(|_| self.0.is_settled(path, version)) {
             proofs.verified(path, version, blob);
         }
     }
 
-    /// Takes over what the server says of its files.
+    /// Adds proofs from the server's checksums, computed when its clock had passed `server_secs`. Returns the number of
+    /// files that they prove.
     pub fn take_attested(&self, said: &[Attested], server_secs: u32) -> u64 {
         self.0.proofs.as_ref().map_or(0, |proofs| proofs.attest(said, server_secs))
     }
 
-    /// Nothing that was proved counts any more.
+    /// Drops all proofs.
     pub fn forget_proofs(&self) {
         if let Some(proofs) = &self.0.proofs {
             proofs.forget();
@@ -47,20 +48,21 @@ impl Content {
         self.0.proofs.as_ref().map(|proofs| proofs.figures())
     }
 
-    /// `listener` is told when something that was given out turns out to be wrong: what the kernel has of it must go.
+    /// Sets the `listener` that is called if bytes that were returned turn out to be wrong: the kernel must drop
+    /// them.
     pub fn on_mismatch(&self, listener: impl Fn() + Send + Sync + 'static) {
         *self.0.mismatch.0.lock() = Some(Arc::new(listener));
     }
 }
 
 impl Inner {
-    /// What the content is called: by what it is where that is proved.
+    /// The identity of the content: by its hash if that is proved, else by path and version.
     pub(super) fn content_id(&self, path: &RemotePath, version: Version) -> ContentId {
         let proved = self.proofs.as_ref().and_then(|proofs| proofs.of(path, version));
         proved.map_or_else(|| self.remote_id(path, version), ContentId::Blob)
     }
 
-    /// One block of a proved object; the others of it come into memory, too.
+    /// One block of a proved object; its other blocks are cached in memory, too.
     pub(super) fn from_repository(
         self: &Arc<Self>,
         path: &RemotePath,
@@ -84,13 +86,13 @@ impl Inner {
         wanted
     }
 
-    /// Behind the reader's back: does the server have the same?
+    /// Compares bytes that were returned with the server, in the background.
     fn audit(self: &Arc<Self>, path: &RemotePath, version: Version, given: Vec<u8>) {
         let (inner, at) = (self.clone(), path.clone());
         self.remote.fetch_async(path.clone(), version, 0..version.size, Class::Bulk, move |found| match found {
             Ok(bytes) if bytes == given => log::debug!("{at}: the server has what the repository has"),
             Ok(_) => inner.was_wrong(&at),
-            // Another version by now, or the link is away: says nothing about this one.
+            // Another version, or the connection is down: no result about this one.
             Err(error) if matches!(error.kind, ErrorKind::Changed { .. }) || error.kind.is_loss() => {}
             Err(error) => log::debug!("{at}: could not be compared: {error}"),
         });
@@ -102,12 +104,13 @@ impl Inner {
         }
         let listener = self.mismatch.0.lock().clone();
         if let Some(listener) = listener {
-            // Whoever is told may ask the server: not on the thread that reads its answers.
+            // The listener may ask the server, so that it must not run on the thread that reads the server's answers.
             background().run(move || listener());
         }
     }
 
-    /// These bytes came from the server. What they are called from here on: by what they are, if they are the committed object.
+    /// Notes bytes that came from the server. Returns their identity: by hash if they are the committed object, else
+    /// `otherwise`.
     pub(super) fn read_in_full(
         &self,
         path: &RemotePath,
@@ -123,14 +126,14 @@ impl Inner {
 }
 
 impl Content {
-    /// What an earlier mount had proved.
+    /// Takes over the proofs of an earlier mount.
     pub fn carry_proofs(&self, text: &str) {
         if let Some(proofs) = &self.0.proofs {
             proofs.carry(text.lines().filter_map(Proof::parse));
         }
     }
 
-    /// What is proved, if that changed since it was asked for: one line each.
+    /// The proofs, one line each, if they changed since the last call.
     pub fn changed_proofs(&self) -> Option<String> {
         let changed = self.0.proofs.as_ref()?.take_changed()?;
         Some(changed.iter().filter_map(|(path, proof)| proof.line(path)).collect())

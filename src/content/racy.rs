@@ -1,6 +1,6 @@
-//! Checksums of contents that were seen so soon after their mtime that another content may have the same version: of what was
-//! given out, and of what was sent. They stay until the server was found to still have them when no more could happen; what
-//! is forgotten earlier would be believed.
+//! Checksums of racy contents: those that were read or sent so soon after their mtime that another content may have the
+//! same version. A checksum is kept until the server was found to have the same content when the version was not racy any
+//! more; a version whose checksum is dropped earlier would be trusted.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::attr::Version;
 use crate::path::RemotePath;
 
-/// CRC-32 of blocks, by their number.
+/// CRC-32 of blocks, by their index.
 pub(super) type Sums = BTreeMap<u64, u32>;
 
 /// Checksums by path and version.
@@ -17,7 +17,7 @@ pub(super) type Sums = BTreeMap<u64, u32>;
 pub(super) struct RacySums(Mutex<HashMap<RemotePath, (Version, Sums)>>);
 
 impl RacySums {
-    /// A block of the version was given out, or sent.
+    /// Notes a block that was returned to a caller or sent.
     pub(super) fn note(&self, path: &RemotePath, version: Version, index: u64, sum: u32) {
         let mut all = self.0.lock();
         match all.get_mut(path).filter(|(of, _)| *of == version) {
@@ -26,7 +26,7 @@ impl RacySums {
         }
     }
 
-    /// What is to be compared before the version is trusted; empty where there is nothing.
+    /// The checksums that must be compared before the version is trusted; empty if there are none.
     pub(super) fn sums(&self, path: &RemotePath, version: Version) -> Sums {
         let all = self.0.lock();
         all.get(path).filter(|(of, _)| *of == version).map(|(_, sums)| sums.clone()).unwrap_or_default()
@@ -36,8 +36,8 @@ impl RacySums {
         self.0.lock().get(path).is_some_and(|(of, _)| *of == version)
     }
 
-    /// A block was given out that cannot become another one.
-    pub(super) fn settled(&self, path: &RemotePath, version: Version, index: u64) {
+    /// A block was read when the version was not racy any more.
+    pub(super) fn confirmed(&self, path: &RemotePath, version: Version, index: u64) {
         let mut all = self.0.lock();
         let Some((_, sums)) = all.get_mut(path).filter(|(of, _)| *of == version) else { return };
         sums.remove(&index);
@@ -74,7 +74,7 @@ mod tests {
         for index in 0..3 {
             sums.note(&path, version, index, index as u32);
         }
-        sums.settled(&path, version, 1);
+        sums.confirmed(&path, version, 1);
         assert_eq!(sums.sums(&path, version), Sums::from([(0, 0), (2, 2)]));
         assert!(sums.is_noted(&path, version));
         assert!(sums.sums(&path, Version { mtime: 8, ..version }).is_empty());

@@ -1,11 +1,11 @@
-//! How far ahead of a sequential reader to fetch. The kernel keeps only 128 KiB ahead, which at 50 ms is 2.5 MB/s, so
-//! the mount has to do its own. One value per open handle; it decides, `content` fetches.
+//! How far ahead of a sequential reader to fetch. The kernel reads only 128 KiB ahead, which at 50 ms is 2.5 MB/s, so
+//! that the mount needs its own read-ahead. One value per open handle; it decides, `content` fetches.
 
 use std::ops::Range;
 
 /// First window, bytes: two kernel requests.
 const START_BYTES: u64 = 256 * 1024;
-/// Largest window, bytes: 8 MiB is what 100 ms and 80 MB/s hold.
+/// Largest window, bytes: 8 MiB are in flight at 100 ms and 80 MB/s.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
 /// Readers may skip this far and still count as sequential: the kernel's own read-ahead comes in out of order.
 const TOLERANCE_BYTES: u64 = 256 * 1024;
@@ -19,7 +19,7 @@ pub struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// Notes a read and says which range to fetch ahead, if any.
+    /// Notes a read and returns the range to fetch ahead, if any.
     pub fn note(&mut self, read: &Range<u64>) -> Option<Range<u64>> {
         let sequential = read.start <= self.next + TOLERANCE_BYTES && read.end + TOLERANCE_BYTES >= self.next;
         if !sequential {
@@ -30,7 +30,7 @@ impl ReadAhead {
         self.asked_to = self.asked_to.max(self.next);
         self.window = (self.window * 2).clamp(START_BYTES, MAX_BYTES);
         let target = self.next + self.window;
-        // Refilled in halves: a request per read would be many small ones.
+        // Refilled by halves, because one request per read would be many small ones.
         if target - self.asked_to < self.window / 2 {
             return None;
         }

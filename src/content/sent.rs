@@ -1,4 +1,4 @@
-//! What was sent from here, moved or taken away: what is held follows.
+//! Updates cached content after this mount sent, renamed or deleted files.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -6,25 +6,25 @@ use std::sync::atomic::Ordering;
 
 use super::blocks::{blocks_of, clamp};
 use super::state::Content;
-use super::trust::unproved;
+use super::trust::unconfirmed;
 use crate::attr::{ContentId, Version};
 use crate::cache::{BLOCK_BYTES, BlockKey};
 use crate::path::RemotePath;
 use crate::pool::background;
 
-/// Blocks of a moved file that are kept; more are fetched again.
-const MAX_MOVED_BLOCKS: usize = 1024;
+/// Number of blocks of a renamed file that stay cached. Further blocks are fetched again.
+const MAX_RENAMED_BLOCKS: usize = 1024;
 
 impl Content {
-    /// The content of this version was stored here, and is `whole` where that is known: from here on nothing that was held
-    /// under the path counts. Where the version may still get another content within its second, what was sent is compared
-    /// before it is believed. With `keep` it is kept for readers.
+    /// Notes that this content was sent. Everything that was cached for the path before is outdated. If the version is racy,
+    /// the checksums of the sent content are noted, so that it is compared with the server's before it is trusted. With
+    /// `keep` the content is cached for readers.
     pub fn stored(&self, path: &RemotePath, version: Version, source: &File, keep: bool) {
-        self.0.clock.set_there(version.mtime);
+        self.0.clock.set_by_client(version.mtime);
         self.replaced(path);
         let racy = self.0.is_racy(version);
         if racy && self.0.clock.is_server_unknown() {
-            self.ask_the_time(path);
+            self.update_server_time(path);
         }
         let id = self.0.remote_id(path, version);
         for index in blocks_of(&(0..version.size)).take_while(|_| racy || keep) {
@@ -37,27 +37,27 @@ impl Content {
                 self.0.racy.note(path, version, index, crc32fast::hash(&block));
             }
             if keep {
-                let content = if racy { unproved(&id) } else { id.clone() };
+                let content = if racy { unconfirmed(&id) } else { id.clone() };
                 self.0.insert(BlockKey { content, index }, block.into());
             }
         }
     }
 
-    /// Behind the caller's back: the server has just stamped the directory of what was stored, by its own clock.
-    fn ask_the_time(&self, path: &RemotePath) {
+    /// Learns the server's time in the background: storing the file has just set the time of its directory.
+    fn update_server_time(&self, path: &RemotePath) {
         let (Some(dir), inner) = (path.parent(), self.0.clone()) else { return };
         if inner.asking.swap(true, Ordering::AcqRel) {
             return;
         }
         background().run(move || {
             if let Ok(attr) = inner.remote.lstat(&dir) {
-                inner.clock.server_stamped(attr.mtime);
+                inner.clock.server_passed(attr.mtime);
             }
             inner.asking.store(false, Ordering::Release);
         });
     }
 
-    /// What was at the path, or below it, is not there any more, or is something else: nothing that is held of it counts.
+    /// The object at the path, with everything below it, was removed or replaced: all that is known of it is outdated.
     pub fn replaced(&self, path: &RemotePath) {
         self.0.generations.begin(path);
         self.0.racy.forget_below(path);
@@ -66,20 +66,20 @@ impl Content {
         }
     }
 
-    /// The server has moved it.
-    pub fn moved(&self, from: &RemotePath, to: &RemotePath) {
+    /// The file was renamed on the server.
+    pub fn renamed_on_server(&self, from: &RemotePath, to: &RemotePath) {
         self.0.racy.renamed(from, to);
         if let Some(proofs) = &self.0.proofs {
             proofs.renamed(from, to);
         }
     }
 
-    /// The file moved: its blocks go with it.
+    /// The file was renamed locally: its cached blocks get the new name.
     pub fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
         let old = self.0.remote_id(from, version);
         self.0.generations.begin(to);
         let new = self.0.remote_id(to, version);
-        for index in blocks_of(&(0..version.size)).take(MAX_MOVED_BLOCKS) {
+        for index in blocks_of(&(0..version.size)).take(MAX_RENAMED_BLOCKS) {
             let key = |content: &ContentId| BlockKey { content: content.clone(), index };
             let (old, new) = (key(&old), key(&new));
             if let Some(disk) = &self.0.disk {

@@ -1,4 +1,4 @@
-//! Whole files in order, however large: for comparisons.
+//! Reads whole files in order, of any size, for comparisons.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,23 +17,24 @@ use crate::clock::Deadline;
 use crate::path::RemotePath;
 use crate::remote::{Class, ErrorKind, RemoteError};
 
-/// Stretches of a streamed file that are on their way at a time.
+/// Number of pieces of a streamed file that are requested at a time.
 const PIECES_AHEAD: usize = 8;
 
 impl Content {
-    /// The bytes of the version as they were given out here last, or sent, if every one of them is still held: what a change
-    /// builds upon. The server may have others under the same version.
-    pub fn shown(&self, path: &RemotePath, version: Version) -> Option<Vec<u8>> {
+    /// The bytes of the version as this mount last returned or sent them, if all are still cached: the base of a change. The
+    /// server may have other bytes under the same version.
+    pub fn last_shown(&self, path: &RemotePath, version: Version) -> Option<Vec<u8>> {
         let range = 0..version.size;
         self.read_cached(path, version, range.clone()).or_else(|| {
-            let blocks: Option<Vec<_>> = blocks_of(&range).map(|index| self.0.unproved(path, version, index)).collect();
+            let blocks: Option<Vec<_>> =
+                blocks_of(&range).map(|index| self.0.unconfirmed(path, version, index)).collect();
             Some(assemble(&range, &blocks?))
         })
     }
 
-    /// The bytes of the whole file in order, in pieces, past the caches: what is larger than the memory can be read so, and
-    /// what may still change under its version. Pieces that are in a cache and can be trusted are taken from there. Each may
-    /// take as long as `limit`. The inner result is what `sink` said.
+    /// Passes the bytes of the whole file to `sink`, in order and in pieces. They are not added to the caches, so that files
+    /// that are larger than memory and racy versions can be read. Cached pieces that can be trusted are used. `limit` is the
+    /// time limit per piece. The inner result is that of `sink`.
     pub fn stream(
         &self,
         path: &RemotePath,
@@ -54,7 +55,7 @@ impl Content {
             }
             let bytes = match coming.pop_front() {
                 None => {
-                    // What was noted is there, and can become nothing else any more.
+                    // The server has the noted content, and the version is not racy any more.
                     if check.same && !noted.is_empty() {
                         self.0.racy.forget(path);
                     }
@@ -74,7 +75,7 @@ impl Content {
     }
 
     fn piece(&self, path: &RemotePath, version: Version, range: Range<u64>, trusted: bool) -> Piece {
-        // Asked block by block: one that is missing must not bring the others into the memory for nothing.
+        // Checked block by block first: if one is missing, the others need not be loaded into the memory cache.
         if trusted
             && self.missing(path, version, &range).is_empty()
             && let Some(bytes) = self.read_cached(path, version, range.clone())
@@ -91,8 +92,8 @@ impl Content {
         Piece::Coming(receiver)
     }
 
-    /// Whether the server still has the content that was last read or stored here under this version. Costs nothing where
-    /// the version was old enough then to tell one content from the next.
+    /// Whether the server still has the content that was last read or stored under this version. Needs no request if
+    /// the version was not racy at that time.
     pub fn is_still(&self, path: &RemotePath, version: Version, deadline: Deadline) -> Result<bool, ReadError> {
         let sums = self.0.racy.sums(path, version);
         if sums.is_empty() {
@@ -111,7 +112,7 @@ impl Content {
                 }
                 Ok(check.same)
             }
-            // Another version, or none: for those who compare versions.
+            // Another version or no file; callers compare versions separately.
             Err(ReadError::Remote(error)) if matches!(error.kind, ErrorKind::Changed { .. } | ErrorKind::NotFound) => {
                 Ok(true)
             }
@@ -120,13 +121,13 @@ impl Content {
     }
 }
 
-/// A stretch of a file that is streamed.
+/// A piece of a streamed file.
 enum Piece {
     Here(Vec<u8>),
     Coming(mpsc::Receiver<Result<Vec<u8>, RemoteError>>),
 }
 
-/// Compares what is read with what was noted.
+/// Compares content with the noted checksums.
 struct Check<'a> {
     sums: &'a Sums,
     at: u64,
@@ -138,7 +139,7 @@ impl<'a> Check<'a> {
         Self { sums, at: 0, same: true }
     }
 
-    /// The next stretch, which begins where a block does.
+    /// Checks the next piece, which begins at a block boundary.
     fn update(&mut self, piece: &[u8]) {
         for block in piece.chunks(BLOCK_BYTES as usize) {
             self.same &= self.sums.get(&self.at).is_none_or(|sum| crc32fast::hash(block) == *sum);

@@ -1,4 +1,4 @@
-//! What is held of a version, and whether it may be believed.
+//! Whether the cached content of a version can be trusted.
 
 use std::sync::Arc;
 
@@ -7,22 +7,22 @@ use crate::attr::{ContentId, Version};
 use crate::cache::BlockKey;
 use crate::path::RemotePath;
 
-/// Marks generations of what was sent from here, or read too early, and not compared since.
-const UNPROVED_BIT: u64 = 1 << 63;
+/// Marks the generation of content that was sent, or read while its version was racy, and not compared since.
+const UNCONFIRMED_BIT: u64 = 1 << 63;
 
 impl Content {
-    /// Whether the content of this version cannot become another one without the version moving, and what is held of it is
-    /// that content.
+    /// Whether the content of this version cannot change any more without a change of the version, and the cached content
+    /// is the server's.
     pub fn is_settled(&self, path: &RemotePath, version: Version) -> bool {
         self.0.is_settled(path, version)
     }
 }
 
-/// What a content is called that was sent from here and has not been compared since.
-pub(super) fn unproved(id: &ContentId) -> ContentId {
+/// The identity of such content: see [`UNCONFIRMED_BIT`].
+pub(super) fn unconfirmed(id: &ContentId) -> ContentId {
     match id {
         ContentId::Remote(path, version, generation) => {
-            ContentId::Remote(path.clone(), *version, generation | UNPROVED_BIT)
+            ContentId::Remote(path.clone(), *version, generation | UNCONFIRMED_BIT)
         }
         blob => blob.clone(),
     }
@@ -38,14 +38,14 @@ impl Inner {
         version.is_racy(self.clock.server_floor())
     }
 
-    /// What is called by path and version, since nothing better is known.
+    /// The identity by path and version, if no better one is known.
     pub(super) fn remote_id(&self, path: &RemotePath, version: Version) -> ContentId {
         ContentId::Remote(path.clone(), version, self.generations.of(path))
     }
 
-    /// A block that was sent from here, for when the server cannot be asked whether it still is what is there.
-    pub(super) fn unproved(&self, path: &RemotePath, version: Version, index: u64) -> Option<Arc<[u8]>> {
-        let key = BlockKey { content: unproved(&self.remote_id(path, version)), index };
+    /// A cached block that was not compared since, for use while the server cannot be asked.
+    pub(super) fn unconfirmed(&self, path: &RemotePath, version: Version, index: u64) -> Option<Arc<[u8]>> {
+        let key = BlockKey { content: unconfirmed(&self.remote_id(path, version)), index };
         self.memory.get(&key).or_else(|| self.disk.as_ref()?.get(&key))
     }
 }

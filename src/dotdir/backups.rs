@@ -1,5 +1,5 @@
-//! Backups of what is changed in code through this mount, and what became of it on the server: seen committed, they go;
-//! gone after a migration or a switch, they are named.
+//! Backups of the code that was changed through this mount, and their review: a backup is dropped when the deployed
+//! commit has the change, and reported when the change is gone from the server after a migration or a switch.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::path::RemotePath;
 use crate::upload::{Applied, AppliedChange};
 use crate::write::{Backup, Backups, What};
 
-/// The mode that git has for symlinks.
+/// Git's mode of symlinks.
 const LINK_MODE: u32 = 0o120_000;
 
-/// What git calls the mode of an object.
+/// Git's mode of an object.
 pub(super) fn git_mode(attr: &Attr) -> u32 {
     match attr.kind {
         FileKind::Symlink => LINK_MODE,
@@ -28,7 +28,7 @@ impl Dot {
         self.0.config.backups.as_ref().filter(|_| self.0.view.is_pantheon())
     }
 
-    /// A change of code reached the server: it is kept here until it is committed.
+    /// Backs up a change of code that reached the server, until it is committed.
     pub(super) fn back_up(&self, applied: &Applied<'_>) {
         let Some(backups) = self.backups().filter(|_| applied.area == Area::Code) else { return };
         let shown = self.0.view.shown_path(applied.path);
@@ -40,20 +40,20 @@ impl Dot {
             }
             AppliedChange::Link(text) => backups.bytes(&shown, text, LINK_MODE, at, commit),
             AppliedChange::Deleted => backups.deleted(&shown, at, commit),
-            AppliedChange::MovedFrom(from) => backups.moved(&self.0.view.shown_path(from), &shown, at, commit),
+            AppliedChange::RenamedFrom(from) => backups.renamed(&self.0.view.shown_path(from), &shown, at, commit),
         };
         if let Err(error) = done {
-            log::error!("{shown}: is on the server, but no copy could be kept here: {error}");
+            log::error!("{shown}: it is on the server, but could not be backed up: {error}");
         }
     }
 
-    /// Forgets the backups that the running commit has, and compares the others with the server if `compare`.
+    /// Drops the backups that the deployed commit has, and compares the others with the server if `compare`.
     pub(super) fn review_backups(&self, compare: bool) {
         let Some(backups) = self.backups() else { return };
         if let Some(tree) = self.0.reader.repository().tree() {
             let committed = |path: &RemotePath| committed(&tree, path);
-            if let Err(error) = backups.settle(committed) {
-                log::error!("the kept copies could not be looked through: {error}");
+            if let Err(error) = backups.drop_committed(committed) {
+                log::error!("the backups could not be reviewed: {error}");
             }
         }
         if compare && backups.summary().0 > 0 {
@@ -61,17 +61,18 @@ impl Dot {
                 Ok(lost) => {
                     for path in &lost {
                         log::warn!(
-                            "{path}: what was written here is not on the server any more; pantheonfs rescue list"
+                            "{path}: the change that was made through this mount is not on the server any more; see pantheonfs rescue list"
                         );
                     }
                     self.0.notes.lost(lost);
                 }
-                Err(error) => log::warn!("the kept copies could not be compared with the server: {error}"),
+                Err(error) => log::warn!("the backups could not be compared with the server: {error}"),
             }
         }
     }
 
-    /// In the background: a change of the environment may have made backups superfluous, or precious.
+    /// Reviews the backups in the background, after a change of the environment: changes may have been committed, or
+    /// lost.
     pub(super) fn review_backups_soon(&self, compare: bool) {
         if self.backups().is_none_or(|backups| backups.summary().0 == 0) {
             return;
@@ -79,11 +80,11 @@ impl Dot {
         let dot = self.clone();
         let run = move || dot.review_backups(compare);
         if let Err(error) = std::thread::Builder::new().name("backups".into()).spawn(run) {
-            log::error!("the kept copies are not looked through: {error}");
+            log::error!("the backups are not reviewed: {error}");
         }
     }
 
-    /// Copies that the server does not have as they were written.
+    /// The paths whose backups differ from the server.
     fn lost_backups(&self, backups: &Backups) -> Result<Vec<RemotePath>, String> {
         let found: HashMap<RemotePath, Attr> = self.survey()?.into_iter().map(|f| (f.path, f.attr)).collect();
         let mut lost = Vec::new();
@@ -108,13 +109,14 @@ impl Dot {
         })
     }
 
-    /// How many backups there are, and since when the oldest.
+    /// How many backups there are, and the time of the oldest (seconds since the epoch).
     pub(super) fn backups_summary(&self) -> (usize, Option<u64>) {
         self.backups().map_or((0, None), |backups| backups.summary())
     }
 }
 
-/// What the commit has at a path: a file with its mode, or something below it.
+/// The blob and git mode that the commit has at a path; for a directory with committed files, a zero blob and git's
+/// mode of directories.
 fn committed(tree: &Tree, path: &RemotePath) -> Option<(BlobId, u32)> {
     let file = tree.get(path).map(|file| (file.blob, file.mode));
     let below = || tree.range(path.clone()..).take(2).any(|(other, _)| other != path && other.starts_with(path));

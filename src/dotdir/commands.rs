@@ -1,4 +1,4 @@
-//! What a command does that was written to a virtual file.
+//! Carries out the commands that are written to virtual files.
 
 use super::state::Dot;
 use crate::control::ConnectionMode;
@@ -8,11 +8,11 @@ use crate::gate::ReadOnlyReason;
 use crate::vfiles::{self, Command};
 
 impl Dot {
-    /// Carries out what was written to a file.
+    /// Carries out the command that was written to a file.
     ///
     /// # Errors
     ///
-    /// [`Cause::Invalid`] where it is no command; otherwise why the command was not carried out.
+    /// [`Cause::Invalid`] if the text is not a valid command; otherwise the reason why the command failed.
     pub(super) fn command(&self, file: vfiles::File, text: &[u8], wait: Wait) -> FsResult<()> {
         let object = format!(".pantheon/{}", file.name());
         let result = match vfiles::parse(file, text) {
@@ -25,13 +25,13 @@ impl Dot {
         result.map_err(|cause| self.0.errors.noted(FsError::new("write", object, cause)))
     }
 
-    /// Everything to the server first: what is not there would not be in the commit.
+    /// Commits. Everything must be on the server first: the commit is made there.
     fn commit(&self, message: &str, wait: Wait) -> Result<(), Cause> {
         let all_sent = || {
             let sent = self.0.upload.barrier(wait);
             sent.map_err(|error| Cause::Busy(format!("not everything is on the server: {error}")))
         };
-        // The first time without holding anything: it may take long.
+        // Waits without holding back writers first, because it may take long.
         all_sent()?;
         let _held = self.0.env.drain("a commit is being prepared");
         all_sent()?;
@@ -58,19 +58,19 @@ impl Dot {
     fn switch_mode(&self, mode: ConnectionMode, discard: bool, wait: Wait) -> Result<(), Cause> {
         let mut held = None;
         if mode == ConnectionMode::Git {
-            // What is not on the server yet would be stranded by the switch. Sent, and asked, once without holding anything:
-            // a switch that is refused costs writers nothing.
+            // What is not on the server yet would be stranded by the switch. It is sent, and the switch is confirmed,
+            // once without holding back writers, so that a refused switch costs them nothing.
             self.send_before_switch(discard, wait)?;
             if !discard {
                 self.0.env.may_discard_nothing().map_err(why_not_switched)?;
             }
-            // From here on nothing is added to what is asked about, and saved, below.
+            // From here on writes are held, so that the confirmed and saved state below cannot change.
             held = Some(self.0.env.drain("the mode is about to be switched to git"));
             self.send_before_switch(discard, wait)?;
             if discard {
                 let saved = self.keep_pending(wait)?;
                 log::warn!(
-                    "{saved} uncommitted change(s) are kept here before they are deleted: pantheonfs rescue list"
+                    "{saved} uncommitted change(s) are backed up on this machine before they are deleted; see pantheonfs rescue list"
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! Saving what is uncommitted, before it is deleted on purpose by a switch to Git mode.
+//! Backs up uncommitted changes before a switch to Git mode deletes them on request.
 
 use std::collections::HashMap;
 
@@ -9,17 +9,17 @@ use crate::error::{Cause, Wait};
 use crate::path::RemotePath;
 
 impl Dot {
-    /// Before uncommitted work is deleted on purpose: everything of it is kept here, on the disk.
+    /// Backs up everything that is uncommitted, and flushes it to the disk. Returns the number of paths.
     pub(super) fn keep_pending(&self, wait: Wait) -> Result<usize, Cause> {
         let Some(backups) = self.backups() else { return Ok(0) };
         let failed =
             |what: String| Cause::Busy(format!("nothing was discarded, because it could not be saved: {what}"));
         let at = u64::from(secs_from_time(self.0.view.clock().wall()));
         let commit = self.0.env.belief().target_commit;
-        self.look(wait, false);
-        let mut paths: Vec<RemotePath> = match self.0.looks.last() {
+        self.compare(wait, false);
+        let mut paths: Vec<RemotePath> = match self.0.comparisons.last() {
             Some((_, Ok(pending))) => pending.files.iter().map(|file| file.path.clone()).collect(),
-            // Without the repository: what the platform lists, and what was written here.
+            // Without the repository: the paths that the platform lists, and those written through this mount.
             _ => {
                 let told = self.0.env.belief().diffstat.unwrap_or_default();
                 let told = told.0.iter().filter_map(|file| RemotePath::parse(&file.path).ok());

@@ -1,4 +1,4 @@
-//! Open virtual files: rendered when they are opened, carried out when a command is complete.
+//! Open virtual files: rendered when they are opened; a command is carried out when it is complete.
 
 use std::fs::File;
 use std::ops::Range;
@@ -24,19 +24,21 @@ enum Content {
         text: Vec<u8>,
         input: Mutex<Vec<u8>>,
     },
-    /// Of the repository.
+    /// The content of an object of the repository.
     Text(Vec<u8>),
-    /// A part of what a look wrote down.
+    /// A part of the diff of a comparison.
     Diff(Arc<DiffFile>, Range<u64>),
-    /// Rejected, on the local disk.
+    /// A rejected copy on the local disk.
     Local(File),
 }
 
 impl Dot {
+    /// Opens a virtual file.
+    ///
     /// # Errors
     ///
-    /// [`Cause::AccessDenied`] for writing where no commands are taken; [`Cause::Platform`] where the repository does not
-    /// have the object.
+    /// [`Cause::AccessDenied`] for writing if the file accepts no commands; [`Cause::Platform`] if the repository
+    /// does not have the object.
     pub fn open(&self, ino: Ino, writes: bool, wait: Wait) -> FsResult<VirtualFile> {
         let object = self.object(ino).ok_or_else(|| gone("open"))?;
         if writes {
@@ -51,9 +53,9 @@ impl Dot {
             Object::File(file) => {
                 if file.needs_a_look() && self.has_repository() {
                     must_wait("open", file.name(), wait)?;
-                    self.look(wait, file == vfiles::File::Diff);
+                    self.compare(wait, file == vfiles::File::Diff);
                 }
-                match self.0.looks.diff().filter(|_| file == vfiles::File::Diff) {
+                match self.0.comparisons.diff().filter(|_| file == vfiles::File::Diff) {
                     Some(diff) => Content::Diff(diff.clone(), 0..diff.len()),
                     None => {
                         let text = vfiles::render(file, &self.status());
@@ -71,7 +73,7 @@ impl Dot {
             },
             Object::Diff(path) => {
                 must_wait("open", &path, wait)?;
-                self.look_if_old(wait);
+                self.compare_if_old(wait);
                 match self.difference(&path) {
                     Some(Difference::File(diff, part)) => Content::Diff(diff, part),
                     Some(Difference::Directory) => return Err(FsError::new("open", path, Cause::IsADirectory)),
@@ -111,8 +113,8 @@ impl Dot {
         }
     }
 
-    /// A command that ends with a newline is carried out at once, so that the writer gets the outcome from `write`:
-    /// shells do not look at what `close` says.
+    /// Writes to a command file. A command that ends with a newline is carried out at once, so that the writer gets
+    /// the result from `write`: shells ignore the result of `close`.
     pub fn write(&self, file: &VirtualFile, bytes: &[u8], wait: Wait) -> FsResult<u32> {
         let Content::Rendered { file, input, .. } = &file.0 else {
             return Err(FsError::new("write", ".pantheon", Cause::BadHandle));
@@ -134,7 +136,7 @@ impl Dot {
         Ok(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
     }
 
-    /// `close`: what was written without a newline is a command, too.
+    /// Called at `close`: text without a newline is a command, too.
     pub fn flush(&self, file: &VirtualFile, wait: Wait) -> FsResult<()> {
         match &file.0 {
             Content::Rendered { file, input, .. } if !input.lock().is_empty() => {
@@ -151,7 +153,7 @@ impl Dot {
     }
 }
 
-/// What an error calls the object.
+/// The name of the object in error messages.
 fn name_of(object: &Object) -> String {
     match object {
         Object::Dir => ".pantheon".into(),

@@ -1,4 +1,4 @@
-//! What is done when something was sent, when nothing is to be sent, and when the environment changed.
+//! The reactions to events: a change was sent, nothing is queued, the environment changed.
 
 use std::sync::{Arc, Weak};
 
@@ -8,7 +8,7 @@ use crate::path::RemotePath;
 use crate::upload::{Applied, AppliedChange, Listener};
 
 impl Dot {
-    /// Follows what `upload` sends, and the environment.
+    /// Starts to follow `upload` and the environment.
     pub fn follow(&self) {
         let weak = Arc::downgrade(&self.0);
         self.0.upload.listen(Follower(weak.clone()));
@@ -19,9 +19,9 @@ impl Dot {
         });
     }
 
-    /// The mode or the commit changed: what was shown of the code may all be wrong.
+    /// The mode or the commit changed: everything shown of the code may be outdated.
     fn environment_changed(&self) {
-        // Committed, or discarded by a switch: either way not ours any more.
+        // Committed, or discarded by a switch: no longer uncommitted in either case.
         self.0.notes.forget_written();
         self.0.reader.provenance_soon();
         self.0.view.renew_everything();
@@ -37,14 +37,14 @@ impl Dot {
         }
         let shown = self.0.view.shown_path(applied.path);
         self.0.notes.written(&shown);
-        if let AppliedChange::MovedFrom(from) = &applied.change {
+        if let AppliedChange::RenamedFrom(from) = &applied.change {
             self.0.notes.written(&self.0.view.shown_path(from));
         }
         self.warn_if_ignored(&shown);
         self.back_up(applied);
     }
 
-    /// Says once per path that what was written there can never be committed.
+    /// Warns once per path that is matched by .gitignore and therefore never committed.
     fn warn_if_ignored(&self, path: &RemotePath) {
         let Some(rules) = self.0.reader.repository().rules() else { return };
         if rules.covers(path) && self.0.notes.ignored(path) {
@@ -53,7 +53,7 @@ impl Dot {
     }
 }
 
-/// Weak: `upload` does not keep what follows it alive.
+/// A weak reference: a listener must not keep its `Dot` alive.
 struct Follower(Weak<Inner>);
 
 impl Listener for Follower {

@@ -1,5 +1,5 @@
-//! Numbers of virtual objects. Every number carries [`VIRTUAL_BIT`]; those of objects without a fixed one are derived
-//! from what they stand for, so that an object has the same number whenever it is looked up.
+//! Numbers of virtual objects. All have [`VIRTUAL_BIT`]. Objects without a fixed number get one that is derived from
+//! their identity, so that an object has the same number at each lookup.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -21,12 +21,13 @@ const STRANDED: Ino = Ino(VIRTUAL_BIT | 3);
 const HEAD: Ino = Ino(VIRTUAL_BIT | 4);
 const DIFFS: Ino = Ino(VIRTUAL_BIT | 5);
 const FIRST_FILE: u64 = 16;
-/// Derived numbers have this bit, and fixed ones do not.
+/// Set in derived numbers only.
 const DERIVED_BIT: u64 = 1 << 62;
-/// Derived numbers that are remembered; of more, those not used for longest are looked up anew.
+/// Number of remembered derived numbers. Beyond it the least recently used are forgotten, and derived again at the
+/// next lookup.
 const MAX_DERIVED: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 
-/// What a virtual number stands for.
+/// The object of a virtual number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Object {
     /// `.pantheon` itself.
@@ -34,13 +35,13 @@ pub(super) enum Object {
     File(vfiles::File),
     /// `conflicts` or `stranded`, or a path below one of them.
     Rejected(RejectKind, PathBuf),
-    /// `head`, or something committed: the path below the code directory.
+    /// `head`, or a committed object: the path below the code directory.
     Head(RemotePath),
-    /// `diffs`, or what differs at a path below the code directory.
+    /// `diffs`, or a difference: the path below the code directory.
     Diff(RemotePath),
 }
 
-/// The one map from number to object, bounded.
+/// The bounded map from numbers to objects.
 pub(super) struct Inodes(Mutex<LruCache<Ino, Object>>);
 
 impl Default for Inodes {
@@ -100,7 +101,7 @@ pub fn root_entry() -> Option<(Name, Ino)> {
     Some((Name::new(DOT_DIR).ok()?, DIR))
 }
 
-/// For `..` in listings.
+/// The parent of an object, for `..` in listings.
 pub fn parent(ino: Ino) -> Ino {
     if ino == DIR { ROOT } else { DIR }
 }

@@ -1,5 +1,5 @@
-//! Where the environment lives, as of the last time: container home, host key, address. When one of them changes, it has
-//! migrated (or another machine answers in its place), and uncommitted work may not have come along.
+//! Detects migrations. The container home, host key and address of the last connection are remembered; if one of them
+//! changes, the environment has migrated (or another machine answers in its place), and uncommitted work may be lost.
 
 use parking_lot::Mutex;
 use std::fs;
@@ -12,24 +12,24 @@ use super::state::Dot;
 use crate::durable;
 use crate::remote::Link;
 
-/// Changes that are shown.
+/// Number of changes that are shown.
 const MAX_CHANGES: usize = 10;
 
-/// What is remembered, in `connection.json` of the state directory.
+/// The remembered connection, in `connection.json` of the state directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Memory {
     host: String,
     port: u16,
     user: String,
-    /// What the server calls the login directory.
+    /// The login directory, as the server reports it.
     home: String,
     host_key: String,
-    /// One line each, newest last.
+    /// Changes, one line each, the newest last.
     changes: Vec<String>,
 }
 
-/// See the module header.
+/// See the module documentation.
 pub(super) struct Migration {
     file: PathBuf,
     state: Mutex<(Memory, u64)>,
@@ -42,7 +42,7 @@ impl Migration {
         Self { file, state: Mutex::new((memory, 0)) }
     }
 
-    /// What changed and when, newest last.
+    /// Changes with their times, the newest last.
     pub(super) fn changes(&self) -> Vec<String> {
         self.state.lock().0.changes.clone()
     }
@@ -71,7 +71,7 @@ impl Dot {
                 port: connection.port,
                 user: connection.user.clone(),
                 home: String::from_utf8_lossy(&home).into_owned(),
-                // The `ssh` program does not tell it.
+                // The `ssh` program does not report the host key.
                 host_key: if info.transport.host_key.is_empty() {
                     before.host_key.clone()
                 } else {
@@ -97,16 +97,16 @@ impl Dot {
 }
 
 impl Dot {
-    /// The connection leads elsewhere than it did: what was uncommitted may not have moved along.
+    /// Reacts to a migration: uncommitted work may not have moved along.
     fn on_migration(&self, what: &str) {
-        log::warn!("the environment has moved ({what}): everything is looked at anew");
+        log::warn!("the environment has migrated ({what}): everything is listed again");
         self.0.view.renew_everything();
         self.0.reader.content().forget_proofs();
         self.review_backups_soon(true);
     }
 }
 
-/// The new memory, and what says that the environment has moved.
+/// The new memory, and the differences if the environment has migrated.
 fn compare(before: &Memory, mut now: Memory, when: &str) -> (Memory, Option<String>) {
     if before.host.is_empty() {
         return (now, None);

@@ -1,31 +1,31 @@
-//! `.pantheon`: the environment shown as files, and commands taken the same way.
+//! `.pantheon`: shows the environment as files, and takes commands that are written to them.
 //!
-//! [`Dot`] owns the virtual inodes, what is remembered for the status, the last comparison with the repository, and the
-//! backups of uncommitted work. It follows what `upload` sends and how the environment changes.
+//! [`Dot`] owns the virtual inodes, the notes for the status, the last comparison with the repository, and the
+//! backups of uncommitted work. It follows the events of `upload` and of the environment.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `inodes` | numbers of virtual objects |
-//! | `notes` | what happened lately, for the status |
+//! | `notes` | recent events, for the status |
 //! | `state` | the type [`Dot`] |
-//! | `survey` | everything below the code directory, listed just now |
-//! | `backups` | copies of uncommitted work on this machine |
-//! | `looks` | what is uncommitted: the survey compared with the repository |
-//! | `discard` | saving what is uncommitted before it is deleted on purpose |
-//! | `migration` | noticing that the environment has moved |
-//! | `follow` | what is done when something was sent, or the environment changed |
-//! | `status` | the one value from which files are rendered |
+//! | `survey` | listing everything below the code directory |
+//! | `backups` | backups of uncommitted work |
+//! | `comparison` | comparing the survey with the repository |
+//! | `discard` | backing up uncommitted work before it is discarded |
+//! | `migration` | detecting migrations |
+//! | `follow` | reactions to events |
+//! | `status` | the value that virtual files are rendered from |
 //! | `objects` | lookup, getattr, readdir |
-//! | `commands` | what a written command does |
+//! | `commands` | carrying out commands |
 //! | `files` | open, read, write, close of virtual files |
 
 mod backups;
 mod commands;
+mod comparison;
 mod discard;
 mod files;
 mod follow;
 mod inodes;
-mod looks;
 mod migration;
 mod notes;
 mod objects;

@@ -1,4 +1,4 @@
-//! What happened lately, for the status.
+//! Recent events, for the status.
 
 use std::collections::BTreeSet;
 
@@ -7,22 +7,22 @@ use parking_lot::Mutex;
 use crate::env::Committed;
 use crate::path::RemotePath;
 
-/// Written paths that are remembered; more are counted by the platform only.
+/// Number of remembered written paths. Beyond it only the platform's list is complete.
 const MAX_WRITTEN: usize = 10_000;
 
-/// Remembered for people who look after something went wrong.
+/// Events that a user needs when something went wrong.
 #[derive(Default)]
 pub(super) struct Notes(Mutex<Noted>);
 
-/// One moment of it.
+/// The state of the notes at one moment.
 #[derive(Default, Clone)]
 pub(super) struct Noted {
     pub(super) sent_files: u64,
     pub(super) sent_bytes: u64,
     pub(super) written: BTreeSet<RemotePath>,
-    /// Written, and never to be committed.
+    /// Written paths that are matched by .gitignore and will never be committed.
     pub(super) ignored: BTreeSet<RemotePath>,
-    /// There is a backup, and the server does not have it any more.
+    /// Paths with a backup that are gone from the server.
     pub(super) lost: Vec<RemotePath>,
     pub(super) committed: Option<Committed>,
 }
@@ -38,7 +38,7 @@ impl Notes {
         inner.sent_bytes += bytes;
     }
 
-    /// A path in code was changed on the server by us.
+    /// This mount changed a path in code on the server.
     pub(super) fn written(&self, path: &RemotePath) {
         let mut inner = self.0.lock();
         inner.lost.retain(|lost| lost != path);
@@ -47,7 +47,7 @@ impl Notes {
         }
     }
 
-    /// A path that can never be committed was written; says whether that is new.
+    /// An ignored path was written; returns whether that is new.
     pub(super) fn ignored(&self, path: &RemotePath) -> bool {
         let mut inner = self.0.lock();
         inner.ignored.len() < MAX_WRITTEN && inner.ignored.insert(path.clone())
@@ -65,7 +65,7 @@ impl Notes {
         self.0.lock().committed = Some(committed);
     }
 
-    /// What was written is committed or discarded.
+    /// Everything that was written is committed or discarded.
     pub(super) fn forget_written(&self) {
         self.0.lock().written.clear();
     }

@@ -1,7 +1,7 @@
 //! lookup, getattr and readdir in `.pantheon`.
 //!
-//! `files` and `logs` there are real directories of the server: reachable by name, never listed, so that no walk strays
-//! into 100,000 uploads.
+//! `files` and `logs` are real directories of the server. They are found by name and never listed, so that no
+//! recursive program walks into 100,000 uploads.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -22,7 +22,7 @@ use crate::vfiles;
 use crate::view::Entry;
 use crate::write::RejectKind;
 
-/// How long the kernel may believe that `.pantheon` exists, and what a commit has.
+/// How long the kernel may cache the entry of `.pantheon`, and committed objects.
 const STABLE: Duration = Duration::from_secs(60);
 
 const REJECTS: [RejectKind; 2] = [RejectKind::Conflict, RejectKind::Stranded];
@@ -31,11 +31,11 @@ pub(super) fn gone(op: &'static str) -> FsError {
     FsError::new(op, ".pantheon", Cause::NotFound)
 }
 
-/// What differs at a path.
+/// The kind of difference at a path.
 pub(super) enum Difference {
-    /// This part of what the last look wrote down.
+    /// A file differs: its part of the last comparison's diff.
     File(Arc<DiffFile>, Range<u64>),
-    /// Something below it does.
+    /// An object below the path differs.
     Directory,
 }
 
@@ -69,7 +69,7 @@ impl Dot {
             }
             Some(Object::Diff(dir)) => {
                 must_wait("lookup", ".pantheon/diffs", wait)?;
-                self.look_if_old(wait);
+                self.compare_if_old(wait);
                 let path = Name::new(name).ok().map(|name| dir.join(&name));
                 path.filter(|path| self.difference(path).is_some()).map(Object::Diff)
             }
@@ -106,14 +106,14 @@ impl Dot {
         there.then_some(Object::Rejected(kind, below))
     }
 
-    /// Where something rejected is on the local disk.
+    /// The path of a rejected copy on the local disk.
     pub(super) fn rejected(&self, kind: RejectKind, below: &Path) -> PathBuf {
         self.0.upload.rejects_dir(kind).join(below)
     }
 
-    /// How a path below the code directory differs from the commit, as far as the last look saw.
+    /// How a path below the code directory differs from the commit, according to the last comparison.
     pub(super) fn difference(&self, path: &RemotePath) -> Option<Difference> {
-        let pending = self.0.looks.pending()?;
+        let pending = self.0.comparisons.pending()?;
         if let Some(diff) = &pending.diff
             && let Some(part) = diff.part(path)
         {
@@ -129,7 +129,7 @@ impl Dot {
         let (attr, valid) = match self.object(ino).ok_or_else(|| gone("getattr"))? {
             Object::Dir => (directory(0o755), STABLE),
             Object::File(file) => {
-                let diff = self.0.looks.diff().filter(|_| file == vfiles::File::Diff);
+                let diff = self.0.comparisons.diff().filter(|_| file == vfiles::File::Diff);
                 let size = match diff {
                     Some(diff) => diff.len(),
                     None => vfiles::render(file, &self.status()).len() as u64,
@@ -158,7 +158,7 @@ impl Dot {
                     let mtime = u32::try_from(meta.mtime()).unwrap_or(now);
                     (Attr { mtime, atime: mtime, ..attr(FileKind::File, meta.len(), 0o444) }, Duration::ZERO)
                 }
-                // Nothing was ever rejected.
+                // No content of this kind was rejected yet.
                 Err(_) if below.as_os_str().is_empty() => (directory(0o555), Duration::ZERO),
                 Err(_) => return Err(gone("getattr")),
             },
@@ -186,7 +186,7 @@ impl Dot {
                 children.filter_map(|(path, _)| Some((path.file_name()?, Object::Head(path)))).collect()
             }
             Some(Object::Diff(dir)) => {
-                let Some(pending) = self.0.looks.pending() else { return Vec::new() };
+                let Some(pending) = self.0.comparisons.pending() else { return Vec::new() };
                 let below = pending.files.iter().filter_map(|file| file.path.strip_prefix(&dir)?.names().next());
                 let names: BTreeSet<Name> = below.collect();
                 names.into_iter().map(|name| (name.clone(), Object::Diff(dir.join(&name)))).collect()
@@ -196,7 +196,7 @@ impl Dot {
         named.into_iter().map(|(name, object)| (name, self.0.inodes.number(object))).collect()
     }
 
-    /// The repository may have to be fetched first.
+    /// Fails if the repository would have to be fetched first and the caller may not wait.
     fn may_fetch(&self, wait: Wait) -> FsResult<()> {
         if self.0.reader.repository().is_known() { Ok(()) } else { must_wait("lookup", ".pantheon/head", wait) }
     }
@@ -209,7 +209,7 @@ impl Dot {
             }
             Some(Object::Diff(_)) => {
                 must_wait("opendir", ".pantheon/diffs", wait)?;
-                self.look_if_old(wait);
+                self.compare_if_old(wait);
                 Ok(())
             }
             _ => Ok(()),

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::comparison::Comparisons;
 use super::inodes::Inodes;
-use super::looks::Looks;
 use super::migration::Migration;
 use super::notes::Notes;
 use crate::admit::Admission;
@@ -17,19 +17,19 @@ use crate::vfiles::Connection;
 use crate::view::View;
 use crate::write::Backups;
 
-/// What `.pantheon` is about.
+/// The options of `.pantheon`.
 pub struct DotConfig {
-    /// For people: `mysite.dev` or the `sftp://` URL.
+    /// The source as the user named it: `mysite.dev` or the `sftp://` URL.
     pub source: String,
-    /// Holds what must survive: the last connection.
+    /// Directory for state that must survive the mount: the last connection.
     pub state_dir: PathBuf,
-    /// For people who want to connect another way.
+    /// Connection data, shown to users who want to connect with another program.
     pub connection: Connection,
-    /// Copies of what is changed, until it is committed; `None` where nothing is ever committed.
+    /// Backups of uncommitted changes; `None` for sources without commits.
     pub backups: Option<Arc<Backups>>,
 }
 
-/// See the module header. Cheap to clone.
+/// See the module documentation. Cheap to clone.
 #[derive(Clone)]
 pub struct Dot(pub(super) Arc<Inner>);
 
@@ -42,14 +42,14 @@ pub(super) struct Inner {
     pub(super) remote: Remote,
     pub(super) env: Env,
     pub(super) inodes: Inodes,
-    pub(super) looks: Looks,
+    pub(super) comparisons: Comparisons,
     pub(super) notes: Notes,
     pub(super) migration: Migration,
     pub(super) errors: LastError,
 }
 
 impl Dot {
-    /// Nothing is followed before [`Dot::follow`].
+    /// Events are not followed before [`Dot::follow`].
     pub fn new(
         config: DotConfig,
         (view, upload, reader): (View, Upload, Reader),
@@ -67,7 +67,7 @@ impl Dot {
             remote,
             env,
             inodes: Inodes::default(),
-            looks: Looks::default(),
+            comparisons: Comparisons::default(),
             notes: Notes::default(),
             migration,
             errors,
@@ -80,7 +80,7 @@ impl Dot {
     }
 }
 
-/// What may take a round trip is not done for callers that may not wait.
+/// Fails for callers that must not wait, before an action that may take a round trip.
 pub(super) fn must_wait(op: &'static str, object: impl std::fmt::Display, wait: Wait) -> FsResult<()> {
     match wait {
         Wait::Until(_) => Ok(()),

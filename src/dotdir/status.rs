@@ -1,4 +1,4 @@
-//! The one value from which `.pantheon` is rendered: from what is known here, no round trip.
+//! The value that `.pantheon` is rendered from. It is built from local state, without a round trip.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use crate::vfiles::{LinkStatus, LocalChanges, Status, Traffic, Write};
 use crate::write::RejectKind;
 
 impl Dot {
-    /// How things stand.
+    /// The status of the mount.
     pub fn status(&self) -> Status {
         let inner = &self.0;
         let noted = inner.notes.now();
@@ -27,7 +27,7 @@ impl Dot {
             connection: inner.config.connection.clone(),
             traffic: self.traffic(&noted),
             local: self.local_changes(noted),
-            looked: inner.looks.last(),
+            compared: inner.comparisons.last(),
             last_error: inner.errors.last(),
         }
     }

@@ -1,4 +1,4 @@
-//! Everything below the code directory but directories, listed just now.
+//! The survey: lists all objects below the code directory, except directories.
 
 use super::state::Dot;
 use crate::attr::Attr;
@@ -10,11 +10,11 @@ use crate::remote::Class;
 use crate::view::{FROZEN_FRESH, ListResult};
 
 impl Dot {
-    /// What the server has, level by level, in the order of paths.
+    /// All objects on the server, level by level, in path order.
     ///
     /// # Errors
     ///
-    /// A text for people: what the server said about a directory, or that it did not answer in time.
+    /// A text for the log: the error of the server, or that it did not answer in time.
     pub(super) fn survey(&self) -> Result<Vec<Found>, String> {
         let view = &self.0.view;
         let (mut level, mut found) = (vec![ROOT], Vec::new());
@@ -27,7 +27,7 @@ impl Dot {
                         below.extend(Some(node.ino).filter(|_| self.is_surveyed(node.ino)));
                     } else if let Some(path) = view.below_code(node.ino).filter(|path| !is_git(path) || has_rules(path))
                     {
-                        // What the server has: times that it refused go on being shown as they were set here.
+                        // The server's version, because times that the server refused to set stay shown locally.
                         let there = node.server.filter(|_| node.attr.is_file()).unwrap_or(node.attr.version());
                         found.push(Found { path, attr: Attr { size: there.size, mtime: there.mtime, ..node.attr } });
                     }
@@ -39,14 +39,14 @@ impl Dot {
         Ok(found)
     }
 
-    /// Of a repository only what has rules is looked at, and only where it is the server's own.
+    /// Whether the directory is listed. In a git directory only files with rules matter, and only in the top-level one.
     fn is_surveyed(&self, dir: Ino) -> bool {
         let Some(path) = self.0.view.below_code(dir) else { return false };
         !is_git(&path) || [&b".git"[..], b".git/info"].contains(&path.as_bytes())
     }
 
-    /// Lists anew, every directory of the level at once. A listing that began earlier does not count: it may have missed
-    /// what happened since.
+    /// Renews the listings of all directories of a level at once. A listing that began earlier does not count,
+    /// because it may have missed later changes.
     fn list_level(&self, level: &[Ino]) -> Result<(), String> {
         let view = &self.0.view;
         let wait = |waiter: Waiter<ListResult>| match waiter.wait(view.deadline().0) {
@@ -56,7 +56,7 @@ impl Dot {
         };
         let mut waiters = Vec::new();
         for dir in level {
-            // What nobody can change need not be asked for again.
+            // Frozen directories need not be listed again.
             if view.freshness(*dir) == FROZEN_FRESH && view.is_listed_within(*dir, FROZEN_FRESH) {
                 continue;
             }

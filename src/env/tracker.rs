@@ -81,7 +81,7 @@ impl Tracker {
     /// What the platform's clock says bounds the server's.
     fn set_clock(&self) {
         if let Some((secs, heard)) = self.config.api.as_ref().and_then(|(control, _)| control.dated()) {
-            self.clock.platform_said(secs, heard);
+            self.clock.platform_time(secs, heard);
         }
     }
 

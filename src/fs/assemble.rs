@@ -1,4 +1,4 @@
-//! What a filesystem is made of, put together from the bottom up.
+//! Builds the parts of a filesystem, from the bottom up.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use crate::vfiles::Connection;
 use crate::view::{Layout, View, ViewConfig};
 use crate::write::{Backups, Journal};
 
-/// What a mount is made of and how it behaves.
+/// The options and parts of a mount.
 pub struct FsConfig {
-    /// For people: `mysite.dev` or the `sftp://` URL.
+    /// The source as the user named it: `mysite.dev` or the `sftp://` URL.
     pub source: String,
     /// Owner of everything shown.
     pub uid: u32,
     pub gid: u32,
-    /// Permission bits taken away from everything shown (`-o umask=`).
+    /// Permission bits removed from everything shown (`-o umask=`).
     pub umask: u16,
     /// How long names and attributes may be shown without asking again.
     pub fresh: Duration,
@@ -36,29 +36,29 @@ pub struct FsConfig {
     pub timeout: Duration,
     /// Memory for file content, bytes.
     pub cache_bytes: u64,
-    /// Holds what must survive: conflicts, stranded files. Private to the user.
+    /// Directory for state that must survive the mount: rejected copies, journal. Private to the user.
     pub state_dir: PathBuf,
-    /// Holds what may be deleted at any time: the tree as it was seen last.
+    /// Directory of the saved tree and of proofs. It may be deleted at any time.
     pub cache_dir: Option<PathBuf>,
-    /// Holds what was read, for all environments of the site; may be deleted at any time, too.
+    /// Directory of cached content, shared by all environments of the site. It may be deleted at any time.
     pub content_dir: Option<PathBuf>,
-    /// What is still to be sent.
+    /// The changes that are still to be sent.
     pub journal: Arc<Journal>,
-    /// `close`, `fsync` and operations on names wait for the server.
+    /// `-o sync`: `close`, `fsync` and operations on names wait for the server.
     pub sync: bool,
     pub layout: Layout,
-    /// The site's repository, where it can be had.
+    /// The local copy of the site's repository, if it can be fetched.
     pub mirror: Option<Arc<Mirror>>,
-    /// Where the server can be asked for checksums of the code.
+    /// How to ask the server for checksums of the code.
     pub attest: Option<AttestConfig>,
-    /// Copies of what is changed, until it is committed; `None` where nothing is ever committed.
+    /// Backups of uncommitted changes; `None` for sources without commits.
     pub backups: Option<Arc<Backups>>,
-    /// For people who want to connect another way.
+    /// Connection data, shown to users who want to connect with another program.
     pub connection: Connection,
 }
 
 impl Fs {
-    /// Shows what an earlier mount left, and begins to send and to follow the environment.
+    /// Shows what an earlier mount recorded, starts to send, and starts to follow the environment.
     pub fn new(config: FsConfig, remote: Remote, env: Env, gate: Gate, clock: Clock) -> Self {
         let owner = Owner { uid: config.uid, gid: config.gid, umask: config.umask };
         let pantheon = config.layout == Layout::Pantheon;
@@ -95,7 +95,7 @@ impl Fs {
         let below = (view.clone(), upload.clone(), reader.clone());
         let dot = Dot::new(dot, below, (admission, env), remote, errors);
 
-        upload.show_what_waits();
+        upload.recover();
         dot.follow();
         reader.follow_provenance();
         upload.start();

@@ -13,21 +13,21 @@ use crate::inode::{Ino, ROOT};
 use crate::path::Name;
 use crate::view::{DOT_DIR, Entry};
 
-/// `.` and `..` come first.
+/// The entries `.` and `..`, which come first.
 const DOTS: usize = 2;
 
-/// One entry for the kernel. `offset` is what it passes to continue *after* this entry.
+/// One entry for the kernel. `offset` continues the listing after this entry.
 #[derive(Debug, Clone)]
 pub struct DirEntry {
     pub name: Vec<u8>,
     pub entry: Entry,
     pub offset: u64,
-    /// The kernel counts a reference for every entry but `.` and `..`.
+    /// The kernel counts a reference for every entry except `.` and `..`.
     pub counted: bool,
 }
 
 impl Fs {
-    /// The handle, and whether the names that the kernel has are those of now.
+    /// Returns the handle, and whether the names that the kernel has cached are current.
     pub fn opendir(&self, ino: Ino, wait: Wait) -> FsResult<(HandleId, bool)> {
         if ino.is_virtual() {
             self.dot.opendir(ino, wait)?;
@@ -38,8 +38,8 @@ impl Fs {
         Ok((self.handles.add(Handle::Dir(OpenDir { ino, entries: Mutex::default() })), keep_names))
     }
 
-    /// Hands entries after `offset` to `take` until it says that it is full (`false`). Nothing here waits: the listing
-    /// was renewed when the directory was opened.
+    /// Passes the entries after `offset` to `take` until it returns `false` (full). Never waits: the listing was
+    /// renewed when the directory was opened.
     pub fn readdirplus(&self, id: HandleId, offset: u64, mut take: impl FnMut(&DirEntry) -> bool) -> FsResult<()> {
         let handle = self.handles.get("readdir", id)?;
         let Handle::Dir(dir) = &*handle else { return Err(FsError::new("readdir", "handle", Cause::BadHandle)) };
@@ -61,7 +61,7 @@ impl Fs {
         Ok(())
     }
 
-    /// The kernel took an entry of `readdirplus`: it counts as a lookup.
+    /// The kernel took an entry of `readdirplus`, which counts as a lookup.
     pub fn looked_up(&self, entry: &DirEntry) {
         if entry.counted && !entry.entry.ino.is_virtual() {
             self.view.add_lookup(entry.entry.ino);
@@ -72,7 +72,7 @@ impl Fs {
         self.handles.remove(id);
     }
 
-    /// The names that offsets count; read anew when the caller starts (again) from the beginning.
+    /// The names that offsets refer to; read again when the caller starts at the beginning.
     fn names_at(&self, dir: &OpenDir, offset: u64) -> Arc<Vec<(Name, Ino)>> {
         let mut entries = dir.entries.lock();
         if offset == 0 || entries.is_empty() {
@@ -85,20 +85,20 @@ impl Fs {
         if dir.is_virtual() {
             return self.dot.children(dir);
         }
-        // A directory of that name on the server is hidden by ours.
+        // A directory of this name on the server is hidden by the mount's own.
         let own = (dir == ROOT).then(root_entry).flatten();
         let children = self.view.children(dir).into_iter();
         let known = children.filter(|(name, _)| dir != ROOT || name.as_bytes() != DOT_DIR);
         own.into_iter().chain(known.map(|(name, node)| (name, node.ino))).collect()
     }
 
-    /// What is known of an object right now, for a listing: never waits.
+    /// The present entry of an object for a listing. Never waits.
     fn entry_now(&self, ino: Ino) -> Option<Entry> {
         if ino.is_virtual() {
             return self.dot.getattr(ino).ok();
         }
         let entry = self.view.looked_up(&self.view.node(ino)?);
-        // One validity serves names and attributes here.
+        // The kernel has one validity for names and attributes here.
         let valid = if entry.ask_attr { Duration::ZERO } else { entry.valid };
         Some(Entry { valid, ..entry })
     }

@@ -1,4 +1,4 @@
-//! The one table from the cause of an error to the errno that the kernel gets. Nothing else chooses an errno.
+//! The only table from causes of errors to errno values. No other code chooses an errno.
 
 use crate::error::{Cause, FsError};
 use crate::gate::Refused;
@@ -29,7 +29,7 @@ impl FsError {
             Cause::TimedOut => libc::ETIMEDOUT,
             Cause::Platform(_) => libc::EIO,
             Cause::Remote(error) => remote_errno(error),
-            // A full or broken local disk keeps its own number: ENOSPC must arrive as ENOSPC.
+            // A full or broken local disk keeps its own errno, so that callers see ENOSPC.
             Cause::Local(_, errno, _) => errno.unwrap_or(libc::EIO),
         }
     }
@@ -38,7 +38,7 @@ impl FsError {
 fn remote_errno(error: &RemoteError) -> i32 {
     match &error.kind {
         ErrorKind::NotFound => libc::ENOENT,
-        // In `code` the caller turns this into `ReadOnly` and has the mode checked; elsewhere it is what it says.
+        // In `code` the caller replaces it by `ReadOnly` and has the mode checked; elsewhere it stays.
         ErrorKind::PermissionDenied => libc::EACCES,
         ErrorKind::Exists => libc::EEXIST,
         ErrorKind::NotEmpty => libc::ENOTEMPTY,
@@ -49,11 +49,11 @@ fn remote_errno(error: &RemoteError) -> i32 {
         ErrorKind::Refused(Refused::Closed(_)) => libc::EROFS,
         ErrorKind::Refused(Refused::Held(_)) => libc::EBUSY,
         ErrorKind::Timeout => libc::ETIMEDOUT,
-        // The link is down: the same as a deadline that passed, the caller cannot tell them apart either.
+        // A connection that is down has the errno of a timeout: callers cannot tell the two apart.
         ErrorKind::Down(_) => libc::ETIMEDOUT,
         ErrorKind::NoSpace => libc::ENOSPC,
         ErrorKind::Local(io) => io.raw_os_error().unwrap_or(libc::EIO),
-        // FAILURE alone says nothing; the server's text is in the log and in `.pantheon/status`.
+        // FAILURE has no meaning by itself; the server's text is in the log and in `.pantheon/status`.
         ErrorKind::Failure(_) | ErrorKind::Protocol(_) => libc::EIO,
     }
 }
@@ -68,7 +68,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::io;
 
-    /// Which variant a cause is. A new variant does not compile until it is here, and then the test asks for its errno.
+    /// The number of a cause's variant. A new variant does not compile until it is added here, and then the test
+    /// demands its errno.
     fn number(cause: &Cause) -> usize {
         match cause {
             Cause::WouldBlock => 0,

@@ -9,15 +9,15 @@ use crate::reader::{OpenMode, OpenedFile};
 use crate::upload::{Allocate, Created};
 use crate::view::Entry;
 
-/// An open file: the handle and what the kernel may do with it.
+/// An open file: the handle, and what the kernel may cache of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Opened {
     pub handle: HandleId,
-    /// The kernel's pages are of this version: keep them.
+    /// The kernel's pages are of this version and stay valid.
     pub keep_pages: bool,
-    /// Nothing to send at `close`: the kernel need not tell us.
+    /// There is nothing to send at `close`, so that the kernel need not call flush.
     pub no_flush: bool,
-    /// The size is not known before reading (virtual files): no page cache.
+    /// The size is not known before reading (virtual files), so that there is no page cache.
     pub direct: bool,
 }
 
@@ -36,7 +36,7 @@ impl Fs {
         Opened { handle: self.handles.add(Handle::File(file)), keep_pages: keep_pages && !direct, no_flush, direct }
     }
 
-    /// Creates a file, or opens the one that is there.
+    /// Creates a file, or opens the existing one.
     pub fn create(
         &self,
         parent: Ino,
@@ -58,7 +58,7 @@ impl Fs {
         }
     }
 
-    /// An empty regular file without opening it: created and sent.
+    /// Creates an empty regular file and sends it, without opening it.
     pub fn mknod(&self, parent: Ino, name: &[u8], perm: u16, wait: Wait) -> FsResult<Entry> {
         let Wait::Until(_) = wait else { return Err(FsError::new("mknod", "", Cause::WouldBlock)) };
         let mode = OpenMode { read: false, write: true, truncate: false };
@@ -98,7 +98,7 @@ impl Fs {
         }
     }
 
-    /// `close` of one descriptor: when it returns, the content survives the death of the process and will be sent. On
+    /// `close` of one descriptor. When it returns, the content survives a crash of the process and will be sent. With
     /// `-o sync` the server has it.
     pub fn flush(&self, id: HandleId, wait: Wait) -> FsResult<()> {
         match &*self.handles.get("close", id)? {
@@ -112,7 +112,7 @@ impl Fs {
         }
     }
 
-    /// When it returns, the content survives a loss of power, too.
+    /// When it returns, the content also survives a loss of power.
     pub fn fsync(&self, id: HandleId, wait: Wait) -> FsResult<()> {
         match &*self.handles.get("fsync", id)? {
             Handle::File(file) => {
@@ -124,7 +124,8 @@ impl Fs {
         }
     }
 
-    /// The last descriptor is gone. The handle ends whatever comes of it, except where the answer needs a wait.
+    /// Called when the last descriptor is closed. The handle ends whatever the result, unless the result needs a
+    /// wait.
     pub fn release(&self, id: HandleId, wait: Wait) -> FsResult<()> {
         let Some(handle) = self.handles.find(id) else { return Ok(()) };
         let result = match &*handle {

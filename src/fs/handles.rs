@@ -1,4 +1,4 @@
-//! Open files and directories: ours, not the server's.
+//! Handles: the files and directories that the kernel has open. The server's handles are not among them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ pub(super) enum Handle {
 
 pub(super) struct OpenDir {
     pub(super) ino: Ino,
-    /// The snapshot that offsets refer to; taken at the first read and at a rewind.
+    /// The names that offsets refer to; read at the first `readdir` and after a rewind.
     pub(super) entries: Mutex<Arc<Vec<(Name, Ino)>>>,
 }
 
-/// Every open file and directory of a mount, by number.
+/// All open files and directories of a mount, by number.
 #[derive(Default)]
 pub(super) struct Handles {
     open: Mutex<HashMap<u64, Arc<Handle>>>,
@@ -42,9 +42,11 @@ impl Handles {
         HandleId(id)
     }
 
+    /// The open file or directory of a number.
+    ///
     /// # Errors
     ///
-    /// [`Cause::BadHandle`]: nothing is open by this number.
+    /// [`Cause::BadHandle`]: no handle has this number.
     pub(super) fn get(&self, op: &'static str, id: HandleId) -> FsResult<Arc<Handle>> {
         self.find(id).ok_or_else(|| FsError::new(op, "handle", Cause::BadHandle))
     }

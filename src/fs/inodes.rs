@@ -9,7 +9,7 @@ use crate::upload::SetAttr;
 use crate::view::{DOT_DIR, Entry};
 
 impl Fs {
-    /// `Ok(None)`: the name does not exist, and the kernel may believe that for the time given beside it.
+    /// `Ok(None)`: the name does not exist, and the kernel may cache that for the returned time.
     pub fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<(Option<Entry>, Duration)> {
         if parent.is_virtual() || (parent == ROOT && name == DOT_DIR) {
             return self.dot.lookup(parent, name, wait);
@@ -61,8 +61,8 @@ impl Fs {
         self.upload.rename(from, to, no_replace, wait)
     }
 
-    /// access(2): the mode of the environment first, then the permission bits. Root may read and write whatever the mode
-    /// lets through.
+    /// access(2): checks the mode of the environment first, then the permission bits. Root may read and write
+    /// everything that the mode allows.
     pub fn access(&self, ino: Ino, mask: i32, caller_uid: u32, wait: Wait) -> FsResult<()> {
         let attr = self.getattr(ino, wait)?.attr;
         if mask & libc::W_OK != 0 {

@@ -1,15 +1,15 @@
-//! The filesystem: operations on inode numbers and handles, on our own types. `fuse` translates them for the kernel, the
-//! tests call them directly.
+//! The filesystem: operations on inode numbers and handles, with types of its own. `fuse` translates them for the
+//! kernel; tests call them directly.
 //!
-//! Nothing is decided here but who is asked: `.pantheon` is `dotdir`'s, content is `reader`'s, changes are `upload`'s, the
-//! rest is `view`'s. Every operation that may need the network takes a [`Wait`]: the kernel's worker threads call with
-//! [`Wait::No`] first and hand the call to a thread that may wait only when the answer is not known yet.
+//! It only dispatches: `.pantheon` goes to `dotdir`, content to `reader`, changes to `upload`, everything else to
+//! `view`. Operations that may need the network take a [`Wait`]: the kernel's worker threads call with [`Wait::No`]
+//! first, and pass the call to a thread that may wait only if the answer is not known yet.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `errno` | the one errno table |
 //! | `handles` | open files and directories |
-//! | `assemble` | [`FsConfig`], and what a filesystem is made of |
+//! | `assemble` | [`FsConfig`], and building a filesystem |
 //! | `state` | the type [`Fs`] |
 //! | `inodes` | operations on inode numbers |
 //! | `files` | operations on open files |

@@ -1,4 +1,4 @@
-//! The type [`Fs`]: its parts, and what concerns the mount as a whole.
+//! The type [`Fs`]: its parts, and the operations on the whole mount.
 
 use std::sync::{Arc, mpsc};
 
@@ -25,17 +25,17 @@ pub struct Fs {
     pub(super) owner: Owner,
 }
 
-/// Who everything shown belongs to.
+/// The owner of everything shown.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner {
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// Permission bits taken away from everything shown.
+    /// Permission bits removed from everything shown.
     pub(super) umask: u16,
 }
 
 impl Fs {
-    /// What the server says about the root, learned when the connection was made.
+    /// Sets the attributes of the root, which the server sent when the connection was made.
     pub fn set_root_attr(&self, attr: Attr) {
         self.view.set_root_attr(attr);
     }
@@ -48,7 +48,7 @@ impl Fs {
         self.owner.gid
     }
 
-    /// Permission bits as shown: what the server says, less the mount's umask.
+    /// Permission bits as shown: those of the server without the mount's umask.
     pub fn shown_perm(&self, perm: u16) -> u16 {
         perm & !self.owner.umask
     }
@@ -58,39 +58,39 @@ impl Fs {
         self.view.deadline()
     }
 
-    /// Where changes go that the kernel must forget. One receiver: the invalidator's thread.
+    /// The stream of what the kernel must drop from its caches. There is one receiver, the invalidator's thread.
     pub fn subscribe(&self) -> mpsc::Receiver<Change> {
         self.view.subscribe()
     }
 
-    /// Everything that is known is looked at anew when it is used next.
+    /// Marks everything as outdated, so that it is listed again when it is used.
     pub fn renew_everything(&self) {
         self.view.renew_everything();
     }
 
-    /// What an earlier mount left to be sent goes first, before this one is used: says what came of it. Then the tree is
-    /// renewed.
+    /// Sends what an earlier mount recorded before this one is used, and returns a line about the result. Then renews
+    /// the tree.
     pub fn recover(&self) -> Option<String> {
-        let said = self.upload.send_what_was_left();
+        let said = self.upload.send_recovered();
         self.view.renew_from_the_start();
         said
     }
 
-    /// Paths that are not on the server as they are shown here.
+    /// The paths of all dirty objects: those whose shown state is not on the server yet.
     pub fn dirty_files(&self) -> Vec<RemotePath> {
         self.upload.dirty_files()
     }
 
-    /// Returns when everything that was changed before is on the server.
+    /// Returns when everything that was changed before the call is on the server.
     ///
     /// # Errors
     ///
-    /// What waits, and why it is not sent.
+    /// The changes that are queued, and why they were not sent.
     pub fn sync(&self, wait: Wait) -> FsResult<()> {
         self.upload.barrier(wait)
     }
 
-    /// How things stand, from what is known here.
+    /// The status of the mount, from local state.
     pub fn status(&self) -> Status {
         self.dot.status()
     }
@@ -99,7 +99,7 @@ impl Fs {
         self.view.statfs()
     }
 
-    /// Begins the end: prefetching and sending stop, and what was learned is saved.
+    /// Prepares the end of the mount: stops prefetching and sending, and saves what was learned.
     pub fn close(&self) {
         self.upload.close();
         self.view.close();

@@ -1,4 +1,4 @@
-//! Taking over a listing that the server sent: what appeared, what changed, what went.
+//! Applies listings of the server to the table: new, changed and missing names.
 
 use std::time::Instant;
 
@@ -8,35 +8,35 @@ use super::table::{State, Table};
 use crate::attr::Attr;
 use crate::path::Name;
 
-/// Something that the kernel may still believe and must forget.
+/// An item that the kernel may have cached and must drop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The name leads elsewhere, or nowhere, or exists now.
+    /// The name leads to another object, does not exist any more, or exists now.
     Entry { parent: Ino, name: Name },
-    /// Attributes and bytes of the file are other ones.
+    /// Attributes and content of the file changed.
     Content(Ino),
-    /// Attributes only.
+    /// Only the attributes changed.
     Attr(Ino),
 }
 
-/// What became of a listing.
+/// The result of applying a listing.
 #[derive(Debug)]
 pub enum Applied {
     Changed(Vec<Change>),
-    /// A local change happened after the listing was asked for: ask again.
+    /// A local change happened after the listing was requested: request it again.
     Raced,
-    /// The directory is gone.
+    /// The directory does not exist any more.
     Gone,
 }
 
 impl Table {
-    /// The count of local changes, to be read before a listing is asked for.
+    /// The count of local changes, to be read before a listing is requested.
     pub fn changes(&self, dir: Ino) -> Option<u64> {
         self.lock().dir(dir).map(|d| d.changes)
     }
 
-    /// Takes over the complete listing of `dir` that was asked for when [`Table::changes`] said `changes`. Names that are
-    /// `hidden` were taken away here, and the server does not know it yet.
+    /// Applies the complete listing of `dir` that was requested when [`Table::changes`] returned `changes`. Names
+    /// that are `hidden` were removed locally, and the server does not know it yet.
     pub fn apply_listing(
         &self,
         dir: Ino,
@@ -62,7 +62,8 @@ impl Table {
             }
             let ino = match gone.remove(&name) {
                 Some(ino) if state.refresh(ino, attr, &mut out) => ino,
-                // Changed here, in what is no directory there any more: it goes when that has ended.
+                // It has local changes, and the server has another kind of object now: it is removed when they have
+                // been sent.
                 Some(ino) if state.holds_pinned(ino) => ino,
                 other => {
                     if let Some(ino) = other {
@@ -81,7 +82,7 @@ impl Table {
             }
         }
         for (name, ino) in gone {
-            state.settle_missing(dir, name, ino, &mut out);
+            state.remove_missing(dir, name, ino, &mut out);
         }
         if expired || !out.is_empty() {
             state.unsaved.insert(dir);
@@ -89,7 +90,7 @@ impl Table {
         Applied::Changed(out)
     }
 
-    /// Takes over the attributes of one object, asked for on its own.
+    /// Applies the attributes of one object that were requested separately.
     pub fn apply_attr(&self, ino: Ino, attr: Attr, now: Instant) -> Vec<Change> {
         let mut out = Vec::new();
         let mut state = self.lock();
@@ -103,7 +104,7 @@ impl Table {
 }
 
 impl State {
-    /// Compares a known node with what the server says; `false` when it is another kind of object now.
+    /// Updates a known node from the server's attributes; returns `false` if it is another kind of object now.
     fn refresh(&mut self, ino: Ino, attr: Attr, out: &mut Vec<Change>) -> bool {
         let Some(node) = self.nodes.get_mut(&ino) else { return false };
         if node.pinned {
@@ -113,7 +114,7 @@ impl State {
             return false;
         }
         if node.server == Some(attr.version()) || attr.is_dir() {
-            // The version is ours: times that were set here and refused there go on being shown.
+            // The version was sent by this mount: times that the server refused to set stay shown.
             let shown = Attr { mtime: node.attr.mtime, atime: node.attr.atime, ..attr };
             let attr = if attr.is_dir() { attr } else { shown };
             if node.attr.perm != attr.perm || node.attr.mtime != attr.mtime {
@@ -131,7 +132,7 @@ impl State {
         true
     }
 
-    /// Whether it, or anything below it, was changed here and the server does not know yet.
+    /// Whether the object, or anything below it, has local changes that the server does not know yet.
     fn holds_pinned(&self, ino: Ino) -> bool {
         let mut queue = vec![ino];
         while let Some(node) = queue.pop().map(|ino| self.nodes.get(&ino)) {
@@ -144,8 +145,8 @@ impl State {
         false
     }
 
-    /// A known name that the listing does not have: gone on the server, unless it, or something in it, exists only here so far.
-    fn settle_missing(&mut self, dir: Ino, name: Name, ino: Ino, out: &mut Vec<Change>) {
+    /// Removes a name that the listing does not have, unless the object, or something below it, has local changes.
+    fn remove_missing(&mut self, dir: Ino, name: Name, ino: Ino, out: &mut Vec<Change>) {
         if self.holds_pinned(ino) {
             if let Some(known) = self.dir_mut(dir) {
                 known.children.insert(name, ino);

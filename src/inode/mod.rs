@@ -1,9 +1,9 @@
-//! The inode table: what names lead to, which attributes they have, how many references the kernel holds, and how long
-//! each piece of that may be believed; and the snapshot of the tree on the local disk. It asks nobody and waits for nothing.
+//! The inode table: the objects that names lead to, their attributes, the references of the kernel, and how long each
+//! is valid; and the snapshot of the tree on the local disk. The table does no network I/O and never waits.
 //!
-//! A directory is known as a whole or not at all: a complete listing answers for the names in it *and* for every name
-//! that is not. Numbers are derived from the path at first sight, so that they are the same after a remount; a rename
-//! keeps the number that the file had.
+//! A directory is known as a whole or not at all: a complete listing answers for the names in it and for all names
+//! that are not in it. Numbers are derived from the path at first sight, so that they are the same after a remount; a
+//! rename does not change the number.
 
 mod listing;
 mod node;
@@ -27,7 +27,7 @@ pub const ROOT: Ino = Ino(1);
 pub const UPLOADS: Ino = Ino(2);
 /// `.pantheon/logs`.
 pub const LOGS: Ino = Ino(3);
-/// First number that a path may hash to; below are the fixed roots.
+/// First number that a path may hash to; lower ones are fixed roots.
 const FIRST_HASHED: u64 = 16;
 /// Set in the numbers of virtual files, never in those of real ones, so that the two cannot collide.
 pub const VIRTUAL_BIT: u64 = 1 << 63;

@@ -1,4 +1,4 @@
-//! One node of the tree and the views of it that leave the room.
+//! One node of the tree, and the copies of it that other rooms get.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -7,34 +7,34 @@ use super::Ino;
 use crate::attr::{Attr, Version};
 use crate::path::Name;
 
-/// A file, directory or link that has a number.
+/// A file, directory or symlink with a number.
 pub(super) struct Node {
     pub(super) parent: Ino,
     /// `None` for roots only.
     pub(super) name: Option<Name>,
-    /// What is shown. While local changes wait it is ahead of the server.
+    /// The shown attributes. While local changes are queued they are newer than the server's.
     pub(super) attr: Attr,
-    /// What the server has, as last seen; `None` while the object exists only here.
+    /// The server's version, as last seen; `None` while the object exists only on this machine.
     pub(super) server: Option<Version>,
-    /// The server's version that stood behind what programs were last shown: bytes, or attributes in an answer to the
-    /// kernel. The next change builds upon it.
+    /// The server's version when callers were last shown the object: its bytes, or attributes in an answer to the
+    /// kernel. The next change is based on it.
     pub(super) shown: Option<Version>,
-    /// Bytes were given out: what a program holds in an editor is compared with the next `stat`.
+    /// Whether bytes were returned: a program may compare them with the next `stat`.
     pub(super) was_read: bool,
-    /// The permission bits were changed here, and the server does not have them yet.
+    /// The permission bits were changed locally and are not on the server yet.
     pub(super) perm_changed: bool,
-    /// When `attr` was last confirmed on its own, apart from the parent's listing.
+    /// When `attr` was last confirmed separately from the parent's listing.
     pub(super) seen: Option<Instant>,
-    /// The size that the kernel was told last, or made itself (bytes): it gives out no more of the file, and zeros where we
-    /// have less.
+    /// The size that the kernel was last told or computed itself (bytes). It returns no bytes beyond it, and zeros if
+    /// the content is shorter.
     pub(super) kernel_size: Option<u64>,
-    /// The version whose bytes may sit in the kernel's page cache.
+    /// The version whose bytes may be in the kernel's page cache.
     pub(super) kernel_pages: Option<Version>,
-    /// How often the content was found changed by somebody else: an open handle compares it (`ESTALE`).
+    /// How often the content was changed by another writer: an open handle compares it (`ESTALE`).
     pub(super) foreign_changes: u32,
     pub(super) lookups: u64,
     pub(super) opens: u32,
-    /// Local changes wait to be sent: listings do not touch the node meanwhile.
+    /// Local changes are queued: listings do not change the node meanwhile.
     pub(super) pinned: bool,
     pub(super) unlinked: bool,
     pub(super) dir: Option<Box<Dir>>,
@@ -44,15 +44,15 @@ pub(super) struct Node {
 #[derive(Default)]
 pub(super) struct Dir {
     pub(super) children: BTreeMap<Name, Ino>,
-    /// When the server's complete listing was last taken over; `None`: not complete.
+    /// When the server's complete listing was last applied; `None`: not complete.
     pub(super) listed: Option<Instant>,
-    /// The names are all that there were at some time, perhaps long ago.
+    /// Whether all names were known at some time, by this mount or an earlier one.
     pub(super) complete: bool,
-    /// Bytes of a file in it were given out.
+    /// Whether bytes of a file in it were returned.
     pub(super) was_read: bool,
-    /// Local changes to the directory: a listing that was asked for before one of them is not taken over.
+    /// The number of local changes: a listing that was requested before one of them is not applied.
     pub(super) changes: u64,
-    /// What the kernel may have read of the names: as of this count of changes and this listing.
+    /// The state of the names that the kernel may have cached: the count of changes and the listing.
     pub(super) kernel_names: Option<(u64, Instant)>,
 }
 
@@ -83,7 +83,7 @@ impl Node {
     }
 }
 
-/// What a caller sees of a node.
+/// A copy of a node for other rooms.
 #[derive(Debug, Clone)]
 pub struct NodeView {
     pub ino: Ino,
@@ -92,11 +92,11 @@ pub struct NodeView {
     pub server: Option<Version>,
     /// See [`NodeView::base`].
     pub shown: Option<Version>,
-    /// Bytes of it were given out.
+    /// Whether bytes of it were returned.
     pub was_read: bool,
-    /// The permission bits were changed here, and the server does not have them yet.
+    /// The permission bits were changed locally and are not on the server yet.
     pub perm_changed: bool,
-    /// When the attributes were last confirmed by the server or made here.
+    /// When the attributes were last confirmed by the server or set locally.
     pub seen: Option<Instant>,
     pub foreign_changes: u32,
     pub opens: u32,
@@ -105,21 +105,21 @@ pub struct NodeView {
 }
 
 impl NodeView {
-    /// The version that the server has, as far as is known; of what only this machine has, that of its attributes.
+    /// The server's version, as last seen; of an object that is only on this machine, the version of its attributes.
     pub fn version(&self) -> Version {
         self.server.unwrap_or(self.attr.version())
     }
 }
 
 impl NodeView {
-    /// What a change that begins now builds upon: the version that programs were last shown. `None`: the server has no
-    /// such object yet.
+    /// The version that a new change is based on: the one that callers were last shown. `None`: the server does not
+    /// have the object yet.
     pub fn base(&self) -> Option<Version> {
         self.server.map(|server| self.shown.unwrap_or(server))
     }
 }
 
-/// What the table knows of a name in a directory.
+/// The table's answer about a name in a directory.
 #[derive(Debug, Clone)]
 pub enum Child {
     Positive(NodeView),

@@ -1,4 +1,4 @@
-//! The table and its snapshot: what the last mount knew is taken over, what is learned is handed out to be saved.
+//! The table and its snapshot: restores the tree of the last mount, and returns directories to be saved.
 
 use std::time::Instant;
 
@@ -9,18 +9,18 @@ use super::table::{State, Table};
 use crate::attr::Attr;
 use crate::path::{Name, RemotePath};
 
-/// A directory as the server has it.
+/// A directory as on the server, to be saved.
 pub struct Unsaved {
     pub dir: Ino,
-    /// Path and entries, as a snapshot takes them.
+    /// Path and entries, in the form of a snapshot.
     pub listing: (RemotePath, Vec<(Name, Attr)>),
-    /// When the server was asked; `None` while that is to be done anew.
+    /// When it was listed; `None` if the listing is outdated.
     pub listed: Option<Instant>,
 }
 
 impl Table {
-    /// Takes over the tree below a root. What `holds` may be believed as if it had been listed `now`, the rest is shown only
-    /// where the server cannot be asked.
+    /// Restores the tree below a root. Directories for which `holds` returns true count as listed `now`; the others
+    /// are shown only while the server cannot be asked.
     pub fn restore(&self, root: Ino, saved: &Saved, now: Instant, holds: impl Fn(&SavedDir) -> bool) {
         let mut state = self.lock();
         let Some(path) = self.path_in(&state, root) else { return };
@@ -45,7 +45,7 @@ impl Table {
         }
     }
 
-    /// Directories that are to be saved, as the server has them. What only this machine knows is left out.
+    /// The directories to be saved, as on the server. Objects that are only on this machine are left out.
     pub fn take_unsaved(&self) -> Vec<Unsaved> {
         let mut state = self.lock();
         let dirs = std::mem::take(&mut state.unsaved);
@@ -67,12 +67,12 @@ impl Table {
         Some(Unsaved { dir: ino, listing: (self.path_in(state, ino)?, entries), listed: dir.listed })
     }
 
-    /// Not saved after all.
+    /// Marks directories as unsaved again because saving failed.
     pub fn still_unsaved(&self, dirs: impl IntoIterator<Item = Ino>) {
         self.lock().unsaved.extend(dirs);
     }
 
-    /// A directory that must exist, since something in it was changed here; its other names are not known.
+    /// Adds a directory that must exist because something in it was changed locally. Its other names are unknown.
     pub fn assume_dir(&self, parent: Ino, name: &Name, attr: Attr) -> Option<Ino> {
         let mut state = self.lock();
         let path = self.path_in(&state, parent)?.join(name);

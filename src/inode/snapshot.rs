@@ -1,5 +1,5 @@
-//! The tree on the local disk, so that the next mount knows it before it has asked anybody. A cache: it may be deleted at
-//! any time, and whatever is wrong with it only means that the server is asked.
+//! The tree on the local disk, so that the next mount knows it without asking the server. It is a cache: it may be
+//! deleted at any time, and if it is damaged the server is asked.
 //!
 //! Byte for byte (all numbers little endian):
 //!
@@ -12,12 +12,13 @@
 //! A record is the length of its payload (4), the CRC-32 of its payload (4), and its payload. The first byte of a payload
 //! says what it is:
 //!
-//! - `C`: the commit that the code was of, and could not leave, when what follows was listed; empty: nobody vouches for it.
+//! - `C`: the commit of the frozen code when the following directories were listed; empty: no commit vouches for
+//!   them.
 //! - `D`: a directory as the server listed it: length of its path (2), path, number of entries (4), and for each its kind
 //!   (1: `f`ile, `d`irectory, `l`ink, `o`ther), length of the name (2), name, size (8), permission bits (2), mtime (4),
 //!   atime (4).
 //!
-//! A record that is cut off, or whose checksum is wrong, ends the reading; what came before it is good.
+//! A record that is cut off or has a wrong checksum ends the reading; the records before it are used.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -31,24 +32,24 @@ use crate::durable;
 use crate::path::{Name, RemotePath};
 
 const HEADER: &[u8; 8] = b"PFSTREE\x01";
-/// Longest payload (bytes): a directory of a million entries fits. More is damage.
+/// Longest payload (bytes): a directory of a million entries fits. A larger length is damage.
 const MAX_PAYLOAD: usize = 256 * 1024 * 1024;
-/// The file is written anew when more than half of it, and more than this (bytes), is history.
+/// The file is rewritten when more than half of it, and more than this (bytes), is outdated.
 const MIN_WASTE: usize = 256 * 1024;
 
 /// A directory as it was listed.
 pub struct SavedDir {
     pub entries: Vec<(Name, Attr)>,
-    /// What vouched for it; empty: nothing.
+    /// The commit that vouches for it; empty: none.
     pub commit: Arc<str>,
 }
 
-/// What the last mount knew.
+/// The tree of the last mount.
 #[derive(Default)]
 pub struct Saved(HashMap<RemotePath, SavedDir>);
 
 impl Saved {
-    /// What can be read of a file's bytes, and how many of them are whole.
+    /// Reads the records of a file's bytes; also returns the length of the readable part.
     pub fn parse(bytes: &[u8]) -> (Self, usize) {
         parse(bytes)
     }
@@ -66,7 +67,7 @@ impl Saved {
     }
 }
 
-/// The file, open for what is learned from here on.
+/// The file, open for appending.
 pub struct Snapshot {
     path: PathBuf,
     out: Mutex<Out>,
@@ -78,7 +79,7 @@ struct Out {
 }
 
 impl Snapshot {
-    /// Opens the file, or begins it, and says what is in it.
+    /// Opens or creates the file, and reads it.
     pub fn open(path: &Path) -> io::Result<(Self, Saved)> {
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
@@ -87,7 +88,7 @@ impl Snapshot {
         };
         let (saved, good) = Saved::parse(&bytes);
         if good < bytes.len() {
-            log::info!("{}: {} bytes at its end are not whole, and go", path.display(), bytes.len() - good);
+            log::info!("{}: {} bytes at its end are incomplete and are removed", path.display(), bytes.len() - good);
         }
         let live: usize = saved.0.iter().map(|(path, dir)| payload_len(path, &dir.entries) + 8).sum();
         let mut file = if good < bytes.len() || good < HEADER.len() || good > 2 * live + MIN_WASTE {
@@ -95,7 +96,8 @@ impl Snapshot {
         } else {
             File::options().append(true).open(path)?
         };
-        // What comes is vouched for by whoever appends it, not by the last mount.
+        // A new record `C` follows before the next directories, so that the last mount's commit does not vouch for
+        // them.
         file.write_all(&frame(b"C"))?;
         Ok((Self { path: path.to_owned(), out: Mutex::new(Out { file, commit: String::new() }) }, saved))
     }
@@ -104,7 +106,7 @@ impl Snapshot {
         &self.path
     }
 
-    /// Adds directories as they are on the server now; `commit` vouches for them.
+    /// Appends directories as they are on the server now; `commit` vouches for them.
     pub fn append<'a>(
         &self,
         commit: &str,
@@ -124,11 +126,11 @@ impl Snapshot {
     }
 }
 
-/// Puts only what counts into a new file in the place of the old one.
+/// Replaces the file by one with the newest records only.
 fn rewrite(path: &Path, saved: &Saved) -> io::Result<File> {
     let mut commit: &str = "";
     let mut bytes = HEADER.to_vec();
-    // Neighbours vouched for by the same commit share its record.
+    // Consecutive directories with the same commit share its record.
     let mut dirs: Vec<_> = saved.0.iter().collect();
     dirs.sort_by(|a, b| (&a.1.commit, a.0).cmp(&(&b.1.commit, b.0)));
     for (path, dir) in dirs {
@@ -174,7 +176,7 @@ fn encode(path: &RemotePath, entries: &[(Name, Attr)]) -> Vec<u8> {
     out
 }
 
-/// Paths and names are shorter than 64 KiB: `path` sees to it.
+/// Paths and names are shorter than 64 KiB, which `path` guarantees.
 fn put_text(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(&(text.len() as u16).to_le_bytes());
     out.extend_from_slice(text);
@@ -344,7 +346,7 @@ mod tests {
             let (path, entries) = dir("code", &["a", "b"]);
             let mut bytes = [HEADER.as_slice(), &frame(&encode(&path, &entries)), &noise].concat();
             Saved::parse(&bytes);
-            // Damage that the checksum does not see: whoever wrote it meant it.
+            // The checksum is right and the payload is wrong.
             let mut payload = encode(&path, &entries);
             if let (Some(byte), Some(new)) = (payload.get_mut(at), noise.first()) {
                 *byte = *new;

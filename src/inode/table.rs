@@ -12,7 +12,7 @@ use super::{FIRST_HASHED, Ino, VIRTUAL_BIT};
 use crate::attr::{Area, Attr, FileKind, Version, secs_from_time};
 use crate::path::{Name, RemotePath};
 
-/// A directory of the server that the mount shows somewhere.
+/// A directory of the server and the place where the mount shows it.
 #[derive(Debug, Clone)]
 pub struct Root {
     pub ino: Ino,
@@ -20,7 +20,7 @@ pub struct Root {
     pub area: Area,
 }
 
-/// See the room's header.
+/// See the module documentation.
 pub struct Table {
     roots: Vec<Root>,
     state: Mutex<State>,
@@ -28,22 +28,22 @@ pub struct Table {
 
 #[derive(Default)]
 pub(super) struct State {
-    /// Looked at many times for every name that is shown: a fast hash.
+    /// A fast hash, because each shown name causes many lookups.
     pub(super) nodes: HashMap<Ino, Node, foldhash::fast::RandomState>,
-    /// Directories that the server has otherwise than the snapshot.
+    /// Directories whose snapshot is outdated.
     pub(super) unsaved: HashSet<Ino>,
     retired: Retired,
 }
 
-/// Numbers of objects that are gone. A change that waits, a block in a cache or an answer on its way may still name one:
-/// it is not given to another object for as long as this remembers it.
+/// Numbers of removed objects. A queued change, a cached block or an answer in progress may still name one, so that
+/// it is not given to another object while it is remembered here.
 #[derive(Default)]
 struct Retired {
     known: HashSet<Ino>,
     order: VecDeque<Ino>,
 }
 
-/// Numbers remembered as gone: more than changes can wait.
+/// How many of them are remembered: more than changes can be queued.
 const MAX_RETIRED: usize = 200_000;
 
 impl Retired {
@@ -85,7 +85,7 @@ impl Table {
         }
     }
 
-    /// Where the object is on the server; `None` for numbers that are gone.
+    /// The object's path on the server; `None` for unknown numbers.
     pub fn path(&self, ino: Ino) -> Option<RemotePath> {
         self.path_in(&self.lock(), ino)
     }
@@ -110,7 +110,7 @@ impl Table {
         view_of(&self.lock(), ino)
     }
 
-    /// The number at a path of the server, as far as it is known.
+    /// The number of the object at a path of the server, if it is known.
     pub fn find(&self, path: &RemotePath) -> Option<Ino> {
         let state = self.lock();
         let root = self.roots.iter().filter(|r| path.starts_with(&r.path)).max_by_key(|r| r.path.depth())?;
@@ -128,7 +128,7 @@ impl Table {
         }
     }
 
-    /// The file that took the place of one that has no name any more and is not open.
+    /// The file that replaced one that has no name any more and is not open.
     pub fn successor(&self, ino: Ino) -> Option<Ino> {
         let state = self.lock();
         let node = state.nodes.get(&ino).filter(|node| node.unlinked && node.opens == 0 && node.attr.is_file())?;
@@ -136,7 +136,7 @@ impl Table {
         state.nodes.get(&successor).is_some_and(|node| node.attr.is_file()).then_some(successor)
     }
 
-    /// When the directory's complete listing was taken over.
+    /// When the directory's complete listing was applied.
     pub fn listed(&self, dir: Ino) -> Option<Instant> {
         self.lock().dir(dir)?.listed
     }
@@ -146,7 +146,7 @@ impl Table {
         self.lock().dir(dir).is_some_and(|dir| dir.complete)
     }
 
-    /// Every name of a directory with what it leads to, in name order.
+    /// Every name of a directory with its object, in name order.
     pub fn children(&self, dir: Ino) -> Vec<(Name, NodeView)> {
         let state = self.lock();
         let Some(dir) = state.dir(dir) else { return Vec::new() };
@@ -180,7 +180,7 @@ impl Table {
         self.lock().dir(dir).map_or(0, |d| d.children.len())
     }
 
-    /// Numbers in the table, for status.
+    /// How many objects are known, for the status.
     pub fn len(&self) -> usize {
         self.lock().nodes.len()
     }
@@ -211,7 +211,7 @@ impl Table {
         }
     }
 
-    /// One handle less; says how many remain.
+    /// Counts one close; returns how many handles remain.
     pub fn closed(&self, ino: Ino) -> u32 {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return 0 };
@@ -221,28 +221,28 @@ impl Table {
         remain
     }
 
-    /// Programs are shown the object as it is now: the next change builds upon this version. While local changes wait it is
-    /// they that are shown, and what they build upon stays.
+    /// Callers are shown the object as it is now: the next change is based on this version. While local changes are
+    /// queued, they are what is shown, and the base does not change.
     pub fn mark_shown(&self, ino: Ino) {
         if let Some(node) = self.lock().nodes.get_mut(&ino).filter(|node| !node.pinned) {
             node.shown = node.server;
         }
     }
 
-    /// The kernel is told the attributes as they are now.
+    /// Notes the size that the kernel is told now.
     pub fn tell_size(&self, ino: Ino, size: u64) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
             node.kernel_size = Some(size);
         }
     }
 
-    /// Whether the kernel believes that the file has another size.
+    /// Whether the kernel has cached another size.
     pub fn kernel_is_behind(&self, ino: Ino) -> bool {
         self.lock().nodes.get(&ino).is_some_and(|node| node.kernel_size.is_some_and(|size| size != node.attr.size))
     }
 
-    /// Bytes of the file are given out, as it is now. With `followed` it and its directory are kept as fresh as an open
-    /// file from here on.
+    /// A caller was given bytes of the file. With `followed`, the file and its directory are kept as fresh as an open
+    /// file from now on.
     pub fn mark_read(&self, ino: Ino, followed: bool) {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return };
@@ -258,21 +258,21 @@ impl Table {
         }
     }
 
-    /// Whether bytes of the file, or of a file in the directory, were given out.
+    /// Whether bytes of the file, or of a file in the directory, were returned.
     pub fn was_read(&self, ino: Ino) -> bool {
         let state = self.lock();
         state.nodes.get(&ino).is_some_and(|node| node.was_read || node.dir.as_ref().is_some_and(|dir| dir.was_read))
     }
 
-    /// Notes that the kernel may keep pages of `version`, and says whether it had pages of the same version before.
-    /// Pages of a version that may still change under its name (`settled` is false) are not kept.
+    /// Notes that the kernel may cache pages of `version`, and returns whether it had pages of the same version
+    /// before. Pages of a racy version (`settled` is false) are not kept.
     pub fn keep_pages(&self, ino: Ino, version: Version, settled: bool) -> bool {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return false };
         std::mem::replace(&mut node.kernel_pages, settled.then_some(version)) == Some(version) && settled
     }
 
-    /// Notes that the kernel may keep the names of a directory, and says whether it had those of now before.
+    /// Notes that the kernel may cache the names of a directory, and returns whether its cached names are current.
     pub fn keep_names(&self, dir: Ino) -> bool {
         let mut state = self.lock();
         let Some(dir) = state.dir_mut(dir) else { return false };
@@ -282,7 +282,7 @@ impl Table {
 
     // --- local changes
 
-    /// Adds an object that was just made, locally (`server: None`) or on the server.
+    /// Adds an object that was just created, locally (`server: None`) or on the server.
     pub fn insert(&self, parent: Ino, name: &Name, attr: Attr, server: Option<Version>) -> Option<Ino> {
         let mut state = self.lock();
         let path = self.path_in(&state, parent)?.join(name);
@@ -301,7 +301,7 @@ impl Table {
         Some(ino)
     }
 
-    /// Takes a name away; the number lives on while it is referenced.
+    /// Removes a name; the number stays known while it is referenced.
     pub fn remove(&self, parent: Ino, name: &Name) -> Option<Ino> {
         let mut state = self.lock();
         let ino = state.changed_here(parent)?.children.remove(name)?;
@@ -309,7 +309,7 @@ impl Table {
         Some(ino)
     }
 
-    /// Moves a name; what the new name led to is unlinked. The number stays.
+    /// Renames an object; the object that it replaces is unlinked. The number does not change.
     pub fn rename(&self, from: (Ino, &Name), to: (Ino, &Name)) -> Option<Ino> {
         let mut state = self.lock();
         state.dir_mut(to.0)?;
@@ -326,7 +326,7 @@ impl Table {
         Some(ino)
     }
 
-    /// Changes the shown attributes, as a local operation did.
+    /// Changes the shown attributes, as a local operation does.
     pub fn update(&self, ino: Ino, change: impl FnOnce(&mut Attr)) -> Option<Attr> {
         let mut state = self.lock();
         let node = state.nodes.get_mut(&ino)?;
@@ -336,7 +336,7 @@ impl Table {
         Some(node.attr)
     }
 
-    /// The server acknowledged: it now has `server`. What is shown goes on being shown; the permission bits too,
+    /// The server has the object with the attributes `server`. The shown attributes stay; the permission bits too,
     /// with `keep_perm`.
     pub fn confirmed(&self, ino: Ino, server: Attr, keep_perm: bool) {
         let mut state = self.lock();
@@ -356,21 +356,21 @@ impl Table {
         state.unsaved.insert(parent);
     }
 
-    /// Hands the base of a replaced object to the one that takes its place, as the base of its content.
+    /// Sets the base of an object's content to the version of the object that it replaces.
     pub fn adopt_base(&self, ino: Ino, base: Option<Version>) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
             (node.server, node.shown) = (base, base);
         }
     }
 
-    /// The permission bits were changed here.
+    /// Notes a local change of the permission bits.
     pub fn perm_changed(&self, ino: Ino) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
             node.perm_changed = true;
         }
     }
 
-    /// A local change to names of the directory: a listing that was asked for before it is not taken over.
+    /// Notes a local change of names in the directory: a listing that was requested before it is not applied.
     pub fn touch(&self, dir: Ino) {
         let mut state = self.lock();
         if let Some(known) = state.dir_mut(dir) {
@@ -385,14 +385,14 @@ impl Table {
         }
     }
 
-    /// Makes everything known about one directory, or about all of them, due for renewal.
+    /// Marks one directory, or all of them, as outdated.
     pub fn expire(&self, dir: Option<Ino>) {
         let mut state = self.lock();
         let expire = |node: &mut Node| {
             node.seen = None;
             if let Some(dir) = &mut node.dir {
                 dir.listed = None;
-                // What is on its way was asked for before.
+                // Listings in progress were requested before, and are not applied.
                 dir.changes += 1;
             }
         };
@@ -431,7 +431,7 @@ impl State {
         self.nodes.get_mut(&ino)?.dir.as_deref_mut()
     }
 
-    /// A directory whose names are about to be changed here: its time follows, as it will on the server.
+    /// Called before names of a directory are changed locally: its time changes as it will on the server.
     fn changed_here(&mut self, ino: Ino) -> Option<&mut Dir> {
         let node = self.nodes.get_mut(&ino)?;
         let dir = node.dir.as_deref_mut()?;
@@ -454,7 +454,7 @@ impl State {
         }
     }
 
-    /// Marks a node and everything below it as having no name any more.
+    /// Marks a node and everything below it as unlinked.
     pub(super) fn unlink_node(&mut self, ino: Ino) {
         let mut queue = vec![ino];
         while let Some(ino) = queue.pop() {

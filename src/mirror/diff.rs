@@ -1,4 +1,4 @@
-//! Differences as `git apply` takes them. What does not fit the memory is written as it is read.
+//! Unified diffs that `git apply` accepts. Content that is too large for memory is written to the diff while it is read.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -12,17 +12,17 @@ use super::MirrorError;
 use crate::attr::BlobId;
 use crate::path::RemotePath;
 
-/// What a path has become.
+/// The new state of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Relative to the code directory.
     pub path: RemotePath,
-    /// Content and git's mode; `None`: deleted.
+    /// Content and git mode; `None`: deleted.
     pub now: Option<(Vec<u8>, u32)>,
 }
 
-/// A patch between contents that are at hand, made in a repository of its own below `scratch`. `before` has only what is
-/// there before.
+/// A patch between contents in memory, made in a temporary repository below `scratch`. `before` has only the paths
+/// that existed.
 pub fn patch(scratch: &Path, before: &[Change], after: &[Change]) -> Result<Vec<u8>, MirrorError> {
     let repo = Repository::init_bare(scratch)?;
     let empty = repo.find_tree(repo.treebuilder(None)?.write()?)?;
@@ -39,7 +39,7 @@ fn with_changes<'a>(repo: &'a Repository, base: &Tree<'_>, changes: &[Change]) -
             Some((content, mode)) => {
                 builder.upsert(path.as_encoded_bytes(), repo.blob(content)?, file_mode(*mode));
             }
-            // Taking away what is not there is an error for libgit2.
+            // Removing a missing path is an error in libgit2.
             None if base.get_path(Path::new(&path)).is_err() => {}
             None => {
                 builder.remove(path.as_encoded_bytes());

@@ -1,5 +1,5 @@
-//! Fetching, by the `git` program. One fetch at a time in a directory, whichever process asks: a mount that ended leaves its
-//! git running for a moment, and a git that was killed leaves locks that would keep every later one out.
+//! Fetching, by the `git` program. Only one fetch runs in a directory at a time, across processes: the git of an
+//! ended mount keeps running for a moment, and a killed git leaves locks that would block every later one.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,14 +11,14 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{Mirror, MirrorError};
 
-/// How long a fetch may take, and how long it waits for another one.
+/// Time limit of a fetch, and of the wait for another one.
 const FETCH_LIMIT: Duration = Duration::from_secs(120);
-/// Commits of each branch and tag that are fetched: what runs is the last one. Where it is not among them (somebody has just
-/// pushed more), that many are.
+/// Depths of the fetches of branches and tags: the deployed commit is usually the last one. If it is not (more
+/// commits were pushed just now), the larger depth is fetched.
 const DEPTHS: [u32; 2] = [1, 50];
 
 impl Mirror {
-    /// Makes sure that the commit is here, fetching if it is not.
+    /// Makes sure that the commit is in the local copy, and fetches it if it is not.
     pub fn ensure(&self, commit: &str) -> Result<(), MirrorError> {
         if self.has(commit) {
             return Ok(());
@@ -40,7 +40,7 @@ impl Mirror {
         Err(MirrorError::NoCommit(commit.to_owned()))
     }
 
-    /// Waits for other fetches, and clears away what dead ones left.
+    /// Waits for other fetches, and removes the locks of killed ones.
     fn lock_dir(&self) -> Result<File, MirrorError> {
         drop(self.repo()?);
         let path = self.config.dir.join("fetching");
@@ -65,7 +65,8 @@ impl Mirror {
         command.arg(format!("--depth={depth}")).arg("--");
         command.arg(&self.config.url).args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]);
         command.env("GIT_SSH_COMMAND", &self.config.ssh_command).env("GIT_TERMINAL_PROMPT", "0").current_dir("/");
-        // Git does not read it, and holds the lock with it for as long as it lives, longer than we if need be.
+        // Git does not read its stdin; as an open descriptor it keeps the lock as long as git runs, also after this
+        // process ends.
         command.stdin(lock.try_clone()?).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| failed(format!("git: {e}")))?;
         let until = Instant::now() + FETCH_LIMIT;
@@ -75,7 +76,7 @@ impl Mirror {
                 Some(_) => {
                     let mut said = String::new();
                     if let Some(mut errors) = child.stderr.take() {
-                        // What it managed to say is all there is.
+                        // If reading fails, the part that was read is used.
                         let _ = io::Read::read_to_string(&mut errors, &mut said);
                     }
                     let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("git failed");
@@ -92,12 +93,12 @@ impl Mirror {
     }
 }
 
-/// Locks of git: at the top, and beside the refs. Whoever made them is gone.
+/// Removes git's locks, at the top and beside the refs. The processes that made them have ended.
 fn remove_locks(dir: &Path, depth: u32) -> io::Result<()> {
     for entry in fs::read_dir(dir)?.flatten() {
         let (path, kind) = (entry.path(), entry.file_type()?);
         if kind.is_file() && path.extension().is_some_and(|ext| ext == "lock") {
-            log::info!("{}: left by a git that was killed; it goes", path.display());
+            log::info!("{}: this lock was left by a killed git and is removed", path.display());
             fs::remove_file(path)?;
         } else if kind.is_dir() && (depth > 0 || entry.file_name() == "refs") && depth < 8 {
             remove_locks(&path, depth + 1)?;

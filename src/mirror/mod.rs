@@ -1,7 +1,7 @@
-//! A local bare copy of the site's repository: what is committed, without asking the server that is mounted.
+//! A local bare copy of the site's repository, to read committed files without asking the mounted server.
 //!
-//! Fetched by the `git` program, which follows the user's SSH settings and can talk to old servers; read with libgit2.
-//! Knows commits, trees and blobs; which of them the environment runs is `env`'s knowledge.
+//! It is fetched by the `git` program, which uses the user's SSH settings and can talk to old servers, and read with
+//! libgit2. The room knows commits, trees and blobs; `env` knows which commit is deployed.
 
 mod diff;
 mod fetch;
@@ -24,12 +24,12 @@ pub use worktree::{Conversion, WorkTree, has_rules, is_git};
 use crate::attr::BlobId;
 use crate::path::RemotePath;
 
-/// Where the copy is kept and where it comes from.
+/// The local directory and the URL of the repository.
 #[derive(Debug, Clone)]
 pub struct MirrorConfig {
     pub dir: PathBuf,
     pub url: String,
-    /// What git is to run for SSH: quoted for it by whoever knows the settings.
+    /// The SSH command for git, quoted by the caller.
     pub ssh_command: String,
 }
 
@@ -60,7 +60,7 @@ impl From<io::Error> for MirrorError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
     pub blob: BlobId,
-    /// Git's mode: 0o100644, 0o100755 or 0o120000 (a link).
+    /// Git's mode: 0o100644, 0o100755 or 0o120000 (a symlink).
     pub mode: u32,
     /// Bytes.
     pub size: u64,
@@ -69,10 +69,10 @@ pub struct Committed {
 /// All files of a commit.
 pub type Tree = BTreeMap<RemotePath, Committed>;
 
-/// Trees that are kept at hand: the commit that runs and the one before.
+/// Number of cached trees: the deployed commit and the previous one.
 const TREES: usize = 2;
 
-/// See the module header.
+/// See the module documentation.
 pub struct Mirror {
     config: MirrorConfig,
     /// One fetch at a time: git would only wait for its own locks.
@@ -90,7 +90,7 @@ impl Mirror {
         Self { config, fetching, open, trees, returns }
     }
 
-    /// A copy that was made earlier, without the means to fetch.
+    /// A copy that was fetched earlier, without the ability to fetch.
     pub fn local(dir: PathBuf) -> Self {
         Self::new(MirrorConfig { dir, url: String::new(), ssh_command: String::new() })
     }
@@ -102,7 +102,7 @@ impl Mirror {
         }
     }
 
-    /// Whether the commit is here.
+    /// Whether the commit is in the local copy.
     pub fn has(&self, commit: &str) -> bool {
         let found = || Some(self.repo().ok()?.find_commit(Oid::from_str(commit).ok()?).is_ok());
         found().unwrap_or(false)
@@ -122,7 +122,7 @@ impl Mirror {
         Ok(tree)
     }
 
-    /// Whether the files of the commit are at hand.
+    /// Whether the tree of the commit is cached.
     pub fn has_tree(&self, commit: &str) -> bool {
         self.trees.lock().iter().any(|(of, _)| of == commit)
     }
@@ -179,7 +179,7 @@ impl Mirror {
                 let mut builder = GitignoreBuilder::new(&dir);
                 for line in String::from_utf8_lossy(&self.blob(file.blob)?).lines() {
                     if let Err(error) = builder.add_line(None, line) {
-                        log::debug!("{path}: a rule is passed over: {error}");
+                        log::debug!("{path}: an ignore rule is skipped: {error}");
                     }
                 }
                 rules.push(builder.build().map_err(|e| MirrorError::Git(e.to_string()))?);
@@ -193,7 +193,7 @@ impl Mirror {
 pub struct Ignored(Vec<Gitignore>);
 
 impl Ignored {
-    /// The deepest `.gitignore` with an opinion decides, as in git.
+    /// The deepest `.gitignore` with a matching rule decides, as in git.
     pub fn covers(&self, path: &RemotePath) -> bool {
         let mut at = RemotePath::root();
         let depth = path.depth();
@@ -230,11 +230,11 @@ fn blob_id(oid: Oid) -> BlobId {
     BlobId(id)
 }
 
-/// The name that git gives to content that comes in pieces.
+/// Computes git's blob name of content that arrives in pieces.
 pub struct BlobHasher(Sha1);
 
 impl BlobHasher {
-    /// `size`: bytes that will come.
+    /// `size`: the total number of bytes.
     pub fn new(size: u64) -> Self {
         Self(Sha1::new_with_prefix(format!("blob {size}\0")))
     }
@@ -248,7 +248,7 @@ impl BlobHasher {
     }
 }
 
-/// The name that git gives to this content.
+/// Git's blob name of this content.
 pub fn hash(content: &[u8]) -> Result<BlobId, MirrorError> {
     Ok(blob_id(Oid::hash_object(ObjectType::Blob, content)?))
 }

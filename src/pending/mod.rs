@@ -1,9 +1,8 @@
-//! What is uncommitted, by looking: the server's files against the commit that the environment runs, as git itself would say
-//! on the server's work tree.
+//! What is uncommitted: compares the server's files with the deployed commit, as git would on the server's work tree.
 //!
-//! A file whose size differs has changed, unless its bytes are converted on their way into a commit. One whose size is the
-//! same is read and hashed, unless it is proved to be what was committed. Reading and proofs are asked of the caller, who
-//! knows where bytes come from. Large contents are never held as a whole.
+//! A file with another size has changed, unless git converts its bytes for a commit. A file with the same size is read and
+//! hashed, unless its version is proved to have the committed content. Reading and proofs are provided by the caller.
+//! Large contents are never held in memory as a whole.
 
 mod compare;
 mod diff_file;
@@ -17,12 +16,12 @@ use crate::attr::{Attr, BlobId};
 use crate::mirror::MirrorError;
 use crate::path::RemotePath;
 
-/// Why there is no list.
+/// Why there is no comparison.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PendingError {
     #[error(transparent)]
     Mirror(#[from] MirrorError),
-    /// The server could not be looked at.
+    /// The files on the server could not be listed or read.
     #[error("{0}")]
     Server(String),
 }
@@ -44,17 +43,17 @@ pub struct PendingFile {
     pub lines: Option<(usize, usize)>,
 }
 
-/// The uncommitted paths, and the diff that makes them where it was asked for.
+/// The uncommitted paths, and the diff of them if it was requested.
 #[derive(Debug, Clone, Default)]
 pub struct Pending {
     pub commit: String,
     pub files: Vec<PendingFile>,
     pub diff: Option<Arc<DiffFile>>,
-    /// Written on the server, and no commit will ever have them.
+    /// Files on the server that are ignored by git's rules, so that they are never committed.
     pub ignored: Vec<RemotePath>,
 }
 
-/// Each file's part with its name; what comes before the first (a remark) has no name.
+/// The part of each file, with its name; a part before the first file (a comment) has an empty name.
 pub fn split_diff(text: &[u8]) -> Vec<(Vec<u8>, &[u8])> {
     const START: &[u8] = b"diff --git ";
     let mut starts: Vec<usize> =
@@ -66,7 +65,7 @@ pub fn split_diff(text: &[u8]) -> Vec<(Vec<u8>, &[u8])> {
     let part = |(start, end): (usize, usize)| {
         let part = &text[start..end];
         let line = part.split(|&b| b == b'\n').next().unwrap_or_default();
-        // `a/NAME b/NAME`: both halves are as long.
+        // `a/NAME b/NAME`: both halves have the same length.
         let names = line.strip_prefix(START).unwrap_or_default();
         let name = names.get(2..names.len() / 2).unwrap_or_default().to_vec();
         (name, part)
@@ -81,35 +80,35 @@ pub struct Found {
     pub attr: Attr,
 }
 
-/// What reading a version in full has told.
+/// The result of reading a version in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measured {
     pub blob: BlobId,
-    /// Lines, as git counts them.
+    /// Number of lines, as git counts them.
     pub lines: usize,
     pub binary: bool,
 }
 
-/// Where contents come from, and what need not be read again.
+/// Reads contents, and knows results that save reading files.
 pub trait Source {
-    /// The committed content that this version is proved to be.
+    /// The committed blob that this version is proved to be equal to.
     fn proved(&self, object: &Found) -> Option<BlobId>;
 
-    /// What an earlier look measured of this very version.
+    /// The result of an earlier comparison that read this version.
     fn measured(&self, object: &Found) -> Option<Measured>;
 
-    /// It was read in full.
+    /// Called with the result of a version that was read in full.
     fn note(&self, object: &Found, measured: Measured);
 
-    /// The bytes of a file, in order, or the text of a link.
+    /// Passes the bytes of a file in order, or the text of a symlink, to `sink`.
     ///
     /// # Errors
     ///
-    /// A text for people: what the server said, or what `sink` did.
+    /// The error of the server or of `sink`, as text for the user.
     fn read(&self, object: &Found, sink: &mut dyn FnMut(&[u8]) -> std::io::Result<()>) -> Result<(), String>;
 }
 
-/// Files larger than this (bytes) that are new, or have another size than the committed one, are named and not read.
+/// Larger files (bytes) that are new, or whose size differs from the committed one, are listed and not read.
 pub const LARGE_BYTES: u64 = 64 * 1024 * 1024;
 
 #[cfg(test)]

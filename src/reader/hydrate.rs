@@ -1,5 +1,5 @@
-//! Everything below a directory to the local disk, for working offline: asked for by writing its path to
-//! `.pantheon/hydrate`, told about by reading that file.
+//! Hydration: copies everything below a directory to the local disk, for working offline. It is requested by writing
+//! a path to `.pantheon/hydrate`, and reading that file shows the progress.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -14,16 +14,16 @@ use crate::path::RemotePath;
 use crate::remote::Class;
 use crate::vfiles::Hydration;
 
-/// Files and bytes on their way at a time.
+/// Limits for the requests in flight: files, and bytes.
 const MAX_FILES: usize = 512;
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
-/// Of a large file this much is asked for at a time (bytes).
+/// Bytes per request of a large file.
 const PIECE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Files that are named where some are missing.
+/// Number of missing files that are named in an error.
 const NAMED: usize = 5;
 
-/// A piece of a file that is on its way.
+/// A requested piece of a file.
 struct Coming {
     path: RemotePath,
     bytes: u64,
@@ -37,7 +37,8 @@ struct Found {
 }
 
 impl Reader {
-    /// Returns when everything is here, or at the first thing that cannot be had. Progress renews the time limit.
+    /// Returns when everything is on the local disk, or at the first file that cannot be fetched. Progress renews the
+    /// time limit.
     pub fn hydrate(&self, below: &RemotePath, wait: Wait) -> FsResult<()> {
         let Wait::Until(_) = wait else { return Err(FsError::new("hydrate", below, Cause::WouldBlock)) };
         if self.0.content.disk_figures().is_none() {
@@ -48,8 +49,8 @@ impl Reader {
         self.progress(|_| Hydration { running: true, ..Hydration::default() });
         let result = self.find_all(below).and_then(|files| {
             self.fetch_all(below, &files)?;
-            self.0.content.settle();
-            self.all_here(below, &files)
+            self.0.content.flush();
+            self.check_on_disk(below, &files)
         });
         self.progress(|now| Hydration { running: false, took: began.elapsed(), ..now });
         result
@@ -64,7 +65,7 @@ impl Reader {
         *now = change(*now);
     }
 
-    /// The files below a path, in the order of the tree, level by level.
+    /// The files below a path, level by level, each level in tree order.
     fn find_all(&self, below: &RemotePath) -> FsResult<Vec<Found>> {
         let root = self.0.view.in_code(below);
         let mut ino = ROOT;
@@ -86,7 +87,7 @@ impl Reader {
         self.0.view.is_directory("hydrate", ino, &root)?;
         let (mut found, mut level) = (Vec::new(), vec![ino]);
         while !level.is_empty() {
-            // All of a level is asked for before anything of it is waited for.
+            // All listings of a level are requested before the first is awaited.
             for &dir in &level {
                 if !self.0.view.is_listed_within(dir, self.0.view.freshness(dir)) {
                     drop(self.0.view.start_listing(dir, Class::Background));
@@ -109,14 +110,14 @@ impl Reader {
         Ok(found)
     }
 
-    /// Adds what the server has in a directory, and returns its subdirectories.
+    /// Adds the files that the server has in a directory, and returns the subdirectories.
     fn files_of(&self, dir: Ino, found: &mut Vec<Found>) -> Vec<Ino> {
         let Some(at) = self.0.view.path(dir) else { return Vec::new() };
         let mut dirs = Vec::new();
         for (name, view) in self.0.view.children(dir) {
             match (view.attr.kind, view.server) {
                 (FileKind::Directory, _) => dirs.push(view.ino),
-                // What was changed here is here.
+                // A file with local changes is on this machine already.
                 (FileKind::File, Some(version)) if self.0.upload.spool(view.ino).is_none() => {
                     found.push(Found { path: at.join(&name), version });
                 }
@@ -163,18 +164,18 @@ impl Reader {
         Ok(())
     }
 
-    /// What does not come to the local disk, although it came over the wire, is asked for once more, one file at a time: the
-    /// disk may have been behind.
-    fn all_here(&self, below: &RemotePath, files: &[Found]) -> FsResult<()> {
+    /// Checks that all files are on the local disk. Those that are not, although they were transferred, are requested once
+    /// more, one at a time, because the disk cache drops blocks while its writer is too slow.
+    fn check_on_disk(&self, below: &RemotePath, files: &[Found]) -> FsResult<()> {
         let content = &self.0.content;
-        let is_here = |file: &Found| content.is_here(&file.path, file.version);
-        for file in files.iter().filter(|file| !is_here(file)) {
+        let is_on_disk = |file: &Found| content.is_on_disk(&file.path, file.version);
+        for file in files.iter().filter(|file| !is_on_disk(file)) {
             let fetching = content.bring(&file.path, file.version, 0..file.version.size);
-            // What keeps it away is told below.
+            // An error shows below: the file is still missing.
             let _ = fetching.wait(Deadline::after(self.0.view.timeout()));
-            content.settle();
+            content.flush();
         }
-        let missing: Vec<&Found> = files.iter().filter(|file| !is_here(file)).collect();
+        let missing: Vec<&Found> = files.iter().filter(|file| !is_on_disk(file)).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -189,7 +190,7 @@ impl Reader {
         Err(self.noted(FsError::new("hydrate", below, Cause::Busy(text))))
     }
 
-    /// Waits for the oldest piece. A file that changed or went meanwhile is counted, not an error.
+    /// Waits for the oldest piece. A file that changed or was removed meanwhile is counted, and is no error.
     fn arrived(&self, coming: &mut VecDeque<Coming>) -> FsResult<u64> {
         let Some(piece) = coming.pop_front() else { return Ok(0) };
         let deadline = Deadline::after(self.0.view.timeout());

@@ -1,5 +1,5 @@
-//! readlink, and where links may lead: inside the mount, by a relative path. The uploads link of the platform leads out
-//! of the code directory and is shown as a link to `.pantheon/files`.
+//! readlink, and where symlinks may lead: inside the mount, by a relative path. The platform's symlink to the uploads
+//! leads out of the code directory; it is shown as a symlink to `.pantheon/files`.
 
 use super::state::Reader;
 use crate::attr::FileKind;
@@ -32,7 +32,7 @@ impl Reader {
             .ok_or_else(|| FsError::new("readlink", path, Cause::NotPermitted("the symlink leads out of the mount")))
     }
 
-    /// The text to show for a link of the server, or `None` when it leads out.
+    /// The text to show for a symlink of the server; `None` if it leads out of the mount.
     fn shown_link(&self, link: &RemotePath, text: &[u8]) -> Option<Vec<u8>> {
         let root = self.0.view.root_above(link)?;
         let inside = link.strip_prefix(&root.path)?;
@@ -57,7 +57,7 @@ impl Reader {
         Some(relative(&here, &there))
     }
 
-    /// Where on the server, below the login directory, the text leads.
+    /// The path on the server, below the login directory, that the text names.
     fn server_target(&self, link: &RemotePath, text: &[u8]) -> Option<RemotePath> {
         match resolve_link(link, text) {
             LinkTarget::Inside(path) => Some(path),
@@ -71,14 +71,14 @@ impl Reader {
     }
 }
 
-/// Whether the text climbs after it has gone down. Where one of the names on the way is a symlink itself, the kernel climbs
-/// from where that one leads, which may be the root of the mount: text alone says that it stays inside, and it does not.
+/// Whether the text contains `..` after a name. If a name on the way is a symlink itself, the kernel applies `..` to
+/// the directory that it leads to, which may be the root of the mount. The text alone would seem to stay inside.
 fn turns_back(text: &[u8]) -> bool {
     let mut parts = text.split(|&b| b == b'/').filter(|part| !part.is_empty() && *part != b".");
     parts.by_ref().any(|part| part != b"..") && parts.any(|part| part == b"..")
 }
 
-/// A relative text that leads from the link `from` to `to`, both from the same root.
+/// A relative text for a symlink `from` that leads to `to`, both relative to the same root.
 fn relative(from: &RemotePath, to: &RemotePath) -> Vec<u8> {
     let up = from.depth().saturating_sub(1);
     let mut text = b"../".repeat(up);

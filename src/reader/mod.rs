@@ -1,21 +1,21 @@
-//! The content of files: opening, reading, fetching ahead, and what may come from the repository instead of the server.
+//! The content of files: opening, reading, fetching ahead, and reading from the repository instead of the server.
 //!
-//! [`Reader`] gives out the bytes of the version that a handle stands for. What is only on this machine it reads from
-//! `upload`; everything else comes through `content`, which it keeps informed of what was sent.
+//! [`Reader`] returns the bytes of the version that a handle stands for. It reads local content from `upload` and all
+//! other content through `content`, whose caches it updates with what was sent.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `storage` | the disk tier and the proofs that `content` begins with |
-//! | `repository` | the committed tree of the commit that runs |
-//! | `scan` | content ahead of a reader of many files |
+//! | `storage` | opening the disk cache and the proofs of `content` |
+//! | `repository` | the files of the deployed commit |
+//! | `scan` | prefetching for a reader of many files |
 //! | `state` | the type [`Reader`] |
 //! | `open` | open, release, and which version a handle stands for |
 //! | `read` | read |
 //! | `link` | readlink, and where links may lead |
 //! | `whole` | whole files, for comparisons |
-//! | `hydrate` | everything below a directory to the local disk |
-//! | `provenance` | following which commit runs, and asking for proofs |
-//! | `sent` | what was sent goes into the caches |
+//! | `hydrate` | copying a directory to the local disk |
+//! | `provenance` | following the deployed commit, and collecting proofs |
+//! | `sent` | updating the caches with what was sent |
 
 mod hydrate;
 mod link;

@@ -1,4 +1,4 @@
-//! open and release; which version an open file stands for.
+//! open and release, and which version an open file stands for.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +10,7 @@ use crate::content::ReadAhead;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::{Ino, NodeView};
 
-/// How a file was opened.
+/// The mode of an `open` call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenMode {
     pub read: bool,
@@ -24,30 +24,30 @@ pub struct OpenFile {
     pub(super) mode: OpenMode,
     /// Opened by a program that reads many files in a row.
     pub(super) scanned: bool,
-    /// The size when it was opened (bytes), where the kernel goes by it.
+    /// The size at `open` (bytes), if the kernel relies on it.
     size: Option<u64>,
-    /// Written by this handle since it was last flushed.
+    /// Written by this handle since the last flush.
     written: AtomicBool,
     pub(super) reading: Mutex<Reading>,
 }
 
-/// Where a reader is and which version it reads.
+/// The reading position of a handle, and the version it reads.
 pub(super) struct Reading {
-    /// The node's count of foreign changes when the version was taken.
+    /// The node's count of changes by other writers when the version was chosen.
     pub(super) foreign_changes: u32,
-    /// Whether bytes were given out.
+    /// Whether bytes were returned.
     pub(super) started: bool,
     pub(super) ahead: ReadAhead,
 }
 
-/// An open file, and what the kernel may do with it.
+/// An open file, and what the kernel may cache of it.
 pub struct OpenedFile {
     pub file: OpenFile,
-    /// The kernel's pages are of this version: keep them.
+    /// The kernel's pages are of this version and stay valid.
     pub keep_pages: bool,
-    /// Nothing to send at `close`: the kernel need not tell us.
+    /// There is nothing to send at `close`, so that the kernel need not call flush.
     pub no_flush: bool,
-    /// Another file took the place of the one that the kernel asked for: neither its size nor its pages are this one's.
+    /// Another file replaced the one that the kernel looked up: its cached size and pages are not of this file.
     pub direct: bool,
 }
 
@@ -60,27 +60,29 @@ impl OpenFile {
         self.mode.write
     }
 
-    /// Whether the kernel, which goes by the size at `open`, would give out the node's content as it is.
+    /// Whether the kernel, which relies on the size at `open`, would return the node's content in full.
     pub(super) fn fits(&self, node: &NodeView) -> bool {
         self.size.is_none_or(|size| size == node.attr.size)
     }
 
-    /// A write by this handle was accepted.
+    /// Notes that a write by this handle was accepted.
     pub fn note_written(&self) {
         self.written.store(true, Ordering::Release);
     }
 
-    /// Everything that was written by this handle is saved.
+    /// Notes that everything written by this handle is saved.
     pub fn note_saved(&self) {
         self.written.store(false, Ordering::Release);
     }
 }
 
 impl Reader {
+    /// Opens a regular file.
+    ///
     /// # Errors
     ///
-    /// [`Cause::ReadOnly`] for writing where the environment takes no changes; [`Cause::IsADirectory`];
-    /// [`Cause::NotPermitted`] for what is no regular file.
+    /// [`Cause::ReadOnly`] for writing if the environment accepts no changes; [`Cause::IsADirectory`];
+    /// [`Cause::NotPermitted`] if it is not a regular file.
     pub fn open(&self, ino: Ino, mode: OpenMode, wait: Wait) -> FsResult<OpenedFile> {
         let view = &self.0.view;
         if let Some(successor) = view.successor(ino) {
@@ -101,7 +103,7 @@ impl Reader {
             }
         }
         if mode.truncate {
-            // What this call learned is no base: the new content builds upon what was shown before it.
+            // What this call learned is not a base: the new content is based on the version that was shown before.
             self.0.upload.truncate_at_open(&node)?;
         } else {
             view.mark_shown(ino);
@@ -109,7 +111,7 @@ impl Reader {
         Ok(self.opened_by(&node, mode, scanned))
     }
 
-    /// Opens a node that was just made.
+    /// Opens a node that was just created.
     pub fn opened(&self, node: &NodeView, mode: OpenMode) -> OpenedFile {
         self.opened_by(node, mode, false)
     }
@@ -122,16 +124,17 @@ impl Reader {
         if let Some(spool) = self.0.upload.spool(node.ino)
             && let Err(error) = spool.file()
         {
-            // Held open from here on: its name may go as soon as the server has the content.
+            // Its descriptor is held from here on, because its name may be removed as soon as the server has the
+            // content.
             log::error!("{}: the local copy cannot be opened: {error}", view.object(node.ino));
         }
         let stable = node.pinned || self.0.content.is_settled(&view.object(node.ino), version);
         let keep_pages = !mode.truncate && (node.pinned || view.keep_pages(node.ino, version, stable));
         if keep_pages && mode.read {
-            // The kernel gives out what it has: no read may ever arrive here.
+            // The kernel uses its cached pages, so that no read may arrive here.
             view.mark_read(node.ino, !scanned);
         }
-        // Learned at this moment: the kernel still goes by the size that it was told before.
+        // Checked now: the kernel still uses the size that it was told before.
         let direct = !mode.write && view.kernel_is_behind(node.ino);
         let size = (!direct).then_some(version.size);
         let (written, reading) = (AtomicBool::new(false), Mutex::new(reading));
@@ -139,8 +142,8 @@ impl Reader {
         OpenedFile { file, keep_pages, no_flush: !mode.write, direct }
     }
 
-    /// Before a write by this handle: it must not change a version that it was not opened on. What is on this machine
-    /// already is changed further.
+    /// Called before a write by this handle: fails if the handle was opened on another version. Content that is on
+    /// this machine already may be changed further.
     ///
     /// # Errors
     ///
@@ -154,9 +157,9 @@ impl Reader {
         Ok(())
     }
 
-    /// The last descriptor of a handle is gone. Pages of a shared mapping may have come after the last flush: they are
-    /// saved, too. The kernel sends this some time after `close` returned: what another handle has written meanwhile, and
-    /// not closed, is not to be saved by it.
+    /// Called when the last descriptor of a handle is closed. Pages of a shared mapping may have been written after
+    /// the last flush, and are saved, too. The kernel sends release some time after `close` returned, so that it must
+    /// not save what another handle has written meanwhile and not closed.
     pub fn release(&self, file: &OpenFile, wait: Wait) -> FsResult<()> {
         let last = self.0.view.node(file.ino).is_none_or(|node| node.opens <= 1);
         let saved = if last || file.written.load(Ordering::Acquire) {
@@ -173,8 +176,8 @@ impl Reader {
         saved
     }
 
-    /// The version for this file: the newest, as long as no other writer changed it since it was opened. `None`: bytes of
-    /// another version were given out already.
+    /// The version to read: the newest, unless another writer changed the file since it was opened. `None`: bytes of
+    /// another version were returned already.
     pub(super) fn version_of(&self, file: &OpenFile) -> Option<Version> {
         let node = self.0.view.node(file.ino)?;
         let mut reading = file.reading.lock();

@@ -1,8 +1,9 @@
-//! Follows which commit the environment runs, so that `content` can take bytes from the repository where that is proved: one
-//! thread that fetches the commit, says whether anybody can change the code, and asks the server once for its checksums.
+//! Follows which commit the environment runs, so that `content` can take bytes from the repository where they are
+//! proved to be equal. One thread fetches the commit, tells whether the code is frozen, and asks the server once for
+//! its checksums.
 //!
-//! What was proved is in the file `proofs` of the cache directory: a line `pantheonfs proofs 1 CRC32`, then one line for each
-//! proof (see `content`). A file that is damaged is no file.
+//! The proofs are stored in the file `proofs` of the cache directory: a line `pantheonfs proofs 1 CRC32`, then one
+//! line per proof (see `content`). A damaged file is ignored.
 
 use parking_lot::Mutex;
 use std::io::Write;
@@ -17,23 +18,23 @@ use crate::durable;
 use crate::inode::Change;
 use crate::vfiles::Origin;
 
-/// The name in the cache directory, and how the file begins.
+/// The name in the cache directory, and the beginning of the file.
 const FILE: &str = "proofs";
 const HEADER: &str = "pantheonfs proofs 1 ";
-/// A file larger than this (bytes) is not ours.
+/// Largest file that is read (bytes).
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
-/// How often what runs is compared with what was learned, beside being told; and where it could not be learned.
+/// How often the deployed commit is checked without an event; also the pause after a failure.
 const LOOK: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(5);
-/// Where less than this share of the files is proved (percent), the server is asked for its checksums.
+/// If less than this share of the files is proved (percent), the server is asked for its checksums.
 const ENOUGH_PERCENT: u64 = 90;
 
-/// What the thread knows.
+/// The state of the thread.
 #[derive(Default)]
 pub(super) struct Following {
     wake: Mutex<Option<mpsc::Sender<()>>>,
     learned: Mutex<Option<Learned>>,
-    /// Why nothing can be proved now, or what asking the server brought.
+    /// Why nothing can be proved now, or the result of asking the server.
     trouble: Mutex<Option<String>>,
     attested: Mutex<Option<Result<u64, String>>>,
 }
@@ -41,12 +42,12 @@ pub(super) struct Following {
 #[derive(Clone, PartialEq, Eq)]
 struct Learned {
     commit: String,
-    /// Since when we know that nobody can change the code.
+    /// Since when the code is known to be frozen.
     frozen: Option<SystemTime>,
 }
 
 impl Reader {
-    /// Begins to follow which commit runs, where there is a repository.
+    /// Starts to follow the deployed commit, if there is a repository.
     pub fn follow_provenance(&self) {
         if self.0.content.proofs().is_none() {
             return;
@@ -71,10 +72,10 @@ impl Reader {
         }
     }
 
-    /// The environment changed: which commit runs is learned soon.
+    /// Notes that the environment changed: the deployed commit is checked soon.
     pub fn provenance_soon(&self) {
         if let Some(wake) = &*self.0.following.wake.lock() {
-            // The thread is gone only while unmounting.
+            // The thread ends only while unmounting.
             let _ = wake.send(());
         }
     }
@@ -88,20 +89,20 @@ impl Reader {
             return;
         }
         if before.is_some_and(|before| before.frozen.is_some()) {
-            // What nobody could change until now is written down: it is carried on.
+            // What was proved while the code was frozen is stored, so that it can be carried on.
             self.prove_all();
         }
         if let Err(why) = self.fetch_for_proofs(&commit) {
-            // What ran before vouches for nothing now.
+            // Proofs of the previously deployed commit do not apply any more.
             if let Some(proofs) = self.0.content.proofs() {
                 proofs.unlearn();
             }
-            log::info!("nothing comes from the repository: {why}");
+            log::info!("nothing is read from the repository: {why}");
             *self.0.following.trouble.lock() = Some(why);
             return;
         }
         let (Some(tree), Some(proofs)) = (self.0.repository.tree(), self.0.content.proofs()) else { return };
-        // The clock is read behind the fetch, the belief before it: old enough for both.
+        // The belief was read before the fetch, the clock after it: the time is late enough for both.
         let frozen = frozen.then_some(belief.learned);
         proofs.learn(tree, frozen, self.0.repository.converted());
         *self.0.following.learned.lock() = Some(Learned { commit, frozen });
@@ -112,19 +113,19 @@ impl Reader {
         self.save_proofs();
     }
 
-    /// Only who logs in with a key is fetched for without being asked: wrong keys count as attempts to break in.
+    /// The repository is fetched unasked only with an SSH key: wrong passwords or keys count as an intrusion attempt.
     fn fetch_for_proofs(&self, commit: &str) -> Result<(), String> {
         let mirror = self.0.repository.mirror().ok_or("there is no repository")?;
         let login = self.0.remote.session_info().map(|info| info.transport.login);
         match login {
             _ if mirror.has(commit) => Ok(()),
-            None => Err("the link is down, and the commit that runs is not on this machine".to_owned()),
+            None => Err("the connection is down, and the deployed commit is not on this machine".to_owned()),
             Some(login) if login.starts_with("password") => Err("the repository is fetched with an SSH key".to_owned()),
             Some(_) => mirror.ensure(commit).map_err(|error| error.to_string()),
         }
     }
 
-    /// Asks for a proof of everything that is known, which writes it down.
+    /// Looks up the proof of every known file, which stores it.
     fn prove_all(&self) {
         for (_, _, ino) in self.0.view.walk() {
             if let Some(node) = self.0.view.node(ino).filter(|node| node.attr.is_file() && !node.pinned)
@@ -158,7 +159,7 @@ impl Reader {
         self.0.config.cache_dir.as_ref().map(|dir| dir.join(FILE))
     }
 
-    /// Writes down what was proved since the last time.
+    /// Stores what was proved since the last time.
     pub fn save_proofs(&self) {
         let Some(file) = self.proofs_file() else { return };
         if self.0.view.is_closing() && self.0.following.learned.lock().as_ref().is_some_and(|now| now.frozen.is_some())
@@ -172,14 +173,14 @@ impl Reader {
         }
     }
 
-    /// What was shown may have been wrong: the kernel forgets it, and everything is looked at anew.
+    /// What was shown may have been wrong: has the kernel drop it, and renews everything.
     fn forget_content(&self) {
         let known = self.0.view.walk();
         self.0.view.announce(known.into_iter().map(|(_, _, ino)| Change::Content(ino)));
         self.0.view.renew_everything();
     }
 
-    /// Where content comes from, for status.
+    /// Where content is read from, for the status.
     pub fn origin(&self) -> Option<Origin> {
         let figures = self.0.content.proof_figures()?;
         let kinds = self.0.content.proofs().map(Proofs::kinds).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! read: bytes of one version only.
+//! read: returns bytes of one version only.
 
 use std::ops::Range;
 
@@ -12,14 +12,16 @@ use crate::remote::ErrorKind;
 use crate::view::OPEN_FRESH;
 
 impl Reader {
+    /// Reads up to `size` bytes at `offset`.
+    ///
     /// # Errors
     ///
-    /// [`Cause::Stale`]: the file changed on the server after bytes of it were given out. [`Cause::TimedOut`].
+    /// [`Cause::Stale`]: the file changed on the server after bytes of it were returned. [`Cause::TimedOut`].
     pub fn read(&self, file: &OpenFile, offset: u64, size: u32, wait: Wait) -> FsResult<Vec<u8>> {
         let view = &self.0.view;
         if let Some(spool) = self.0.upload.spool(file.ino) {
             match spool.read_at(offset, size as usize) {
-                // Sent in this very moment, and let go: the server has it.
+                // The spool was released between the lookup and the read: the server has the content.
                 Err(error) if self.0.upload.was_let_go(file.ino, &spool, &error) => {}
                 other => return other.map_err(|e| FsError::new("read", view.object(file.ino), e)),
             }
@@ -27,9 +29,9 @@ impl Reader {
         let range = offset..offset.saturating_add(u64::from(size));
         let path = view.object(file.ino);
         match self.read_version(file, range.clone(), wait) {
-            // Asked for under a name that it has not any more.
+            // The file was renamed after the path was looked up.
             Err(error) if is_missing(&error) && view.object(file.ino) != path => self.read_version(file, range, wait),
-            // Nothing of the old version has been given out yet: take the new one, once.
+            // No bytes of the old version were returned yet: read the new version, once.
             Err(error) if has_changed(&error) && !file.reading.lock().started => {
                 self.take_newer(file, wait)?;
                 self.read_version(file, range, wait)

@@ -1,4 +1,4 @@
-//! The committed files: the tree of the commit that the environment runs, in the site's repository on this machine.
+//! The committed files: the tree of the deployed commit, in the local copy of the site's repository.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use crate::env::{Belief, Env};
 use crate::mirror::{Committed, Ignored, Mirror, Tree};
 use crate::path::RemotePath;
 
-/// Cheap to clone. Without a repository every answer is that there is nothing.
+/// Cheap to clone. Without a repository every query returns nothing.
 #[derive(Clone)]
 pub struct Repository(Arc<Inner>);
 
 struct Inner {
     mirror: Option<Arc<Mirror>>,
     env: Env,
-    /// The ignore rules of the commit, once they are known.
+    /// The ignore rules of the commit, once they were read.
     rules: Mutex<Option<Arc<Ignored>>>,
 }
 
@@ -29,22 +29,23 @@ impl Repository {
         self.0.mirror.as_ref()
     }
 
-    /// How the environment stands, as far as the platform has said.
+    /// What is believed of the environment, as the platform last reported it.
     pub fn belief(&self) -> Belief {
         self.0.env.belief()
     }
 
-    /// The commit that the environment runs, as far as the platform has said.
+    /// The deployed commit, as the platform last reported it.
     pub fn commit(&self) -> Option<String> {
         self.0.env.belief().target_commit
     }
 
-    /// The ignore rules of the commit, if they are known.
+    /// The ignore rules of the commit, if they were read.
     pub fn rules(&self) -> Option<Arc<Ignored>> {
         self.0.rules.lock().clone()
     }
 
-    /// The committed files. Fetches the commit if it is not on this machine, which may take as long as git needs.
+    /// The committed files. Fetches the commit if it is not on this machine, which may take as long as `git fetch`
+    /// needs.
     pub fn tree(&self) -> Option<Arc<Tree>> {
         let (mirror, commit) = (self.mirror()?, self.commit()?);
         if !mirror.has_tree(&commit) {
@@ -59,7 +60,7 @@ impl Repository {
         mirror.tree(&commit).ok()
     }
 
-    /// Files that git converts on their way from the commit into a work tree: every file where git cannot say.
+    /// Files of the commit that git converts on checkout; all files if git fails to tell.
     pub fn converted(&self) -> Arc<BTreeSet<RemotePath>> {
         let (Some(mirror), Some(commit), Some(tree)) = (self.mirror(), self.commit(), self.tree()) else {
             return Arc::default();
@@ -70,20 +71,22 @@ impl Repository {
         })
     }
 
-    /// Whether the committed files can be shown without waiting.
+    /// Whether the committed files are on this machine.
     pub fn is_known(&self) -> bool {
         self.mirror().zip(self.commit()).is_some_and(|(mirror, commit)| mirror.has_tree(&commit))
     }
 
+    /// The content of a committed file.
+    ///
     /// # Errors
     ///
-    /// A text for people: there is no repository, or it does not have the object.
+    /// A text for the log: there is no repository, or it does not have the object.
     pub fn blob(&self, file: &Committed) -> Result<Vec<u8>, String> {
         let mirror = self.mirror().ok_or("there is no repository")?;
         mirror.blob(file.blob).map_err(|e| e.to_string())
     }
 
-    /// Names directly below a committed directory, each with its file or `None` for a directory.
+    /// The names directly below a committed directory, each with its file or `None` for a directory.
     pub fn children(&self, dir: &RemotePath) -> Vec<(RemotePath, Option<Committed>)> {
         let Some(tree) = self.tree() else { return Vec::new() };
         let (mut out, mut dirs) = (Vec::new(), BTreeSet::new());
@@ -103,7 +106,7 @@ impl Repository {
         out
     }
 
-    /// A committed path: `Some(None)` is a directory.
+    /// The object at a committed path: `Some(None)` is a directory, `None` is nothing.
     pub fn object(&self, path: &RemotePath) -> Option<Option<Committed>> {
         let tree = self.tree()?;
         if let Some(file) = tree.get(path) {

@@ -1,9 +1,9 @@
-//! Content ahead of a reader of many files (`grep -r`, an IDE that indexes): the files that come next in the order of the
-//! tree are fetched before they are asked for, across directories.
+//! Prefetching for a reader of many files (`grep -r`, an IDE that indexes): the files that follow in tree order are
+//! fetched before they are opened, across directories.
 //!
-//! A scan is recognised by two files read in the order of the tree, depth first and by name, which is the order of our
-//! listings. Who reads at random costs nothing. Without this every file costs two round trips, one file after the other:
-//! minutes for a tree that the link could carry in seconds.
+//! A scan is recognised by two files that are read in tree order: depth first and by name, which is the order of the
+//! listings. A reader that opens files in random order causes no requests. Without prefetching each file costs two
+//! round trips, one file after the other: minutes for a tree that the connection could transfer in seconds.
 
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -16,31 +16,32 @@ use crate::path::{Name, RemotePath};
 use crate::remote::{Class, Remote};
 use crate::view::{FROZEN_FRESH, OPEN_FRESH, View};
 
-/// Readers that are followed at a time.
+/// Scans that are followed at the same time.
 const MAX_SCANS: usize = 4;
-/// A path with more names is not followed.
+/// Deeper paths are not followed.
 const MAX_DEPTH: usize = 256;
-/// Files that are looked at to recognise the next one: a reader may skip what it has, or what it does not want.
+/// Files examined to recognise the next one: a reader may skip files that it has cached or does not want.
 const LOOK_AHEAD: usize = 64;
-/// Files read in the order of the tree that tell a program that reads everything (`grep -r`) from one that edits.
+/// So many files read in tree order tell a program that reads everything (`grep -r`) from one that edits.
 const MANY_FILES: usize = 32;
-/// Files fetched ahead at most.
+/// Files prefetched at most.
 const MAX_FILES: usize = 2048;
-/// Bytes fetched ahead at most; they must fit into the cache beside what is being read.
+/// Bytes prefetched at most; they must fit into the cache beside what is being read.
 const MAX_BYTES: u64 = 24 * 1024 * 1024;
-/// Nor more than the link carries in so many seconds: somebody may want, now, what is the last in this line.
+/// Seconds of transfer prefetched at most: a caller may need the last bytes of this queue at once.
 const SECONDS: u64 = 2;
-/// The same while the rate is not known, and at least.
+/// Bytes prefetched while the rate is unknown, and the minimum.
 const UNKNOWN_BYTES: u64 = 8 * 1024 * 1024;
 const MIN_BYTES: u64 = 1024 * 1024;
-/// Directories whose listings are renewed ahead of the reader: they come in 2 round trips whatever their number, and `open`
-/// wants none that is older than [`OPEN_FRESH`]. As many as it passes in `SPAN`, for those are still fresh when it comes.
+/// Fewest and most directories whose listings are renewed ahead of the reader. They take 2 round trips in total, and
+/// `open` needs listings that are not older than [`OPEN_FRESH`]. As many as the reader passes in `SPAN` are renewed,
+/// since those are still fresh when it arrives.
 const DIRS: (usize, usize) = (16, 512);
 const SPAN: Duration = Duration::from_millis(OPEN_FRESH.as_millis() as u64 / 3);
-/// Of a large file only the beginning is fetched ahead: its own reader's read-ahead does the rest.
+/// Only the beginning of a large file is prefetched; the handle's own read-ahead fetches the rest.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// The readers of many files that are followed.
+/// The scans that are followed.
 pub(super) struct Scans {
     view: View,
     content: Content,
@@ -48,19 +49,19 @@ pub(super) struct Scans {
     scans: Mutex<VecDeque<Scan>>,
 }
 
-/// One reader on its way through the tree.
+/// One scan and its position in the tree.
 struct Scan {
     last: Ino,
-    /// Files after `last`, in order, as far as they were looked up.
+    /// Files after `last`, in tree order, as far as they were looked up.
     upcoming: VecDeque<Upcoming>,
-    /// How many of them have been asked for.
+    /// How many of them have been requested.
     asked: usize,
     asked_bytes: u64,
     walk: Walk,
-    /// Directories from where the reader is, as far as they were looked up, and when they were last seen to be fresh.
+    /// Directories from the current one on, as far as they were looked up, and when each was last fresh.
     dirs: VecDeque<(Ino, Option<Instant>)>,
     dir_walk: Walk,
-    /// When directories were left behind, the last [`SPAN`] of it.
+    /// When directories were passed, for the last [`SPAN`].
     passed: VecDeque<Instant>,
     began: Instant,
     hits: usize,
@@ -74,7 +75,7 @@ struct Upcoming {
     version: Version,
 }
 
-/// A position in the tree: directories from the root down, and the name last seen in each.
+/// A position in the tree: the directories from the root down, and the last name visited in each.
 struct Walk(Vec<(Ino, Option<Name>)>);
 
 impl Scans {
@@ -82,8 +83,9 @@ impl Scans {
         Self { view, content, remote, scans: Mutex::default() }
     }
 
-    /// A file is being opened for reading; says whether that is part of a scan of many. At `open`, not at the first read: what the kernel still has is never read here,
-    /// and the listings ahead must be renewed all the same.
+    /// Called when a file is opened for reading; returns whether that is part of a scan of many files. At `open` and
+    /// not at the first read: reads that the kernel serves from its cache never arrive, and the listings ahead must
+    /// be renewed all the same.
     pub(super) fn read_begins(&self, ino: Ino) -> bool {
         let now = self.view.clock().now();
         let (wanted, dirs, many) = {
@@ -117,7 +119,7 @@ impl Scans {
         many
     }
 
-    /// `open` wants a listing that is at most so old: it is renewed on the way, or every directory would cost the reader
+    /// `open` needs a listing of at most a certain age. It is renewed ahead, or each directory would cost the reader
     /// two round trips.
     fn renew_ahead(&self, dir: Ino) {
         let old = !self.view.is_listed_within(dir, OPEN_FRESH / 2) && self.view.listed(dir).is_some();
@@ -128,7 +130,7 @@ impl Scans {
 }
 
 impl Walk {
-    /// The way from the root to an object.
+    /// The walk that stands at an object.
     fn to(view: &View, ino: Ino) -> Self {
         let mut stack = Vec::new();
         let mut at = ino;
@@ -144,8 +146,8 @@ impl Walk {
         Self(stack)
     }
 
-    /// The next object of this kind in the order of the tree. `None` at the end; or at a directory that is being listed
-    /// ahead: the walk goes on when it is known.
+    /// The next object in tree order that is wanted. `None` at the end, or at a directory whose listing is in
+    /// progress: the walk continues when it is known.
     fn next(&mut self, view: &View, wanted: impl Fn(&NodeView) -> bool) -> Option<NodeView> {
         loop {
             let (dir, after) = self.0.last_mut()?;
@@ -174,7 +176,7 @@ impl Walk {
         self.next(view, |node| node.attr.is_dir()).map(|node| node.ino)
     }
 
-    /// The next file that has content to fetch.
+    /// The next file with content to fetch.
     fn next_file(&mut self, view: &View) -> Option<Upcoming> {
         let has_content = |node: &NodeView| node.attr.kind == FileKind::File && node.attr.size > 0 && !node.pinned;
         let node = self.next(view, has_content)?;
@@ -201,7 +203,7 @@ impl Scan {
         }
     }
 
-    /// The reader is at `ino` now: what comes before it is behind.
+    /// Moves the scan to `ino`, and drops everything before it.
     fn advance(&mut self, ino: Ino, now: Instant) {
         while let Some(next) = self.upcoming.pop_front() {
             if self.asked > 0 {
@@ -209,7 +211,7 @@ impl Scan {
                 self.asked_bytes = self.asked_bytes.saturating_sub(next.bytes());
             }
             if next.ino == ino {
-                // A reader goes down before it goes on: what lies before this directory is behind.
+                // A reader visits a directory before what follows it, so that everything before this one was passed.
                 if let Some(at) = self.dirs.iter().position(|(dir, _)| *dir == next.dir) {
                     self.passed.extend(self.dirs.drain(..at).map(|_| now));
                 }
@@ -220,7 +222,7 @@ impl Scan {
         self.hits += 1;
     }
 
-    /// Looks up which directories come next and says which to renew; in halves, too.
+    /// Looks up the directories that come next, and returns those to renew, in batches of half the number.
     fn fill_dirs(&mut self, view: &View) -> Vec<Ino> {
         let now = view.clock().now();
         let most = self.pace(now);
@@ -228,7 +230,7 @@ impl Scan {
             let Some(dir) = self.dir_walk.next_dir(view) else { break };
             self.dirs.push_back((dir, None));
         }
-        // A reader that slowed down comes to some only after they have grown old again.
+        // If the reader slowed down, a directory may be outdated again before it is reached.
         let is_old = |renewed: Option<Instant>| renewed.is_none_or(|at| now.saturating_duration_since(at) > SPAN);
         let old = self.dirs.iter().take(most).filter(|(_, renewed)| is_old(*renewed)).count();
         if old < most / 2 && self.dirs.front().is_some_and(|(_, renewed)| !is_old(*renewed)) {
@@ -242,7 +244,7 @@ impl Scan {
         wanted
     }
 
-    /// How many directories the reader comes by in the next [`SPAN`].
+    /// How many directories the reader passes in the next [`SPAN`].
     fn pace(&mut self, now: Instant) -> usize {
         while self.passed.front().is_some_and(|at| now.saturating_duration_since(*at) > SPAN) {
             self.passed.pop_front();
@@ -255,11 +257,11 @@ impl Scan {
         most.min(DIRS.1)
     }
 
-    /// Looks up what comes next and says what to fetch, `most` bytes ahead of the reader.
+    /// Looks up the files that come next, and returns those to fetch: at most `most` bytes ahead of the reader.
     fn fill(&mut self, view: &View, most: u64) -> Vec<Upcoming> {
-        // The first hit may be chance, a few are a scan.
+        // The first hit may be chance; a few are a scan.
         let files = if self.hits == 0 { 0 } else { (8 << self.hits.min(16)).min(MAX_FILES) };
-        // Refilled in halves: a burst is worth more than a trickle.
+        // Refilled by halves, because one burst of requests is faster than many single ones.
         if self.asked > files / 2 {
             return Vec::new();
         }
@@ -278,7 +280,7 @@ impl Scan {
     }
 }
 
-/// How many bytes to fetch ahead over a connection that carries `rate` bytes per second.
+/// How many bytes to prefetch over a connection that transfers `rate` bytes per second.
 fn bytes_ahead(rate: Option<u64>) -> u64 {
     rate.map_or(UNKNOWN_BYTES, |rate| rate.saturating_mul(SECONDS).clamp(MIN_BYTES, MAX_BYTES))
 }

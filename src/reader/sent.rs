@@ -1,11 +1,11 @@
-//! What was sent, moved or renamed goes into the caches, under the name and version that it has now.
+//! Updates the caches with what was sent or renamed, under its present name and version.
 
 use crate::attr::Version;
 use crate::content::Content;
 use crate::path::RemotePath;
 use crate::upload::{Applied, AppliedChange, Listener};
 
-/// Keeps the caches up to date with what `upload` does.
+/// Updates the caches with the events of `upload`.
 pub(super) struct CacheFollower(pub(super) Content);
 
 impl Listener for CacheFollower {
@@ -14,7 +14,7 @@ impl Listener for CacheFollower {
             AppliedChange::Content { source, attr, newest, .. } => {
                 self.0.stored(applied.path, attr.version(), source, *newest);
             }
-            AppliedChange::MovedFrom(from) => self.0.moved(from, applied.path),
+            AppliedChange::RenamedFrom(from) => self.0.renamed_on_server(from, applied.path),
             AppliedChange::Link(_) | AppliedChange::Deleted => self.0.replaced(applied.path),
         }
     }

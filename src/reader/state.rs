@@ -16,15 +16,15 @@ use crate::upload::Upload;
 use crate::vfiles::Hydration;
 use crate::view::View;
 
-/// How a reader behaves.
+/// The options of a reader.
 pub struct ReaderConfig {
-    /// Holds what may be deleted at any time: the proofs.
+    /// Directory of the proofs. It may be deleted at any time.
     pub cache_dir: Option<PathBuf>,
-    /// Where the server can be asked for checksums of the code.
+    /// How to ask the server for checksums of the code.
     pub attest: Option<AttestConfig>,
 }
 
-/// See the module header. Cheap to clone.
+/// See the module documentation. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader(pub(super) Arc<Inner>);
 
@@ -42,7 +42,8 @@ pub(super) struct Inner {
 }
 
 impl Reader {
-    /// Follows what `upload` sends from now on. Proofs are followed by [`Reader::follow_provenance`].
+    /// Makes a reader, which follows the events of `upload` from now on. Proofs are followed after
+    /// [`Reader::follow_provenance`].
     pub fn new(
         config: ReaderConfig,
         (view, upload): (View, Upload),
@@ -71,12 +72,12 @@ impl Reader {
         &self.0.repository
     }
 
-    /// Figures of the caches, for the status.
+    /// The content and its caches.
     pub fn content(&self) -> &Content {
         &self.0.content
     }
 
-    /// Saves what was proved, and what of the content is not on the disk yet.
+    /// Stores the proofs, and the cached content that is not on the disk yet.
     pub fn close(&self) {
         self.save_proofs();
         self.0.content.close();

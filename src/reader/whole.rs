@@ -1,5 +1,5 @@
-//! Files of the code directory in full, for comparing them: with the repository, or with copies that are kept here. They are
-//! handed out piece by piece; a large one is never in the memory as a whole, nor in the caches.
+//! Whole files of the code directory, for comparisons with the repository or with backups. They are passed on in pieces: a
+//! large file is never held in memory as a whole, and does not go through the caches.
 
 use std::cell::Cell;
 use std::io;
@@ -12,14 +12,15 @@ use crate::error::FsError;
 use crate::path::RemotePath;
 use crate::pending::Found;
 
-/// Files, and bytes, fetched ahead of the comparison.
+/// Files prefetched during a comparison.
 const FETCH_AHEAD: usize = 200;
+/// Bytes prefetched during a comparison.
 const FETCH_AHEAD_BYTES: u64 = 16 * 1024 * 1024;
-/// Files up to this size (bytes) come through the caches.
+/// Files up to this size (bytes) are read through the caches.
 const CACHED_BYTES: u64 = 1024 * 1024;
-/// Content of more bytes than this is not read as a whole.
+/// Larger files (bytes) are not read as a whole.
 const MAX_READ_BYTES: u64 = 1024 * 1024 * 1024;
-/// How long one file may take that comes through the caches, and how long one piece of a larger one.
+/// Time limit per file that is read through the caches, and per piece of a larger one.
 const READ_LIMIT: Duration = Duration::from_secs(60);
 
 impl Reader {
@@ -27,7 +28,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// A text for people: too large for the memory, or what the server said.
+    /// A text for the log: the file is too large for the memory, or the error of the server.
     pub fn read_path(&self, path: &RemotePath, attr: Attr) -> Result<Vec<u8>, String> {
         if attr.size > MAX_READ_BYTES {
             return Err(format!("{path}: {} bytes are more than can be held in memory", attr.size));
@@ -41,12 +42,12 @@ impl Reader {
         Ok(bytes)
     }
 
-    /// The content of an object in order, with those that follow it in `all` on their way. `next` says how far they were
-    /// asked for.
+    /// Passes the content of an object to `sink`, in order. The objects that follow it in `all` are prefetched; `next` is
+    /// the first that was not requested.
     ///
     /// # Errors
     ///
-    /// A text for people: what the server said, or what `sink` did.
+    /// The error of the server or of `sink`, as text for the user.
     pub fn read_pieces(
         &self,
         object: &Found,

@@ -10,6 +10,7 @@ use russh::keys::Algorithm;
 use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Response, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, MethodKind, MethodSet, Preferred};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use super::sftp_session::Sftp;
 use super::state::Shared;
@@ -39,6 +40,9 @@ fn server_config(shared: &Shared) -> io::Result<Config> {
         auth_rejection_time_initial: Some(Duration::ZERO),
         inactivity_timeout: Some(IDLE_LIMIT),
         window_size: 16 * 1024 * 1024,
+        // The session's loop waits where this is full, and takes no answer meanwhile: an SFTP task that waits to hand over
+        // its answers (10 fit) then never reads again. Without a bound the loop never waits for a task.
+        channel_buffer_size: Semaphore::MAX_PERMITS,
         nodelay: true,
         ..Config::default()
     })

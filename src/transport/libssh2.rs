@@ -249,10 +249,30 @@ fn open_channel(session: &Session, endpoint: &Endpoint) -> Result<Channel, Trans
     Ok(channel)
 }
 
+impl LibSsh2 {
+    fn has_half_a_packet(&self) -> bool {
+        matches!(self.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both)
+    }
+
+    /// Takes what came off the socket into libssh2's queue, at most a receive window. A read of the channel does not while
+    /// it has to enlarge that window first and cannot, because half a packet waits before it; and a server that writes
+    /// before it reads again would never take the other half.
+    fn drain(&mut self) -> io::Result<()> {
+        match self.channel.wait_eof().map_err(io::Error::from) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Transport for LibSsh2 {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.channel.read(buffer) {
             Ok(0) if !self.channel.eof() => Err(io::ErrorKind::WouldBlock.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.has_half_a_packet() => {
+                self.drain()?;
+                Err(error)
+            }
             other => other,
         }
     }
@@ -262,9 +282,8 @@ impl Transport for LibSsh2 {
     }
 
     fn wait(&mut self, want_write: bool, wake: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
-        let outbound = matches!(self.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both);
         let mut flags = PollFlags::IN;
-        flags.set(PollFlags::OUT, want_write && outbound);
+        flags.set(PollFlags::OUT, want_write && self.has_half_a_packet());
         wait_for(
             &mut [PollFd::from_borrowed_fd(self.stream.as_fd(), flags), PollFd::from_borrowed_fd(wake, PollFlags::IN)],
             timeout,

@@ -1,4 +1,5 @@
-//! Carrying out one operation on the server, so that a second time does no harm; content here, names in `apply_names`.
+//! Applies one operation on the server. Applying it twice does no harm, because an attempt whose answer was lost is
+//! repeated. This file applies content; `apply_names` applies names and attributes.
 
 use std::fs::File;
 use std::io;
@@ -17,11 +18,11 @@ use crate::write::{Expected, Op, OpId, Put};
 
 /// Written files up to this size (bytes) go into the cache as well: what was saved is usually read next.
 const MAX_CACHED_BYTES: u64 = 4 * 1024 * 1024;
-/// Pause before an operation is tried again whose content cannot be opened now.
+/// Pause before an operation is tried again whose content cannot be opened at the moment.
 const DISK_PAUSE: Duration = Duration::from_secs(2);
-/// What is said of a content that the local disk does not have as it was saved.
+/// The reason given for a save whose content did not reach the local disk.
 pub(super) const LOST_HERE: &str =
-    "it was saved, but not on the local disk when the machine stopped; the server has the version before";
+    "it was saved, but had not reached the local disk when the machine stopped; the server has the previous version";
 
 impl Sender {
     pub(super) fn apply_content(
@@ -49,7 +50,7 @@ impl Sender {
                 return Ok(Outcome::Later(DISK_PAUSE, format!("its content cannot be opened: {error}")));
             }
             Err(error) => {
-                log::error!("{}: its content is gone from the local disk: {error}", op.path);
+                log::error!("{}: its content cannot be read from the local disk: {error}", op.path);
                 return Ok(Outcome::Done(Expected::Unknown));
             }
         };
@@ -97,7 +98,7 @@ impl Sender {
         let store = |how: &Store| {
             let progress = |progress| match progress {
                 Progress::Modifying => self.begin_in_place(id, &op.path, put),
-                Progress::Transferred => self.local.0.journal.moved(),
+                Progress::Transferred => self.local.0.journal.progressed(),
             };
             self.remote.store_with_progress(permit, &op.path, source, put.len, how, &progress)
         };
@@ -112,8 +113,9 @@ impl Sender {
         if found.size > put.len || (found.size < put.len && base != Base::Absent) {
             return Err(error);
         }
-        // Sent by an attempt whose end was not seen, or the same bytes by another writer: no conflict. The beginning of a
-        // new file is that of an attempt of ours, and nothing is lost by going on.
+        // The content was sent by an attempt whose answer was lost, or another writer wrote the same bytes: no
+        // conflict. If a new file has only the beginning of the content, an earlier attempt was interrupted, and the
+        // transfer is resumed.
         match self.compare_with_ours(&op.path, found, source) {
             Compared::Same if found.size == put.len => Ok(self.found_stored(op, put, found, source)),
             Compared::Same => {
@@ -126,15 +128,15 @@ impl Sender {
         }
     }
 
-    /// Has the journal know how far a long operation is.
+    /// Returns the callback that reports the progress of a long operation to the journal.
     pub(super) fn note_progress(&self, id: OpId) -> impl Fn(Progress) + '_ {
         move |note| match note {
             Progress::Modifying => self.local.0.journal.touched(id),
-            Progress::Transferred => self.local.0.journal.moved(),
+            Progress::Transferred => self.local.0.journal.progressed(),
         }
     }
 
-    /// The server has these bytes already.
+    /// Ends a save whose bytes the server has already.
     pub(super) fn found_stored(&self, op: &Op, put: &Put, found: Version, source: &File) -> Outcome {
         let (size, mtime) = (found.size, found.mtime);
         let attr = Attr { kind: FileKind::File, size, perm: put.perm, mtime, atime: mtime };
@@ -142,12 +144,12 @@ impl Sender {
         Outcome::Done(Expected::Version(found))
     }
 
-    /// The server has the content now.
+    /// Takes note that the server has the content.
     fn stored(&self, op: &Op, put: &Put, server: Attr, source: &File) {
         let ino = Ino(op.ino);
         let node = self.local.0.view.node(ino).filter(|_| op.ino != 0);
         let newest = self.local.spool(ino).is_none_or(|spool| spool.id() == put.spool && !spool.is_dirty());
-        // Where it is shown now; a rename may wait behind this.
+        // Cached only under the path at which the file is shown: a rename may be queued behind this operation.
         let cached = node.is_some()
             && newest
             && server.size <= MAX_CACHED_BYTES
@@ -155,15 +157,16 @@ impl Sender {
         let change = AppliedChange::Content { source, attr: server, sum: put.sum, newest: cached };
         self.emit(&Applied { area: op.area, path: &op.path, change });
         if node.is_some() {
-            // Size and time go on being shown as they were when the writer looked, or editors see a change that is none.
+            // The size and time that are shown do not change, or editors would report a change by another program.
             self.confirm(op, server);
         }
     }
 
-    /// The object of the operation is on the server with these attributes.
+    /// The server has the object of the operation with these attributes.
     pub(super) fn confirm(&self, op: &Op, server: Attr) {
         if op.ino != 0 {
-            // What more waits for the object may be another chmod, and the next save takes it along.
+            // If more operations are queued for the object, one may be another chmod, or a save that sends the
+            // permission bits.
             let keep_perm = self.local.queue(|queue| queue.waiting_for(op.ino)) > 1;
             self.local.0.view.confirmed(Ino(op.ino), server, keep_perm);
         }

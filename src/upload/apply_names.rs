@@ -1,4 +1,4 @@
-//! Carrying out operations on names and attributes on the server.
+//! Applies operations on names and attributes on the server.
 
 use super::compare::Compared;
 use super::events::{Applied, AppliedChange};
@@ -11,19 +11,19 @@ use crate::path::RemotePath;
 use crate::remote::{ErrorKind, RemoteError, SetAttr};
 use crate::write::{Expected, Op, OpId};
 
-/// What a rename expects at its two ends.
+/// What a rename expects at its source and its target.
 #[derive(Clone, Copy)]
 pub(super) struct Ends {
-    /// What is moved.
+    /// The object that is renamed.
     pub(super) base: Expected,
-    /// What it takes the place of.
+    /// The object that the rename replaces.
     pub(super) replaced: Expected,
     pub(super) dir: bool,
 }
 
 impl Ends {
-    /// Whether this is the object that was to be moved.
-    fn is_moved(&self, there: Attr) -> bool {
+    /// Whether this is the object that was to be renamed.
+    fn is_source(&self, there: Attr) -> bool {
         self.dir && there.is_dir() || Expected::Version(there.version()) == self.base
     }
 }
@@ -32,7 +32,7 @@ impl Sender {
     pub(super) fn apply_mkdir(&self, permit: &WritePermit, op: &Op, perm: u16) -> Result<Outcome, RemoteError> {
         let attr = match self.remote.mkdir(permit, &op.path, perm) {
             Err(error) if matches!(error.kind, ErrorKind::Exists | ErrorKind::Failure(_)) => {
-                // Made by another writer, or by an attempt whose end was not seen: either way it is there.
+                // Made by another writer, or by an attempt whose answer was lost. Either way the directory exists.
                 match self.remote.lstat(&op.path) {
                     Ok(attr) if attr.is_dir() => attr,
                     Ok(_) => return Ok(Outcome::Conflict("there is a file of that name on the server now".into())),
@@ -44,7 +44,7 @@ impl Sender {
         let attr = if attr.perm == perm {
             attr
         } else {
-            // The server took its own umask off, or it was there already.
+            // The server applied its own umask, or the directory existed before.
             let change = SetAttr { perm: Some(perm), ..SetAttr::default() };
             self.remote.set_attr(permit, &op.path, change).unwrap_or(attr)
         };
@@ -58,7 +58,7 @@ impl Sender {
                 if self.remote.readlink(&op.path).is_ok_and(|there| there == text) {
                     self.remote.lstat(&op.path)?
                 } else if matches!(error.kind, ErrorKind::Exists) {
-                    return Ok(Outcome::Conflict("there is something of that name on the server now".into()));
+                    return Ok(Outcome::Conflict("another object has that name on the server now".into()));
                 } else {
                     return Err(error);
                 }
@@ -82,14 +82,14 @@ impl Sender {
             return Ok(Outcome::Conflict("removed here, but there is a directory on the server now".into()));
         }
         if base == Expected::Unknown {
-            let what = "removed here, but an earlier change could not be sent: theirs stays";
+            let what = "removed here, but an earlier change could not be sent: the server's version stays";
             return Ok(Outcome::Conflict(what.into()));
         }
         if let Expected::Version(version) = base
             && now.kind == FileKind::File
         {
             if now.version() != version {
-                let what = "removed here, but changed on the server meanwhile: theirs stays";
+                let what = "removed here, but another writer changed it on the server: the server's version stays";
                 return Ok(Outcome::Conflict(what.into()));
             }
             if let Some(other) = self.unless_same(path, version) {
@@ -105,7 +105,7 @@ impl Sender {
         Ok(Outcome::Done(Expected::Absent))
     }
 
-    /// What becomes of an operation whose base is not what it was.
+    /// The outcome if the file no longer has the content that the version stands for, `None` if it has.
     fn unless_same(&self, path: &RemotePath, version: Version) -> Option<Outcome> {
         match self.compare_with_known(path, version) {
             Compared::Same => None,
@@ -121,7 +121,7 @@ impl Sender {
             Err(error) => match error.kind {
                 ErrorKind::NotFound => Ok(self.unless_away(op, Outcome::Done(Expected::Absent))),
                 ErrorKind::NotEmpty | ErrorKind::Failure(_) if self.holds_there(path) => {
-                    let what = "removed here, but something was put into it on the server: it stays";
+                    let what = "removed here, but another writer put files into it on the server: it stays";
                     Ok(Outcome::Conflict(what.into()))
                 }
                 _ => Err(error),
@@ -139,7 +139,7 @@ impl Sender {
     ) -> Result<Outcome, RemoteError> {
         if ends.replaced == Expected::Ours {
             self.remote.resume_rename(permit, &op.path, to, &self.note_progress(id))?;
-            self.moved_there(op, to);
+            self.emit_renamed(op, to);
             return Ok(Outcome::Done(ends.base));
         }
         let there = self.stat_there(to)?;
@@ -153,7 +153,7 @@ impl Sender {
             (Some(_), _) => false,
         };
         if !expected {
-            if let Some(done) = self.moved_before(permit, op, to, (there, ends))? {
+            if let Some(done) = self.renamed_before(permit, op, to, (there, ends))? {
                 return Ok(done);
             }
             return Ok(Outcome::Conflict(format!("moved here, but another writer wrote {to} on the server meanwhile")));
@@ -162,21 +162,21 @@ impl Sender {
             && now.kind == FileKind::File
             && let Some(other) = self.unless_same(to, version)
         {
-            // Ours may have the same size and second.
-            return Ok(self.moved_before(permit, op, to, (there, ends))?.unwrap_or(other));
+            // Our own file may have the same size and second.
+            return Ok(self.renamed_before(permit, op, to, (there, ends))?.unwrap_or(other));
         }
         let guard =
             self.guard(op, to, ends.replaced.version().filter(|_| there.is_some_and(|now| now.kind == FileKind::File)));
         match self.remote.rename(permit, &op.path, to, there.is_some(), guard.as_ref(), &self.note_progress(id)) {
             Ok(()) => {
-                self.moved_there(op, to);
+                self.emit_renamed(op, to);
                 Ok(Outcome::Done(ends.base))
             }
             Err(error) if matches!(error.kind, ErrorKind::NotFound) => {
                 let there = self.stat_there(to)?;
                 let gone = || Outcome::Conflict("moved here, but removed on the server meanwhile".into());
-                let moved = self.moved_before(permit, op, to, (there, ends))?;
-                Ok(moved.unwrap_or_else(|| self.unless_away(op, gone())))
+                let done = self.renamed_before(permit, op, to, (there, ends))?;
+                Ok(done.unwrap_or_else(|| self.unless_away(op, gone())))
             }
             Err(error) if matches!(error.kind, ErrorKind::Conflict { .. }) => {
                 Ok(Outcome::Conflict(format!("moved here, but another writer wrote {to} on the server meanwhile")))
@@ -188,28 +188,29 @@ impl Sender {
         }
     }
 
-    /// Moved by an attempt whose answer was lost: ours is at its new place, and nothing is at the old one.
-    fn moved_before(
+    /// Detects a rename by an earlier attempt whose answer was lost: the object is at its new path, and the old path
+    /// is vacant.
+    fn renamed_before(
         &self,
         permit: &WritePermit,
         op: &Op,
         to: &RemotePath,
         (there, ends): (Option<Attr>, Ends),
     ) -> Result<Option<Outcome>, RemoteError> {
-        if !there.is_some_and(|now| ends.is_moved(now)) || self.stat_there(&op.path)?.is_some() {
+        if !there.is_some_and(|now| ends.is_source(now)) || self.stat_there(&op.path)?.is_some() {
             return Ok(None);
         }
         self.remote.remove_rename_leftovers(permit, to)?;
-        self.moved_there(op, to);
+        self.emit_renamed(op, to);
         Ok(Some(Outcome::Done(ends.base)))
     }
 
-    fn moved_there(&self, op: &Op, to: &RemotePath) {
-        self.emit(&Applied { area: op.area, path: to, change: AppliedChange::MovedFrom(&op.path) });
+    fn emit_renamed(&self, op: &Op, to: &RemotePath) {
+        self.emit(&Applied { area: op.area, path: to, change: AppliedChange::RenamedFrom(&op.path) });
     }
 
-    /// Times are part of the version: they are set only on the version that programs here were shown, or another writer's
-    /// content would count as known from then on. Permission bits are set on whatever is there.
+    /// Times are part of a version. They are set only if the server has the version that this mount shows; otherwise
+    /// another writer's content would be taken for the known one. Permission bits are set on any version.
     pub(super) fn apply_setattr(&self, permit: &WritePermit, op: &Op, change: SetAttr) -> Result<Outcome, RemoteError> {
         if change.times.is_some()
             && let Some(now) = self.stat_there(&op.path)?
@@ -227,7 +228,7 @@ impl Sender {
                 {
                     return Ok(Outcome::Done(Expected::Version(known)));
                 }
-                // A refused chmod shows what the server has; refused times go on being shown as they were set.
+                // After a refused chmod the server's bits are shown; after refused times the local times stay shown.
                 self.confirm(op, server);
                 Ok(Outcome::Done(Expected::Version(server.version())))
             }
@@ -238,8 +239,8 @@ impl Sender {
         }
     }
 
-    /// The version that is known here of a file of which the server has another: another writer's, for the next look to
-    /// find.
+    /// The version that this mount knows of the file, if the server has another one. The next listing of the
+    /// directory then finds the other writer's version.
     fn overtaken(&self, op: &Op, server: Attr) -> Option<Version> {
         let view = &self.local.0.view;
         let node = view.node(Ino(op.ino)).filter(|node| op.ino != 0 && node.attr.is_file())?;

@@ -10,18 +10,18 @@ use crate::path::RemotePath;
 use crate::view::Entry;
 use crate::write::Action;
 
-/// A time to set.
+/// A time to set on a file.
 #[derive(Debug, Clone, Copy)]
 pub enum Time {
     Now,
     At(SystemTime),
 }
 
-/// What a caller wants changed. Owner and group are not here: everything belongs to the mounting user, and a refused
-/// chown would fail saves that do not depend on it.
+/// The attributes that a caller asks to change. Owner and group are missing: everything belongs to the mounting user,
+/// and a refused chown would fail saves that do not depend on it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SetAttr {
-    /// Bytes.
+    /// The new size in bytes.
     pub size: Option<u64>,
     /// Permission bits: `mode & 0o7777`.
     pub perm: Option<u16>,
@@ -29,7 +29,7 @@ pub struct SetAttr {
     pub mtime: Option<Time>,
 }
 
-/// The part of a [`SetAttr`] that is not the size, in the server's units.
+/// The part of a [`SetAttr`] without the size; times in whole seconds, as the server stores them.
 #[derive(Clone, Copy)]
 struct Wanted {
     perm: Option<u16>,
@@ -92,7 +92,7 @@ impl Upload {
         {
             let _names = self.local.lock_names();
             if travels() {
-                // With the content.
+                // They are sent together with the content.
                 self.show_wanted(ino, wanted);
                 return Ok(());
             }

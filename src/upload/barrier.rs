@@ -1,4 +1,4 @@
-//! Waiting until the server has everything, and what it does not have yet.
+//! The barrier: waits until the server has every recorded change, and lists what is still dirty.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::remote::Link;
 use crate::write::Queue;
 
 impl Upload {
-    /// Paths that are not on the server as they are shown here.
+    /// The paths of all dirty objects: those whose shown state is not on the server yet.
     pub fn dirty_files(&self) -> Vec<RemotePath> {
         let view = &self.local.0.view;
         let live = |ino: &Ino| view.node(*ino).is_some_and(|node| !node.unlinked);
@@ -24,13 +24,14 @@ impl Upload {
         paths
     }
 
-    /// The barrier: everything that was recorded before is on the server when this returns well. Files that are still
-    /// being written do not count. As long as something moves it goes on: the deadline of a single operation says nothing
+    /// Waits until everything that was recorded before the call is on the server. Files that are still open for
+    /// writing and were not saved do not count. As long as operations make progress the barrier keeps waiting: the
+    /// deadline of one operation says nothing about all of them.
     /// about all of them.
     ///
     /// # Errors
     ///
-    /// [`Cause::Busy`]: nothing moved for as long as the mount's time limit; the text says what waits and why.
+    /// [`Cause::Busy`]: nothing progressed for the mount's time limit; the text says what is queued and why.
     pub fn barrier(&self, wait: Wait) -> FsResult<()> {
         let Wait::Until(_) = wait else { return Err(FsError::new("sync", "", Cause::WouldBlock)) };
         let unsaved = self.local.save_unsaved();
@@ -51,8 +52,9 @@ impl Upload {
         Err(FsError::new("sync", "the mount", Cause::Busy(text)))
     }
 
-    /// What an earlier mount left is sent before this one is looked at; says what came of it. `None`: nothing was left.
-    pub fn send_what_was_left(&self) -> Option<String> {
+    /// Sends what an earlier mount left in the journal, and returns a line that describes the result; `None` if the
+    /// journal was empty.
+    pub fn send_recovered(&self) -> Option<String> {
         let before = self.local.queue(Queue::len);
         if before == 0 {
             return None;

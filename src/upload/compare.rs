@@ -1,4 +1,4 @@
-//! Is what the server has what we expect there? Every answer is of the moment it was asked for.
+//! Compares the server's content with the expected one. Each answer holds only for the moment of the comparison.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,10 +11,11 @@ use crate::clock::Deadline;
 use crate::path::RemotePath;
 use crate::remote::{Class, ErrorKind, RemoteError};
 
-/// How long reading a file may take that is compared with ours.
+/// Time limit for reading a file that is compared with the local content.
 const COMPARE_LIMIT: Duration = Duration::from_secs(120);
 
-/// What a comparison found. Not to know is never a verdict: the operation waits.
+/// The result of a comparison. If it is unknown, the operation is retried: an unknown result is never taken for a
+/// conflict.
 pub(super) enum Compared {
     Same,
     Changed,
@@ -23,7 +24,7 @@ pub(super) enum Compared {
 }
 
 impl Sender {
-    /// What is at a path, if anything.
+    /// The attributes of the object at a path, `None` if there is none.
     pub(super) fn stat_there(&self, path: &RemotePath) -> Result<Option<Attr>, RemoteError> {
         match self.remote.lstat(path) {
             Ok(attr) => Ok(Some(attr)),
@@ -32,7 +33,7 @@ impl Sender {
         }
     }
 
-    /// Whether the file still has the content that the version stood for. Where the version is racy the bytes are
+    /// Whether the file still has the content that the version stands for. If the version is racy, the bytes are
     /// compared.
     pub(super) fn compare_with_known(&self, path: &RemotePath, version: Version) -> Compared {
         match self.content.is_still(path, version, Deadline::after(COMPARE_LIMIT)) {
@@ -42,8 +43,8 @@ impl Sender {
         }
     }
 
-    /// Whether what is there is what ours begins with. A file that cannot be read now, or that changes while it is read, is
-    /// no answer: what an earlier connection sent may still arrive.
+    /// Whether the server's content is equal to the local content or to its beginning. A file that cannot be read
+    /// now, or that changes while it is read, gives no answer: requests of an earlier connection may still arrive.
     pub(super) fn compare_with_ours(&self, path: &RemotePath, found: Version, ours: &File) -> Compared {
         let theirs = match self.content.read_anew(path, found, Deadline::after(COMPARE_LIMIT)) {
             Ok(theirs) => theirs,
@@ -54,7 +55,7 @@ impl Sender {
         if same { Compared::Same } else { Compared::Changed }
     }
 
-    /// Whether the server has something in the directory.
+    /// Whether the directory has entries on the server.
     pub(super) fn holds_there(&self, dir: &RemotePath) -> bool {
         let (sender, receiver) = mpsc::sync_channel(1);
         self.remote.list_async(dir.clone(), Class::Interactive, move |listed| drop(sender.send(listed)));

@@ -1,4 +1,5 @@
-//! Changing the content of a file, here: write, truncate, fallocate; taking an existing file over into a spool first.
+//! Local changes of content: write, truncate, fallocate; before the first one the existing content is copied from the
+//! server into a spool.
 
 use std::io;
 use std::sync::Arc;
@@ -15,14 +16,15 @@ use crate::path::RemotePath;
 use crate::remote::ErrorKind;
 use crate::write::Spool;
 
-/// Bytes fetched at a time when a file is taken over into a spool: small, since each piece has the time limit for itself.
+/// Bytes per request when a file is copied into a spool. The time limit applies to each piece, so that pieces are
+/// small.
 const FILL_BYTES: u64 = BLOCK_BYTES;
-/// Pieces on their way ahead of the one being stored.
+/// Pieces requested ahead of the one being stored.
 const FILL_AHEAD: u64 = 32;
-/// Largest file that a write may make (bytes): what an SFTP offset and Linux' `loff_t` can both say.
+/// Largest file that a write may make (bytes): the range that SFTP offsets and Linux' `loff_t` have in common.
 const MAX_FILE_BYTES: u64 = i64::MAX as u64;
 
-/// What `fallocate` is to do.
+/// The kind of change that a `fallocate` call asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allocate {
     Reserve { keep_size: bool },
@@ -31,10 +33,12 @@ pub enum Allocate {
 }
 
 impl Upload {
+    /// Writes into the local content of the file.
+    ///
     /// # Errors
     ///
-    /// [`Cause::TooBig`] beyond 2^63 - 1 bytes; what fetching the rest of the file says; [`Cause::Local`] where the local disk is
-    /// full.
+    /// [`Cause::TooBig`] beyond 2^63 - 1 bytes; the error of fetching the rest of the file; [`Cause::Local`] if the
+    /// local disk is full.
     pub fn write(&self, ino: Ino, offset: u64, bytes: &[u8], wait: Wait) -> FsResult<u32> {
         self.check_end("write", ino, offset, bytes.len() as u64)?;
         self.change("write", ino, wait, |spool| spool.write_at(offset, bytes))?;
@@ -60,7 +64,7 @@ impl Upload {
         fits.then_some(()).ok_or_else(|| FsError::new(op, self.local.0.view.object(ino), Cause::TooBig))
     }
 
-    /// Changes the content of a file; what was sealed meanwhile is copied and changed there.
+    /// Changes the content of a file. A spool that was sealed meanwhile is copied, and the copy is changed.
     fn change(
         &self,
         op: &'static str,
@@ -78,7 +82,7 @@ impl Upload {
         }
     }
 
-    /// The content changed here: size and time follow.
+    /// Updates the shown size and time after a local change of the content.
     fn show_written(&self, ino: Ino, len: u64) {
         let now = secs_from_time(self.local.0.view.clock().wall());
         self.local.0.view.update(ino, |attr| {
@@ -87,7 +91,8 @@ impl Upload {
         });
     }
 
-    /// `open` with O_TRUNC: the new content starts empty, here. The server hears of it together with the new bytes.
+    /// `open` with O_TRUNC: the new content starts empty, on this machine only. The server gets it with the first
+    /// save.
     pub fn truncate_at_open(&self, node: &NodeView) -> FsResult<()> {
         let ino = node.ino;
         self.local.begin("open", &self.local.0.view.object(ino))?;
@@ -103,8 +108,8 @@ impl Upload {
         Ok(())
     }
 
-    /// truncate(2). While the file is open for writing the cut stays local; otherwise it is sent at once, as a whole new
-    /// content.
+    /// truncate(2). While the file is open for writing the cut stays local; otherwise the new content is sent at
+    /// once.
     pub(super) fn truncate(&self, node: &NodeView, size: u64, wait: Wait) -> FsResult<()> {
         let (ino, path) = (node.ino, self.local.0.view.object(node.ino));
         if node.attr.is_dir() {
@@ -134,7 +139,7 @@ impl Upload {
         };
         match cut.map_err(|e| FsError::new("truncate", &path, e))? {
             Some(len) => self.show_written(ino, len),
-            // Sealed in this very moment.
+            // The spool was sealed between the check and the call.
             None => return self.truncate(node, size, wait),
         }
         if self.local.0.view.node(ino).is_some_and(|node| node.opens == 0) {
@@ -148,11 +153,11 @@ impl Upload {
         Ok(())
     }
 
-    /// A change of the whole content that was refused: the file is what it was before.
+    /// Restores the state before a truncation that failed.
     fn give_back(&self, node: &NodeView, before: Option<Arc<Spool>>) {
         match before {
             Some(spool) if spool.is_sealed() => self.local.put_spool(node.ino, spool),
-            // It was being written to before: what is written there is still to be saved.
+            // The spool had unsaved writes before: they stay.
             Some(_) => return,
             None => self.local.release_spool(node.ino),
         }
@@ -160,11 +165,11 @@ impl Upload {
         self.local.0.view.update(node.ino, |attr| (attr.size, attr.mtime) = (node.attr.size, node.attr.mtime));
     }
 
-    /// An empty spool for a file whose old content is not needed.
+    /// Makes an empty spool for a file whose old content is not needed.
     pub(super) fn new_spool(&self, op: &'static str, ino: Ino) -> FsResult<Arc<Spool>> {
         let spool = self.local.0.journal.new_spool().map_err(|e| FsError::new(op, self.local.0.view.object(ino), e))?;
         let spool = Arc::new(spool);
-        // What it takes the place of.
+        // The spool that the new one replaces.
         let before = self.local.spool(ino);
         self.local.put_spool(ino, spool.clone());
         self.local
@@ -173,8 +178,8 @@ impl Upload {
         Ok(spool)
     }
 
-    /// The spool of a file that is to be changed: its content up to `keep` bytes (all of it by default) is taken over
-    /// from the server first.
+    /// Returns a spool that may be changed. If there is none, the first `keep` bytes of the file (all of them by
+    /// default) are copied from the server into a new one.
     pub(super) fn take_over(&self, op: &'static str, ino: Ino, keep: Option<u64>, wait: Wait) -> FsResult<Arc<Spool>> {
         if let Some(spool) = self.local.spool(ino).filter(|spool| !spool.is_sealed()) {
             return Ok(spool);
@@ -208,7 +213,7 @@ impl Upload {
             }
         }
         self.local.0.view.wait_until_there(path, deadline)?;
-        // The base is fixed from here on: listings must not move it under the copy.
+        // The base is fixed from here on: a listing must not replace the version while it is copied.
         self.local.0.view.pin(ino, true);
         let version = self.local.0.view.node(ino).map(|node| node.version());
         let filled = version.ok_or(Cause::NotFound).and_then(|version| {
@@ -226,7 +231,7 @@ impl Upload {
         Ok(spool)
     }
 
-    /// Every piece that arrives renews the deadline: a large file over a slow link is progress, not a hang.
+    /// Each piece that arrives renews the deadline: a large file over a slow connection is progress, not a hang.
     fn fill(
         &self,
         spool: &Spool,

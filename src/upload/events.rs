@@ -1,4 +1,4 @@
-//! What happened to local changes, for those who follow them: content caches, backups, the status.
+//! Events that tell listeners (content caches, backups, the status) what happened to local changes.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -8,42 +8,43 @@ use parking_lot::Mutex;
 use crate::attr::{Area, Attr, Version};
 use crate::path::RemotePath;
 
-/// A change that the server has now.
+/// A change that the server has.
 pub struct Applied<'a> {
     pub area: Area,
     pub path: &'a RemotePath,
     pub change: AppliedChange<'a>,
 }
 
-/// What was changed.
+/// The kind of change, with the data that listeners need.
 pub enum AppliedChange<'a> {
     Content {
-        /// What was sent.
+        /// The bytes that were sent.
         source: &'a File,
-        /// What the server has.
+        /// The attributes of the file on the server.
         attr: Attr,
-        /// CRC-32 of the content, where it is known.
+        /// CRC-32 of the content, if it is known.
         sum: Option<u32>,
-        /// Nothing newer is waiting, and the file is shown at this path.
+        /// Whether no newer content is queued and the file is shown at this path.
         newest: bool,
     },
     Link(&'a [u8]),
     Deleted,
-    MovedFrom(&'a RemotePath),
+    RenamedFrom(&'a RemotePath),
 }
 
-/// Told in the thread that made the change, and before the change leaves the journal.
+/// Called in the worker thread that applied the change, before the operation leaves the journal.
 pub trait Listener: Send + Sync {
     fn applied(&self, _applied: &Applied<'_>) {}
 
-    /// Something got another name here; the version is that of a file that the server has. The server is told later.
+    /// An object was renamed locally; `version` is the server's version if it is a file that exists there. The server's
+    /// rename follows later.
     fn renamed(&self, _from: &RemotePath, _to: &RemotePath, _version: Option<Version>) {}
 
-    /// Nothing is to be sent just now. Called about twice a second.
+    /// No operation is due. Called about twice a second.
     fn idle(&self) {}
 }
 
-/// The listeners, in the order in which they came.
+/// The listeners, in the order in which they were added.
 #[derive(Default)]
 pub(super) struct Listeners(Mutex<Vec<Arc<dyn Listener>>>);
 

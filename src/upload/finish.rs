@@ -1,18 +1,18 @@
-//! The end of an operation, whatever came of it.
+//! The end of an operation, whether it succeeded or was rejected.
 
 use super::local::Local;
 use crate::inode::Ino;
 use crate::write::{Expected, Op, OpId};
 
 impl Local {
-    /// Takes the operation out of the journal; `left` is what is at its path now. Under the names lock: what is recorded
-    /// next builds upon what the operation left, never upon what was there before it.
+    /// Removes the operation from the journal; `left` is the state that it leaves at its path. Takes the names lock,
+    /// so that the next record builds on the state after the operation, never on the state before it.
     pub(super) fn finish(&self, id: OpId, left: Expected) -> impl Drop + '_ {
         let _names = self.lock_names();
         self.0.journal.finish(id, left)
     }
 
-    /// What was kept for the operation is let go.
+    /// Releases the spool and the pin that the operation held.
     pub(super) fn release_after(&self, op: &Op) {
         let ino = Ino(op.ino);
         if op.ino != 0 {
@@ -25,7 +25,7 @@ impl Local {
             if let Some(current) = self.spool(ino).filter(|current| current.id() == spool)
                 && let Err(error) = current.file()
             {
-                // Just opened by a caller: from here on it is read without its name.
+                // A caller has just opened it: from here on it is read by descriptor, since its name is removed next.
                 log::error!("{}: the local copy cannot be held open: {error}", op.path);
             }
             self.0.journal.drop_spool(spool);

@@ -1,6 +1,7 @@
-//! Saves that are written over the old bytes, on servers and in areas where a temporary file cannot take a file's place.
-//! While the server has half of the new content, the old one is kept here: only what consists of the two may be written over
-//! by the next attempt, whoever else wrote meanwhile.
+//! Saves that overwrite the old bytes, on servers and in directories where a temporary file cannot replace a file.
+//! While the server has only a part of the new content, the old content is stored on the local disk. The next attempt
+//! overwrites the file only if every byte is of the old or of the new content, so that it never destroys what another
+//! writer wrote.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -15,14 +16,14 @@ use crate::path::RemotePath;
 use crate::remote::{Base, RemoteError};
 use crate::write::{Op, OpId, Put, SpoolId};
 
-/// Directory of old contents in the state directory, by the number of the spool that replaces each.
+/// Directory of old contents in the state directory. Each file is named by the number of the spool that replaces it.
 const DIR: &str = "replaced";
-/// A larger file (bytes) is neither kept nor compared.
+/// Larger files (bytes) are neither stored nor compared.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// What to do about a save that an earlier attempt may have left half done.
+/// How to continue a save that an earlier attempt may have left unfinished.
 pub(super) enum Resumed {
-    /// What is there is a mixture of ours and the old content: it is written over.
+    /// The server has a mixture of the old and the new content: it is overwritten.
     GoOn(Base),
     /// The server has the new content already.
     Stored(Version),
@@ -30,7 +31,8 @@ pub(super) enum Resumed {
 }
 
 impl Sender {
-    /// The old content is about to be written over: it is kept, and the journal says so.
+    /// Stores the old content before it is overwritten, and records in the journal that the server's file is being
+    /// modified.
     pub(super) fn begin_in_place(&self, id: OpId, path: &RemotePath, put: &Put) {
         if let Some(version) = put.base.version().filter(|version| version.size <= MAX_BYTES) {
             let deadline = Deadline::after(self.local.0.view.timeout());
@@ -41,19 +43,21 @@ impl Sender {
                 durable::replace(&self.old_path(put.spool), write).map_err(|e| e.to_string())
             });
             if let Err(error) = kept {
-                log::warn!("{path}: is written over, and its old content could not be kept here: {error}");
+                log::warn!(
+                    "{path}: the file is overwritten in place, and its old content could not be stored on the local disk: {error}"
+                );
             }
         }
         self.local.0.journal.touched(id);
     }
 
-    /// The save is over: the old content is needed no more.
+    /// Removes the stored old content after the save.
     pub(super) fn end_in_place(&self, spool: SpoolId) {
-        // Most saves never had one.
+        // Most saves did not store an old content.
         drop(fs::remove_file(self.old_path(spool)));
     }
 
-    /// An earlier attempt may have written some of the new content.
+    /// Checks what an earlier attempt left on the server.
     pub(super) fn resume_in_place(&self, op: &Op, put: &Put, source: &File) -> Result<Resumed, RemoteError> {
         let Some(now) = self.stat_there(&op.path)? else {
             let gone = Outcome::Conflict("it was removed on the server while it was being saved".into());
@@ -70,7 +74,7 @@ impl Sender {
         let there = match self.content.read_anew(&op.path, found, deadline) {
             Ok(there) => there,
             Err(error) => {
-                let why = format!("what is there cannot be read: {error:?}");
+                let why = format!("the server's content cannot be read: {error:?}");
                 return Ok(Resumed::End(Outcome::Later(LINK_PAUSE, why)));
             }
         };
@@ -98,7 +102,7 @@ impl Sender {
     }
 }
 
-/// Whether every byte is that of the new content or of the old one. Behind the end of the old content a part that did not
+/// Whether every byte belongs to the new or the old content. Beyond the end of the old content, a part that did not
 /// arrive reads as zeros.
 fn is_mixture(there: &[u8], ours: &[u8], old: &[u8]) -> bool {
     let fits = there.len() <= ours.len().max(old.len());

@@ -1,4 +1,5 @@
-//! What is not on the server yet, and the steps on it that the sides of the callers and of the worker share.
+//! The local state that the callers' side and the worker's side share: what is not on the server yet, and the steps
+//! that change it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -22,19 +23,19 @@ pub(super) struct Local(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) view: View,
-    /// Only read: what a rejected change was made from.
+    /// Read only: the version that a rejected change is based on.
     pub(super) content: Content,
     pub(super) journal: Arc<Journal>,
     pub(super) spools: Spools,
     names: Mutex<()>,
     pub(super) rejects: Rejects,
     pub(super) made: Made,
-    /// With `-o sync`: why an operation was rejected, by its path, until its caller has been told.
+    /// With `-o sync`: the error of each rejected operation, by its path, until its caller has received it.
     pub(super) failures: Mutex<HashMap<RemotePath, FsError>>,
-    /// Files whose content could not be recorded when they were closed: the local disk failed.
+    /// Files whose content could not be recorded at `close` because the local disk failed.
     pub(super) unsaved: Mutex<BTreeSet<Ino>>,
     errors: LastError,
-    /// `-o sync`: callers wait for the server.
+    /// `-o sync`: callers wait until the server has the change.
     pub(super) sync: bool,
 }
 
@@ -61,16 +62,16 @@ impl Local {
         }))
     }
 
-    /// Held from the last look at the view to the record in the journal.
+    /// Held from the last check of the view until the change is recorded in the journal.
     pub(super) fn lock_names(&self) -> MutexGuard<'_, ()> {
         self.0.names.lock()
     }
 
-    /// After the last wait, and before anything is changed for a caller.
+    /// The point after the last wait and before the first change for a caller.
     ///
     /// # Errors
     ///
-    /// The caller was interrupted and told so: nothing may be changed.
+    /// [`Cause::TimedOut`]: the caller was interrupted and has its answer already, so that nothing may be changed.
     pub(super) fn begin(&self, op: &'static str, object: &RemotePath) -> FsResult<()> {
         call::begin().map_err(|_| FsError::new(op, object, Cause::TimedOut))
     }
@@ -83,7 +84,7 @@ impl Local {
         self.0.journal.queue(look)
     }
 
-    /// The content of a file, where it is on this machine.
+    /// The spool of a file whose content is on this machine.
     pub(super) fn spool(&self, ino: Ino) -> Option<Arc<Spool>> {
         self.0.spools.get(ino)
     }
@@ -97,7 +98,7 @@ impl Local {
         self.unpin(ino);
     }
 
-    /// The node follows the server again, if nothing local is left about it.
+    /// Lets listings update the node again, unless a local change of it remains.
     pub(super) fn unpin(&self, ino: Ino) {
         let waits = self.queue(|queue| queue.concerns(ino.0));
         self.0.spools.if_none(ino, || {
@@ -107,20 +108,21 @@ impl Local {
         });
     }
 
-    /// The last descriptor is closed: a spool that nobody needs goes, another one gives its descriptor back.
+    /// Called when the last descriptor of a file is closed. A spool that is not needed any more is removed; another
+    /// one closes its own descriptor.
     pub(super) fn last_closed(&self, ino: Ino) {
         let Some(spool) = self.spool(ino) else { return };
         let unlinked = self.0.view.node(ino).is_none_or(|node| node.unlinked);
         let waits = self.queue(|queue| queue.concerns(ino.0));
         if unlinked || (!spool.is_dirty() && !waits) {
-            // The file may have been opened again meanwhile, and another spool may have taken the place of this one. Asked
-            // under the lock of the map: an `open` counts itself before it looks for a spool.
+            // The file may have been opened again, and another spool may have replaced this one. Checked under the
+            // lock of the map, because `open` counts itself before it looks for a spool.
             let open = || self.0.view.node(ino).is_some_and(|node| node.opens > 0);
             self.0.spools.remove_this(ino, &spool, || open() || (!unlinked && spool.is_dirty()));
             self.unpin(ino);
         } else {
-            // Looked at and done in one step: the name of what no operation carries may go at any moment, and then only
-            // the descriptor leads to the content.
+            // Check and action are one step: the name of a spool that no operation uses may be removed at any moment,
+            // and then only the descriptor leads to the content.
             self.queue(|queue| {
                 if queue.carries(spool.id()) {
                     spool.park();
@@ -129,12 +131,13 @@ impl Local {
         }
     }
 
-    /// An object that only this machine knows, and no operation waits for: the server need not be told of it.
+    /// Whether the object exists only on this machine and no operation for it is queued, so that the server need not
+    /// be told.
     pub(super) fn is_unrecorded(&self, node: &NodeView) -> bool {
         node.server.is_none() && !self.queue(|queue| queue.concerns(node.ino.0))
     }
 
-    /// The text of a link that is on this machine and not on the server.
+    /// The text of a symlink that is on this machine and not on the server.
     pub(super) fn link_text(&self, ino: Ino, path: &RemotePath) -> Option<Vec<u8>> {
         let text = |op: &Op| match &op.action {
             Action::Symlink { text } if op.path == *path => Some(text.clone()),

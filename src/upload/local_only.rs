@@ -1,5 +1,5 @@
-//! Names that stay on this machine: swap and backup files of editors, files of desktops. On the server they would be
-//! served to the public (`wp-config.php~` is plain text) and be uncommitted changes.
+//! Local-only names: swap and backup files of editors, files of desktops. On the server they would be served to the
+//! public (`wp-config.php~` is plain text) and be uncommitted changes.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::path::RemotePath;
 use crate::write::Spool;
 
 impl Local {
-    /// After a name, a content or an object of this number changed: what stays here is in the journal, where it is found by
-    /// the next mount, and what does not is not.
+    /// Updates the journal's list of local-only files after the name, the content or the object of this number
+    /// changed, so that the next mount finds them.
     pub(super) fn record_local_only(&self, ino: Ino) -> Result<(), Cause> {
         let Some(spool) = self.spool(ino) else { return Ok(()) };
         let path = self.0.view.path(ino).filter(is_local_only);
@@ -23,7 +23,7 @@ impl Local {
         Ok(self.0.journal.note_local_only(spool.id(), now)?)
     }
 
-    /// The content of a file is in another spool now.
+    /// The content of a local-only file is in another spool now.
     pub(super) fn replaced_local_only(&self, ino: Ino, before: Option<Arc<Spool>>) -> Result<(), Cause> {
         if let Some(before) = before {
             before.stay(false);
@@ -32,7 +32,7 @@ impl Local {
         self.record_local_only(ino)
     }
 
-    /// An object moved, and what stays here with it.
+    /// An object was renamed: updates the local-only files at and below it.
     pub(super) fn renamed_local_only(&self, moved: &NodeView, to: &RemotePath) -> Result<(), Cause> {
         if !moved.attr.is_dir() {
             return self.record_local_only(moved.ino);
@@ -43,14 +43,15 @@ impl Local {
     }
 }
 
-/// Whether an object of this name is only ever local.
+/// Whether an object of this name stays on this machine.
 pub(super) fn is_local_only(path: &RemotePath) -> bool {
     path.file_name().is_some_and(|name| matches(name.as_bytes()))
 }
 
 fn matches(name: &[u8]) -> bool {
     let starts = |prefix: &[u8]| name.starts_with(prefix);
-    // vim's swap files, `.NAME.swp` and what follows when that is taken; its probe is called 4913 and counts up from there.
+    // vim's swap files are `.NAME.swp`, or `.swo` and so on if that is taken. Its probe file is called 4913, and
+    // counts up from there if that is taken.
     let swap = starts(b".") && name.len() > 5 && {
         let tail = &name[name.len() - 4..];
         tail[..2] == *b".s" && tail[2].is_ascii_lowercase() && tail[3].is_ascii_lowercase() && tail[2] >= b'v'

@@ -1,4 +1,5 @@
-//! Files of the server that this mount made: such a one may be removed where its content is kept otherwise.
+//! The files on the server that this mount created. Only such a file may be removed after its content was stored
+//! elsewhere.
 
 use std::collections::HashMap;
 
@@ -8,10 +9,11 @@ use crate::attr::Version;
 use crate::path::RemotePath;
 use crate::write::{Action, Expected, Op, Put};
 
-/// Paths that are remembered; when there are more, all are forgotten, and what they name stays on the server.
+/// Number of remembered paths. When it is exceeded, all are forgotten, and the files stay on the server.
 const MAX_MADE: usize = 10_000;
 
-/// Files of the server that this mount made, with the version that it left; `None`: it has begun to.
+/// Files on the server that this mount created, with the version that it left; `None` while the first save is being
+/// sent.
 #[derive(Default)]
 pub(super) struct Made(Mutex<HashMap<RemotePath, Option<Version>>>);
 
@@ -44,7 +46,7 @@ impl Made {
         }
     }
 
-    /// Whether this mount made the file, and left it at this version.
+    /// Whether this mount created the file and left it at this version.
     pub(super) fn is(&self, path: &RemotePath, version: Version) -> bool {
         self.0.lock().get(path) == Some(&Some(version))
     }

@@ -1,25 +1,25 @@
-//! Local changes on their way to the server.
+//! Local changes and their way to the server.
 //!
-//! Local first: a change is made in the view, recorded in the journal, and answered; the worker sends it. The room has two
-//! sides: [`Upload`] takes changes from callers, `Sender` carries them out on the server. Between them is `Local`, which owns
-//! what is not on the server yet: the journal's records, the spools (content), the files that stay on this machine, and
-//! what the server rejected. What reached the server is told to listeners as an [`Applied`] change.
+//! A change is made in the view, recorded in the journal, and answered; the worker sends it later. [`Upload`] takes
+//! changes from callers, `Sender` applies them on the server. Between them, `Local` owns what is not on the server
+//! yet: the records of the journal, the spools (content), local-only files, and rejected copies. Listeners are told
+//! of each [`Applied`] change.
 //!
-//! Locks, in order (none is held across a round trip or a disk sync): the names lock, then the maps of [`Upload`], then
-//! the view's table, the journal's, a spool's own. The names lock is held from the last look at the view to the record in
-//! the journal, so that the order of the journal is the order in which the changes were made.
+//! Order of the locks, none of which is held across a round trip or a disk sync: the names lock, the maps of
+//! [`Upload`], the table of the view, the journal, a spool. The names lock is held from the last check of the view
+//! until the change is recorded, so that the order of the records is the order in which the changes were made.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `events` | what listeners are told |
-//! | `spools` | content that is only here |
+//! | `events` | events for listeners |
+//! | `spools` | content that is only on this machine |
 //! | `local` | what both sides share: spools, journal, names lock |
-//! | `local_only` | names that never leave this machine |
-//! | `finish` | the end of an operation, well or not |
-//! | `reject` | what the server does not take: conflicts and stranded files |
-//! | `made` | files of the server that this mount made |
-//! | `moved` | a save by rename whose rename is a conflict |
-//! | `record` | from a change to a record in the journal |
+//! | `local_only` | names that are never sent |
+//! | `finish` | the end of an operation |
+//! | `reject` | rejected copies: conflicts and stranded files |
+//! | `made` | files on the server that this mount created |
+//! | `reject_rename` | a save by rename whose rename is a conflict |
+//! | `record` | recording a change in the journal |
 //! | `state` | the callers' side: the type [`Upload`] |
 //! | `save` | close and fsync |
 //! | `edit` | changing content: write, truncate, fallocate |
@@ -27,13 +27,13 @@
 //! | `rename` | rename |
 //! | `attrs` | permission bits and times |
 //! | `sender` | the worker's side: the type `Sender` |
-//! | `root_check` | is the environment there at all? |
-//! | `compare` | is what the server has what we expect there? |
-//! | `apply`, `apply_names` | carrying out one operation on the server |
-//! | `in_place` | saves that are written over the old bytes |
+//! | `root_check` | checking that the environment is present |
+//! | `compare` | comparing the content on the server with the expected one |
+//! | `apply`, `apply_names` | applying one operation on the server |
+//! | `in_place` | saves that overwrite the old bytes |
 //! | `worker` | the thread that takes operations from the journal |
-//! | `recover` | what an earlier mount left |
-//! | `barrier` | waiting until the server has everything |
+//! | `recover` | showing what an earlier mount recorded |
+//! | `barrier` | waiting until the server has every change |
 
 mod apply;
 mod apply_names;
@@ -47,12 +47,13 @@ mod in_place;
 mod local;
 mod local_only;
 mod made;
-mod moved;
+
 mod names;
 mod outcome;
 mod record;
 mod recover;
 mod reject;
+mod reject_rename;
 mod rename;
 mod root_check;
 mod save;

@@ -1,4 +1,4 @@
-//! create, mkdir, rmdir, unlink, symlink: made here, recorded, and sent by the worker.
+//! create, mkdir, rmdir, unlink, symlink: changed in the view, recorded in the journal, and sent by the worker.
 
 use super::local_only::is_local_only;
 use super::state::Upload;
@@ -9,12 +9,12 @@ use crate::path::{LinkTarget, Name, RemotePath, resolve_link};
 use crate::view::{DOT_DIR, Entry};
 use crate::write::Action;
 
-/// Size shown for a directory that was made here (bytes), as most servers have it.
+/// Size shown for a directory that was made by this mount (bytes); most servers report the same.
 const DIR_SIZE: u64 = 4096;
 /// Permission bits of a symlink, as Linux shows them.
 const LINK_PERM: u16 = 0o777;
 
-/// A checked request to change the name `name` in `parent`.
+/// A checked request to change the entry `name` in the directory `parent`.
 pub(super) struct Target {
     pub(super) parent: Ino,
     pub(super) name: Name,
@@ -22,16 +22,16 @@ pub(super) struct Target {
     pub(super) area: Area,
 }
 
-/// What `create` found.
+/// The result of `create`.
 pub enum Created {
-    /// The file was made; its node counts a lookup.
+    /// The file was made; the kernel's lookup of its node is counted.
     New(NodeView),
-    /// It exists already.
+    /// The file existed.
     Existing(NodeView),
 }
 
 impl Upload {
-    /// The checks that every operation on a name begins with.
+    /// The checks with which every operation on a name begins.
     fn place(&self, op: &'static str, parent: Ino, name: &[u8], wait: Wait) -> FsResult<Target> {
         let view = &self.local.0.view;
         let dir = view.object(parent);
@@ -46,7 +46,7 @@ impl Upload {
         Ok(Target { parent, name, path, area: permit.area() })
     }
 
-    /// The same for operations that are recorded at once.
+    /// [`Upload::place`] for operations that are recorded at once.
     pub(super) fn target(&self, op: &'static str, parent: Ino, name: &[u8], wait: Wait) -> FsResult<Target> {
         let target = self.place(op, parent, name, wait)?;
         self.local.may_record(op, &target.path, wait)?;
@@ -72,11 +72,12 @@ impl Upload {
         Attr { kind, size, perm, mtime: now, atime: now }
     }
 
-    /// Creates a file. It exists here at once, and on the server when it is closed.
+    /// Creates a file. It is visible in the mount at once, and is sent to the server when it is closed.
     ///
     /// # Errors
     ///
-    /// [`Cause::Exists`] with `exclusive`, what [`Upload::permit`] says, and [`Cause::Local`] of a full local disk.
+    /// [`Cause::Exists`] with `exclusive`, the errors of [`Upload::permit`], and [`Cause::Local`] if the local disk
+    /// is full.
     pub fn create(&self, parent: Ino, name: &[u8], perm: u16, exclusive: bool, wait: Wait) -> FsResult<Created> {
         let target = self.place("create", parent, name, wait)?;
         let view = &self.local.0.view;
@@ -100,7 +101,7 @@ impl Upload {
         Ok(Created::New(view.node(ino).ok_or_else(gone)?))
     }
 
-    /// Makes a new name here and records what the server is to do.
+    /// Adds a new name to the view and records the operation.
     fn make(&self, op: &'static str, target: &Target, attr: Attr, action: Action) -> FsResult<Entry> {
         let view = &self.local.0.view;
         let fail = |cause: Cause| FsError::new(op, &target.path, cause);
@@ -140,7 +141,8 @@ impl Upload {
         self.make("symlink", &target, attr, Action::Symlink { text: text.to_vec() })
     }
 
-    /// The lock of an editor: it concerns nobody else, and ends with the editor.
+    /// The lock of an editor (emacs uses symlinks). It is local-only and not recorded, because it is void when the
+    /// machine stops.
     fn make_local_link(&self, target: &Target, attr: Attr, text: &[u8]) -> FsResult<Entry> {
         let view = &self.local.0.view;
         self.local.begin("symlink", &target.path)?;
@@ -181,7 +183,7 @@ impl Upload {
         self.local.wait_if_sync("unlink", &target.path)
     }
 
-    /// A file that is about to lose its name on the server while it is open here: its content is taken over first.
+    /// Copies the content of an open file into a spool before the file loses its name on the server.
     pub(super) fn keep_for_readers(&self, op: &'static str, node: &NodeView, wait: Wait) -> FsResult<()> {
         if node.opens > 0 && node.attr.is_file() && node.server.is_some() && self.local.spool(node.ino).is_none() {
             self.take_over(op, node.ino, None, wait)?;

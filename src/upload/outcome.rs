@@ -1,4 +1,4 @@
-//! What can come of carrying out one operation.
+//! The possible outcomes of an operation.
 
 use std::time::Duration;
 
@@ -7,27 +7,28 @@ use crate::gate::ReadOnlyReason;
 use crate::remote::RemoteError;
 use crate::write::{Expected, Op};
 
-/// Pause before an operation is tried again that the link, or a read beside it, kept from being tried.
+/// Pause before an operation is retried that failed because of the connection or of a read that it needed.
 pub(super) const LINK_PAUSE: Duration = Duration::from_millis(100);
-/// What is said of a change that neither size nor time tells.
+/// The reason of a conflict that neither size nor time shows.
 pub(super) const SAME_SECOND: &str = "another writer changed it on the server within the same second";
 
-/// What came of an operation.
+/// The outcome of one attempt to apply an operation.
 pub(super) enum Outcome {
-    /// This is at its path now.
+    /// Applied; this state is at its path now.
     Done(Expected),
-    /// It could not be tried, or not now.
+    /// Not tried, or not possible now: to be retried after the pause, for the reason given.
     Later(Duration, String),
-    /// Another writer changed what it builds upon.
+    /// Another writer changed the version that the operation is based on; the text says what was found.
     Conflict(String),
-    /// The environment takes no changes any more.
+    /// The environment accepts no changes any more.
     Closed(ReadOnlyReason),
-    /// The server will not do it.
+    /// The server refused the operation.
     Refused(RemoteError),
 }
 
 impl Sender {
-    /// What becomes of an operation whose object is missing: nothing yet, if the whole environment is.
+    /// The outcome of an operation whose object is missing. If the whole environment is unavailable, the operation is
+    /// retried later.
     pub(super) fn unless_away(&self, op: &Op, outcome: Outcome) -> Outcome {
         match self.root.on_missing(&self.local, &self.remote, op.area) {
             Ok(()) => outcome,

@@ -1,4 +1,4 @@
-//! From a change to a record in the journal: when it is there, the change survives the death of the driver.
+//! Turns a change into a record in the journal. A recorded change survives a crash of the process.
 
 use std::time::Instant;
 
@@ -10,11 +10,11 @@ use crate::inode::Ino;
 use crate::path::RemotePath;
 use crate::write::{Action, Op, Put};
 
-/// How often a checksum is taken outside of the names lock, before it is taken there.
+/// How often the checksum is computed without the names lock, before it is computed under the lock.
 const MAX_SUMS: u32 = 3;
 
 impl Local {
-    /// Records a change, under the names lock, and pins the node until the server has it.
+    /// Records a change and pins the node until the server has it. The caller holds the names lock.
     pub(super) fn record(&self, ino: Ino, path: &RemotePath, action: Action) -> Result<(), Cause> {
         let area = self.0.view.area_of(path);
         let at = u64::from(secs_from_time(self.0.view.clock().wall()));
@@ -24,7 +24,8 @@ impl Local {
         Ok(())
     }
 
-    /// Before anything is changed: with `-o sync` the caller must be one that may wait, and there must be room.
+    /// Called before anything is changed: fails with `-o sync` if the caller may not wait, and if the journal has no
+    /// room.
     pub(super) fn may_record(&self, op: &'static str, path: &RemotePath, wait: Wait) -> FsResult<()> {
         let until = match wait {
             Wait::No if self.0.sync => return Err(FsError::new(op, path, Cause::WouldBlock)),
@@ -40,7 +41,8 @@ impl Local {
         })
     }
 
-    /// With `-o sync`: the server has what was just recorded for this path, or the caller gets the error.
+    /// With `-o sync`: waits until the server has the change that was recorded for this path, and returns the error
+    /// if it was rejected.
     pub(super) fn wait_if_sync(&self, op: &'static str, path: &RemotePath) -> FsResult<()> {
         if !self.0.sync {
             return Ok(());
@@ -53,18 +55,20 @@ impl Local {
         if sent { Ok(()) } else { Err(self.noted(FsError::new(op, path, Cause::TimedOut))) }
     }
 
-    /// The content of a file becomes an operation. The path at which it was saved; `None`: there was nothing to save.
+    /// Records the content of a file as an operation. Returns the path at which it was saved; `None` if it was not
+    /// dirty.
     ///
     /// # Errors
     ///
-    /// The local disk is full or failed. The content stays dirty, and is tried again: see [`Local::save_unsaved`].
+    /// [`Cause::Local`]: the local disk is full or failed. The content stays dirty and is recorded later by
+    /// [`Local::save_unsaved`].
     pub(super) fn save_content(&self, ino: Ino) -> Result<Option<RemotePath>, Cause> {
         for attempt in 0..MAX_SUMS {
             let Some(spool) = self.spool(ino) else { return Ok(None) };
             spool.take_sum();
             let _names = self.lock_names();
             if attempt + 1 < MAX_SUMS && spool.needs_sum() {
-                // Written to meanwhile.
+                // A caller wrote to the file meanwhile.
                 continue;
             }
             let saved = self.save_now(ino);
@@ -79,11 +83,11 @@ impl Local {
         Ok(None)
     }
 
-    /// What could not be recorded when it was closed is tried again.
+    /// Retries to record the contents that could not be recorded at `close`.
     ///
     /// # Errors
     ///
-    /// The first that cannot be recorded still.
+    /// The error of the first file that still cannot be recorded.
     pub(super) fn save_unsaved(&self) -> FsResult<()> {
         let unsaved: Vec<Ino> = self.0.unsaved.lock().iter().copied().collect();
         let save = |ino: Ino| {
@@ -94,7 +98,7 @@ impl Local {
         tried.into_iter().try_for_each(|saved| saved.map(drop))
     }
 
-    /// Under the names lock. The path at which the content was saved; `None`: there is nothing to save.
+    /// Like [`Local::save_content`], for callers that hold the names lock.
     pub(super) fn save_now(&self, ino: Ino) -> Result<Option<RemotePath>, Cause> {
         let (Some(spool), Some(node)) = (self.spool(ino), self.0.view.node(ino)) else { return Ok(None) };
         let Some(path) = self.0.view.path(ino) else { return Ok(None) };

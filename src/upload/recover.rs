@@ -1,4 +1,4 @@
-//! What an earlier mount changed and could not send is shown from the beginning, on top of the tree as it is known.
+//! Recovery: shows the changes that an earlier mount recorded and did not send, on top of the saved tree.
 
 use std::sync::Arc;
 
@@ -10,12 +10,13 @@ use crate::inode::{Child, Ino};
 use crate::path::{Name, RemotePath};
 use crate::write::{Action, Expected, Op, OpId, Put, RejectKind, SpoolId};
 
-/// Permission bits and size of a directory about which nothing is known yet.
+/// Attributes shown for a directory that must exist and was not listed yet.
 const UNKNOWN_DIR: Attr = Attr { kind: FileKind::Directory, size: 4096, perm: 0o755, mtime: 0, atime: 0 };
 
 impl Upload {
-    /// Before anything is sent: an operation that ends must find its object.
-    pub fn show_what_waits(&self) {
+    /// Shows the operations of the journal in the view. Called before the worker starts: an operation that ends must
+    /// find its object.
+    pub fn recover(&self) {
         let ops: Vec<_> = self.local.queue(|queue| queue.ops().map(|(id, op)| (id, op.clone())).collect());
         for (id, op) in ops {
             let whole = if let Action::Put(put) = &op.action { self.local.0.journal.is_whole(put) } else { Some(true) };
@@ -26,7 +27,7 @@ impl Upload {
                     continue;
                 }
                 None => {
-                    log::warn!("{}: it was sent already, it seems; what the server has is shown", op.path);
+                    log::warn!("{}: its content was probably sent already; the server's version is shown", op.path);
                     drop(self.local.0.journal.finish(id, Expected::Unknown));
                     continue;
                 }
@@ -39,14 +40,14 @@ impl Upload {
         self.show_local_only();
     }
 
-    /// The power failed before the content was on the local disk. What is left of it is kept, and never sent: the server stays
-    /// as it is.
+    /// Rejects a save whose content was not on the local disk when the power failed. What is left of it becomes a
+    /// rejected copy; it is never sent, so that the server's version stays.
     fn content_is_lost(&self, id: OpId, op: &Op) {
         let error = FsError::new("recover", &op.path, Cause::Conflict(LOST_HERE.into()));
         self.local.reject(id, op, RejectKind::Stranded, error);
     }
 
-    /// Makes the change in the table; the object that it leaves, if any.
+    /// Makes the change of an operation in the view. Returns the object that it leaves, if any.
     fn show_op(&self, op: &Op) -> Option<Ino> {
         let parent = self.dir_at(&op.path.parent()?)?;
         let name = op.path.file_name()?;
@@ -70,7 +71,7 @@ impl Upload {
                 None => {
                     let attr = made(FileKind::Directory, UNKNOWN_DIR.size, *perm);
                     let ino = self.local.0.view.insert(parent, &name, attr, None)?;
-                    // It may have been made, and filled by others, when the last mount ended.
+                    // The server may have the directory already, with files of other writers.
                     self.local.0.view.expire(ino);
                     Some(ino)
                 }
@@ -94,11 +95,11 @@ impl Upload {
         }
     }
 
-    /// What stayed on this machine when the last mount ended is shown again.
+    /// Shows the local-only files of the last mount.
     fn show_local_only(&self) {
         for (id, path, perm) in self.local.0.journal.local_only() {
             if self.show_one(id, &path, perm).is_none() {
-                log::warn!("{path}: it stayed on this machine and cannot be shown any more");
+                log::warn!("{path}: this local-only file cannot be shown any more");
             }
         }
     }
@@ -134,7 +135,7 @@ impl Upload {
             return Some(moved);
         }
         if let Child::Positive(view) = self.local.0.view.child(parent, &name) {
-            // The tree was saved with the new name.
+            // The saved tree has the new name already.
             return Some(view.ino);
         }
         match base {
@@ -148,7 +149,8 @@ impl Upload {
         }
     }
 
-    /// The directory at a path; what is not known of the way there must exist, or the operation could not be.
+    /// The directory at a path. Directories on the way that are not known must exist, because a change below them was
+    /// recorded.
     fn dir_at(&self, path: &RemotePath) -> Option<Ino> {
         if let Some(ino) = self.local.0.view.find(path) {
             return Some(ino);

@@ -1,5 +1,5 @@
-//! What the server does not take: its content is kept on this machine, as a conflict or as stranded, and what the server
-//! has is shown again.
+//! Rejection: content that the server does not accept is stored on this machine as a conflict or as stranded, and the
+//! server's version is shown again.
 
 use std::fs::File;
 use std::io;
@@ -13,13 +13,13 @@ use crate::inode::{Change, Ino, NodeView};
 use crate::path::RemotePath;
 use crate::write::{Action, Expected, Op, OpId, Put, RejectKind, Spool};
 
-/// Pause before an operation whose content cannot be kept is tried again.
+/// Pause before a rejection whose copy could not be written is retried.
 const FULL_PAUSE: Duration = Duration::from_secs(10);
-/// Of files up to this size (bytes) the base of a conflict is kept, if it is still in the cache.
+/// The base of a conflict is stored as well, if the file is at most this large (bytes) and still cached.
 const MAX_BASE_BYTES: u64 = 4 * 1024 * 1024;
 
 impl Local {
-    /// Ends an operation that the server does not take.
+    /// Ends an operation that the server does not accept.
     pub(super) fn reject(&self, id: OpId, op: &Op, kind: RejectKind, error: FsError) {
         if let Some(spool) = op.spool() {
             match self.keep_copy(kind, &op.path, &self.0.journal.spool_path(spool)) {
@@ -28,7 +28,7 @@ impl Local {
                     self.keep_base(op, kind, &copy);
                 }
                 Err(trouble) => {
-                    // Better to hold everything up than to lose it.
+                    // Waiting is better than losing the content: the operation stays in the journal.
                     log::error!("{}: could not be sent ({error}), and keeping a copy failed: {trouble}", op.path);
                     self.0.journal.put_back(id, FULL_PAUSE);
                     return;
@@ -45,11 +45,11 @@ impl Local {
         self.release_after(op);
     }
 
-    /// Where there is no room for a copy, the spool itself becomes one.
+    /// Stores the rejected copy. If there is no room for one, the spool file itself becomes the copy.
     fn keep_copy(&self, kind: RejectKind, path: &RemotePath, spool: &Path) -> io::Result<PathBuf> {
         let copied = File::open(spool).and_then(|file| self.0.rejects.keep(kind, path, &file));
         copied.or_else(|error| {
-            log::info!("{path}: {error}; its local file is kept as it is");
+            log::info!("{path}: {error}; its spool file becomes the rejected copy");
             self.0.rejects.keep_linked(kind, path, spool).map_err(|_| error)
         })
     }
@@ -62,13 +62,14 @@ impl Local {
         }
     }
 
-    /// What a conflicting save was made from goes beside it, if it is still here: the base of a merge.
+    /// Stores the version that a conflicting save is based on beside the rejected copy, if it is still cached: a
+    /// three-way merge needs it.
     pub(super) fn keep_base_of(&self, path: &RemotePath, version: Version, copy: &Path) {
         if version.size <= MAX_BASE_BYTES
-            && let Some(bytes) = self.0.content.shown(path, version)
+            && let Some(bytes) = self.0.content.last_shown(path, version)
             && let Err(error) = self.0.rejects.keep_base(copy, &bytes)
         {
-            log::warn!("{path}: what it was made from could not be kept: {error}");
+            log::warn!("{path}: the version that it is based on could not be stored: {error}");
         }
     }
 
@@ -78,7 +79,8 @@ impl Local {
         if current.is_some_and(|spool| Some(spool.id()) == op.spool() && !spool.is_dirty()) {
             self.release_spool(ino);
         }
-        // Files that exist only here go with the operation that was to make them.
+        // A file that exists only on this machine is removed from the view together with the operation that was to
+        // create it.
         if let Some(node) = self.0.view.node(ino).filter(|node| op.ino != 0 && !node.unlinked)
             && node.server.is_none()
             && self.is_unrecorded(&node)
@@ -105,8 +107,8 @@ impl Local {
         }
     }
 
-    /// Keeps the content of a file that is not recorded and cannot be, and gives the file back to the server's version.
-    /// If even the copy fails (`false`), the spool stays.
+    /// Stores a rejected copy of content that cannot be recorded, and shows the server's version again. Returns
+    /// `false`, and leaves the spool, if the copy could not be written.
     pub(super) fn reject_unrecorded(&self, kind: RejectKind, ino: Ino, path: &RemotePath, spool: &Spool) -> bool {
         let kept = spool.file().and_then(|file| self.0.rejects.keep(kind, path, &file));
         match kept {
@@ -125,7 +127,7 @@ impl Local {
         }
     }
 
-    /// The mount ends, and some contents are in no record.
+    /// Called at unmount for contents that are in no record.
     pub(super) fn keep_unsaved(&self) {
         let unsaved: Vec<Ino> = self.0.unsaved.lock().iter().copied().collect();
         for ino in unsaved {
@@ -135,7 +137,7 @@ impl Local {
         }
     }
 
-    /// The local content is given up (a copy is kept): what the server has is shown again.
+    /// Drops the local content after a rejected copy was written, so that the server's version is shown again.
     fn forget_spool(&self, ino: Ino) {
         self.release_spool(ino);
         let Some(node) = self.0.view.node(ino) else { return };

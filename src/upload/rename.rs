@@ -1,4 +1,5 @@
-//! rename: made here, recorded, and sent by the worker; between local-only names and others it is a removal or a save.
+//! rename: changed in the view, recorded, and sent by the worker. Between a local-only name and another name it
+//! becomes a removal or a save.
 
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ impl Upload {
         self.local.wait_if_sync("rename", &target.path)
     }
 
-    /// Under the names lock: looks again, records, and changes the view.
+    /// Repeats the checks under the names lock, records the rename, and changes the view.
     fn rename_now(&self, source: &Target, target: &Target) -> FsResult<()> {
         let failed = |cause: Cause| FsError::new("rename", &target.path, cause);
         let moved = self.existing("rename", source)?;
@@ -60,7 +61,7 @@ impl Upload {
             .map_err(|cause| self.local.noted(failed(cause)))
     }
 
-    /// What rename(2) asks of the object that is replaced; its readers keep their content.
+    /// Checks what rename(2) demands of the object that is replaced, and keeps its content for open descriptors.
     fn check_replace(&self, moved: &NodeView, node: &NodeView, target: &Target, wait: Wait) -> FsResult<()> {
         match (moved.attr.is_dir(), node.attr.is_dir()) {
             (false, true) => Err(FsError::new("rename", &target.path, Cause::IsADirectory)),
@@ -70,7 +71,7 @@ impl Upload {
         }
     }
 
-    /// Before the view is changed.
+    /// Records the rename. Called before the view is changed.
     fn record_rename(
         &self,
         source: &Target,
@@ -86,12 +87,13 @@ impl Upload {
             self.local.record(node.ino, &target.path, Action::RemoveDir)?;
         }
         if let Some(node) = replaced.filter(|node| node.attr.kind == FileKind::Symlink) {
-            // New content can only take the place of content.
+            // A save cannot replace an object of another kind.
             self.local.record(node.ino, &target.path, Action::Unlink { base: node.base().into(), file: false })?;
         }
         let replaced = replaced.filter(|node| node.attr.is_file() && !is_local_only(&target.path));
         if self.local.is_unrecorded(moved) {
-            // The object exists only here: it takes the place, and what was there becomes the base of its content.
+            // The object exists only on this machine. It is saved under the new name, with the replaced file as its
+            // base.
             let base = replaced.and_then(NodeView::base);
             self.local.0.view.adopt_base(moved.ino, base);
             return Ok(());
@@ -101,8 +103,8 @@ impl Upload {
         self.local.record(moved.ino, &source.path, action)
     }
 
-    /// A file of the server gets a name that stays here: its content is here (`rename` saw to that), and on the server it
-    /// is removed.
+    /// Renames a file of the server to a local-only name. Its content is in a spool already (see `rename`), and the
+    /// file on the server is removed.
     fn keep_here(&self, source: &Target, target: &Target, moved: &NodeView) -> Result<(), Cause> {
         if let Some(spool) = self.local.spool(moved.ino).filter(|spool| spool.is_sealed()) {
             let copy = Arc::new(self.local.0.journal.new_spool()?);
@@ -110,7 +112,7 @@ impl Upload {
             self.local.put_spool(moved.ino, copy);
         }
         if let Some(spool) = self.local.spool(moved.ino) {
-            // Before the server may forget it.
+            // Recorded before the removal, so that the content is never without a record.
             spool.stay(true);
             self.local.0.journal.note_local_only(spool.id(), Some((target.path.clone(), moved.attr.perm)))?;
         }
@@ -121,7 +123,7 @@ impl Upload {
         Ok(())
     }
 
-    /// A file that was only here gets a name that the server should know. One that is still open is saved when it is
+    /// Renames a local-only file to a name that the server gets. A file that is still open is saved when it is
     /// closed.
     fn save_from_local_only(&self, source: &Target, target: &Target, moved: &NodeView) -> Result<(), Cause> {
         let comes = is_local_only(&source.path) && !is_local_only(&target.path) && moved.attr.is_file();

@@ -1,7 +1,8 @@
-//! Is the environment there at all? While it moves, the server may answer from a place where the code directory is missing
-//! or empty for a moment. What is sent there would be lost, and what is missing there would be taken for removed.
+//! Checks that the root of the environment is present. While an environment migrates, the server may show a missing
+//! or empty code directory for a moment. Changes sent at that time would be lost, and missing files would be taken
+//! for removed ones.
 //!
-//! The root is looked at once for each connection before anything is sent, and again when something below it is missing.
+//! The root is listed once per connection before anything is sent, and again when an object below it is missing.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc;
@@ -16,33 +17,33 @@ use crate::path::{Name, RemotePath};
 use crate::remote::{Class, ErrorKind, Link, Remote};
 use crate::write::{Action, Op};
 
-/// How long a root that had something in it, and is empty now without us, is taken for one that is away.
+/// How long an empty root that had entries before, none of which this mount removed, counts as unavailable.
 const MAX_AWAY: Duration = Duration::from_secs(15 * 60);
-/// A root with fewer names may have been emptied by one removal of another writer.
+/// A root with fewer names may have been emptied by a single removal of another writer.
 const MIN_NAMES: usize = 2;
-/// A look this short a time ago answers the next doubt.
+/// A check that is at most this old is not repeated.
 const RECENT: Duration = Duration::from_millis(100);
 
-/// What is known of the root.
+/// The last check of the root.
 #[derive(Default)]
 pub(super) struct RootCheck(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
-    /// The connection on which the root was seen, and when it was looked at for this.
+    /// The connection on which the root was seen, and the time of the check.
     seen: Option<(u64, Option<Instant>)>,
-    /// What was in it then, with what we did since.
+    /// The names of the root at that time, with the changes of this mount applied.
     names: BTreeSet<Name>,
-    /// When something was last seen in it.
+    /// When the root was last seen with entries.
     full_at: Option<Instant>,
 }
 
 impl RootCheck {
-    /// Before something is sent.
+    /// Called before an operation is sent.
     ///
     /// # Errors
     ///
-    /// A text for people: why nothing can be sent to this area now.
+    /// A text for the log: why nothing can be sent to this area now.
     pub(super) fn before_sending(&self, local: &Local, remote: &Remote, area: Area) -> Result<(), String> {
         let Link::Up { epoch, since, .. } = remote.link() else { return Ok(()) };
         let seen = self.0.lock().seen.map(|(epoch, _)| epoch);
@@ -51,23 +52,23 @@ impl RootCheck {
         }
         let view = &local.0.view;
         if seen.is_none() && view.listed(ROOT).is_some_and(|at| at >= since) {
-            // Listed over this connection: programs have seen what is there.
+            // Listed over this connection: the names that were shown are of this server.
             let there = view.children(ROOT).into_iter().filter(|(_, node)| node.server.is_some());
             self.note(epoch, None, there.map(|(name, _)| name).collect());
             return Ok(());
         }
-        self.look(local, remote, epoch)
+        self.list_root(local, remote, epoch)
     }
 
-    /// Something that should be there is missing: is it that the root is away?
+    /// Called when an object is missing that the server should have: checks whether the whole root is missing.
     pub(super) fn on_missing(&self, local: &Local, remote: &Remote, area: Area) -> Result<(), String> {
         let Link::Up { epoch, .. } = remote.link() else { return Err("the link is down".into()) };
         let recent =
             self.0.lock().seen.is_some_and(|(seen, at)| seen == epoch && at.is_some_and(|at| at.elapsed() < RECENT));
-        if area != Area::Code || recent { Ok(()) } else { self.look(local, remote, epoch) }
+        if area != Area::Code || recent { Ok(()) } else { self.list_root(local, remote, epoch) }
     }
 
-    fn look(&self, local: &Local, remote: &Remote, epoch: u64) -> Result<(), String> {
+    fn list_root(&self, local: &Local, remote: &Remote, epoch: u64) -> Result<(), String> {
         let root = local.0.view.object(ROOT);
         let (sender, receiver) = mpsc::sync_channel(1);
         remote.list_async(root.clone(), Class::Interactive, move |listed| drop(sender.send(listed)));
@@ -76,7 +77,7 @@ impl RootCheck {
             Ok(Err(error)) if matches!(error.kind, ErrorKind::NotFound) => {
                 return Err(format!("the directory '{root}' is not on the server now"));
             }
-            // It is there, and does not say what is in it.
+            // The root exists, but must not be listed.
             Ok(Err(error)) if matches!(error.kind, ErrorKind::PermissionDenied) => return Ok(()),
             Ok(Err(error)) => return Err(error.to_string()),
             Err(_) => return Err(format!("the server did not list '{root}' in time")),
@@ -98,7 +99,7 @@ impl RootCheck {
         (known.seen, known.names) = (Some((epoch, looked)), names);
     }
 
-    /// What we did to names of the root: what we removed ourselves is not missing.
+    /// Applies an operation of this mount to the remembered names: what this mount removed is not missing.
     pub(super) fn done(&self, local: &Local, op: &Op) {
         let root = local.0.view.object(ROOT);
         let name = |path: &RemotePath| path.file_name().filter(|_| path.parent().as_ref() == Some(&root));

@@ -1,4 +1,4 @@
-//! close and fsync: what was written so far is recorded, and on the disk.
+//! close and fsync: record what was written, and flush it to the local disk.
 
 use super::local_only::is_local_only;
 use super::state::Upload;
@@ -7,7 +7,7 @@ use crate::inode::Ino;
 use crate::write::RejectKind;
 
 impl Upload {
-    /// What was written so far becomes an operation. When this returns, it survives the death of the process.
+    /// Records what was written so far. When this returns, it survives a crash of the process.
     pub fn save(&self, op: &'static str, ino: Ino, wait: Wait) -> FsResult<()> {
         let Some(spool) = self.local.spool(ino) else { return Ok(()) };
         if !spool.is_dirty() {
@@ -26,7 +26,7 @@ impl Upload {
         if closed && self.local.reject_unrecorded(RejectKind::Stranded, ino, &path, &spool) {
             return admitted;
         }
-        // Whatever was waited for in vain: the writes were accepted, and what they made is sent when that is over.
+        // Recorded even if a wait before this timed out: the writes were accepted, and their content must be sent.
         let path = match self.local.save_content(ino) {
             Ok(Some(path)) => path,
             Ok(None) => return Ok(()),
@@ -38,7 +38,7 @@ impl Upload {
         self.local.wait_if_sync(op, &path)
     }
 
-    /// What was saved and recorded survives a loss of power when this returns.
+    /// Flushes what was saved and recorded to the local disk. When this returns, it survives a loss of power.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The worker's side: the type [`Sender`], which alone changes the server.
+//! The worker's side: the type [`Sender`], the only one that changes the server.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,22 +17,22 @@ use crate::path::RemotePath;
 use crate::remote::{Guard, Remote};
 use crate::write::{Op, OpId};
 
-/// Content of more bytes is not read again to see whether it is the same.
+/// Larger files (bytes) are not read again to compare their content.
 const MAX_YOUNG_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Carries out what is recorded. Cheap to clone.
+/// Applies recorded operations on the server. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Sender {
     pub(super) local: Local,
     pub(super) admission: Admission,
     pub(super) remote: Remote,
-    /// Only read: what the server has, to compare it.
+    /// Read only: the cached content of the server, for comparisons.
     pub(super) content: Content,
     pub(super) listeners: Arc<Listeners>,
     pub(super) root: Arc<RootCheck>,
-    /// How often the server refused an operation. To be kept from trying is no refusal.
+    /// How often the server refused each operation. Attempts that were not sent do not count.
     pub(super) refused: Arc<Mutex<HashMap<OpId, u32>>>,
-    /// Temporary files of earlier mounts were removed.
+    /// Whether temporary files of earlier mounts were removed.
     pub(super) swept: Arc<AtomicBool>,
 }
 
@@ -41,7 +41,7 @@ impl Sender {
         self.listeners.each(|listener| listener.applied(applied));
     }
 
-    /// Removes what an earlier mount left of its temporary files, before the first operation of this one.
+    /// Removes the temporary files that an earlier mount left, before the first operation of this mount.
     pub(super) fn sweep_once(&self, permit: &WritePermit, area: Area) {
         let Some(dir) = self.temp_dir(area) else { return };
         if self.swept.swap(true, Ordering::Relaxed) {
@@ -57,21 +57,21 @@ impl Sender {
         }
     }
 
-    /// Keeps what a request is about to destroy, where the server has a place for it.
+    /// Where the server stores the object that a request is about to destroy, so that it can be checked and restored.
     pub(super) fn guard(&self, op: &Op, path: &RemotePath, base: Option<Version>) -> Option<Guard> {
         let base = base?;
         Some(Guard { base, sum: self.sum_if_young(path, base), temp_dir: self.temp_dir(op.area)? })
     }
 
-    /// CRC-32 of a content that was shown here and is so young that another writer may have given its version to another
-    /// content meanwhile.
+    /// CRC-32 of the content that this mount knows for the version, if the version is racy: another writer may have
+    /// changed the content without changing the version.
     pub(super) fn sum_if_young(&self, path: &RemotePath, version: Version) -> Option<u32> {
         let young = !self.content.is_settled(path, version) && version.size <= MAX_YOUNG_BYTES;
-        let bytes = young.then(|| self.content.shown(path, version)).flatten()?;
+        let bytes = young.then(|| self.content.last_shown(path, version)).flatten()?;
         Some(crc32fast::hash(&bytes))
     }
 
-    /// Where the server keeps temporary files for us, outside of what it serves.
+    /// The server's directory for temporary files of this mount, outside of what the web server serves.
     pub(super) fn temp_dir(&self, area: Area) -> Option<RemotePath> {
         let pantheon = self.local.0.view.is_pantheon() && area == Area::Code;
         pantheon.then(|| RemotePath::parse("tmp").ok()).flatten()

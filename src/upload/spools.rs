@@ -1,4 +1,4 @@
-//! Content that is only on this machine, by inode number; and links that stay here.
+//! The spools (content that is only on this machine) and the local-only symlinks, by inode number.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::error::Cause;
 use crate::inode::Ino;
 use crate::write::Spool;
 
-/// What one attempt at filling a spool brought.
+/// The result of one attempt to fill a spool.
 pub(super) type Filled = Result<Arc<Spool>, Cause>;
 
 #[derive(Default)]
 pub(super) struct Spools {
     by_ino: Mutex<HashMap<Ino, Arc<Spool>>>,
-    /// Links that stay on this machine, and their texts.
+    /// The texts of local-only symlinks.
     links: Mutex<HashMap<Ino, Vec<u8>>>,
     /// Spools that are being filled from the server.
     pub(super) fills: InFlight<Ino, Filled>,
@@ -27,7 +27,7 @@ impl Spools {
         self.by_ino.lock().get(&ino).cloned()
     }
 
-    /// Inserts a spool, and does `then` before the map can be looked at.
+    /// Inserts a spool, and calls `then` before the map is unlocked.
     pub(super) fn put(&self, ino: Ino, spool: Arc<Spool>, then: impl FnOnce()) {
         let mut spools = self.by_ino.lock();
         spools.insert(ino, spool);
@@ -38,7 +38,7 @@ impl Spools {
         self.by_ino.lock().remove(&ino);
     }
 
-    /// Removes this very spool, unless another one took its place or `keep` says no.
+    /// Removes the spool, unless another one replaced it or `keep` returns false.
     pub(super) fn remove_this(&self, ino: Ino, spool: &Arc<Spool>, keep: impl FnOnce() -> bool) {
         let mut spools = self.by_ino.lock();
         if spools.get(&ino).is_some_and(|now| Arc::ptr_eq(now, spool)) && !keep() {
@@ -46,7 +46,7 @@ impl Spools {
         }
     }
 
-    /// Does `then` if the inode has no spool, before one can be put there.
+    /// Calls `then` under the lock of the map if the inode has no spool.
     pub(super) fn if_none(&self, ino: Ino, then: impl FnOnce()) {
         let spools = self.by_ino.lock();
         if !spools.contains_key(&ino) {

@@ -1,4 +1,4 @@
-//! The callers' side: the type [`Upload`], its parts, and what is asked of it beside changes.
+//! The callers' side: the type [`Upload`], its parts, and its read access.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,18 +21,18 @@ use crate::remote::Remote;
 use crate::view::{Unsent, View};
 use crate::write::{Journal, Queue, RejectKind, Spool};
 
-/// See the module header. Cheap to clone.
+/// Takes local changes and sends them: see the module documentation. Cheap to clone.
 #[derive(Clone)]
 pub struct Upload {
     pub(super) local: Local,
     pub(super) admission: Admission,
     pub(super) remote: Remote,
-    /// Only read: what the server has, to take it over.
+    /// Read only: the content of the server, to copy it into spools.
     pub(super) content: Content,
     listeners: Arc<Listeners>,
 }
 
-/// What of a journal the server does not know yet, for the view.
+/// The view's access to the changes in a journal that the server does not know yet.
 pub fn unsent_in(journal: &Arc<Journal>) -> Box<dyn Unsent> {
     Box::new(UnsentNames(journal.clone()))
 }
@@ -54,8 +54,8 @@ impl Unsent for UnsentNames {
 }
 
 impl Upload {
-    /// What an earlier mount left in the journal is not shown yet: see [`Upload::show_what_waits`]. Nothing is sent
-    /// before [`Upload::start`].
+    /// Makes the uploader of a journal. The changes that an earlier mount left are not shown before
+    /// [`Upload::recover`], and nothing is sent before [`Upload::start`].
     pub fn new(
         (view, admission): (View, Admission),
         (remote, content): (Remote, Content),
@@ -68,12 +68,12 @@ impl Upload {
         Self { local, admission, remote, content, listeners: Arc::default() }
     }
 
-    /// Has a listener told of what happens from now on. It must not keep an [`Upload`] alive.
+    /// Adds a listener for events from now on. The listener must not keep an [`Upload`] alive.
     pub fn listen(&self, listener: impl Listener + 'static) {
         self.listeners.add(listener);
     }
 
-    /// Begins to send.
+    /// Starts the worker that sends.
     pub fn start(&self) {
         let (admission, remote) = (self.admission.clone(), self.remote.clone());
         let (content, listeners) = (self.content.clone(), self.listeners.clone());
@@ -90,7 +90,7 @@ impl Upload {
         });
     }
 
-    /// Sending stops. What could not be recorded is kept beside, where the local disk can.
+    /// Stops sending. Content that could not be recorded becomes a rejected copy, if the local disk allows it.
     pub fn close(&self) {
         if let Err(error) = self.local.save_unsaved() {
             log::error!("{error}");
@@ -99,40 +99,42 @@ impl Upload {
         self.local.0.journal.close();
     }
 
-    /// The content of a file, where it is on this machine.
+    /// The spool of a file whose content is on this machine.
     pub fn spool(&self, ino: Ino) -> Option<Arc<Spool>> {
         self.local.spool(ino)
     }
 
-    /// Whether the spool was taken away between being looked up and being used: the server has the content.
+    /// Whether a read failed because the spool was released meanwhile: the server has the content then.
     pub fn was_let_go(&self, ino: Ino, spool: &Arc<Spool>, error: &io::Error) -> bool {
         let current = self.local.spool(ino).is_some_and(|now| Arc::ptr_eq(&now, spool));
         error.kind() == io::ErrorKind::NotFound && !current
     }
 
-    /// The last descriptor is closed: a spool that nothing needs goes, another one gives its descriptor back.
+    /// Called when the last descriptor of a file is closed. A spool that is not needed any more is removed; another
+    /// one closes its own descriptor.
     pub fn last_closed(&self, ino: Ino) {
         self.local.last_closed(ino);
     }
 
-    /// The text of a link that is on this machine and not on the server.
+    /// The text of a symlink that is on this machine and not on the server.
     pub fn link_text(&self, ino: Ino, path: &RemotePath) -> Option<Vec<u8>> {
         self.local.link_text(ino, path)
     }
 
-    /// Something got another name here; the version is that of a file that the server has.
+    /// Tells the listeners that an object was renamed locally; `version` is the server's version if it is a file that
+    /// exists there.
     pub(super) fn tell_renamed(&self, from: &RemotePath, to: &RemotePath, version: Option<Version>) {
         self.listeners.each(|listener| listener.renamed(from, to, version));
     }
 
-    /// Permission for a change of this object.
+    /// The permit for a change of this object, or the reason why there is none.
     pub fn permit(&self, op: &'static str, ino: Ino, object: &RemotePath, wait: Wait) -> FsResult<WritePermit> {
         let gone = || FsError::new(op, object, Cause::NotFound);
         let area = self.local.0.view.area(ino).ok_or_else(gone)?;
         self.admission.permit(op, area, object, wait)
     }
 
-    /// Whether the mode of the environment lets this object be changed, for access(2).
+    /// Whether the mode of the environment allows changes of this object, for access(2).
     pub fn may_write(&self, op: &'static str, ino: Ino) -> FsResult<()> {
         let Some(area) = self.local.0.view.area(ino) else { return Ok(()) };
         self.admission.may_write(op, area, &self.local.0.view.object(ino))
@@ -140,22 +142,22 @@ impl Upload {
 
     // For the status.
 
-    /// What waits to be sent, a line each.
+    /// The operations that are queued, one line each.
     pub fn waiting(&self) -> Vec<String> {
         self.local.queue(|queue| queue.ops().map(|(_, op)| op.describe()).collect())
     }
 
-    /// Bytes of content that wait to be sent.
+    /// Bytes of content that are queued.
     pub fn waiting_bytes(&self) -> u64 {
         self.local.queue(Queue::bytes)
     }
 
-    /// Where rejected content of this kind is kept, on the local disk.
+    /// The local directory of rejected copies of this kind.
     pub fn rejects_dir(&self, kind: RejectKind) -> PathBuf {
         self.local.0.rejects.dir(kind)
     }
 
-    /// What of this kind is kept, as paths below [`Upload::rejects_dir`].
+    /// The rejected copies of this kind, as paths below [`Upload::rejects_dir`].
     pub fn rejects(&self, kind: RejectKind) -> Vec<PathBuf> {
         self.local.0.rejects.list(kind)
     }

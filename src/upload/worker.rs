@@ -1,4 +1,4 @@
-//! The worker: takes operations from the journal, many at a time, has each carried out, and decides what comes of it.
+//! The worker: takes operations from the journal, applies many at a time, and decides what follows from each outcome.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,25 +17,25 @@ use crate::pool::{Pool, background};
 use crate::remote::{ErrorKind, Link, RemoteError, SetAttr};
 use crate::write::{Action, Expected, Journal, Next, Op, OpId, RejectKind};
 
-/// Operations that are carried out at a time, and bytes of content in them.
+/// Limits for the operations that are applied at a time: their number, and bytes of content in them.
 const MAX_RUNNING: usize = 256;
 const MAX_RUNNING_BYTES: u64 = 16 * 1024 * 1024;
-/// How often the thread looks whether the mount still exists.
+/// How often the thread checks whether the mount still exists.
 const TICK: Duration = Duration::from_millis(500);
-/// Pauses before an operation is tried again.
+/// Pauses before an operation is retried.
 const GATE_PAUSE: Duration = Duration::from_millis(500);
 const FULL_PAUSE: Duration = Duration::from_secs(10);
 const FAILURE_PAUSE: Duration = Duration::from_secs(2);
-/// Pause while the environment is away.
+/// Pause while the environment is unavailable.
 const AWAY_PAUSE: Duration = Duration::from_secs(1);
 /// How often a server may refuse an operation before it is rejected.
 const MAX_REFUSALS: u32 = 5;
-/// The same where it fails without a reason, which may be a full disk, a quota or another limit: for about 15 minutes, first
-/// at short intervals.
+/// The limit for failures without a reason, which may be a full disk, a quota or another limit: about 15 minutes,
+/// with short pauses at first.
 const SOON_TRIES: u32 = 30;
 const MAX_FAILURES: u32 = SOON_TRIES + 84;
 
-/// What runs now: operations and bytes.
+/// The running operations: their number and bytes.
 #[derive(Default)]
 struct Slots(Mutex<(usize, u64)>, Condvar);
 
@@ -66,8 +66,8 @@ impl Sender {
             }
             Outcome::Refused(error) if self.refusals(id) < patience(&error) => {
                 let refusals = self.refused.lock().entry(id).and_modify(|count| *count += 1).or_insert(1).to_owned();
-                log::info!("{}: {error}; it is tried again", op.describe());
-                // In code the platform is being asked whether the mode was switched: the answer is near.
+                log::info!("{}: {error}; it will be retried", op.describe());
+                // In code the platform is being asked whether the mode was switched, so that the answer is near.
                 let denied = op.area == Area::Code && matches!(error.kind, ErrorKind::PermissionDenied);
                 self.local.noted(FsError::new("sync", &op.path, error));
                 let pause = match refusals {
@@ -108,9 +108,9 @@ impl Sender {
         let permit = match self.admission.permit_sending(op.area) {
             Ok(permit) => permit,
             Err(Refused::Held(why)) => return Outcome::Later(GATE_PAUSE, why),
-            // Not known for certain until the platform was asked.
+            // Not certain before the platform was asked.
             Err(Refused::Closed(ReadOnlyReason::RefusedByServer)) => {
-                return Outcome::Later(GATE_PAUSE, "the mode is being asked for".into());
+                return Outcome::Later(GATE_PAUSE, "the platform is being asked for the mode".into());
             }
             Err(Refused::Closed(reason)) => return Outcome::Closed(reason),
         };
@@ -134,10 +134,10 @@ impl Sender {
             }
         };
         let outcome = applied.unwrap_or_else(|error| self.classify(op, error));
-        self.keep_moved(&permit, op, outcome)
+        self.reject_rename(&permit, op, outcome)
     }
 
-    /// What an error of the server means for an operation that was to be carried out.
+    /// Maps an error of the server to the outcome of the operation.
     fn classify(&self, op: &Op, error: RemoteError) -> Outcome {
         match &error.kind {
             ErrorKind::Down(_) | ErrorKind::Timeout | ErrorKind::Protocol(_) => {
@@ -181,7 +181,7 @@ impl Sender {
     }
 }
 
-/// How often an operation is tried that the server refuses like this.
+/// How often an operation is retried that fails with this error.
 fn patience(error: &RemoteError) -> u32 {
     match error.kind {
         ErrorKind::Failure(_) => MAX_FAILURES,
@@ -189,7 +189,8 @@ fn patience(error: &RemoteError) -> u32 {
     }
 }
 
-/// Begins to send, with a [`Sender`] made anew for each operation. Ends when the journal is closed or `local` is gone.
+/// Starts the worker thread, with a new [`Sender`] for each operation. It ends when the journal is closed or `local`
+/// is dropped.
 pub(super) fn start(local: &Local, sender: impl Fn(Local) -> Sender + Send + 'static) {
     let weak = Arc::downgrade(&local.0);
     let journal = local.0.journal.clone();

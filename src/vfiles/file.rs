@@ -18,7 +18,7 @@ pub enum File {
     Sync,
 }
 
-/// In the order of a listing.
+/// In the order of a directory listing.
 pub const FILES: [File; 13] = [
     File::Readme,
     File::Activity,
@@ -58,12 +58,12 @@ impl File {
         FILES.into_iter().find(|file| file.name().as_bytes() == name)
     }
 
-    /// Whether it says what comparing the server with the repository shows.
+    /// Whether the file shows the comparison of the server with the repository.
     pub fn needs_a_look(self) -> bool {
         matches!(self, Self::Pending | Self::Diff | Self::Ignored)
     }
 
-    /// Whether something can be written to it.
+    /// Whether commands can be written to the file.
     pub fn takes_commands(self) -> bool {
         matches!(self, Self::Mode | Self::Commit | Self::Sync | Self::Hydrate)
     }

@@ -1,8 +1,8 @@
-//! How far bringing files to the local disk has come: what `.pantheon/hydrate` says.
+//! The progress of a hydration, which `.pantheon/hydrate` shows.
 
 use std::time::Duration;
 
-/// The last time, or the one that runs.
+/// The running hydration, or the last one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Hydration {
     pub running: bool,
@@ -10,9 +10,9 @@ pub struct Hydration {
     pub files_in_all: u64,
     pub bytes: u64,
     pub bytes_in_all: u64,
-    /// Files that changed or went while they were asked for.
+    /// Files that changed or were removed before they were fetched.
     pub missed: u64,
-    /// How long it took, once it is over.
+    /// Duration of a finished hydration.
     pub took: Duration,
 }
 

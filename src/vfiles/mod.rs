@@ -1,5 +1,5 @@
-//! `.pantheon/*`: what the small files there say and which commands they take. Pure: a [`Status`] goes in, text comes
-//! out; bytes go in, a [`Command`] comes out. Who asks and what is done about a command is `fs`' business.
+//! The virtual files `.pantheon/*`: their text and their commands. The room is pure: it renders a [`Status`] to text,
+//! and parses bytes to a [`Command`]. `dotdir` carries commands out.
 
 mod file;
 mod hydration;
@@ -16,25 +16,25 @@ pub use status::{Connection, LinkStatus, LocalChanges, Status, Traffic, Write};
 use crate::control::ConnectionMode;
 use crate::path::RemotePath;
 
-/// What was written.
+/// A parsed command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Switch {
         mode: ConnectionMode,
         discard: bool,
     },
-    /// With this message.
+    /// Commit everything, with this message.
     Commit(String),
-    /// Everything to the server.
+    /// Send everything to the server.
     Sync,
-    /// Everything below this path of the mount to the local disk.
+    /// Copy everything below this path of the mount to the local disk.
     Hydrate(RemotePath),
 }
 
 /// Longest command (bytes).
 pub const MAX_COMMAND_BYTES: usize = 64 * 1024;
 
-/// Reads a command; the error says what would have been one.
+/// Parses a command; the error text says what would be valid.
 pub fn parse(file: File, bytes: &[u8]) -> Result<Command, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "the command is not text".to_owned())?;
     if file == File::Commit {
@@ -51,7 +51,7 @@ pub fn parse(file: File, bytes: &[u8]) -> Result<Command, String> {
         let bad =
             |what: String| format!("'{}': {what}; write a path below the mount, or '.' for everything", short(path));
         if path.starts_with('/') {
-            return Err(bad("it begins at the root of this machine".into()));
+            return Err(bad("it is an absolute path of this machine".into()));
         }
         return RemotePath::parse(path).map(Command::Hydrate).map_err(|error| bad(error.to_string()));
     }

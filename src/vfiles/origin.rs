@@ -1,37 +1,37 @@
-//! Where content comes from: the repository on this machine, and why that may be believed, or the server.
+//! The sources of content, for the status: the local repository, with the kinds of proof, or the server.
 
 use serde_json::{Value, json};
 
-/// See the module header. Numbers of files unless they say bytes.
+/// See the module documentation. Counts are files unless a field says bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// Of the commit that runs, and how many of them are proved to be on the server as they were committed.
+    /// Number of files in the deployed commit, and how many are proved to be unchanged on the server.
     pub files: u64,
     pub proved: u64,
-    /// By kind of proof.
+    /// Files by kind of proof.
     pub frozen: u64,
     pub verified: u64,
     pub attested: u64,
     pub carried: u64,
-    /// Given out from the repository.
+    /// Files and bytes read from the repository.
     pub read_files: u64,
     pub read_bytes: u64,
-    /// Of these, compared with the server.
+    /// How many of them were compared with the server.
     pub audited: u64,
-    /// Why nothing comes from the repository.
+    /// Why nothing is read from the repository.
     pub off: Option<String>,
     /// Why the server gave no checksums.
     pub not_attested: Option<String>,
 }
 
 impl Origin {
-    /// For one line of `status`.
+    /// The text of the line in `status`.
     pub(super) fn text(&self) -> String {
         if let Some(why) = &self.off {
             return format!("not used: {why}");
         }
         let kinds = [
-            (self.frozen, "nobody can change them"),
+            (self.frozen, "in frozen code"),
             (self.attested, "the server's checksums"),
             (self.verified, "read once"),
             (self.carried, "unchanged since an earlier mount"),

@@ -1,4 +1,4 @@
-//! The text of each file. `status` is `key: value` lines: pleasant to read, easy to cut; `status.json` has the same facts.
+//! Renders the text of each file. `status` has lines `key: value`; `status.json` has the same data.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -31,7 +31,7 @@ pub fn render(file: File, status: &Status) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Whole units, the largest that says enough: `12 s`, `3 min`, `2 h`, `5 d`.
+/// A duration in whole units that are large enough: `12 s`, `3 min`, `2 h`, `5 d`.
 fn span(duration: Duration) -> String {
     match duration.as_secs() {
         s @ 0..120 => format!("{s} s"),
@@ -66,7 +66,7 @@ fn mode_source(status: &Status) -> String {
     match status.belief.source {
         Source::Api => format!("api, checked {}", ago(status.belief.learned, status.now)),
         Source::Remembered => {
-            format!("as of {}; the platform has not been heard since", ago(status.belief.learned, status.now))
+            format!("as of {}; the platform has not answered since", ago(status.belief.learned, status.now))
         }
         Source::Option => "mount option or default; the platform has not been asked".into(),
     }
@@ -86,7 +86,7 @@ fn link_text(status: &Status) -> String {
 fn pending_text(status: &Status) -> String {
     match &status.belief.diffstat {
         Some(diffstat) => format!("{} (api, checked {})", diffstat.len(), ago(status.belief.learned, status.now)),
-        None => format!("unknown to us; {} path(s) written through this mount", status.local.written.len()),
+        None => format!("unknown; {} path(s) written through this mount", status.local.written.len()),
     }
 }
 
@@ -147,14 +147,14 @@ fn status_text(status: &Status) -> String {
     out
 }
 
-/// What a person should have in mind, one sentence each.
+/// Warnings and hints for the user, one sentence each.
 fn reminders(status: &Status) -> Vec<String> {
     let mut out = Vec::new();
     if !status.local.lost.is_empty() {
         let first: Vec<&str> = status.local.lost.iter().take(3).map(String::as_str).collect();
         let more = if status.local.lost.len() > first.len() { ", …" } else { "" };
         out.push(format!(
-            "{} path(s) written here are not on the server any more ({}{more}); see `pantheonfs rescue list`",
+            "{} path(s) changed through this mount are not on the server any more ({}{more}); see `pantheonfs rescue list`",
             status.local.lost.len(),
             first.join(", ")
         ));
@@ -266,21 +266,21 @@ fn status_json(status: &Status) -> serde_json::Value {
     out
 }
 
-/// Lines as `git status --porcelain` has them, each list with its source and age above it. What a look at the files
-/// showed comes first; the platform's own list, which can be stale, is shown where it disagrees.
+/// Lines in the format of `git status --porcelain`; each list has a comment with its source and age. The comparison
+/// of the files comes first; the platform's own list, which may be outdated, is shown if it differs.
 fn pending(status: &Status) -> String {
     let mut out = String::new();
-    let seen = match &status.looked {
-        Some((at, Ok(looked))) => {
-            let commit: String = looked.commit.chars().take(12).collect();
+    let seen = match &status.compared {
+        Some((at, Ok(compared))) => {
+            let commit: String = compared.commit.chars().take(12).collect();
             let _ =
                 writeln!(out, "# the server's files compared with commit {}, {}", line(&commit), ago(*at, status.now));
-            for file in &looked.files {
+            for file in &compared.files {
                 let count = |n: Option<usize>| n.map_or("-".into(), |n| n.to_string());
                 let (added, gone) = (count(file.lines.map(|l| l.0)), count(file.lines.map(|l| l.1)));
                 let _ = writeln!(out, "{} {}\t+{added} -{gone}", file.letter, line(file.path.as_bytes()));
             }
-            Some(looked.files.iter().map(|file| file.path.to_string()).collect::<BTreeSet<_>>())
+            Some(compared.files.iter().map(|file| file.path.to_string()).collect::<BTreeSet<_>>())
         }
         Some((_, Err(why))) => {
             let _ = writeln!(out, "# not compared with the repository: {}", line(why));
@@ -339,8 +339,8 @@ fn own_writes(out: &mut String, status: &Status, told: &BTreeSet<String>) {
 }
 
 fn diff(status: &Status) -> Vec<u8> {
-    match &status.looked {
-        // Read from where it is: it may be larger than the memory.
+    match &status.compared {
+        // It is served from its file, because it may be larger than memory.
         Some((_, Ok(_))) => Vec::new(),
         Some((_, Err(why))) => format!("# there is no diff: {}\n", line(why)).into_bytes(),
         None => b"# there is no diff: this mount has no repository to compare with\n".to_vec(),
@@ -348,10 +348,10 @@ fn diff(status: &Status) -> Vec<u8> {
 }
 
 fn ignored(status: &Status) -> String {
-    match &status.looked {
-        Some((_, Ok(looked))) => {
-            let mut out = String::from("# on the server, and matched by .gitignore: no commit will ever have them\n");
-            for path in &looked.ignored {
+    match &status.compared {
+        Some((_, Ok(compared))) => {
+            let mut out = String::from("# on the server, and matched by .gitignore: they are never committed\n");
+            for path in &compared.ignored {
                 let _ = writeln!(out, "{}", line(path.as_bytes()));
             }
             out
@@ -390,7 +390,7 @@ fn commit(status: &Status) -> String {
     out
 }
 
-/// The shape of `git log`, so that eyes and tools know it.
+/// In the format of `git log`, which users and tools know.
 fn log(status: &Status) -> String {
     let mut out = String::new();
     if status.belief.log.is_empty() {
@@ -446,28 +446,28 @@ fn connection(status: &Status) -> String {
 fn readme(status: &Status) -> String {
     let mut out = format!(
         "This is {}, mounted by pantheonfs.\n\n\
-         Files here are not on the server. Read them with cat; what can be written says so.\n\n\
+         The files in this directory are not on the server. Read them with cat; some accept commands, as said below.\n\n\
          mode         sftp: code is edited here; git: code changes by git push only and is read-only here.\n\
          \x20            Write 'sftp' or 'git' to switch. Going to git deletes what is uncommitted, so it is refused\n\
          \x20            while there is something; 'git --discard' goes ahead.\n\
-         status       how things stand: mode, writability and why not, link, what waits to be sent\n\
+         status       mode, connection, whether writes are possible and why not, unsent changes\n\
          status.json  the same for programs\n\
          pending      what is uncommitted, as the platform says and as this mount knows\n\
          diff         the difference, as git prints it: `git apply` takes it\n\
-         hydrate      write a path, or '.', to have everything there on this machine, for working offline\n\
+         hydrate      write a path, or '.', to copy everything below it to this machine, for working offline\n\
          ignored      what is on the server and can never be committed\n\
          commit       write a message to commit everything that is pending; reads the last commit made here\n\
          log          the history\n\
          activity     jobs of the platform that run now\n\
          sync         what waits to be sent; write anything to wait until the server has it\n\
          connection   host, user and port for other clients\n\
-         conflicts/   your versions of files that someone else had changed when you saved\n\
+         conflicts/   your versions of files that another writer had changed when you saved\n\
          stranded/    your versions of files that could not be sent because the mode was switched\n",
         line(&status.source)
     );
     if status.uploads.is_some() {
         out.push_str(
-            "\nWhat you change in code is also kept on this machine until it is seen in a commit: pantheonfs rescue list\n",
+            "\nChanges of code are also backed up on this machine until they are committed: pantheonfs rescue list\n",
         );
         out.push_str(
             "\nNot listed, but there by name:\n\
@@ -555,7 +555,7 @@ mod tests {
                 inodes: 3,
                 ..Traffic::default()
             },
-            looked: Some((
+            compared: Some((
                 now,
                 Ok(std::sync::Arc::new(Pending {
                     commit: "abc".into(),

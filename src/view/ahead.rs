@@ -1,10 +1,12 @@
-//! Ahead of the reader: listing a directory queues its subdirectories, breadth first, behind whatever a caller waits for.
+//! Listing ahead: listing a directory queues its subdirectories, breadth first, with a lower priority than the
+//! requests of callers.
 //!
-//! Once a walk begins, the whole tree is asked for with many requests outstanding, so that the walk costs a few round
-//! trips per level instead of two per directory. The same after a pause: the first touch renews all that is below it.
+//! When a walk begins, the whole tree is requested with many listings outstanding, so that the walk costs a few round
+//! trips per level instead of two per directory. After a pause, the first access renews everything below it in the
+//! same way.
 //!
-//! Load on the server: about four requests and 40 bytes per entry for each directory, at most once per freshness bound (30 s)
-//! while the mount is in use, and nothing at all while it is not.
+//! Load on the server: about four requests per directory and 40 bytes per entry, at most once per freshness bound (30
+//! s) while the mount is in use, and nothing while it is not.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,14 +20,14 @@ use crate::attr::Area;
 use crate::inode::Ino;
 use crate::remote::Class;
 
-/// Directories being listed ahead at a time. Each is about four requests (open, two reads, close) one or two of which are on
-/// their way at once, so that this fills the window of 1,024 requests that the engine allows at most.
+/// Directories listed ahead at a time. Each takes about four requests (open, two reads, close), one or two of which
+/// are outstanding at once, so that this fills the engine's largest window of 1,024 requests.
 const MAX_LISTINGS: usize = 512;
-/// Directories that may wait in line; beyond, a walk asks for them itself.
+/// Directories that may be queued. Beyond this number, a walk requests them itself.
 const MAX_QUEUED: usize = 100_000;
-/// Nothing is listed ahead deeper than this: a directory that contains itself would be listed for ever.
+/// Greatest depth of directories listed ahead: a directory that contains itself would be listed forever.
 const MAX_DEPTH: usize = 100;
-/// Nor when this many objects are known: a tree that never ends must not fill the memory unasked.
+/// Largest number of known objects with which listing ahead continues: an endless tree must not fill the memory.
 const MAX_KNOWN: usize = 300_000;
 
 /// Cheap to clone.
@@ -57,7 +59,7 @@ impl Ahead {
         Self(Arc::new(Inner { freshness, listings, queue, closing }))
     }
 
-    /// Goes on from each listing that is taken over.
+    /// Continues from each listing that is applied to the table.
     pub(super) fn follow(&self, listings: &Listings) {
         // Weak: the listings do not keep their listener alive.
         let ahead = Arc::downgrade(&self.0);
@@ -68,7 +70,7 @@ impl Ahead {
         });
     }
 
-    /// Nothing more is listed ahead.
+    /// Stops listing ahead.
     pub(super) fn close(&self) {
         self.0.closing.store(true, Ordering::Relaxed);
     }
@@ -77,13 +79,13 @@ impl Ahead {
         self.0.closing.load(Ordering::Relaxed)
     }
 
-    /// A directory's listing was taken over: its subdirectories are next.
+    /// Queues the subdirectories of a directory whose listing was applied.
     fn listed(&self, dir: Ino) {
         let table = &self.0.freshness.table;
         let children = table.children(dir).into_iter();
         let due = children.filter(|(_, node)| node.attr.is_dir() && self.0.freshness.is_due(node.ino));
         let subdirs: Vec<Ino> = due.map(|(_, node)| node.ino).collect();
-        // Uploads may hold 100,000 files that nobody asked for: only what is below the code root is walked ahead.
+        // Uploads may hold 100,000 files that no caller asked for: only the tree below the code root is listed ahead.
         if table.area(dir) == Some(Area::Code) && self.may_descend(dir) {
             let mut queue = self.0.queue.lock();
             let room = MAX_QUEUED.saturating_sub(queue.waiting.len());
@@ -92,8 +94,8 @@ impl Ahead {
         self.run();
     }
 
-    /// A caller wants to know a directory anew: what is known below it from before is asked for beside it, all levels at
-    /// once, so that the walk that begins here costs a few round trips in all.
+    /// Called when a caller needs a new listing of a directory: the known directories below it are requested in
+    /// parallel, so that the walk that begins here costs a few round trips.
     pub(super) fn renew_below(&self, dir: Ino) {
         let table = &self.0.freshness.table;
         if table.area(dir) != Some(Area::Code) || !self.0.queue.lock().is_idle() {
@@ -134,7 +136,7 @@ impl Ahead {
                 dir
             };
             let ahead = self.clone();
-            // Looked at again: what was queued before may have grown without an end meanwhile.
+            // Checked again: a queued directory may have been listed, or the tree may have grown too large.
             let wanted = self.0.freshness.is_due(dir) && self.may_descend(dir);
             let started = wanted && self.0.listings.try_start(dir, Class::Background, move |well| ahead.ended(well));
             if !started {
@@ -147,7 +149,7 @@ impl Ahead {
         let mut queue = self.0.queue.lock();
         queue.running -= 1;
         if !well {
-            // The link is away or the server is in trouble: callers ask for the directories that they need.
+            // The connection is down or the server has a problem: callers request the directories that they need.
             queue.waiting.clear();
         }
         drop(queue);

@@ -1,4 +1,4 @@
-//! What the kernel believes and must forget, on its way to the thread that tells it.
+//! What the kernel must drop from its caches, sent to the thread that tells it.
 
 use std::sync::{Arc, mpsc};
 
@@ -21,7 +21,7 @@ impl KernelChanges {
         let sender = self.0.lock().clone();
         if let Some(sender) = sender {
             for change in changes {
-                // The receiver is gone only while unmounting.
+                // The receiver is dropped only while unmounting.
                 drop(sender.send(change));
             }
         }

@@ -1,4 +1,4 @@
-//! Changes of the table: those that are made here (by `upload`), and what the kernel counts.
+//! Changes of the table: local changes (made by `upload`), and the references that the kernel counts.
 
 use super::state::View;
 use crate::attr::{Attr, Version};
@@ -6,23 +6,23 @@ use crate::inode::{Change, Ino, ROOT};
 use crate::path::{Name, RemotePath};
 
 impl View {
-    /// What the server says about the root, learned when the connection was made.
+    /// Sets the attributes of the root, which the server sent when the connection was made.
     pub fn set_root_attr(&self, attr: Attr) {
         self.learn(ROOT, attr);
     }
 
-    /// The server said this of one object, outside of a listing.
+    /// Applies attributes of one object that the server sent outside of a listing.
     pub fn learn(&self, ino: Ino, attr: Attr) {
         let changes = self.0.table.apply_attr(ino, attr, self.clock().now());
         self.announce(changes);
     }
 
-    /// Has the kernel forget.
+    /// Has the kernel drop these entries from its caches.
     pub fn announce(&self, changes: impl IntoIterator<Item = Change>) {
         self.0.changes.announce(changes);
     }
 
-    /// Everything that is known is looked at anew when it is used next.
+    /// Marks every directory as outdated, so that it is listed again when it is used.
     pub fn renew_everything(&self) {
         let known = self.walk();
         self.0.table.expire(None);
@@ -31,12 +31,13 @@ impl View {
         );
     }
 
-    /// The directory is listed anew when it is used next.
+    /// Marks one directory as outdated.
     pub fn expire(&self, dir: Ino) {
         self.0.table.expire(Some(dir));
     }
 
-    /// Names in the directories of these paths change now: a listing asked for before is not taken over.
+    /// Notes that names in the parent directories of these paths change: a listing requested before that is not
+    /// applied.
     pub fn touch_parents<'a>(&self, paths: impl IntoIterator<Item = &'a RemotePath>) {
         for path in paths {
             if let Some(dir) = path.parent().and_then(|dir| self.find(&dir)) {
@@ -59,30 +60,31 @@ impl View {
         self.0.table.opened(ino);
     }
 
-    /// How often it is still open.
+    /// Counts one close; returns how many handles remain.
     pub fn closed(&self, ino: Ino) -> u32 {
         self.0.table.closed(ino)
     }
 
-    /// Whether the kernel's pages are of this version. `stable`: the version cannot get another content any more.
+    /// Whether the kernel's cached pages are of this version. `stable`: the content of the version cannot change any
+    /// more.
     pub fn keep_pages(&self, ino: Ino, version: Version, stable: bool) -> bool {
         self.0.table.keep_pages(ino, version, stable)
     }
 
-    /// Whether the names that the kernel has of a directory are those of now.
+    /// Whether the names that the kernel has cached for the directory are current.
     pub fn keep_names(&self, dir: Ino) -> bool {
         self.0.table.keep_names(dir)
     }
 
     // What programs were shown.
 
-    /// Programs see the object as it is now: the next change builds upon this version.
+    /// A caller was shown the object as it is now: the next change is based on this version.
     pub fn mark_shown(&self, ino: Ino) {
         self.0.table.mark_shown(ino);
     }
 
-    /// Bytes of the file are given out as it is now. With `followed`, attributes are kept as fresh as at `open` from here
-    /// on, so that an editor notices what another writer did.
+    /// A caller was given bytes of the file. With `followed`, its attributes are kept as fresh as at `open` from now
+    /// on, so that an editor notices the changes of another writer.
     pub fn mark_read(&self, ino: Ino, followed: bool) {
         self.0.table.mark_read(ino, followed);
     }
@@ -105,28 +107,28 @@ impl View {
         self.0.table.update(ino, change)
     }
 
-    /// The server has the object with the attributes `server`. What is shown goes on being shown; the permission bits
-    /// too, with `keep_perm`.
+    /// The server has the object with the attributes `server`. The shown attributes stay; the permission bits too,
+    /// with `keep_perm`.
     pub fn confirmed(&self, ino: Ino, server: Attr, keep_perm: bool) {
         self.0.table.confirmed(ino, server, keep_perm);
     }
 
-    /// What the object's next content is to take the place of.
+    /// Sets the version that the next content of the object is to replace.
     pub fn adopt_base(&self, ino: Ino, base: Option<Version>) {
         self.0.table.adopt_base(ino, base);
     }
 
-    /// The permission bits were changed here, and the server does not have them yet.
+    /// The permission bits were changed locally and are not on the server yet.
     pub fn perm_changed(&self, ino: Ino) {
         self.0.table.perm_changed(ino);
     }
 
-    /// While pinned, listings do not change the object: what is shown is what was made here.
+    /// While an object is pinned, listings do not change it, so that the local state stays shown.
     pub fn pin(&self, ino: Ino, pinned: bool) {
         self.0.table.pin(ino, pinned);
     }
 
-    /// A directory that must exist, since something in it was changed here; its other names are not known.
+    /// Adds a directory that must exist because something in it was changed locally. Its other names are unknown.
     pub fn assume_dir(&self, parent: Ino, name: &Name, attr: Attr) -> Option<Ino> {
         self.0.table.assume_dir(parent, name, attr)
     }

@@ -38,7 +38,7 @@ impl Layout {
     }
 }
 
-/// The root of the server that a path lies in: the deepest one above it.
+/// The root of the server that a path is in: the deepest one above it.
 pub(super) fn root_above<'a>(roots: &'a [Root], path: &RemotePath) -> Option<&'a Root> {
     roots.iter().filter(|root| path.starts_with(&root.path)).max_by_key(|root| root.path.depth())
 }

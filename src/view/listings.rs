@@ -1,5 +1,5 @@
-//! Listing a directory of the server into the table: one request for many waiters, asked again when a local change
-//! overtook it.
+//! Listing a directory of the server into the table: one request for all waiters, repeated when a local change raced
+//! with it.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,21 +14,21 @@ use crate::path::{Name, RemotePath};
 use crate::pool::background;
 use crate::remote::{Class, ErrorKind, Remote};
 
-/// A listing that races with local changes is asked for again this often, then the next caller tries.
+/// How often a listing that raced with local changes is repeated before the next caller has to request it.
 const MAX_RACED_LISTINGS: u32 = 5;
 
-/// A listing has many waiters.
+/// The result of a listing, shared by its waiters.
 pub type ListResult = Result<(), SharedError>;
 
 type Done = Box<dyn FnOnce(ListResult) + Send>;
 
-/// What of the local changes the server does not know yet, as far as names are concerned.
+/// What the server does not know yet about names, because the changes are still queued.
 pub trait Unsent: Send + Sync {
-    /// A change that waits takes the name away: a listing that still has it is not to be believed.
+    /// Whether a queued change removes the name: a listing that still has it is outdated.
     fn takes_away(&self, path: &RemotePath) -> bool;
-    /// The server has the object under another name, or not at all.
+    /// Whether the server has the object under another name, or not at all.
     fn is_elsewhere(&self, path: &RemotePath) -> bool;
-    /// Waits until the server knows the object by this name. `false`: it did not within `patience`.
+    /// Waits until the server knows the object by this name. Returns `false` if it does not within `patience`.
     fn wait_until_there(&self, path: &RemotePath, patience: Duration) -> bool;
 }
 
@@ -43,7 +43,7 @@ struct Inner {
     changes: KernelChanges,
     timeout: Duration,
     under_way: InFlight<Ino, ListResult>,
-    /// Told of each directory whose listing was taken over.
+    /// Called with each directory whose listing was applied.
     listener: OnceLock<Box<dyn Fn(Ino) + Send + Sync>>,
 }
 
@@ -59,7 +59,7 @@ impl Listings {
         Self(Arc::new(Inner { remote, freshness, unsent, changes, timeout, under_way, listener: OnceLock::new() }))
     }
 
-    /// Sets the one listener.
+    /// Sets the only listener.
     pub(super) fn on_listed(&self, listener: impl Fn(Ino) + Send + Sync + 'static) {
         let _ = self.0.listener.set(Box::new(listener));
     }
@@ -68,12 +68,12 @@ impl Listings {
         &*self.0.unsent
     }
 
-    /// A listing of the directory that has not ended yet.
+    /// A listing of the directory that is in progress.
     pub(super) fn under_way(&self, dir: Ino) -> Option<Waiter<ListResult>> {
         self.0.under_way.peek(&dir)
     }
 
-    /// Starts listing a directory, or joins a listing that is under way.
+    /// Starts listing a directory, or joins a listing in progress.
     pub(super) fn start(&self, dir: Ino, class: Class) -> Waiter<ListResult> {
         match self.0.under_way.join(dir) {
             Role::Follower(waiter) => waiter,
@@ -85,8 +85,8 @@ impl Listings {
         }
     }
 
-    /// Like [`Listings::start`], with something to do afterwards (told whether it went well); `false` and nothing done
-    /// when the directory is being listed already.
+    /// Like [`Listings::start`], and calls `after` with whether it succeeded. Returns `false`, without doing
+    /// anything, if the directory is being listed already.
     pub(super) fn try_start(&self, dir: Ino, class: Class, after: impl FnOnce(bool) + Send + 'static) -> bool {
         let Role::Leader(ticket) = self.0.under_way.join(dir) else { return false };
         let done = move |result: ListResult| {
@@ -116,7 +116,7 @@ impl Listings {
                 Applied::Raced if tries > 0 => listings.list(dir, class, tries - 1, done),
                 Applied::Raced | Applied::Gone => done(Ok(())),
             },
-            Err(error) if tries > 0 && matches!(error.kind, ErrorKind::NotFound) && listings.has_moved(dir, &at) => {
+            Err(error) if tries > 0 && matches!(error.kind, ErrorKind::NotFound) && listings.was_renamed(dir, &at) => {
                 background().run(move || {
                     let now = listings.0.freshness.table.path(dir).unwrap_or_else(RemotePath::root);
                     listings.0.unsent.wait_until_there(&now, listings.0.timeout);
@@ -127,8 +127,8 @@ impl Listings {
         });
     }
 
-    /// Asked for by a name that it does not have any more, or not yet.
-    fn has_moved(&self, dir: Ino, asked: &RemotePath) -> bool {
+    /// Whether the directory was requested by a name that it no longer has, or does not have yet.
+    fn was_renamed(&self, dir: Ino, asked: &RemotePath) -> bool {
         self.0.unsent.is_elsewhere(asked) || self.0.freshness.table.path(dir).is_some_and(|now| now != *asked)
     }
 
@@ -138,7 +138,7 @@ impl Listings {
         // The newest of them tells the server's clock best.
         let mut times: Vec<u32> = entries.iter().map(|(_, attr)| attr.mtime).collect();
         times.sort_unstable();
-        times.into_iter().for_each(|secs| clock.server_stamped(secs));
+        times.into_iter().for_each(|secs| clock.server_passed(secs));
         table.apply_listing(dir, count, entries, clock.now(), hidden)
     }
 }

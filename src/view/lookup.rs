@@ -1,4 +1,4 @@
-//! lookup and getattr: an answer is at most as old as it may be, and waits for a listing only where it must.
+//! lookup and getattr: an answer is never older than its validity, and waits for a listing only if it must.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,12 @@ use crate::inode::{Child, Ino, NodeView, ROOT};
 use crate::path::{Name, RemotePath};
 use crate::remote::Class;
 
-/// A server that says nothing at all for this long, although it was asked, is not waited for by those who can be shown what
-/// it said before.
+/// If the server has sent nothing at all for this long since it was asked, callers are shown the previous answer
+/// where there is one.
 const SILENCE: Duration = Duration::from_millis(1500);
 
 impl View {
-    /// `Ok(None)`: the name does not exist, and the kernel may believe that for the time given beside it.
+    /// `Ok(None)`: the name does not exist, and the kernel may cache that for the returned time.
     pub fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<(Option<Entry>, Duration)> {
         let object = self.object(parent);
         let name = Name::new(name).map_err(|e| FsError::new("lookup", &object, e))?;
@@ -46,7 +46,7 @@ impl View {
 
     /// # Errors
     ///
-    /// [`Cause::NotADirectory`], or [`Cause::NotFound`] where nothing has this number.
+    /// [`Cause::NotADirectory`], or [`Cause::NotFound`] if the number is unknown.
     pub fn is_directory(&self, op: &'static str, ino: Ino, path: &RemotePath) -> FsResult<()> {
         match self.node(ino) {
             Some(node) if node.attr.is_dir() => Ok(()),
@@ -55,7 +55,7 @@ impl View {
         }
     }
 
-    /// The node, confirmed at most `bound` ago where the link allows it.
+    /// The node, confirmed at most `bound` ago if the connection is up.
     pub fn fresh_node(&self, op: &'static str, ino: Ino, bound: Duration, wait: Wait) -> FsResult<NodeView> {
         let gone = || FsError::new(op, self.object(ino), Cause::NotFound);
         let node = self.node(ino).ok_or_else(gone)?;
@@ -63,7 +63,7 @@ impl View {
             return Ok(node);
         }
         if node.parent == ino {
-            // A root has no parent to be listed in; its own listing is what is known of it.
+            // A root is in no listing of a parent; its own listing confirms it.
             return Ok(node);
         }
         self.ensure_listed(op, node.parent, bound, wait)?;
@@ -71,13 +71,13 @@ impl View {
         if node.unlinked && node.opens == 0 { Err(gone()) } else { Ok(node) }
     }
 
-    /// Makes sure that the directory's listing is complete and at most `bound` old. With the link away, an older one
-    /// will do: the mount goes on serving what it holds.
+    /// Makes sure that the directory's listing is complete and at most `bound` old. While the connection is down an
+    /// older one is used, so that the mount keeps serving what it has.
     pub fn ensure_listed(&self, op: &'static str, dir: Ino, bound: Duration, wait: Wait) -> FsResult<()> {
         self.0.freshness.admission.touch();
         if self.is_listed_within(dir, bound) {
             if !self.is_listed_within(dir, bound / 2) {
-                // Ahead of its end, so that no caller has to wait for it.
+                // Renewed before it expires, so that no caller has to wait for it.
                 drop(self.start_listing(dir, Class::Background));
             }
             return Ok(());
@@ -85,7 +85,7 @@ impl View {
         let object = self.object(dir);
         let known = self.listed(dir).is_some() || (self.0.table.is_complete(dir) && self.is_offline());
         if known && self.is_elsewhere(&object) {
-            // Made or moved here, and the server does not know it yet: what is known is all there is.
+            // Created or renamed locally and unknown to the server: the table has all of its names.
             return Ok(());
         }
         let Wait::Until(deadline) = wait else { return Err(FsError::new(op, "", Cause::WouldBlock)) };
@@ -105,19 +105,20 @@ impl View {
         }
     }
 
-    /// What was moved here is moved there, before it is asked for by its new name.
+    /// Waits until the server has the object of a local rename under its new name, before it is requested by that
+    /// name.
     ///
     /// # Errors
     ///
-    /// [`Cause::TimedOut`]: it was not by the deadline.
+    /// [`Cause::TimedOut`]: the rename was not sent by the deadline.
     pub fn wait_until_there(&self, path: &RemotePath, deadline: Deadline) -> Result<(), Cause> {
         let unsent = self.0.listings.unsent();
         let there = !unsent.is_elsewhere(path) || unsent.wait_until_there(path, deadline.remaining());
         there.then_some(()).ok_or(Cause::TimedOut)
     }
 
-    /// Waits for a listing. What is known from before will do when the server has fallen silent: the first caller to
-    /// notice waits a moment, those after it do not.
+    /// Waits for a listing. If the server is silent, the known names are used: only the first caller that notices
+    /// waits a moment.
     fn wait_for(&self, dir: Ino, coming: &Waiter<ListResult>, deadline: Deadline) -> Option<ListResult> {
         if !self.0.table.is_complete(dir) {
             return coming.wait(deadline.0);
@@ -137,28 +138,27 @@ impl View {
         }
     }
 
-    /// Whether the directory can be shown without asking: all of it as it was, or what was made here.
+    /// Whether the directory can be shown without asking: its names are complete, or it has local changes.
     fn holds_something(&self, dir: Ino) -> bool {
         self.0.table.is_complete(dir) || self.child_count(dir) > 0
     }
 
-    /// Starts listing a directory, or joins a listing that is under way.
+    /// Starts listing a directory, or joins a listing in progress.
     pub fn start_listing(&self, dir: Ino, class: Class) -> Waiter<ListResult> {
         self.0.listings.start(dir, class)
     }
 
-    /// Starts listing a directory, unless that is under way already.
+    /// Starts listing a directory, unless a listing is in progress.
     pub fn try_listing(&self, dir: Ino, class: Class) {
         self.0.listings.try_start(dir, class, |_| {});
     }
 
-    /// A listing of the directory that has not ended yet.
+    /// A listing of the directory that is in progress.
     pub fn listing_under_way(&self, dir: Ino) -> Option<Waiter<ListResult>> {
         self.0.listings.under_way(dir)
     }
 
-    /// The tree that an earlier mount knew is renewed as this one begins: it is looked at soon, and by then most of it is
-    /// there.
+    /// Renews the restored tree at the start of the mount: it is usually read soon, and most of it is fresh by then.
     pub fn renew_from_the_start(&self) {
         if self.0.table.is_complete(ROOT) && self.0.freshness.is_due(ROOT) && !self.is_offline() {
             drop(self.start_listing(ROOT, Class::Background));

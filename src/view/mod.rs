@@ -1,8 +1,8 @@
-//! What the mount shows: names and attributes as the server said last, with the local changes on top.
+//! What the mount shows: names and attributes as the server last sent them, with the local changes on top.
 //!
-//! [`View`] owns the table of inodes, keeps it fresh by listing whole directories, and tells the kernel what to forget.
-//! It knows nothing of content. Local changes are made through it by `upload`; what of them the server does not know yet,
-//! it asks through [`Unsent`].
+//! [`View`] owns the table of inodes, keeps it fresh by listing whole directories, and tells the kernel what to drop
+//! from its caches. It does not know content. `upload` makes local changes through it; [`Unsent`] tells which of them
+//! the server does not know yet.
 //!
 //! | file | what |
 //! | --- | --- |

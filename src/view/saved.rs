@@ -1,4 +1,4 @@
-//! The tree on the local disk: read when the mount begins, written as it is learned.
+//! The tree on the local disk: read when the mount starts, written as directories are listed.
 
 use std::path::Path;
 
@@ -7,32 +7,31 @@ use crate::inode::{ROOT, Saved, Snapshot, Unsaved};
 
 /// The name of the snapshot in the cache directory.
 const FILE: &str = "tree";
-/// A snapshot that is not longer (bytes) knows no directory.
+/// A snapshot of at most this length (bytes) has no directory.
 const MIN_BYTES: u64 = 32;
 
-/// Whether a mount could begin with this cache directory and without a connection.
+/// Whether a mount can start with this cache directory and without a connection.
 pub fn knows_a_tree(cache_dir: &Path) -> bool {
     std::fs::metadata(cache_dir.join(FILE)).is_ok_and(|file| file.len() > MIN_BYTES)
 }
 
-/// The snapshot of one mount; without one nothing is saved.
+/// The snapshot of one mount; `None`: nothing is saved.
 pub(super) struct SavedTree(Option<Snapshot>);
 
 impl SavedTree {
-    /// Opens the snapshot below the cache directory, and what it holds. It is a convenience: without it the server is
-    /// asked.
+    /// Opens the snapshot in the cache directory and reads it. It is optional: without it the server is asked.
     pub(super) fn open(cache_dir: Option<&Path>) -> (Self, Saved) {
         let Some(dir) = cache_dir else { return (Self(None), Saved::default()) };
         match Snapshot::open(&dir.join(FILE)) {
             Ok((snapshot, saved)) => (Self(Some(snapshot)), saved),
             Err(error) => {
-                log::warn!("{}: {error}; the tree is not kept for the next mount", dir.join(FILE).display());
+                log::warn!("{}: {error}; the tree is not saved for the next mount", dir.join(FILE).display());
                 (Self(None), Saved::default())
             }
         }
     }
 
-    /// Saves what was learned since the last time; with `all` also what nobody vouches for yet.
+    /// Saves what was learned since the last time; with `all` also directories that no commit vouches for yet.
     pub(super) fn save(&self, freshness: &Freshness, all: bool) {
         let Some(snapshot) = &self.0 else { return };
         let Freshness { table, clock, admission, .. } = freshness;
@@ -43,7 +42,8 @@ impl SavedTree {
             return;
         }
         let frozen = admission.frozen_commit();
-        // The platform must have named this commit after the server was asked for the names, or the two may not agree.
+        // The platform must have named this commit after the directory was listed; otherwise the two may not belong
+        // together.
         let age = frozen.as_ref().map(|(_, learned)| clock.wall().duration_since(*learned).unwrap_or_default());
         let vouched = |dir: &Unsaved| {
             let since = |at| clock.now().saturating_duration_since(at);
@@ -63,7 +63,7 @@ impl SavedTree {
     }
 }
 
-/// Takes over what the last mount knew. Code that nobody could change since is as good as listed just now.
+/// Restores what the last mount knew. Code that was frozen since then counts as listed now.
 pub(super) fn restore(freshness: &Freshness, saved: &Saved) {
     let commit = freshness.admission.frozen_commit().map_or_else(String::new, |(commit, _)| commit);
     let holds = |commit_then: &str| !commit.is_empty() && *commit_then == *commit;

@@ -1,4 +1,4 @@
-//! statfs: never waits for the network, because `df` must not hang when the link does.
+//! statfs. It never waits for the network, because `df` must not hang when the connection does.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::pool::background;
 use crate::remote::{Remote, StatVfs};
 
-/// What `df` shows.
+/// The figures that `df` shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
     pub block_bytes: u32,
@@ -20,7 +20,7 @@ pub struct Space {
     pub name_bytes: u32,
 }
 
-/// Servers without statvfs say nothing about space. Zero would make installers refuse; this is 1 TiB, all free.
+/// For servers without statvfs. Zero would make installers refuse to run; this is 1 TiB, all free.
 const UNKNOWN: Space = Space {
     block_bytes: 4096,
     blocks: 1 << 28,
@@ -31,10 +31,10 @@ const UNKNOWN: Space = Space {
     name_bytes: 255,
 };
 
-/// How old the figures may get before they are asked for again, behind the answer.
+/// Age of the figures at which they are requested again, after the answer was given.
 const VALID: Duration = Duration::from_secs(30);
 
-/// What the server said last. Cheap to clone.
+/// The last figures of the server. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct SpaceCache(Arc<Inner>);
 

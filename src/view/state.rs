@@ -21,29 +21,29 @@ use crate::inode::{Change, Child, Ino, NodeView, ROOT, Root, Table};
 use crate::path::{Name, RemotePath};
 use crate::remote::{Link, Remote};
 
-/// How a view behaves.
+/// The options of a view.
 pub struct ViewConfig {
     pub layout: Layout,
     /// How long names and attributes may be shown without asking again.
     pub fresh: Duration,
     /// How long an operation may wait for the network.
     pub timeout: Duration,
-    /// Holds what may be deleted at any time: the tree as it was seen last.
+    /// Directory of the saved tree. It may be deleted at any time.
     pub cache_dir: Option<PathBuf>,
 }
 
-/// An answer to `lookup` or `getattr`: attributes and how long the kernel may go by them.
+/// An answer to `lookup` or `getattr`: attributes, and how long the kernel may cache them.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
     pub ino: Ino,
     pub attr: Attr,
-    /// How long the name may be taken to lead here, and the attributes for what they are.
+    /// How long the kernel may cache the name and the attributes.
     pub valid: Duration,
-    /// The kernel asks for the attributes on their own before it shows them.
+    /// Whether the kernel must request the attributes separately before it shows them.
     pub ask_attr: bool,
 }
 
-/// See the module header. Cheap to clone.
+/// See the module documentation. Cheap to clone.
 #[derive(Clone)]
 pub struct View(pub(super) Arc<Inner>);
 
@@ -59,12 +59,12 @@ pub(super) struct Inner {
     saved: SavedTree,
     space: SpaceCache,
     pub(super) errors: LastError,
-    /// How many bytes the server had sent when it was last found silent.
+    /// How many bytes the server had sent in total when it was last found silent.
     pub(super) silent_at: Mutex<Option<u64>>,
 }
 
 impl View {
-    /// A view of what the last mount knew, if it left a tree in the cache directory.
+    /// Makes a view, with the tree that the last mount saved in the cache directory.
     pub fn new(
         config: ViewConfig,
         remote: Remote,
@@ -100,7 +100,7 @@ impl View {
         }))
     }
 
-    /// Where changes go that the kernel must forget. One receiver: the invalidator's thread.
+    /// The stream of what the kernel must drop from its caches. There is one receiver, the invalidator's thread.
     pub fn subscribe(&self) -> mpsc::Receiver<Change> {
         self.0.changes.subscribe()
     }
@@ -128,7 +128,7 @@ impl View {
         matches!(self.0.remote.link(), Link::Down { .. })
     }
 
-    /// Nothing more is listed ahead, and what was learned is saved.
+    /// Stops listing ahead and saves the tree.
     pub fn close(&self) {
         self.0.ahead.close();
         self.save_tree(true);
@@ -138,7 +138,7 @@ impl View {
         self.0.ahead.is_closing()
     }
 
-    /// Saves what was learned of the tree; with `all` also what nobody vouches for yet.
+    /// Saves what was learned of the tree; with `all` also directories that no commit vouches for yet.
     pub fn save_tree(&self, all: bool) {
         self.0.saved.save(&self.0.freshness, all);
     }
@@ -149,7 +149,7 @@ impl View {
 
     // Paths.
 
-    /// The path of an object, for messages too: the login directory when it has none any more.
+    /// The path of an object, also for messages; the login directory if the object has no path any more.
     pub fn object(&self, ino: Ino) -> RemotePath {
         self.0.table.path(ino).unwrap_or_else(RemotePath::root)
     }
@@ -162,7 +162,7 @@ impl View {
         self.0.table.find(path)
     }
 
-    /// The root that a path lies in.
+    /// The root that a path is in.
     pub fn root_above(&self, path: &RemotePath) -> Option<&Root> {
         root_above(self.0.table.roots(), path)
     }
@@ -198,8 +198,8 @@ impl View {
         self.0.table.view(ino)
     }
 
-    /// The file that took the place of one that has no name any more and is not open. A program that looked the old one up
-    /// a moment ago is shown the new one: never that there is none.
+    /// The file that replaced one that has no name any more and is not open. A program that looked up the old file a
+    /// moment ago is shown the new one instead of "not found".
     pub fn successor(&self, ino: Ino) -> Option<Ino> {
         self.0.table.successor(ino)
     }
@@ -220,7 +220,7 @@ impl View {
         self.0.table.child_count(dir)
     }
 
-    /// Everything that is known: parent, name, inode number.
+    /// Every known name: parent, name, inode number.
     pub fn walk(&self) -> Vec<(Ino, Name, Ino)> {
         self.0.table.walk()
     }
@@ -234,9 +234,9 @@ impl View {
         self.0.table.is_empty()
     }
 
-    /// The answer to a lookup. Part of `stat` it shows the attributes to the program; part of `open` it does not, and must
-    /// not become the base of what is written then. Of a file that was read, the two are told apart by having the kernel
-    /// ask for the attributes on their own where they are wanted.
+    /// The answer to a lookup. As part of `stat` it shows the attributes to the program; as part of `open` it does
+    /// not, and must not become the base of the next change. For a file that was read, the two are told apart by
+    /// having the kernel request the attributes separately.
     pub fn looked_up(&self, node: &NodeView) -> Entry {
         if !node.was_read || node.pinned {
             return self.entry(node);
@@ -246,7 +246,7 @@ impl View {
         Entry { ino: node.ino, attr: node.attr, valid, ask_attr: true }
     }
 
-    /// The answer to the kernel about an object: from here on programs were shown this.
+    /// The answer to the kernel about an object: from here on it counts as shown.
     pub fn entry(&self, node: &NodeView) -> Entry {
         self.0.table.mark_shown(node.ino);
         let valid = self.0.freshness.remaining(node.ino, node.seen);
@@ -254,13 +254,12 @@ impl View {
         Entry { ino: node.ino, attr: node.attr, valid, ask_attr: false }
     }
 
-    /// Whether the kernel believes that the file has another size than it has: what it gives out of it would be cut off, or
-    /// end in zeros.
+    /// Whether the kernel has cached another size than the file has: reads would be cut off, or end in zeros.
     pub fn kernel_is_behind(&self, ino: Ino) -> bool {
         self.0.table.kernel_is_behind(ino)
     }
 
-    /// How long answers about this object hold.
+    /// How long answers about this object are valid.
     pub fn freshness(&self, ino: Ino) -> Duration {
         self.0.freshness.bound(ino)
     }
@@ -285,7 +284,7 @@ impl View {
 
     // Local changes that the server does not know yet.
 
-    /// The server has the object under another name, or not at all.
+    /// Whether the server has the object under another name, or not at all.
     pub fn is_elsewhere(&self, path: &RemotePath) -> bool {
         self.0.listings.unsent().is_elsewhere(path)
     }

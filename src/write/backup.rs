@@ -1,8 +1,8 @@
-//! Backups copies: everything that this mount changed in code, on the local disk, until it is seen in a commit.
+//! Backups: the changes that this mount made in code, stored on the local disk until the deployed commit has them.
 //!
-//! Uncommitted changes are in no backup of the platform. Here each changed path has its newest content (as a file named
-//! by git's name for it) and a record of what was done. Nothing is replayed by itself; `pantheonfs rescue` reads this,
-//! with and without a mount.
+//! The platform does not back up uncommitted changes. For each changed path, the store has its newest content (a file
+//! that is named by git's blob name) and a record of the change. Nothing is restored automatically; `pantheonfs
+//! rescue` reads the store, with and without a mount.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap};
@@ -20,24 +20,24 @@ use crate::durable;
 use crate::path::RemotePath;
 
 pub(super) const KIND: u8 = b'K';
-/// Bytes kept at most; beyond it new content is not kept, and that is said.
+/// Largest size of all backups (bytes). Beyond it new content is not backed up, and the mount reports that.
 const MAX_BYTES: u64 = 4 * 1024 * 1024 * 1024;
-/// The log is written anew when it has grown to this (bytes) and most of it is history.
+/// The log is rewritten when it has grown to this size (bytes) and most of its records are outdated.
 const COMPACT_BYTES: u64 = 4 * 1024 * 1024;
 const CHUNK: usize = 128 * 1024;
 
-/// What was done to a path.
+/// The kind of change of a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
-    /// It has this content and git mode.
+    /// The path has this content and git mode.
     Content {
         blob: BlobId,
         size: u64,
         mode: u32,
     },
     Deleted,
-    /// It was moved here, with all below it, from a path whose content is in the commit.
+    /// The path was renamed, with everything below it, from a path whose content is in the commit.
     Moved {
         from: RemotePath,
     },
@@ -51,7 +51,7 @@ pub struct Backup {
     pub what: What,
     /// Seconds since the epoch.
     pub at: u64,
-    /// The commit that the environment ran.
+    /// The commit that the environment ran at that time.
     pub commit: Option<String>,
 }
 
@@ -62,7 +62,7 @@ pub(super) enum Record {
     Forget(RemotePath),
 }
 
-/// See the module header.
+/// See the module documentation.
 pub struct Backups {
     dir: PathBuf,
     log: Records<Record>,
@@ -72,9 +72,9 @@ pub struct Backups {
 #[derive(Default)]
 struct State {
     copies: BTreeMap<RemotePath, Backup>,
-    /// How many records name a blob, and how many writers are about to.
+    /// For each blob, how many records name it and how many writers are about to.
     uses: HashMap<BlobId, usize>,
-    /// Of all contents.
+    /// Size of all contents.
     bytes: u64,
 }
 
@@ -87,7 +87,7 @@ impl State {
         state
     }
 
-    /// Returns the blob that no record names any more.
+    /// Returns the replaced blob if no record names it any more.
     fn insert(&mut self, copy: Backup) -> Option<BlobId> {
         if let What::Content { blob, size, .. } = copy.what {
             self.hold(blob);
@@ -139,19 +139,19 @@ fn fold(records: Vec<Record>) -> BTreeMap<RemotePath, Backup> {
     copies
 }
 
-/// The kept copies of an environment, in path order, whether it is mounted or not; and whether the list of them is damaged,
-/// so that some may be missing.
+/// The backups of an environment, in path order, whether it is mounted or not; and whether their log is damaged, so
+/// that some may be missing.
 pub fn backups_in(state_dir: &Path) -> io::Result<(Vec<Backup>, bool)> {
     let found = read(&dir_of(state_dir).join("log"), KIND)?;
     Ok((fold(found.records).into_values().collect(), found.damage.is_some()))
 }
 
-/// Content that is kept, as it was when it was kept.
+/// The content of a backup, checked against its name.
 ///
 /// # Errors
 ///
-/// [`io::ErrorKind::InvalidData`] where the bytes on the disk do not have the name that they were given; otherwise why they
-/// cannot be read.
+/// [`io::ErrorKind::InvalidData`] if the bytes on the disk do not match the name; otherwise the error of reading
+/// them.
 pub fn read_backup(state_dir: &Path, blob: BlobId) -> io::Result<Vec<u8>> {
     let bytes = fs::read(blob_path(&dir_of(state_dir), blob))?;
     let mut hasher = Sha1::new();
@@ -160,7 +160,7 @@ pub fn read_backup(state_dir: &Path, blob: BlobId) -> io::Result<Vec<u8>> {
     if BlobId(hasher.finalize().into()) == blob {
         return Ok(bytes);
     }
-    let text = format!("the copy is damaged: its {} bytes are not what was kept", bytes.len());
+    let text = format!("the backup is damaged: its {} bytes do not match its checksum", bytes.len());
     Err(io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
@@ -184,7 +184,7 @@ impl Backups {
         self.lock().copies.values().cloned().collect()
     }
 
-    /// How many there are and when the oldest was made (seconds since the epoch).
+    /// The number of backups and the time of the oldest (seconds since the epoch).
     pub fn summary(&self) -> (usize, Option<u64>) {
         let state = self.lock();
         (state.copies.len(), state.copies.values().map(|copy| copy.at).min())
@@ -194,7 +194,7 @@ impl Backups {
         blob_path(&self.dir, blob)
     }
 
-    /// Keeps the first `len` bytes of `source` as the content of `path`.
+    /// Backs up the first `len` bytes of `source` as the content of `path`.
     pub fn content(
         &self,
         path: &RemotePath,
@@ -213,8 +213,9 @@ impl Backups {
         kept
     }
 
-    /// Synced before a record names it: after a power loss a record whose content is empty would pass for a copy. The blob is
-    /// held from before it is in place, so that the end of another record of the same content does not take it away.
+    /// Stores a blob and syncs it before a record names it: after a power loss, a record with empty content would
+    /// pass for a backup. The blob is counted as used before it is in place, so that dropping another record of the
+    /// same content does not remove it.
     fn keep_blob(&self, source: &File, len: u64, held: &mut Option<BlobId>) -> io::Result<BlobId> {
         let mut hasher = Sha1::new();
         hasher.update(format!("blob {len}\0"));
@@ -235,26 +236,26 @@ impl Backups {
         Ok(blob)
     }
 
-    /// Keeps bytes that are at hand.
+    /// Backs up bytes that are in memory.
     pub fn bytes(&self, path: &RemotePath, bytes: &[u8], mode: u32, at: u64, commit: Option<String>) -> io::Result<()> {
         let mut file = tempfile::tempfile_in(&self.dir)?;
         file.write_all(bytes)?;
         self.content(path, &file, (bytes.len() as u64, mode), at, commit)
     }
 
-    /// The path was deleted, and everything below it.
+    /// Records that the path, with everything below it, was deleted.
     pub fn deleted(&self, path: &RemotePath, at: u64, commit: Option<String>) -> io::Result<()> {
         self.keep(Backup { path: path.clone(), what: What::Deleted, at, commit })
     }
 
-    /// The path was moved: what is kept of it and below it moves along.
-    pub fn moved(&self, from: &RemotePath, to: &RemotePath, at: u64, commit: Option<String>) -> io::Result<()> {
+    /// Records that the path was renamed; the backups of it and of everything below it are renamed, too.
+    pub fn renamed(&self, from: &RemotePath, to: &RemotePath, at: u64, commit: Option<String>) -> io::Result<()> {
         self.change(|copies| {
             let below = || copies.values().filter(|copy| copy.path.starts_with(from));
             let mut records = Vec::new();
             let known = copies.get(from).is_some_and(|copy| matches!(copy.what, What::Content { .. }));
             if !known {
-                // What is committed of it is there under the old name.
+                // The committed content is still under the old path.
                 let origin = match copies.get(from).map(|copy| &copy.what) {
                     Some(What::Moved { from: origin }) => origin.clone(),
                     _ => from.clone(),
@@ -275,12 +276,12 @@ impl Backups {
         })
     }
 
-    /// Takes over what is kept in another state directory of the same environment. Of two copies of a path the newer counts;
-    /// one whose content is damaged is left where it is.
+    /// Imports the backups of another state directory of the same environment. Of two backups of a path the newer one
+    /// is used; damaged content is not imported and stays where it is.
     ///
     /// # Errors
     ///
-    /// Of the local disk.
+    /// An error of the local disk.
     pub fn adopt(&self, state_dir: &Path) -> io::Result<()> {
         for copy in backups_in(state_dir)?.0 {
             if self.lock().copies.get(&copy.path).is_some_and(|own| own.at >= copy.at) {
@@ -301,8 +302,8 @@ impl Backups {
         self.change(|_| vec![Record::Keep(copy)])
     }
 
-    /// Makes the records that `decide` returns, all or none, with nothing in between. They are on the disk when this returns,
-    /// and only then goes content that no record names any more.
+    /// Appends the records that `decide` returns, all or none, under the lock. They are on the disk when this
+    /// returns; only then are blobs removed that no record names any more.
     fn change(&self, decide: impl FnOnce(&BTreeMap<RemotePath, Backup>) -> Vec<Record>) -> io::Result<()> {
         let mut unused = Vec::new();
         {
@@ -324,7 +325,7 @@ impl Backups {
         self.compact()
     }
 
-    /// Content that no record names any more goes, unless one does again.
+    /// Removes blobs that no record names any more, unless a new record does.
     fn drop_blobs(&self, unused: impl IntoIterator<Item = BlobId>) {
         for blob in unused {
             let state = self.lock();
@@ -336,8 +337,9 @@ impl Backups {
         }
     }
 
-    /// Forgets what is committed: `committed` says what a commit has at a path (blob and git mode; `None`: nothing).
-    pub fn settle(&self, committed: impl Fn(&RemotePath) -> Option<(BlobId, u32)>) -> io::Result<()> {
+    /// Drops the backups that a commit has: `committed` returns what the commit has at a path (blob and git mode;
+    /// `None`: nothing).
+    pub fn drop_committed(&self, committed: impl Fn(&RemotePath) -> Option<(BlobId, u32)>) -> io::Result<()> {
         let is_done = |copy: &Backup| match &copy.what {
             What::Content { blob, mode, .. } => committed(&copy.path) == Some((*blob, *mode)),
             What::Deleted => committed(&copy.path).is_none(),
@@ -345,17 +347,17 @@ impl Backups {
         };
         let done: Vec<Backup> = self.copies().into_iter().filter(is_done).collect();
         self.change(|copies| {
-            // Written again meanwhile: that is another copy.
+            // A path that was written again meanwhile has a new backup, which stays.
             let still = done.into_iter().filter(|copy| copies.get(&copy.path) == Some(copy));
             still.map(|copy| Record::Forget(copy.path)).collect()
         })
     }
 
-    /// Everything that is kept survives a loss of power when this returns.
+    /// Flushes all backups to the disk. When this returns, they survive a loss of power.
     ///
     /// # Errors
     ///
-    /// Of the local disk. Content that is missing is none: it is said when it is put back.
+    /// An error of the local disk. Missing content is no error here; it is reported when it is restored.
     pub fn sync(&self) -> io::Result<()> {
         for copy in self.copies() {
             if let What::Content { blob, .. } = copy.what {
@@ -372,7 +374,10 @@ impl Backups {
     fn room(&self, more: u64) -> io::Result<()> {
         let now = self.lock().bytes;
         if now.saturating_add(more) > MAX_BYTES {
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "4 GiB of uncommitted work are kept already"));
+            return Err(io::Error::new(
+                io::ErrorKind::QuotaExceeded,
+                "4 GiB of uncommitted work are backed up already",
+            ));
         }
         Ok(())
     }
@@ -412,11 +417,12 @@ mod tests {
         drop(kept);
         let kept = Backups::open(dir.path()).expect("opened again");
         assert_eq!(kept.summary(), (3, Some(1)));
-        // The name that git gives to "hello\n".
+        // Git's name for "hello
+        // ".
         let blob = "ce013625030ba8dba906f756967f9e9ca394464a";
         assert_eq!(fs::read(dir.path().join("kept/blobs").join(blob)).expect("there"), b"hello\n");
         let hello: BlobId = serde_json::from_str(&format!("\"{blob}\"")).expect("a name");
-        kept.settle(|at| (*at == path("a")).then_some((hello, 0o100_644))).expect("settled");
+        kept.drop_committed(|at| (*at == path("a")).then_some((hello, 0o100_644))).expect("dropped");
         let left: Vec<String> = kept.copies().iter().map(|copy| copy.path.to_string()).collect();
         assert_eq!(left, ["b"], "a is committed, c is deleted there too");
         assert!(!dir.path().join("kept/blobs").join(blob).exists());
@@ -426,13 +432,13 @@ mod tests {
     fn moving_takes_along_what_is_kept_below() {
         let (_dir, kept) = open();
         kept.bytes(&path("d/a"), b"a", 0o100_644, 1, None).expect("kept");
-        kept.moved(&path("d"), &path("e"), 2, None).expect("moved");
+        kept.renamed(&path("d"), &path("e"), 2, None).expect("renamed");
         let now: Vec<(String, What)> = kept.copies().into_iter().map(|c| (c.path.to_string(), c.what)).collect();
         assert_eq!(now.len(), 3, "{now:?}");
         assert_eq!(now[0], ("d".into(), What::Deleted));
         assert_eq!(now[1], ("e".into(), What::Moved { from: path("d") }));
         assert!(matches!(&now[2], (at, What::Content { .. }) if at == "e/a"));
-        kept.moved(&path("e/a"), &path("b"), 3, None).expect("moved");
+        kept.renamed(&path("e/a"), &path("b"), 3, None).expect("renamed");
         assert!(kept.copies().iter().any(|c| c.path == path("b") && matches!(c.what, What::Content { .. })));
     }
 
@@ -456,7 +462,7 @@ mod tests {
     fn a_move_takes_the_only_copy_along() {
         let (dir, kept) = open();
         kept.bytes(&path("d/a"), b"precious", 0o100_644, 1, None).expect("kept");
-        kept.moved(&path("d"), &path("e"), 2, None).expect("moved");
+        kept.renamed(&path("d"), &path("e"), 2, None).expect("renamed");
         assert_eq!(blobs(&dir), 1);
         let (copies, damaged) = backups_in(dir.path()).expect("read");
         let content = copies.iter().find_map(|copy| match copy.what {
@@ -479,12 +485,12 @@ mod tests {
             let error = read_backup(dir.path(), blob).expect_err("damaged");
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
         }
-        // The next save of the same content makes it whole again.
+        // The next save of the same content repairs the blob.
         kept.bytes(&path("b"), b"precious", 0o100_644, 2, None).expect("kept");
         assert_eq!(read_backup(dir.path(), blob).expect("whole"), b"precious");
     }
 
-    /// Two paths with one content, written and forgotten by many threads: what a record names is there.
+    /// Many threads write and drop two paths with the same content: a blob that a record names is always there.
     #[test]
     fn content_that_is_named_again_while_it_goes_is_there() {
         let (dir, kept) = open();

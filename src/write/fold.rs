@@ -1,4 +1,4 @@
-//! From the records of a journal to what is still to be done.
+//! Folds the records of a journal into the operations that are still to be applied.
 
 use std::collections::BTreeMap;
 
@@ -7,28 +7,29 @@ use serde::{Deserialize, Serialize};
 use super::op::{Action, Expected, Op, OpId, Put, SpoolId};
 use crate::path::RemotePath;
 
-/// What the journal holds; see there.
+/// A record of the journal; see the documentation of `journal`.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Record {
     Op(OpId, Op),
     Gone(OpId),
     Done(OpId, Expected),
-    /// On disk under its first name.
+    /// The first name of this record, which files on disk still have.
     #[serde(rename = "litter")]
     LocalOnly(SpoolId, RemotePath, u16),
     Swept(SpoolId),
     All(Vec<Record>),
 }
 
-/// Files that stay on this machine: where they are, and their permission bits.
+/// Local-only files: their paths and permission bits.
 pub(super) type LocalOnly = BTreeMap<SpoolId, (RemotePath, u16)>;
 
-/// What still is to be done, of all that was recorded.
+/// The operations that remain of all records.
 #[derive(Default)]
 pub(super) struct Folded {
     pub(super) ops: BTreeMap<OpId, Op>,
-    /// Contents that an operation carried before, oldest first: its newest may not have reached the disk.
+    /// Older contents of each operation, oldest first. They are used if the newest did not reach the disk before a
+    /// power loss.
     pub(super) earlier: BTreeMap<OpId, Vec<Put>>,
     pub(super) local_only: LocalOnly,
 }
@@ -46,7 +47,7 @@ pub(super) fn fold(records: Vec<Record>) -> Folded {
             Record::Done(id, left) => {
                 if folded.ops.contains_key(&id) {
                     folded.take(id);
-                    folded.ops.values_mut().for_each(|op| op.settle(id, left));
+                    folded.ops.values_mut().for_each(|op| op.resolve_base(id, left));
                 }
             }
         }
@@ -65,7 +66,7 @@ impl Folded {
             self.local_only.remove(&new.spool);
             let same =
                 |(other, older): (&OpId, &Op)| (*other != id && older.spool() == Some(new.spool)).then_some(*other);
-            // Folded into this one.
+            // Operations that were folded into this one.
             for other in self.ops.iter().filter_map(same).collect::<Vec<_>>() {
                 self.ops.remove(&other);
                 let moved = self.earlier.remove(&other).unwrap_or_default();
@@ -81,7 +82,7 @@ impl Folded {
         self.ops.insert(id, op);
     }
 
-    /// Records are missing: what was to follow an operation that is not there follows nothing that is known.
+    /// Called if records are missing: an operation that depends on a missing one has an unknown base.
     pub(super) fn cut_loose(&mut self) {
         let known: Vec<OpId> = self.ops.keys().copied().collect();
         for op in self.ops.values_mut() {

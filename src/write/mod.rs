@@ -1,9 +1,10 @@
-//! Local state that is not yet on the server, and copies of what was changed.
+//! Local state that is not yet on the server, and backups of uncommitted changes.
 //!
-//! A file opened for writing gets a [`Spool`]: a private local file that holds its whole new content. When it is closed the
-//! spool is sealed and an operation ([`Op`]) that names it goes into the [`Journal`], as do changes of names. What cancels
-//! out in the [`Queue`] never reaches the server. What the server refuses to take is put into the [`Rejects`] store, never
-//! dropped; what it took is [`Backups`] until it is committed.
+//! A file opened for writing gets a [`Spool`]: a private local file with its whole new content. When the file is
+//! closed, the spool is sealed, and an operation ([`Op`]) that names it is recorded in the [`Journal`], as are
+//! changes of names. Operations that cancel out in the [`Queue`] are never sent. Content that the server refuses is
+//! stored in [`Rejects`], never dropped; changes of code that the server has are in [`Backups`] until they are
+//! committed.
 
 mod backup;
 mod fold;

@@ -1,11 +1,11 @@
-//! One change that the server is still to be told of.
+//! One change that is still to be applied on the server.
 
 use serde::{Deserialize, Serialize};
 
 use crate::attr::{Area, Version};
 use crate::path::RemotePath;
 
-/// Number of an operation: in the order in which they were made.
+/// Number of an operation, in the order in which the operations were recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OpId(pub u64);
 
@@ -13,22 +13,22 @@ pub struct OpId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SpoolId(pub u64);
 
-/// What the server must have at a path for a change to be made there.
+/// The state that the server must have at a path before a change is applied there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expected {
     Absent,
     Version(Version),
-    /// Whatever this earlier operation leaves there.
+    /// The state that this earlier operation leaves.
     After(OpId),
-    /// The operation before it failed: nobody knows.
+    /// Unknown, because the operation before it failed.
     Unknown,
-    /// We have begun to write over it: whatever is there is ours to finish.
+    /// This mount has begun to overwrite it: any state is overwritten.
     Ours,
 }
 
 impl Expected {
-    /// The version, if it is one that is expected.
+    /// The version, if the expectation is a version.
     pub fn version(self) -> Option<Version> {
         match self {
             Expected::Version(version) => Some(version),
@@ -43,17 +43,17 @@ impl From<Option<Version>> for Expected {
     }
 }
 
-/// The new content of a file: a sealed spool, and attributes that travel with it.
+/// The new content of a file: a sealed spool, and the attributes that are sent with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Put {
     pub spool: SpoolId,
     /// Bytes.
     pub len: u64,
-    /// CRC-32 of them: after a loss of power the disk may have less, or zeros.
+    /// CRC-32 of the content. After a loss of power the spool may be shorter, or have zeros.
     #[serde(default)]
     pub sum: Option<u32>,
     pub perm: u16,
-    /// The permission bits were not changed here: those that the server has when the content arrives stay.
+    /// The permission bits were not changed locally: the server's bits stay.
     #[serde(default)]
     pub keep_perm: bool,
     /// Seconds since the epoch.
@@ -61,7 +61,7 @@ pub struct Put {
     pub base: Expected,
 }
 
-/// What is to be done.
+/// The kind of operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -74,41 +74,42 @@ pub enum Action {
     },
     Unlink {
         base: Expected,
-        /// A regular file: one that is written anew under the same name takes its place.
+        /// Whether it is a regular file. If it is saved again under the same name, both operations are folded into
+        /// one save.
         file: bool,
     },
     RemoveDir,
     Rename {
         to: RemotePath,
-        /// What is moved.
+        /// The object that is renamed.
         base: Expected,
-        /// What it takes the place of.
+        /// The object that is replaced.
         replaced: Expected,
         dir: bool,
     },
     SetAttr {
         perm: Option<u16>,
-        /// atime and mtime, seconds.
+        /// atime and mtime, seconds since the epoch.
         times: Option<(u32, u32)>,
         link: bool,
     },
 }
 
-/// See the module header.
+/// See the module documentation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Op {
     pub area: Area,
     pub path: RemotePath,
     pub action: Action,
-    /// The number of the object in the present mount; 0 where it has none.
+    /// The inode number of the object in this mount; 0 if it has none.
     #[serde(skip)]
     pub ino: u64,
-    /// When it was made, seconds since the epoch.
+    /// When the operation was recorded, seconds since the epoch.
     pub at: u64,
 }
 
 impl Op {
-    /// Every path that it changes.
+    /// All paths that it changes.
     pub fn paths(&self) -> impl Iterator<Item = &RemotePath> {
         let second = match &self.action {
             Action::Rename { to, .. } => Some(to),
@@ -117,7 +118,7 @@ impl Op {
         std::iter::once(&self.path).chain(second)
     }
 
-    /// Whether what is below its paths is changed, too.
+    /// Whether objects below its paths are affected, too.
     pub fn reaches_below(&self) -> bool {
         match &self.action {
             Action::Put(_) | Action::Symlink { .. } | Action::Unlink { .. } => false,
@@ -126,7 +127,7 @@ impl Op {
         }
     }
 
-    /// Whether it makes the directory, or moves it there: what is in it since then was not there before.
+    /// Whether it creates the directory, or renames another one to this path: what is in it now was not there before.
     pub(super) fn brings(&self, dir: &RemotePath) -> bool {
         match &self.action {
             Action::MakeDir { .. } => self.path == *dir,
@@ -135,7 +136,7 @@ impl Op {
         }
     }
 
-    /// It leaves the content and its version as they are.
+    /// Whether it leaves the content and the version unchanged.
     pub(super) fn is_chmod(&self) -> bool {
         matches!(self.action, Action::SetAttr { times: None, .. })
     }
@@ -147,7 +148,7 @@ impl Op {
         }
     }
 
-    /// In a few words, for people.
+    /// A short description for logs and the status.
     pub fn describe(&self) -> String {
         let path = &self.path;
         match &self.action {
@@ -161,7 +162,7 @@ impl Op {
         }
     }
 
-    /// Every expectation, with the path that it is about.
+    /// All expectations, each with its path.
     pub(super) fn expectations(&mut self) -> Vec<(RemotePath, &mut Expected)> {
         match &mut self.action {
             Action::Put(put) => vec![(self.path.clone(), &mut put.base)],
@@ -171,8 +172,8 @@ impl Op {
         }
     }
 
-    /// An earlier operation is over: what was expected of it is known.
-    pub(super) fn settle(&mut self, id: OpId, left: Expected) {
+    /// Replaces the expectation that depends on an earlier operation by the state that the operation left.
+    pub(super) fn resolve_base(&mut self, id: OpId, left: Expected) {
         for (_, expected) in self.expectations() {
             if *expected == Expected::After(id) {
                 *expected = left;

@@ -1,11 +1,11 @@
-//! Copies of content that could not be sent, as plain files in the state directory: `conflicts` (another writer changed
-//! the file) and `stranded` (the environment takes no writes any more). Shown under `.pantheon`, never in the code tree,
-//! where a web server would serve them.
+//! Rejected copies: content that could not be sent, as plain files in the state directory. `conflicts` has those that
+//! another writer's change prevented, `stranded` those that the environment does not accept any more. They are shown
+//! under `.pantheon`, never in the code tree, where a web server would serve them.
 //!
-//! A copy lies at its path below its shelf, for people. Where that name is taken, or too long for the local disk, it gets
-//! another one nearby. Which copy is of which path says the file `rejects`: records (see `records`) of kind `R`, oldest
-//! first. A record whose copy is gone means nothing; a copy without a record, as older versions left them, is of the path at
-//! which it lies.
+//! A copy has its own path below the directory of its kind. If that name is taken, or too long for the local disk, it
+//! gets another one near it. The file `rejects` tells which copy belongs to which path: records (see `records`) of
+//! kind `R`, oldest first. A record without a copy is ignored; a copy without a record, as older versions left them,
+//! belongs to the path at which it is.
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -24,14 +24,16 @@ use crate::durable;
 use crate::path::{MAX_NAME_BYTES, RemotePath};
 
 pub(super) const KIND: u8 = b'R';
-/// Copies of one path beyond this many take the place of the last: an editor that retries a save for hours must not fill the disk.
+/// Number of copies per path. Beyond it the last one is replaced: an editor that retries a save for hours must not
+/// fill the disk.
 const MAX_COPIES_PER_PATH: usize = 100;
-/// Names that are tried in one place.
+/// Number of names that are tried in one directory.
 const MAX_NUMBER: u32 = 10_000;
-/// Longest path below a shelf (bytes): with the directories above it, and seen through a mount, it stays below `PATH_MAX`.
+/// Longest path of a copy (bytes): with the directories above it, and seen through a mount, it is shorter than
+/// `PATH_MAX`.
 const MAX_BELOW_BYTES: usize = 2048;
 
-/// Why a copy is kept.
+/// Why a copy was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RejectKind {
@@ -50,13 +52,13 @@ impl RejectKind {
     }
 }
 
-/// One copy.
+/// One rejected copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reject {
     pub kind: RejectKind,
-    /// What it is a copy of, as the server names it.
+    /// The path on the server of the rejected file.
     pub path: RemotePath,
-    /// Below the state directory.
+    /// Relative to the state directory.
     pub file: PathBuf,
 }
 
@@ -64,17 +66,17 @@ pub struct Reject {
 pub(super) struct Record {
     pub(super) kind: RejectKind,
     pub(super) path: RemotePath,
-    /// Below the shelf.
+    /// Relative to the directory of its kind.
     pub(super) file: RemotePath,
 }
 
-/// The two shelves of one environment. Cheap to clone.
+/// The rejected copies of one environment. Cheap to clone.
 #[derive(Clone)]
 pub struct Rejects(Arc<Inner>);
 
 struct Inner {
     state_dir: PathBuf,
-    /// Opened with the first copy.
+    /// Opened when the first copy is stored.
     index: Mutex<Option<Records<Record>>>,
 }
 
@@ -83,7 +85,7 @@ impl Rejects {
         Self(Arc::new(Inner { state_dir: state_dir.to_owned(), index: Mutex::default() }))
     }
 
-    /// The directory of everything that must survive the mount.
+    /// The directory for state that must survive the mount.
     pub fn state_dir(&self) -> &Path {
         &self.0.state_dir
     }
@@ -92,11 +94,11 @@ impl Rejects {
         self.0.state_dir.join(kind.dir_name())
     }
 
-    /// Copies `source` onto the shelf and returns where it is, on the disk for good.
+    /// Copies `source` and returns the path of the copy, which is synced to the disk.
     ///
     /// # Errors
     ///
-    /// Of the local disk; nothing of the copy is left then.
+    /// An error of the local disk; then no part of the copy is left.
     pub fn keep(&self, kind: RejectKind, path: &RemotePath, source: &File) -> io::Result<PathBuf> {
         self.put(kind, path, |dir| {
             let mut copy = tempfile::NamedTempFile::new_in(dir)?;
@@ -106,12 +108,12 @@ impl Rejects {
         })
     }
 
-    /// As [`Rejects::keep`], for a file of the state directory that nothing writes to any more: it takes no room on a disk
-    /// that is full.
+    /// Like [`Rejects::keep`], for a file of the state directory that is not written to any more. It needs no space
+    /// on a full disk.
     ///
     /// # Errors
     ///
-    /// As [`Rejects::keep`].
+    /// See [`Rejects::keep`].
     pub fn keep_linked(&self, kind: RejectKind, path: &RemotePath, source: &Path) -> io::Result<PathBuf> {
         self.put(kind, path, |dir| {
             let link = tempfile::Builder::new().make_in(dir, |name| fs::hard_link(source, name))?;
@@ -126,7 +128,7 @@ impl Rejects {
         path: &RemotePath,
         make: impl FnOnce(&Path) -> io::Result<tempfile::TempPath>,
     ) -> io::Result<PathBuf> {
-        // One at a time: names are looked at and then taken.
+        // One at a time, because a free name is looked up first and taken later.
         let mut index = self.0.index.lock();
         let new = make(&self.0.state_dir)?;
         let shelf = self.dir(kind);
@@ -137,7 +139,7 @@ impl Rejects {
             let below = below.and_then(|below| RemotePath::parse(below.as_os_str().as_bytes()).ok());
             let noted = below.map_or(Ok(()), |file| self.note(&mut index, Record { kind, path: path.clone(), file }));
             if let Err(error) = noted {
-                log::warn!("{}: is a copy of {path}, which could not be noted: {error}", file.display());
+                log::warn!("{}: it is a rejected copy of {path}, which could not be recorded: {error}", file.display());
             }
         })?;
         if let Some(Err(error)) = superfluous.map(fs::remove_file) {
@@ -155,21 +157,21 @@ impl Rejects {
         index.sync()
     }
 
-    /// One that makes no sense is put aside: what it said is in the names, as far as it goes.
+    /// Opens the index. A damaged one is renamed: the names of the copies still tell most of it.
     fn open_index(&self) -> io::Result<Records<Record>> {
         let path = index_of(&self.0.state_dir);
         match Records::open(&path, KIND) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 let aside = path.with_extension(format!("damaged-{}", std::process::id()));
                 fs::rename(&path, &aside)?;
-                log::error!("{}: {error}; it is kept as {}", path.display(), aside.display());
+                log::error!("{}: {error}; the file is renamed to {}", path.display(), aside.display());
                 Ok(Records::open(&path, KIND)?.0)
             }
             opened => Ok(opened?.0),
         }
     }
 
-    /// The newest copy of a path of which there are enough.
+    /// The newest copy of a path that has reached the limit.
     fn last_of_many(&self, kind: RejectKind, path: &RemotePath) -> Option<PathBuf> {
         let all = rejects_in(&self.0.state_dir).into_iter();
         let copies: Vec<Reject> = all.filter(|copy| copy.kind == kind && copy.path == *path).collect();
@@ -177,7 +179,8 @@ impl Rejects {
         Some(self.0.state_dir.join(&last.file))
     }
 
-    /// What a conflicting copy was made from, for a merge. Not on a shelf: there is nothing to decide about it.
+    /// Stores the base of a conflicting copy, for a merge. It is not listed among the copies, because the user need
+    /// not resolve it.
     pub fn keep_base(&self, copy: &Path, base: &[u8]) -> io::Result<()> {
         let Some(target) = base_of(&self.0.state_dir, copy) else { return Ok(()) };
         if let Some(parent) = target.parent() {
@@ -186,17 +189,17 @@ impl Rejects {
         durable::replace(&target, |file| file.write_all(base)).map(drop)
     }
 
-    /// Files on the shelf, as paths relative to it, in order.
+    /// The copies of this kind, as paths relative to their directory, in order.
     pub fn list(&self, kind: RejectKind) -> Vec<PathBuf> {
         files_of(&self.0.state_dir, kind)
     }
 }
 
-/// Keeps what is taken away at a path on purpose, in `reverted` of the state directory, and returns where.
+/// Stores content that the user reverts, in `reverted` of the state directory, and returns its path.
 ///
 /// # Errors
 ///
-/// Of the local disk.
+/// An error of the local disk.
 pub fn keep_reverted(state_dir: &Path, path: &RemotePath, content: &[u8]) -> io::Result<PathBuf> {
     let mut copy = tempfile::NamedTempFile::new_in(state_dir)?;
     copy.write_all(content)?;
@@ -206,7 +209,7 @@ pub fn keep_reverted(state_dir: &Path, path: &RemotePath, content: &[u8]) -> io:
     place(state_dir, &shelf, path, copy.into_temp_path(), |_| {})
 }
 
-/// The directories of a file, up to the state directory: some were made for it.
+/// Syncs the directories of a file, up to the state directory, since some of them may be new.
 fn sync_dirs(file: &Path, state_dir: &Path) -> io::Result<()> {
     file.ancestors().skip(1).take_while(|dir| dir.starts_with(state_dir)).try_for_each(durable::sync_dir)
 }
@@ -215,16 +218,20 @@ fn index_of(state_dir: &Path) -> PathBuf {
     state_dir.join("rejects")
 }
 
-/// The copies of an environment, whether it is mounted or not: those of one path from the oldest to the newest.
+/// The rejected copies of an environment, whether it is mounted or not; those of one path from the oldest to the
+/// newest.
 pub fn rejects_in(state_dir: &Path) -> Vec<Reject> {
     let records = match read::<Record>(&index_of(state_dir), KIND) {
         Ok(found) => found.records,
         Err(error) => {
-            log::warn!("{}: {error}; copies are taken for what their names say", index_of(state_dir).display());
+            log::warn!(
+                "{}: {error}; the paths of rejected copies are derived from their names",
+                index_of(state_dir).display()
+            );
             Vec::new()
         }
     };
-    // A name that was free again belongs to the copy that got it last.
+    // A name that was freed and used again belongs to the last copy.
     let mut known: BTreeMap<(RejectKind, PathBuf), (usize, RemotePath)> = BTreeMap::new();
     for (number, record) in records.into_iter().enumerate() {
         known.insert((record.kind, record.file.to_os_string().into()), (number + 1, record.path));
@@ -257,7 +264,7 @@ fn files_of(state_dir: &Path, kind: RejectKind) -> Vec<PathBuf> {
     out
 }
 
-/// Where the base of a conflicting copy is, if it was still at hand.
+/// The path of the base of a conflicting copy, if it was stored.
 pub fn base_of(state_dir: &Path, copy: &Path) -> Option<PathBuf> {
     let inside = copy.strip_prefix(state_dir.join(RejectKind::Conflict.dir_name())).ok()?;
     Some(state_dir.join("bases").join(inside))
@@ -267,8 +274,8 @@ fn make_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-/// Gives the copy a name on the shelf, for good: its path, or what is nearest to that and free. `note` hears of it before it
-/// is there.
+/// Gives the copy its final name: its path, or a free name near it. `note` is called with the name before the copy is
+/// there.
 fn place(
     state_dir: &Path,
     shelf: &Path,
@@ -305,7 +312,7 @@ fn place_dir(shelf: &Path, names: &[OsString]) -> io::Result<PathBuf> {
         dir = free(|n| {
             let candidate = dir.join(numbered(name, n));
             match make_dir(&candidate) {
-                // Something else than a directory: the copy of a file of that name.
+                // The copy of a file has the name of the directory.
                 Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) => {
                     Ok(None)
                 }
@@ -325,7 +332,7 @@ fn free(mut attempt: impl FnMut(u32) -> io::Result<Option<PathBuf>>) -> io::Resu
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// The names of a path; of one that is too deep, the first ones and the last.
+/// The names of a path; for a path that is too deep, the first ones and the last.
 fn shortened(path: &RemotePath) -> Vec<OsString> {
     let names: Vec<OsString> = path.names().map(|name| name.as_os_str().to_owned()).collect();
     if path.as_bytes().len() <= MAX_BELOW_BYTES {
@@ -341,19 +348,19 @@ fn shortened(path: &RemotePath) -> Vec<OsString> {
     first.into_iter().chain([left_out]).chain(names.last().cloned()).collect()
 }
 
-/// The name with a number behind it, cut where it would become too long.
+/// The name with a number appended, cut if it would become too long.
 fn numbered(name: &OsStr, n: u32) -> OsString {
     let suffix = if n == 0 { String::new() } else { format!(".{n}") };
     let bytes = name.as_bytes();
     let mut keep = bytes.len().min(MAX_NAME_BYTES - suffix.len());
-    // Not within a character.
+    // Never cut within a UTF-8 character.
     while keep < bytes.len() && keep > 1 && bytes[keep] & 0xc0 == 0x80 {
         keep -= 1;
     }
     OsString::from_vec([&bytes[..keep], suffix.as_bytes()].concat())
 }
 
-/// Positioned reads: the file is shared with writers that have their own idea of a position.
+/// Positioned reads, because writers share the file descriptor and its position.
 fn copy_all(source: &File, target: &mut File) -> io::Result<()> {
     let mut buffer = vec![0; 128 * 1024];
     let mut at = 0;

@@ -1,5 +1,5 @@
-//! Contents that no operation carries any more, and that stay until what took their place is on the disk: a power loss
-//! would otherwise leave neither. What the server has needs no copy here, and is not among them.
+//! Replaced spools: contents that no operation carries any more. They stay until the content that replaced them is on
+//! the disk, because a power loss would otherwise leave neither. Content that the server has is not among them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,30 +8,30 @@ use super::fold::Record;
 use super::op::{Action, Op, OpId, Put, SpoolId};
 use super::queue::{Changes, Queue};
 
-/// How long they stay when no program asks for a sync of the disk.
+/// How long they stay if no program requests a sync of the disk.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// And how many: more are let go at once.
+/// Number of replaced spools; beyond it they are released at once.
 const MAX_KEPT: usize = 2000;
 
 struct Replaced {
     spool: SpoolId,
-    /// As an operation carried it; `None` where it was removed and nothing takes its place.
+    /// The replaced save; `None` if its path was removed and has no new content.
     put: Option<Put>,
-    /// The operation that carries what took its place.
+    /// The operation that carries the new content.
     by: Option<OpId>,
     since: Instant,
 }
 
-/// See the module header.
+/// See the module documentation.
 #[derive(Default)]
 pub(super) struct ReplacedSpools {
     kept: Vec<Replaced>,
-    /// A thread is about to let them go.
+    /// Whether a thread is about to release them.
     busy: bool,
 }
 
 impl ReplacedSpools {
-    /// After an addition to the queue.
+    /// Called after an addition to the queue.
     pub(super) fn note(&mut self, changes: &Changes, now: Instant) {
         let by = changes.put.last().map(|(id, _)| *id);
         for (gone, _) in &changes.dropped {
@@ -42,17 +42,17 @@ impl ReplacedSpools {
         self.kept.extend(removed.chain(replaced).map(|(spool, put)| Replaced { spool, put, by, since: now }));
     }
 
-    /// What the last mount left of an operation whose newest content may not be on the disk yet.
+    /// Adds an older content of an operation of the last mount, whose newest content may not be on the disk yet.
     pub(super) fn note_earlier(&mut self, id: OpId, put: Put, now: Instant) {
         self.kept.push(Replaced { spool: put.spool, put: Some(put), by: Some(id), since: now });
     }
 
-    /// The server has what an operation carried: returns what it took the place of.
+    /// The server has the content of an operation: returns the spools that it replaced.
     pub(super) fn ended(&mut self, id: OpId) -> Vec<SpoolId> {
         self.kept.extract_if(.., |old| old.by == Some(id)).map(|old| old.spool).collect()
     }
 
-    /// What may be let go once the journal is on the disk, if the disk has these contents.
+    /// The spools that may be released when the journal is on the disk, if the disk has the contents `on_disk`.
     pub(super) fn covered(&self, queue: &Queue, on_disk: &[SpoolId]) -> Vec<SpoolId> {
         let is_covered = |by: OpId| {
             let current = queue.spool_of(by);
@@ -61,12 +61,12 @@ impl ReplacedSpools {
         self.kept.iter().filter(|old| old.by.is_none_or(is_covered)).map(|old| old.spool).collect()
     }
 
-    /// They are let go now.
+    /// Removes spools that are being released.
     pub(super) fn remove(&mut self, spools: &[SpoolId]) {
         self.kept.retain(|old| !spools.contains(&old.spool));
     }
 
-    /// Whether it is time to sync what took their place. Says so once, until [`ReplacedSpools::rest`].
+    /// Whether it is time to sync the new contents. Returns `true` once, until [`ReplacedSpools::rest`].
     pub(super) fn is_time(&mut self, now: Instant) -> bool {
         let old = self.kept.first().is_some_and(|old| now.duration_since(old.since) > PATIENCE);
         let due = !self.busy && (old || self.kept.len() > MAX_KEPT);
@@ -78,7 +78,7 @@ impl ReplacedSpools {
         self.busy = false;
     }
 
-    /// The contents that take their place.
+    /// The contents that replaced them.
     pub(super) fn replacing(&self, queue: &Queue) -> Vec<SpoolId> {
         let mut spools: Vec<SpoolId> = self.kept.iter().filter_map(|old| queue.spool_of(old.by?)).collect();
         spools.sort();
@@ -86,7 +86,7 @@ impl ReplacedSpools {
         spools
     }
 
-    /// For a journal that is written anew: what each operation carried before.
+    /// The records of older contents, for a journal that is rewritten.
     pub(super) fn records(&self, queue: &Queue) -> BTreeMap<OpId, Vec<Record>> {
         let mut out: BTreeMap<OpId, Vec<Record>> = BTreeMap::new();
         for old in &self.kept {

@@ -40,6 +40,7 @@ mod signals;
 mod steps;
 mod tools;
 mod trace;
+mod two_way;
 mod wordpress;
 
 #[global_allocator]

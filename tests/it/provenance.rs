@@ -82,7 +82,7 @@ fn frozen_code_comes_from_the_repository() {
     assert!(number(&m, "read_files") >= files - 1, "empty files are read from nowhere: {status}");
     assert!(number(&m, "proved") >= files - 1 && status["repository"]["off"].is_null(), "{status}");
     let text = fs::read_to_string(m.path(".pantheon/status")).expect("readable");
-    assert!(text.contains("nobody can change them"), "{text}");
+    assert!(text.contains("in frozen code"), "{text}");
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn a_damaged_copy_is_said_and_never_put_back() {
         }
     }
     let listed = rescue(&m, &["list"]);
-    listed.fails(1, &["empty.php: the copy is damaged", "changed.php: the copy is damaged"]);
+    listed.fails(1, &["empty.php: the backup is damaged", "changed.php: the backup is damaged"]);
     assert_eq!(listed.out().matches("\tdamaged\t").count(), 2, "{}", listed.out());
     fs::write(m.there("good.php"), "lost").expect("changed");
     eventually("the loss is seen", || fs::read_to_string(m.path("good.php")).is_ok_and(|text| text == "lost"));

@@ -1,11 +1,12 @@
-//! Which files are proved to be a committed object, so that their bytes can come from the repository on this machine.
+//! Which files are proved to be equal to a committed object, so that their bytes can be read from the local
+//! repository.
 //!
-//! A proof is about one path at one [`Version`], and holds for as long as the version does. There are four kinds (see
-//! [`Provenance`]). The API's own list of changes is none: it can be stale. Because this is the one part that could be wrong
-//! without anybody noticing, a sample of what it gives out is compared with the server ([`Proofs::audit_due`]); a single
-//! difference ends it for the life of the mount.
+//! A proof is about one path at one [`Version`], and is valid as long as the version is. There are four kinds (see
+//! [`Provenance`]). The API's list of changes proves nothing, because it can be outdated. A wrong proof would not be
+//! noticed otherwise, so that a sample of the returned objects is compared with the server ([`Proofs::audit_due`]); a
+//! single difference ends the use of proofs for this mount.
 //!
-//! Does not fetch the repository and does not run anything; see `fs`' provenance thread and `attest`.
+//! The room does not fetch the repository and runs no programs; see the provenance thread of `reader`, and `attest`.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeSet, HashMap};
@@ -19,41 +20,42 @@ use crate::path::RemotePath;
 
 use super::attest::Attested;
 
-/// Why bytes of a committed object are those of the file.
+/// The kind of a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Provenance {
-    /// Nobody can change the code, the commit that runs has the path with this size, and the file is older than our knowing.
+    /// The code is frozen, the deployed commit has the path with this size, and the file is older than the time since
+    /// when the code is known to be frozen.
     Frozen,
-    /// It was read in full over SFTP once, and hashed to the object.
+    /// It was read in full over SFTP once, and its hash is that of the object.
     Verified,
     /// The server's own checksum of this version is that of the object.
     Attested,
-    /// One of these, learned by an earlier mount: the version has not moved since.
+    /// A proof of an earlier mount, whose version is still the same.
     Carried,
 }
 
-/// A file must be older than our knowledge of the frozen commit by this: clocks differ, and a deploy takes a while.
+/// How much older than that time a file must be: clocks differ, and a deploy takes a while.
 const FROZEN_MARGIN: Duration = Duration::from_secs(120);
-/// Of this many objects that were given out one is compared with the server, the first among them.
+/// One of so many returned objects is compared with the server, beginning with the first.
 const AUDIT_EVERY: u64 = 256;
-/// Larger objects (bytes) are read over SFTP, piece by piece: an object of git comes out as a whole only.
+/// Larger objects (bytes) are read over SFTP in pieces, because git returns an object only as a whole.
 const MAX_BLOB_BYTES: u64 = 16 * 1024 * 1024;
 
-/// For status.
+/// Figures for the status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProofFigures {
-    /// Files of the commit that runs, and how many are proved to be as committed (then or now).
+    /// Number of files in the deployed commit, and how many files are proved at some version.
     pub files: u64,
     pub proved: u64,
-    /// Objects given out, their bytes, and how many were compared with the server.
+    /// Objects that were returned, their bytes, and how many were compared with the server.
     pub read_files: u64,
     pub read_bytes: u64,
     pub audited: u64,
-    /// Why nothing is taken from the repository.
+    /// Why nothing is read from the repository.
     pub off: Option<String>,
 }
 
-/// One line of the table.
+/// One proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Proof {
     pub(super) version: Version,
@@ -61,11 +63,11 @@ pub(super) struct Proof {
     pub(super) how: Provenance,
 }
 
-/// What the environment runs.
+/// The deployed commit.
 #[derive(Clone)]
 struct Runs {
     tree: Arc<Tree>,
-    /// Since when we know that nobody can change it; `None`: somebody can.
+    /// Since when the code is known to be frozen; `None`: it is not.
     frozen: Option<SystemTime>,
     /// Paths that git converts on their way into a work tree: their size says nothing about their bytes.
     converted: Arc<BTreeSet<RemotePath>>,
@@ -75,15 +77,15 @@ struct Runs {
 struct State {
     runs: Option<Runs>,
     table: HashMap<RemotePath, Proof>,
-    /// Changed since it was saved.
+    /// Changed since it was stored.
     dirty: bool,
     off: Option<String>,
 }
 
-/// See the module header.
+/// See the module documentation.
 pub struct Proofs {
     mirror: Arc<Mirror>,
-    /// The code directory on the server, which the paths of a commit are relative to.
+    /// The code directory on the server. Paths of a commit are relative to it.
     root: RemotePath,
     state: Mutex<State>,
     read_files: AtomicU64,
@@ -101,19 +103,19 @@ impl Proofs {
         self.state.lock()
     }
 
-    /// The environment runs this commit, which is in the repository; `frozen` says since when we know that nobody can change
-    /// the code, if that is so. The paths `converted` (of the commit) are not proved by that: git changes their bytes on
-    /// their way to the server.
+    /// Sets the deployed commit, which is in the repository; `frozen` is the time since when the code is known to be
+    /// frozen. `converted` are the paths of the commit that are not proved by size and age, because git converts their
+    /// bytes on checkout.
     pub fn learn(&self, tree: Arc<Tree>, frozen: Option<SystemTime>, converted: Arc<BTreeSet<RemotePath>>) {
         self.lock().runs = Some(Runs { tree, frozen, converted });
     }
 
-    /// What runs is not known any more: what was proved stays, nothing is added.
+    /// The deployed commit is not known any more: proofs stay, and no new ones are added.
     pub fn unlearn(&self) {
         self.lock().runs = None;
     }
 
-    /// The object that this version of the file is proved to be.
+    /// The object that this version of the file is proved to be equal to.
     pub fn of(&self, path: &RemotePath, version: Version) -> Option<BlobId> {
         let mut state = self.lock();
         if state.off.is_some() {
@@ -135,15 +137,15 @@ impl Proofs {
         Some(blob)
     }
 
-    /// The committed file that this could be, going by its size.
+    /// The committed file with the same path and size.
     fn candidate(&self, runs: &Runs, path: &RemotePath, version: Version) -> Option<Committed> {
         let file = *runs.tree.get(&path.strip_prefix(&self.root)?)?;
         let regular = matches!(file.mode, 0o100_644 | 0o100_755);
         (regular && file.size == version.size && file.size <= MAX_BLOB_BYTES).then_some(file)
     }
 
-    /// This version was read in full. The object, if it is the committed one. Versions that may still change are no business
-    /// of ours: the caller looks.
+    /// Notes that this version was read in full. Returns the object if it is the committed one. The caller must not
+    /// pass racy versions.
     pub fn verify(&self, path: &RemotePath, version: Version, bytes: &[u8]) -> Option<BlobId> {
         let runs = self.lock().runs.clone()?;
         let file = self.candidate(&runs, path, version)?;
@@ -151,7 +153,7 @@ impl Proofs {
         same.then(|| self.verified(path, version, file.blob)).flatten()
     }
 
-    /// Whoever read it has hashed it.
+    /// Notes the hash of a version that the caller has read in full.
     pub fn verified(&self, path: &RemotePath, version: Version, blob: BlobId) -> Option<BlobId> {
         let mut state = self.lock();
         if state.off.is_some() || self.candidate(state.runs.as_ref()?, path, version)?.blob != blob {
@@ -161,7 +163,8 @@ impl Proofs {
         Some(blob)
     }
 
-    /// Takes over what the server said of its files when its clock had passed `server_secs`. Returns how many are proved by it.
+    /// Adds proofs from the server's checksums, computed when its clock had passed `server_secs`. Returns how many files
+    /// they prove.
     pub fn attest(&self, said: &[Attested], server_secs: u32) -> u64 {
         let Some(runs) = self.lock().runs.clone() else { return 0 };
         let mut proved = 0;
@@ -178,7 +181,7 @@ impl Proofs {
         proved
     }
 
-    /// The bytes of a proved object; `None`: the repository has it no more, and the proof goes, too.
+    /// The bytes of a proved object. `None`: the repository does not have it any more, and the proof is dropped.
     pub fn bytes(&self, path: &RemotePath, version: Version, blob: BlobId) -> Option<Vec<u8>> {
         match self.mirror.blob(blob) {
             Ok(bytes) if bytes.len() as u64 == version.size => {
@@ -195,7 +198,7 @@ impl Proofs {
         }
     }
 
-    /// Whether what is given out now is to be compared with the server.
+    /// Whether the object that is returned now must be compared with the server.
     pub fn audit_due(&self) -> bool {
         let given = self.read_files.load(Ordering::Relaxed);
         if given.is_multiple_of(AUDIT_EVERY) || given == 1 {
@@ -205,7 +208,7 @@ impl Proofs {
         false
     }
 
-    /// The server has something else than was given out: nothing that was proved counts any more.
+    /// The server has other content than was returned: all proofs are dropped, and no new ones are used.
     pub fn turn_off(&self, path: &RemotePath) {
         let why = format!("{path} was not what the repository has, although that seemed proved");
         log::error!("{why}: everything is read from the server from here on");
@@ -215,7 +218,7 @@ impl Proofs {
         state.off.get_or_insert(why);
     }
 
-    /// Nothing that was proved counts any more (a migration); what runs is still known.
+    /// Drops all proofs (after a migration); the deployed commit stays known.
     pub fn forget(&self) {
         let mut state = self.lock();
         state.table.clear();
@@ -230,7 +233,7 @@ impl Proofs {
         }
     }
 
-    /// It was written: its size and its time may still be those that were proved.
+    /// The file was written: its new version may be equal to the proved one.
     pub fn written(&self, path: &RemotePath) {
         let mut state = self.lock();
         state.drop_proof(path);
@@ -246,7 +249,7 @@ impl Proofs {
         state.dirty |= state.table.len() != before;
     }
 
-    /// How many files are proved at some version, and what came of it.
+    /// The figures of the proofs.
     pub fn figures(&self) -> ProofFigures {
         let state = self.lock();
         ProofFigures {
@@ -259,18 +262,18 @@ impl Proofs {
         }
     }
 
-    /// What an earlier mount had proved. The version says whether it still holds.
+    /// Takes over the proofs of an earlier mount, which are valid if the version is the same.
     pub(super) fn carry(&self, proofs: impl IntoIterator<Item = (RemotePath, Proof)>) {
         self.lock().table.extend(proofs);
     }
 
-    /// Everything that is proved, if that changed since it was asked for.
+    /// All proofs, if they changed since the last call.
     pub(super) fn take_changed(&self) -> Option<Vec<(RemotePath, Proof)>> {
         let mut state = self.lock();
         std::mem::take(&mut state.dirty).then(|| state.table.iter().map(|(p, proof)| (p.clone(), *proof)).collect())
     }
 
-    /// How often each kind of proof is in the table.
+    /// The number of proofs of each kind.
     pub fn kinds(&self) -> Vec<(Provenance, u64)> {
         let mut kinds =
             [Provenance::Frozen, Provenance::Verified, Provenance::Attested, Provenance::Carried].map(|k| (k, 0));
@@ -280,7 +283,7 @@ impl Proofs {
 }
 
 impl Proof {
-    /// `BLOB SIZE MTIME PATH`; paths that are not text on one line are not kept.
+    /// `BLOB SIZE MTIME PATH`; paths that are not text on one line are not stored.
     pub(super) fn line(&self, path: &RemotePath) -> Option<String> {
         let path = std::str::from_utf8(path.as_bytes()).ok().filter(|path| !path.contains('\n'))?;
         Some(format!("{} {} {} {path}\n", self.blob, self.version.size, self.version.mtime))

@@ -22,7 +22,7 @@ fn frozen_code_is_proved_by_size_and_age() {
     let old = version(9, NOW - 1000);
     assert_eq!(proofs.of(&path, old), None, "nothing is known yet");
     proofs.learn(tree.clone(), None, Arc::default());
-    assert_eq!(proofs.of(&path, old), None, "somebody can change it");
+    assert_eq!(proofs.of(&path, old), None, "the code is not frozen");
     proofs.learn(tree.clone(), Some(time_from_secs(NOW)), Arc::default());
     assert_eq!(proofs.of(&path, version(9, NOW - 10)), None, "younger than our knowing");
     assert_eq!(proofs.of(&path, version(8, NOW - 1000)), None, "another size");

@@ -1,4 +1,4 @@
-//! Waiting until the server has what was recorded.
+//! Waiting until the server has the recorded changes.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,7 @@ use crate::write::op::OpId;
 use crate::write::queue::Queue;
 
 impl State {
-    /// Whether something that the barrier waits for is not over.
+    /// Whether an operation that the barrier waits for has not ended.
     fn holds_up(&self, token: u64) -> bool {
         let Some(barrier) = self.barriers.get(&token) else { return false };
         let first = |id: Option<OpId>| id.is_some_and(|id| id < barrier.limit);
@@ -20,12 +20,14 @@ impl State {
 }
 
 impl Journal {
-    /// Waits until `done` holds, in a hurry, as long as something moves within every `patience`. `false`: it does not.
+    /// Waits until `done` returns true, and lets operations skip their settle time. Returns `false` if nothing
+    /// progressed for `patience`.
     pub fn wait_until(&self, patience: Duration, done: impl Fn(&Queue) -> bool) -> bool {
         self.wait(patience, |state| done(&state.queue))
     }
 
-    /// Waits like `wait_until` for what was recorded before the call, whatever it was folded into meanwhile.
+    /// Waits like [`Journal::wait_until`] for all operations that were recorded before the call, and for those that
+    /// they were folded into.
     pub fn barrier(&self, patience: Duration) -> bool {
         let token = self.next_barrier.fetch_add(1, Ordering::Relaxed);
         {

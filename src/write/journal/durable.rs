@@ -1,4 +1,4 @@
-//! What a loss of power leaves: syncs of the disk, and what is let go after them.
+//! Durability: syncs of the disk, and the spools that are released after them.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use crate::write::fold::Record;
 use crate::write::op::{OpId, SpoolId};
 
 impl Journal {
-    /// What waits is on the local disk, for power loss: operations and names. `content` was put there before.
+    /// Flushes the records and the names of spools to the local disk. The spool `content` was synced before.
     pub fn sync(&self, content: Option<SpoolId>) -> io::Result<()> {
         let on_disk: Vec<SpoolId> = content.into_iter().collect();
         let covered = {
@@ -21,7 +21,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Bytes of the journal that a loss of power leaves in any case.
+    /// Bytes of the journal that survive a loss of power.
     pub fn synced_bytes(&self) -> u64 {
         self.log.synced()
     }
@@ -29,8 +29,8 @@ impl Journal {
     fn sync_records(&self) -> io::Result<()> {
         fs::File::open(&self.dir)?.sync_all()?;
         let Err(error) = self.log.sync() else { return Ok(()) };
-        // The next sync of this file would say that all is well: what the kernel could not write is forgotten.
-        log::error!("the journal could not be written to the disk ({error}); it is written anew");
+        // A later sync of this file would succeed, because the kernel forgets data that it failed to write.
+        log::error!("the journal could not be written to the disk ({error}); it is rewritten");
         let state = self.lock();
         self.log.rewrite(|| state.records())
     }
@@ -40,13 +40,13 @@ impl Journal {
         spools.iter().for_each(|spool| self.drop_spool(*spool));
     }
 
-    /// Whether contents have waited long enough for what took their place to be on the disk. Whoever is told calls
-    /// [`Journal::let_go_replaced`], where it may wait for the disk.
+    /// Whether replaced contents have waited long enough for a sync of the new ones. If it returns `true`, the caller
+    /// must call [`Journal::let_go_replaced`] where it may wait for the disk.
     pub fn is_time_to_sync(&self) -> bool {
         self.lock().replaced.is_time(Instant::now())
     }
 
-    /// Puts on the disk what took the place of contents that were saved before, and lets those go.
+    /// Syncs the contents that replaced earlier ones, and releases the earlier ones.
     pub fn let_go_replaced(&self) {
         let replacing = {
             let state = self.lock();
@@ -66,8 +66,8 @@ impl Journal {
         self.lock().replaced.rest();
     }
 
-    /// From here on the server may have half of the content: only what is here makes it whole. It is on the disk when
-    /// this returns, and so is the record that says so.
+    /// Called before the server's file is modified in place: from then on only the local content can complete it. The
+    /// content and a record of that are on the disk when this returns.
     pub fn touched(&self, id: OpId) {
         let (spool, appended) = {
             let mut state = self.lock();

@@ -1,5 +1,5 @@
-//! What the server is still to be told, on the local disk and in memory: the queue of operations, its journal, and the
-//! spool files with the new contents. What is recorded here survives the death of the process.
+//! The changes that are still to be sent, on the local disk and in memory: the queue of operations, the journal with
+//! its records, and the spools with the new contents. A recorded change survives a crash of the process.
 //!
 //! `journal` in the state directory holds records of kind `J` (layout: `records`). Each is one of
 //!

@@ -1,4 +1,4 @@
-//! What the last mount left: records, and contents that they name or do not name.
+//! Opening the journal of the last mount: its records, and the spools that they name or do not name.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,14 +17,14 @@ use crate::write::records::{Records, read};
 use crate::write::reject::RejectKind;
 use crate::write::spool::{FreeFiles, checksum};
 
-/// Below the shelf of what could not be sent: contents that no record of a damaged journal names.
+/// Directory among the stranded copies for contents that a damaged journal does not name.
 const UNKNOWN_DIR: &str = "damaged-journal";
 
-/// Whether the journal of an environment that is not mounted has anything that only this machine knows.
+/// Whether the journal of an environment that is not mounted has changes or files that are only on this machine.
 ///
 /// # Errors
 ///
-/// Where that cannot be told: it is damaged, or of another version.
+/// The journal is damaged, or of another version.
 pub fn has_unsent(state_dir: &Path) -> io::Result<bool> {
     let found = read(&state_dir.join("journal"), KIND)?;
     if found.damage.is_some() {
@@ -35,14 +35,14 @@ pub fn has_unsent(state_dir: &Path) -> io::Result<bool> {
 }
 
 impl Journal {
-    /// Opens what the last mount left. Spool files that no operation names were never finished, and go; unless records may
-    /// be missing, then they are put with what could not be sent.
+    /// Opens the journal of the last mount. Spools that no operation names were never saved and are removed; if
+    /// records may be missing, they become stranded copies.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let dir = state_dir.join("spool");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let opened = Records::open_telling(&state_dir.join("journal"), KIND)?;
         let mut folded = fold(opened.records);
-        // What is let go now was let go by records that may not be on the disk yet.
+        // Spools are released below because of records that may not be on the disk yet.
         opened.log.sync()?;
         let (mut state, now) = (State::default(), Instant::now());
         let aside = take_whole(&dir, &mut folded);
@@ -53,7 +53,7 @@ impl Journal {
         let used = names_of(&folded);
         let free = FreeFiles::default();
         let mut next_spool = 1;
-        // Names change meanwhile.
+        // Collected first, because names change in the loop.
         for entry in fs::read_dir(&dir)?.collect::<io::Result<Vec<_>>>()? {
             let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(SpoolId) else {
                 fs::remove_file(entry.path())?;
@@ -84,8 +84,8 @@ impl Journal {
         })
     }
 
-    /// Whether the content of an operation of an earlier mount is what was recorded; `None`: it was let go, since the
-    /// operation was carried out and only the record of that is missing.
+    /// Whether the content of an operation of an earlier mount is what was recorded. `None`: the spool is gone,
+    /// because the operation was applied and only the record of that is missing.
     pub fn is_whole(&self, put: &Put) -> Option<bool> {
         is_whole(&self.dir, put)
     }
@@ -101,8 +101,8 @@ fn is_whole(dir: &Path, put: &Put) -> Option<bool> {
     }
 }
 
-/// Where the newest content of an operation did not reach the disk before the power failed, and the one before did, that
-/// one is what is to be sent. Returns what is left of the newest ones.
+/// If the newest content of an operation did not reach the disk before a power loss and the one before it did, that
+/// one is sent. Returns the incomplete newest contents.
 fn take_whole(dir: &Path, folded: &mut Folded) -> Vec<SpoolId> {
     let mut torn = Vec::new();
     for (id, earlier) in &mut folded.earlier {
@@ -114,7 +114,7 @@ fn take_whole(dir: &Path, folded: &mut Folded) -> Vec<SpoolId> {
         if let Some(at) = earlier.iter().rposition(|put| is_whole(dir, put) == Some(true)) {
             let whole = earlier.swap_remove(at);
             log::error!(
-                "{path}: its last save was not on the local disk when the machine stopped; the one before is sent"
+                "{path}: its last save was not on the local disk when the machine stopped; the previous one will be sent"
             );
             torn.push(newest.spool);
             *newest = Put { base: newest.base, ..whole };
@@ -129,16 +129,13 @@ fn names_of(folded: &Folded) -> BTreeSet<SpoolId> {
     folded.ops.values().filter_map(Op::spool).chain(folded.local_only.keys().copied()).chain(earlier).collect()
 }
 
-/// A content of which no record says what it is.
+/// Stores a spool that no record names among the stranded copies.
 fn put_aside(spool: &Path, dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let number = spool.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let names = std::iter::once(number.clone()).chain((1..).map(|n| format!("{number}.{n}")));
     let target = names.map(|name| dir.join(name)).find(|target| !target.exists()).unwrap_or_else(|| dir.join("0"));
     fs::rename(spool, &target)?;
-    log::error!(
-        "{}: a content that was not sent, and of which the damaged journal does not say what it is",
-        target.display()
-    );
+    log::error!("{}: this content was not sent, and the damaged journal does not tell its path", target.display());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The type [`Journal`]: what is added, taken and ended.
+//! The type [`Journal`]: adding, taking and ending operations.
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,15 +19,16 @@ use crate::write::replaced::ReplacedSpools;
 use crate::write::spool::{FreeFiles, Hold, Spool};
 
 pub(in crate::write) const KIND: u8 = b'J';
-/// The journal is written anew when it has grown to this (bytes) and most of it is history.
+/// The journal is rewritten when it has grown to this size (bytes) and most of its records are outdated.
 const COMPACT_BYTES: u64 = 16 * 1024 * 1024;
-/// And emptied when nothing waits and it has grown to this.
+/// An empty journal is cleared when its file has grown to this size (bytes).
 const CLEAR_BYTES: u64 = 64 * 1024;
-/// Operations and bytes that may wait. Beyond, writers are slowed down to the speed of the link.
+/// Limits for queued operations: their number, and bytes of content. Beyond them writers are slowed down to the speed
+/// of the connection.
 const MAX_OPS: usize = 200_000;
 const MAX_BYTES: u64 = 8 * 1024 * 1024 * 1024;
 
-/// See the module header.
+/// See the module documentation.
 pub struct Journal {
     pub(super) dir: PathBuf,
     pub(super) log: Records<Record>,
@@ -36,32 +37,33 @@ pub struct Journal {
     pub(super) next_spool: AtomicU64,
     pub(super) next_barrier: AtomicU64,
     pub(super) free: FreeFiles,
-    /// Which spools somebody may have open.
+    /// Spools that may be open.
     pub(super) holds: Mutex<HashMap<SpoolId, Hold>>,
 }
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) queue: Queue,
-    /// Files that stay on this machine: where they are, and their permission bits.
+    /// Local-only files: their paths and permission bits.
     pub(super) local_only: LocalOnly,
     pub(super) replaced: ReplacedSpools,
-    /// Barriers that are being waited for, by number.
+    /// Active barriers, by number.
     pub(super) barriers: BTreeMap<u64, Barrier>,
-    /// Callers that wait for everything to be sent.
+    /// Number of callers that wait for everything to be sent.
     pub(super) hurry: usize,
-    /// Operations that ended, well or not, and pieces of content that arrived: who waits looks whether it grows.
+    /// Counts operations that ended and pieces of content that were transferred; waiting callers check whether it
+    /// grows.
     pub(super) steps: u64,
-    /// Ended, but what was kept here for them is not let go yet.
+    /// Operations that ended, and whose spools and pins are not released yet.
     pub(super) ending: BTreeSet<OpId>,
     pub(super) closed: bool,
 }
 
-/// What a barrier waits for.
+/// The operations that a barrier waits for.
 pub(super) struct Barrier {
-    /// Operations before this one.
+    /// Operations before this number.
     pub(super) limit: OpId,
-    /// And those that such a one was folded into since.
+    /// Operations that one of those was folded into.
     pub(super) also: BTreeSet<OpId>,
 }
 
@@ -72,7 +74,7 @@ impl Barrier {
 }
 
 impl State {
-    /// The journal as short as it can be.
+    /// The shortest sequence of records that has the present state.
     pub(super) fn records(&self) -> Vec<Record> {
         let local_only = self.local_only.iter().map(|(id, (path, perm))| Record::LocalOnly(*id, path.clone(), *perm));
         let mut earlier = self.replaced.records(&self.queue);
@@ -83,7 +85,7 @@ impl State {
         self.queue.ops().flat_map(with_earlier).chain(local_only).collect()
     }
 
-    /// After an addition: what it means for those who wait.
+    /// Updates the barriers and the replaced spools after an addition.
     fn note(&mut self, changes: &Changes) {
         self.replaced.note(changes, Instant::now());
         for barrier in self.barriers.values_mut() {
@@ -94,7 +96,7 @@ impl State {
     }
 }
 
-/// An operation that ended and is being tidied up after.
+/// An operation that ended and whose resources are being released.
 pub struct Ending<'a> {
     journal: &'a Journal,
     id: OpId,
@@ -107,10 +109,10 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// What there is to do.
+/// What the worker is to do next.
 pub enum Next {
     Run(OpId, Op, u32),
-    /// Nothing now.
+    /// No operation is due.
     Idle,
     Closed,
 }
@@ -120,7 +122,7 @@ impl Journal {
         self.state.lock()
     }
 
-    /// A look at what waits.
+    /// Read access to the queue.
     pub fn queue<T>(&self, look: impl FnOnce(&Queue) -> T) -> T {
         look(&self.lock().queue)
     }
@@ -135,17 +137,17 @@ impl Journal {
         Spool::create(id, self.spool_path(id), &self.free, self.hold(id))
     }
 
-    /// The content that an operation of an earlier mount names.
+    /// The spool of an operation of an earlier mount.
     pub fn reopen(&self, id: SpoolId, len: u64) -> Spool {
         Spool::reopen(id, self.spool_path(id), len, self.hold(id))
     }
 
-    /// Files that stay on this machine, as the last mount left them.
+    /// The local-only files of the last mount.
     pub fn local_only(&self) -> Vec<(SpoolId, RemotePath, u16)> {
         self.lock().local_only.iter().map(|(id, (path, perm))| (*id, path.clone(), *perm)).collect()
     }
 
-    /// A file that stays on this machine is, or is not any more (`None`), at this path.
+    /// Records that a local-only file is at this path; `None`: that it is gone.
     pub fn note_local_only(&self, id: SpoolId, now: Option<(RemotePath, u16)>) -> io::Result<()> {
         let mut state = self.lock();
         if state.local_only.get(&id) == now.as_ref() {
@@ -163,7 +165,7 @@ impl Journal {
         Ok(())
     }
 
-    /// The content of a file that stayed on this machine: it goes on being written to.
+    /// The spool of a local-only file of the last mount, which may be written to.
     pub fn reopen_local_only(&self, id: SpoolId) -> io::Result<Spool> {
         Spool::resume(id, self.spool_path(id), self.hold(id))
     }
@@ -171,7 +173,7 @@ impl Journal {
     fn hold(&self, id: SpoolId) -> Hold {
         let mut holds = self.holds.lock();
         if holds.len() > 2 * MAX_OPS {
-            // Spools that went without ever being recorded.
+            // Drops the entries of spools that were never recorded.
             holds.retain(|_, hold| Arc::strong_count(hold) > 1);
         }
         holds.entry(id).or_default().clone()
@@ -182,7 +184,7 @@ impl Journal {
         hold.is_none_or(|hold| Arc::strong_count(&hold) > 1)
     }
 
-    /// Whether there is room for another operation; a writer that is too fast waits here.
+    /// Whether there is room for another operation. Waits until `until`, which slows down fast writers.
     pub fn has_room(&self, until: Instant) -> bool {
         let full = |state: &State| state.queue.len() >= MAX_OPS || state.queue.bytes() >= MAX_BYTES;
         let mut state = self.lock();
@@ -196,14 +198,14 @@ impl Journal {
         true
     }
 
-    /// Records an operation. When this returns, it survives the death of the process, and it will be carried out.
+    /// Records an operation. When this returns, it survives a crash of the process, and it will be applied.
     ///
     /// # Errors
     ///
-    /// The local disk is full or failed. Then the operation is nowhere: neither here nor in a record.
+    /// The local disk is full or failed. Then the operation is neither queued nor recorded.
     pub fn add(&self, op: Op) -> io::Result<()> {
         if let Err(error) = self.log.reserve() {
-            // The room that is left is for what programs have written already.
+            // The last free space is for saves, because programs have written their content already.
             if !matches!(op.action, Action::Put(_)) {
                 return Err(error);
             }
@@ -214,7 +216,7 @@ impl Journal {
             let changes = state.queue.add(op, Instant::now());
             let mut records: Vec<Record> = changes.put.iter().map(|(id, op)| Record::Op(*id, op.clone())).collect();
             records.extend(changes.dropped.iter().map(|(id, _)| Record::Gone(*id)));
-            // All of it or nothing, wherever the end is torn off.
+            // One record, so that a torn end loses all of them or none.
             let record = if records.len() == 1 { records.pop() } else { Some(Record::All(records)) };
             if let Err(error) = self.log.append(record.as_slice()) {
                 state.queue.take_back();
@@ -227,13 +229,13 @@ impl Journal {
         Ok(())
     }
 
-    /// An operation of an earlier mount is about this object of ours.
+    /// Assigns the inode number of this mount to an operation of an earlier one.
     pub fn bind(&self, id: OpId, ino: u64) {
         self.lock().queue.bind(id, ino);
     }
 
-    /// The content is not needed any more: the server has it, or what took its place is on the disk. A caller that reads
-    /// from it still has it open.
+    /// Removes a spool whose content is on the server or was replaced by content on the disk. Callers that still read
+    /// it have it open.
     pub fn drop_spool(&self, id: SpoolId) {
         let path = self.spool_path(id);
         let gone = if self.is_held(id) { fs::remove_file(path) } else { self.free.give(path) };
@@ -244,7 +246,7 @@ impl Journal {
         }
     }
 
-    /// The next operation to carry out, waited for until `until`.
+    /// The next operation to apply; waits for one until `until`.
     pub fn next(&self, until: Instant) -> Next {
         let mut state = self.lock();
         loop {
@@ -264,26 +266,26 @@ impl Journal {
         }
     }
 
-    /// A piece of a long one arrived: who waits for it may go on waiting.
-    pub fn moved(&self) {
+    /// Counts a transferred piece of a long operation, so that callers that wait for it keep waiting.
+    pub fn progressed(&self) {
         self.lock().steps += 1;
     }
 
-    /// It could not be carried out now.
+    /// Returns an operation to the queue that could not be applied now.
     pub fn put_back(&self, id: OpId, pause: Duration) {
         let mut state = self.lock();
         state.queue.put_back(id, Instant::now() + pause);
         self.changed.notify_all();
     }
 
-    /// It is done, or was given up, and this is what is at its path now. A barrier counts it until the returned value is
-    /// dropped: whoever looks after a barrier is not shown what was kept for an operation.
+    /// Ends an operation; `left` is the state at its path. A barrier counts the operation until the returned value is
+    /// dropped, so that its resources are released before the barrier returns.
     #[must_use = "a barrier waits for it to be dropped"]
     pub fn finish(&self, id: OpId, left: Expected) -> Ending<'_> {
         let replaced = {
             let mut state = self.lock();
             if let Err(error) = self.log.append(&[Record::Done(id, left)]) {
-                // It would be carried out again by the next mount, which finds that it was done.
+                // The next mount applies it again, and finds that it was applied already.
                 log::error!("the journal: {error}");
             }
             state.queue.finish(id, left);
@@ -297,14 +299,14 @@ impl Journal {
         Ending { journal: self, id }
     }
 
-    /// Nothing more is carried out.
+    /// Ends the journal: no more operations are taken.
     pub fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
         self.free.remove();
     }
 
-    /// The journal does not grow for ever.
+    /// Keeps the journal file short.
     fn tidy(&self) {
         let len = self.log.len();
         if len < CLEAR_BYTES {

@@ -73,7 +73,7 @@ fn a_barrier_waits_until_an_ended_operation_is_tidied_up_after() {
     assert!(journal.wait_until(Duration::ZERO, Queue::is_empty) && !journal.barrier(Duration::from_millis(20)));
     drop(ending);
     journal.add(put(&journal, "b", b"two", Expected::Absent)).expect("recorded");
-    assert!(!journal.barrier(Duration::ZERO), "nobody carries it out");
+    assert!(!journal.barrier(Duration::ZERO), "no worker applies it");
     let Next::Run(second, ..) = journal.next(Instant::now() + Duration::from_secs(5)) else { panic!("due") };
     drop(journal.finish(second, Expected::Unknown));
     assert!(journal.barrier(Duration::ZERO));
@@ -85,7 +85,7 @@ fn waiting_hurries_and_ends_without_progress() {
     let journal = Journal::open(dir.path()).expect("opened");
     assert!(journal.wait_until(Duration::from_secs(1), Queue::is_empty));
     journal.add(put(&journal, "a", b"one", Expected::Absent)).expect("recorded");
-    assert!(!journal.wait_until(Duration::from_millis(20), Queue::is_empty), "nobody carries it out");
+    assert!(!journal.wait_until(Duration::from_millis(20), Queue::is_empty), "no worker applies it");
 }
 
 /// What an empty journal becomes by the same additions.

@@ -1,8 +1,8 @@
-//! What waits to be sent, in memory: an order of operations in which each waits only for those that it depends on, and in
-//! which what cancels out never reaches the server. Knows nothing of disks, servers and files; time is a parameter.
+//! The queue of operations, in memory. Each operation waits only for those that it depends on, and operations that
+//! cancel out are never sent. The queue does no I/O; time is a parameter.
 //!
-//! Two operations depend on each other when a path of one is a path of the other or leads through it. Between independent
-//! ones the server may see any order: that is what makes many at a time possible.
+//! Two operations depend on each other if a path of one is a path of the other or leads through it. Independent
+//! operations may be applied in any order, so that many can run at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -12,19 +12,20 @@ use crate::path::RemotePath;
 
 mod undo;
 
-/// How long an operation waits for its kind to come together: a temporary file for its rename, a burst of saves for the last.
+/// How long an operation waits for others to be folded into it: a temporary file for its rename, a burst of saves for
+/// the last one.
 pub(super) const SETTLE: Duration = Duration::from_millis(150);
-/// How long it may be put off by others that replace it.
+/// How long it may be delayed in total by operations that replace it.
 const MAX_SETTLE: Duration = Duration::from_secs(2);
 
-/// What became of the queue by adding: what the journal must know.
+/// The changes of the queue by an addition, which the journal must record.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Operations as they are now, new or changed.
+    /// New and changed operations.
     pub put: Vec<(OpId, Op)>,
-    /// Operations that will never be carried out, with the content that nobody needs any more.
+    /// Operations that will never be applied, each with a spool that is not needed any more.
     pub dropped: Vec<(OpId, Option<SpoolId>)>,
-    /// Content that was replaced by newer, of the last operation in `put`.
+    /// Contents that were replaced by the last operation in `put`.
     pub replaced: Vec<Put>,
 }
 
@@ -32,18 +33,18 @@ pub struct Changes {
 struct Entry {
     op: Op,
     running: bool,
-    /// It was tried: the server may have some of it, so nothing is folded into it any more.
+    /// It was tried, so that the server may have a part of it: no operation is folded into it any more.
     attempted: bool,
-    /// Earlier operations that must be done first.
+    /// Number of earlier operations that must end first.
     blockers: usize,
-    /// Later ones that wait for this.
+    /// Later operations that wait for this one.
     dependents: Vec<OpId>,
     added: Instant,
     due: Instant,
     tries: u32,
 }
 
-/// What an addition did, step by step.
+/// One step of an addition, so that it can be undone.
 enum Step {
     /// `ready`: it waited for no other operation.
     TookOut {
@@ -59,20 +60,20 @@ enum Step {
     },
 }
 
-/// See the module header.
+/// See the module documentation.
 #[derive(Default)]
 pub struct Queue {
     entries: BTreeMap<OpId, Entry>,
     /// Operations by the paths that they change, oldest first.
     by_path: BTreeMap<Vec<u8>, BTreeSet<OpId>>,
     by_ino: HashMap<u64, usize>,
-    /// Operations that expect what an earlier one leaves.
+    /// For each operation, those whose expectation depends on it.
     expecting: HashMap<OpId, Vec<OpId>>,
-    /// Not running and waiting for nobody, by the time at which they are due.
+    /// Operations that do not run and wait for no other one, by the time at which they are due.
     ready: BTreeSet<(Instant, OpId)>,
     next: u64,
     bytes: u64,
-    /// What the last addition did, so that it can be taken back.
+    /// The steps of the last addition, so that it can be undone.
     steps: Vec<Step>,
 }
 
@@ -89,12 +90,12 @@ impl Queue {
         self.entries.is_empty()
     }
 
-    /// Bytes of content that wait.
+    /// Bytes of content in queued operations.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The number that the next operation gets.
+    /// The number of the next operation.
     pub fn next_id(&self) -> OpId {
         OpId(self.next)
     }
@@ -107,27 +108,28 @@ impl Queue {
         self.entries.get(&id).map(|entry| &entry.op)
     }
 
-    /// The content that an operation carries.
+    /// The spool of an operation.
     pub fn spool_of(&self, id: OpId) -> Option<SpoolId> {
         self.op(id)?.spool()
     }
 
-    /// Whether something waits for this object.
+    /// Whether an operation is queued for this object.
     pub fn concerns(&self, ino: u64) -> bool {
         self.by_ino.contains_key(&ino)
     }
 
-    /// How many operations wait for this object, or run.
+    /// Number of operations for this object that are queued or run.
     pub fn waiting_for(&self, ino: u64) -> usize {
         self.by_ino.get(&ino).copied().unwrap_or_default()
     }
 
-    /// Whether an operation waits that carries this content. The newest are looked at first: whoever asks has just saved.
+    /// Whether a queued operation carries this spool. The newest are checked first, because most callers have just
+    /// saved.
     pub fn carries(&self, spool: SpoolId) -> bool {
         self.entries.values().rev().any(|entry| entry.op.spool() == Some(spool))
     }
 
-    /// Whether an operation that takes the name away waits.
+    /// Whether a queued operation removes the name.
     pub fn takes_away(&self, path: &RemotePath) -> bool {
         let takes = |op: &Op| match &op.action {
             Action::Unlink { .. } | Action::RemoveDir => op.path == *path,
@@ -137,7 +139,7 @@ impl Queue {
         self.touching(path).any(|id| self.entries.get(&id).is_some_and(|entry| takes(&entry.op)))
     }
 
-    /// Whether the path, or what it is in, was moved or made here and not yet on the server.
+    /// Whether the path, or a directory above it, was renamed or created locally and the server does not know it yet.
     pub fn is_elsewhere(&self, path: &RemotePath) -> bool {
         let moved = |op: &Op, at: &RemotePath| match &op.action {
             Action::Rename { to, .. } => to == at,
@@ -154,7 +156,7 @@ impl Queue {
         false
     }
 
-    /// Whether anything on the path, above it or below it waits or runs.
+    /// Whether an operation on the path, above it or below it is queued or runs.
     pub fn involves(&self, path: &RemotePath) -> bool {
         !self.related(path, true).is_empty()
     }
@@ -167,7 +169,7 @@ impl Queue {
         self.by_path.get(path.as_bytes())?.last().copied()
     }
 
-    /// Operations that lead through the path or, if `deep`, happen below it.
+    /// Operations whose paths lead through the path or, if `deep`, are below it.
     fn related(&self, path: &RemotePath, deep: bool) -> BTreeSet<OpId> {
         let mut out: BTreeSet<OpId> = self.touching(path).collect();
         let mut up = path.parent();
@@ -183,7 +185,7 @@ impl Queue {
         out
     }
 
-    /// The last operation on a path, if it can still be changed: it was never tried, and nothing was built upon it.
+    /// The last operation on a path, if it can be changed: it was never tried, and no other one depends on it.
     fn malleable(&self, path: &RemotePath) -> Option<OpId> {
         let id = self.last_on(path)?;
         let entry = self.entries.get(&id)?;
@@ -191,7 +193,7 @@ impl Queue {
         (!entry.attempted && !built_upon).then_some(id)
     }
 
-    /// Adds an operation, together with what waits already.
+    /// Adds an operation and folds it with those that are queued.
     pub fn add(&mut self, op: Op, now: Instant) -> Changes {
         let mut changes = Changes::default();
         self.steps.clear();
@@ -200,7 +202,7 @@ impl Queue {
     }
 
     fn collapse(&mut self, mut op: Op, now: Instant, changes: &mut Changes) {
-        // Of a file: what is written where a symlink was would go through it.
+        // Only for files: content that is written where a symlink was would be written through it.
         if let Action::Unlink { base, file: true } = &mut op.action
             && let Some(replaced) = self.undo_backup(&op.path, changes)
         {
@@ -212,14 +214,14 @@ impl Queue {
         let last = self.malleable(&op.path);
         let before = last.and_then(|id| Some((id, self.entries.get(&id)?.op.action.clone())));
         match (&mut op.action, before) {
-            // A burst of saves arrives as the last one.
+            // Only the last of a burst of saves is sent.
             (Action::Put(new), Some((id, Action::Put(old)))) => {
-                // `Ours` too: half of the old content may be there, and the new one makes it whole.
+                // Also for `Ours`: the server may have a part of the old content, and the new content completes it.
                 new.base = old.base;
                 changes.replaced.push(old);
                 return self.replace(id, op, now, changes);
             }
-            // Away and there again: new content for the old file.
+            // Removed and created again: a save of the old file.
             (Action::Put(new), Some((id, Action::Unlink { base, file: true }))) => {
                 new.base = base;
                 self.drop_op(id, changes);
@@ -255,8 +257,9 @@ impl Queue {
         self.push(op, now, changes);
     }
 
-    /// A backup is removed that was made by moving the file aside, and the file has its new content under its old name:
-    /// that is one save, and the file is never absent. Returns what the backup took the place of.
+    /// Folds the removal of a backup file that an editor made by renaming the file, if the file has new content under
+    /// its old name: this is one save, and the file is never missing on the server. Returns what the backup file
+    /// replaced.
     fn undo_backup(&mut self, backup: &RemotePath, changes: &mut Changes) -> Option<Expected> {
         let aside = self.last_on(backup)?;
         let entry = self.entries.get(&aside).filter(|entry| !entry.attempted)?;
@@ -285,15 +288,15 @@ impl Queue {
         self.by_path.range(prefix.clone()..).next().is_some_and(|(key, _)| key.starts_with(&prefix))
     }
 
-    /// What is expected on the server depends on operations that are not done yet.
+    /// Sets the expectations that depend on operations in the queue.
     fn await_previous(&self, op: &mut Op) {
         for (path, expected) in op.expectations() {
             *expected = self.before(&path, OpId(u64::MAX)).unwrap_or(*expected);
         }
     }
 
-    /// What the operations before `limit` leave at a path, under whatever name the path had then; `None`: they leave it as
-    /// it is.
+    /// The state that the operations before `limit` leave at a path, under the name that it had then; `None`: they do
+    /// not change it.
     fn before(&self, path: &RemotePath, limit: OpId) -> Option<Expected> {
         let on = |path: &RemotePath| {
             let ids = self.by_path.get(path.as_bytes()).into_iter().flat_map(move |ids| ids.range(..limit));
@@ -308,13 +311,13 @@ impl Queue {
             up = dir.parent();
         }
         match last? {
-            // It was moved away.
+            // It was renamed to another path.
             (_, Op { path: source, action: Action::Rename { .. }, .. }, at) if at == *source => Some(Expected::Absent),
             (id, _, at) if at == *path => Some(Expected::After(id)),
             (id, Op { path: source, action: Action::Rename { .. }, .. }, dir) => {
                 self.before(&source.join_path(&path.strip_prefix(&dir)?), id)
             }
-            // What it is in was made new.
+            // A directory above it was created.
             _ => Some(Expected::Absent),
         }
     }
@@ -327,12 +330,12 @@ impl Queue {
         self.insert(id, op, now, false);
     }
 
-    /// Puts back what an earlier process left. It may have been tried.
+    /// Adds an operation of an earlier process. It may have been tried.
     pub fn restore(&mut self, id: OpId, op: Op, now: Instant) {
         self.insert(id, op, now, true);
     }
 
-    /// Puts an operation behind all others, as it is.
+    /// Appends an operation unchanged.
     fn insert(&mut self, id: OpId, op: Op, now: Instant, attempted: bool) {
         self.next = self.next.max(id.0 + 1);
         let deep = op.reaches_below();
@@ -408,7 +411,7 @@ impl Queue {
         changes.dropped.push((id, spool));
     }
 
-    /// As part of an addition. Returns what it carried.
+    /// Like [`Queue::take_out`], as a step that can be undone. Returns the spool of the operation.
     fn take_out_noting(&mut self, id: OpId) -> Option<SpoolId> {
         let ready = self.entries.get(&id).is_some_and(|entry| self.ready.contains(&(entry.due, id)));
         let entry = self.take_out(id)?;
@@ -417,7 +420,7 @@ impl Queue {
         spool
     }
 
-    /// Takes an operation out; those that waited for it wait for one less.
+    /// Removes an operation and unblocks those that waited for it.
     fn take_out(&mut self, id: OpId) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
         self.ready.remove(&(entry.due, id));
@@ -441,11 +444,11 @@ impl Queue {
         Some(entry)
     }
 
-    /// The next operation to carry out; with `hurry` none is waited for to settle.
+    /// The next operation to apply; with `hurry`, settle times are skipped.
     pub fn take(&mut self, now: Instant, hurry: bool) -> Option<(OpId, Op, u32)> {
         let &(due, id) = self.ready.first()?;
         let tries = self.entries.get(&id)?.tries;
-        // One that failed has a reason to wait, whatever the hurry.
+        // An operation that failed keeps its pause even then.
         let hurried = hurry && tries == 0;
         let found = if due <= now || hurried { Some((due, id)) } else { None };
         let (due, id) = found.or_else(|| self.hurried(hurry))?;
@@ -466,7 +469,8 @@ impl Queue {
         self.ready.first().map(|(due, _)| *due)
     }
 
-    /// Its content is being written over in place, or it is moved piece by piece: only another attempt makes it whole. Returns the operation as it is now.
+    /// Marks an operation that modifies the server's file in place, or renames a tree entry by entry: only another
+    /// attempt can complete it. Returns the operation as it is now.
     pub fn touched(&mut self, id: OpId) -> Option<Op> {
         let entry = self.entries.get_mut(&id)?;
         match &mut entry.op.action {
@@ -477,7 +481,7 @@ impl Queue {
         Some(entry.op.clone())
     }
 
-    /// Not done: again later.
+    /// Returns an operation to the queue, due at `due`.
     pub fn put_back(&mut self, id: OpId, due: Instant) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.running = false;
@@ -487,18 +491,18 @@ impl Queue {
         }
     }
 
-    /// Done, or given up. What it left behind is what the next operation on its path expects.
+    /// Ends an operation. `left` becomes the expectation of the next operation on its path.
     pub fn finish(&mut self, id: OpId, left: Expected) -> Option<Op> {
         let entry = self.take_out(id)?;
         for waiting in self.expecting.remove(&id).unwrap_or_default() {
             if let Some(other) = self.entries.get_mut(&waiting) {
-                other.op.settle(id, left);
+                other.op.resolve_base(id, left);
             }
         }
         Some(entry.op)
     }
 
-    /// An operation of an earlier mount is about this object of ours.
+    /// Assigns the inode number of this mount to an operation of an earlier one.
     pub fn bind(&mut self, id: OpId, ino: u64) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.op.ino = ino;
@@ -506,7 +510,7 @@ impl Queue {
     }
 }
 
-/// Permissions and times that can travel with what waits already.
+/// Merges permission bits and times into a queued action, if it can carry them.
 fn merge(mut old: Action, perm: Option<u16>, times: Option<(u32, u32)>) -> Option<Action> {
     match &mut old {
         Action::Put(put) => {

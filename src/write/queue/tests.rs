@@ -32,7 +32,7 @@ fn a_content_is_carried_until_its_operation_ends() {
     queue.add(put("a", 1, Expected::Absent), now);
     queue.add(put("b", 2, Expected::Absent), now);
     assert!(queue.carries(SpoolId(1)) && queue.carries(SpoolId(2)));
-    // A later save takes the place of the one before, whose content nobody needs any more.
+    // A later save takes the place of the earlier one, whose content is not needed any more.
     queue.add(put("a", 3, Expected::Absent), now);
     assert!(!queue.carries(SpoolId(1)) && queue.carries(SpoolId(3)));
     let (id, _) = queue.ops().find(|(_, op)| op.spool() == Some(SpoolId(2))).expect("it waits");
@@ -68,7 +68,7 @@ fn a_backup_that_is_made_and_removed_is_one_save() {
             ops.push(op("a.old", Action::Unlink { base: taken, file: true }));
         }
         assert_eq!(queue.ops().map(|(_, op)| op.clone()).collect::<Vec<_>>(), ops);
-        assert!(queue.take(now, true).is_some_and(|(_, op, _)| op == ops[0]), "it waits for nobody");
+        assert!(queue.take(now, true).is_some_and(|(_, op, _)| op == ops[0]), "it waits for no other operation");
     }
     // The server has begun to move the old one: the rest follows.
     let mut queue = Queue::default();

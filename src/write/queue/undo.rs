@@ -1,10 +1,10 @@
-//! Taking back the last addition, whose record could not be written.
+//! Undoes the last addition if its record could not be written.
 
 use super::{Entry, Queue, Step};
 use crate::write::op::OpId;
 
 impl Queue {
-    /// The queue is as it was before the last [`Queue::add`]. Numbers that were given stay given.
+    /// Restores the queue before the last [`Queue::add`]. Numbers are not reused.
     pub fn take_back(&mut self) {
         while let Some(step) = self.steps.pop() {
             match step {

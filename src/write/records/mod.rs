@@ -1,5 +1,5 @@
-//! A file of records that is only appended to, each with a checksum: what a crash leaves of it can be told from what it
-//! was meant to be.
+//! An append-only file of records, each with a checksum, so that complete records can be told from torn or damaged
+//! ones after a crash.
 //!
 //! Byte for byte (all numbers little endian):
 //!
@@ -11,12 +11,13 @@
 //! | 8 | | records, one after the other |
 //! | | | zeros, up to the length that the file was given ahead |
 //!
-//! A record is its length (4 bytes), the CRC-32 of its payload (4 bytes), and its payload: one JSON object. The file is
-//! made longer in steps, ahead of the records, so that a sync of the disk need not write a new length.
+//! A record is its length (4 bytes), the CRC-32 of its payload (4 bytes), and its payload: one JSON object. The file
+//! is extended in steps, ahead of the records, so that a sync need not write a new length.
 //!
-//! What is behind the last good record is zeros, a record that was never finished, or damage. Where a good record follows
-//! a place that cannot be read, the place is damage: a bad byte, a page that a power loss dropped, a record of a kind that
-//! only a newer version knows. Damage is skipped, the whole file is kept beside, and what could be read is written anew.
+//! After the last good record there are zeros, a record that was never finished, or damage. If a good record follows
+//! a place that cannot be read, the place is damaged: a bad byte, a page that was lost in a power failure, or a
+//! record of a kind that only a newer version knows. Damage is skipped, a copy of the whole file is stored beside it,
+//! and the readable records are written to a new file.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::fs::File;
@@ -34,17 +35,17 @@ const MAGIC: &[u8; 6] = b"PFSLOG";
 pub(in crate::write) const VERSION: u8 = 1;
 const KINDS: [u8; 3] = [b'K', b'J', b'R'];
 const HEADER_BYTES: u64 = 8;
-/// Longest payload (bytes): two paths and some numbers. More is damage.
+/// Longest payload (bytes): two paths and some numbers. A larger length is damage.
 const MAX_PAYLOAD: usize = 1024 * 1024;
 
-/// Room on the disk that is made at a time (bytes): hundreds of records.
+/// Disk space that is reserved at a time (bytes): hundreds of records.
 const ROOM_BYTES: u64 = 1024 * 1024;
-/// The file is made longer by this at a time (bytes).
+/// Step by which the file is extended (bytes).
 const STEP_BYTES: u64 = 64 * 1024;
-/// Bytes of payload that are looked at to find the next record behind damage.
+/// Bytes of payload that are examined to find the next record after damage.
 const RESYNC_BYTES: usize = 256 * 1024 * 1024;
 
-/// See the module header.
+/// See the module documentation.
 pub(super) struct Records<T> {
     path: PathBuf,
     kind: u8,
@@ -54,29 +55,29 @@ pub(super) struct Records<T> {
 
 struct State {
     file: File,
-    /// Bytes of whole records and the header.
+    /// Bytes of the header and of whole records.
     len: u64,
-    /// Bytes of the file, zeros behind the records included.
+    /// Bytes of the file, with the zeros after the records.
     size: u64,
-    /// Bytes that the disk has room for.
+    /// Bytes for which disk space is reserved.
     reserved: u64,
-    /// Bytes of a record that could not be appended may be behind `len`.
+    /// Whether a part of a record that could not be appended may follow `len`.
     torn: bool,
-    /// Bytes that a sync has put on the disk.
+    /// Bytes that were synced to the disk.
     synced: u64,
 }
 
-/// What was found.
+/// The result of reading a file.
 #[derive(Debug)]
 pub(super) struct Found<T> {
     pub(super) records: Vec<T>,
     /// Bytes up to the end of the last good record.
     good: u64,
-    /// Bytes in all.
+    /// Bytes of the whole file.
     len: u64,
-    /// Some of it is no unfinished record, but cannot be read; the offset of the first such place.
+    /// The offset of the first place that cannot be read and is not an unfinished record.
     pub(super) damage: Option<u64>,
-    /// There is something behind the good records: what it was cannot be told.
+    /// Whether unreadable bytes follow the good records.
     pub(super) torn: bool,
 }
 
@@ -84,7 +85,7 @@ fn bad(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Reads what is there; a missing file has no records.
+/// Reads the records of a file; a missing file has none.
 pub(super) fn read<T: DeserializeOwned>(path: &Path, kind: u8) -> io::Result<Found<T>> {
     let mut bytes = Vec::new();
     match File::open(path) {
@@ -100,7 +101,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], kind: u8) -> io::Result<Found<T>> {
     let mut found = Found { records: Vec::new(), good: 0, len, damage: None, torn: false };
     let header = match bytes.get(..HEADER_BYTES as usize) {
         Some(header) if bytes.iter().any(|byte| *byte != 0) => header,
-        // Not even a header was finished.
+        // The header was not finished.
         _ => return Ok(found),
     };
     let is_other = KINDS.contains(&header[6]) && header[6] != kind;
@@ -110,7 +111,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], kind: u8) -> io::Result<Found<T>> {
         if is_other || !(gone || first.is_some_and(|record| record.is_ok())) {
             return Err(bad("not a file of this kind"));
         }
-        // Records of ours follow: the header is damaged, or the first page is gone and later ones are there.
+        // Good records follow: the header is damaged, or the first page was lost and later ones were not.
         found.damage = Some(0);
     } else if header[7] != VERSION {
         return Err(bad("written by another version of pantheonfs"));
@@ -128,13 +129,13 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], kind: u8) -> io::Result<Found<T>> {
     }
     found.torn = bytes[at..].iter().any(|byte| *byte != 0);
     if found.torn && is_complete(&bytes[at..]) {
-        // Whole, and with a wrong checksum: no record that was cut off.
+        // Complete, but with a wrong checksum: not a torn record.
         found.damage.get_or_insert(at as u64);
     }
     Ok(found)
 }
 
-/// A frame that was found at or behind a place.
+/// A frame that was found at or after an offset.
 struct Next<T> {
     start: usize,
     end: usize,
@@ -142,7 +143,8 @@ struct Next<T> {
     record: Option<T>,
 }
 
-/// The payload of the frame at this place, if its checksum is right. An empty one is no frame: zeros would be one.
+/// The payload of the frame at this offset, if its checksum is right. An empty payload is no frame, because zeros
+/// would be one.
 fn payload_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let head = bytes.get(at..at + 8)?;
     let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
@@ -151,17 +153,17 @@ fn payload_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     (crc32fast::hash(payload) == number(4)).then_some(payload)
 }
 
-/// Whether the length of a frame is one that the rest of the file has.
+/// Whether the rest of the file is as long as the frame.
 fn is_complete(rest: &[u8]) -> bool {
     let size = rest.get(..4).map_or(0, |head| u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize);
     size > MAX_PAYLOAD || (size > 0 && rest.len() >= 8 + size && rest[8..8 + size].iter().any(|byte| *byte != 0))
 }
 
-/// The next good frame. Behind damage it is looked for at every byte, for as long as `budget` (bytes of payload) lasts.
+/// The next good frame. After damage every byte is tried, until `budget` (bytes of payload) is used up.
 fn next_record<T: DeserializeOwned>(bytes: &[u8], from: usize, budget: &mut usize) -> Option<Next<T>> {
     for start in from..bytes.len().saturating_sub(8) {
         if start != from {
-            // Cheap, before the checksum is taken: what is written here is JSON.
+            // Checked before the checksum because it is cheap: payloads are JSON.
             let size =
                 u32::from_le_bytes([bytes[start], bytes[start + 1], bytes[start + 2], bytes[start + 3]]) as usize;
             if !(2..=MAX_PAYLOAD).contains(&size) || !matches!(bytes[start + 8], b'{' | b'"') {
@@ -195,12 +197,12 @@ fn create(path: &Path) -> io::Result<File> {
     File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
-/// Names in the directory of this file survive a loss of power from here on.
+/// Syncs the directory of this file, so that names in it survive a loss of power.
 fn sync_dir_of(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
-/// Keeps a file that is damaged beside itself.
+/// Copies a damaged file to a free name beside it.
 fn keep_aside(path: &Path) -> io::Result<PathBuf> {
     let names = (0..).map(|n| path.with_extension(format!("damaged-{}", std::process::id() + n)));
     let aside = names.into_iter().find(|name| !name.exists()).unwrap_or_else(|| path.with_extension("damaged"));
@@ -209,22 +211,22 @@ fn keep_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// What was read of a file that is opened for appending.
+/// The result of opening a file for appending.
 pub(super) struct Opened<T> {
     pub(super) log: Records<T>,
     pub(super) records: Vec<T>,
-    /// Records may be missing: there was damage, or an end that cannot be read, or not even a header.
+    /// Whether records may be missing because of damage, an unreadable end, or a missing header.
     pub(super) incomplete: bool,
 }
 
 impl<T: Serialize + DeserializeOwned> Records<T> {
-    /// Opens for appending. An unfinished end is cut away; where there is damage, the file is kept beside first, and what
-    /// can be read in front of it and behind it is written anew.
+    /// Opens a file for appending. An unfinished end is cut off. If the file is damaged, a copy is stored beside it
+    /// first, and all readable records are written to a new file.
     pub(super) fn open(path: &Path, kind: u8) -> io::Result<(Self, Vec<T>)> {
         Self::open_telling(path, kind).map(|opened| (opened.log, opened.records))
     }
 
-    /// The same, and says whether records may be missing.
+    /// Like [`Records::open`], and tells whether records may be missing.
     pub(super) fn open_telling(path: &Path, kind: u8) -> io::Result<Opened<T>> {
         let found = read::<T>(path, kind)?;
         let is_new = found.good == 0;
@@ -255,13 +257,13 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         self.state.lock()
     }
 
-    /// Adds records, all or none.
+    /// Appends records, all or none.
     pub(super) fn append(&self, records: &[T]) -> io::Result<()> {
         let bytes = records.iter().map(frame).collect::<io::Result<Vec<_>>>()?.concat();
         self.lock().append(&bytes)
     }
 
-    /// Makes sure that the next records find room on the disk: a full one shows here, before anything was changed.
+    /// Reserves disk space for the next records, so that a full disk is reported before anything was changed.
     pub(super) fn reserve(&self) -> io::Result<()> {
         let mut state = self.lock();
         if state.len + ROOM_BYTES / 2 <= state.reserved {
@@ -277,7 +279,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         }
     }
 
-    /// Nothing of it is needed any more.
+    /// Removes all records.
     pub(super) fn clear(&self) -> io::Result<()> {
         let mut state = self.lock();
         state.file.set_len(HEADER_BYTES)?;
@@ -286,7 +288,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         Ok(())
     }
 
-    /// On the disk, for power loss.
+    /// Flushes the records to the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         let (file, len) = {
             let state = self.lock();
@@ -294,24 +296,24 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         };
         file.sync_data()?;
         let mut state = self.lock();
-        // It may have been written anew meanwhile, and shorter.
+        // The file may have been rewritten meanwhile, and be shorter.
         state.synced = state.synced.max(len.min(state.len));
         Ok(())
     }
 
-    /// Bytes that a sync has put on the disk: what a loss of power leaves in any case.
+    /// Bytes that were synced to the disk and survive a loss of power.
     pub(super) fn synced(&self) -> u64 {
         self.lock().synced
     }
 
-    /// From here on the disk takes nothing, or again what it is given.
+    /// Simulates a disk that is full, or works again.
     #[cfg(test)]
     pub(super) fn fail(&self, fails: bool) {
         let path = if fails { Path::new("/dev/full") } else { &self.path };
         self.lock().file = File::options().write(true).open(path).expect("opened");
     }
 
-    /// Bytes.
+    /// Length of the file in bytes.
     pub(super) fn len(&self) -> u64 {
         self.lock().len
     }
@@ -320,8 +322,8 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         self.len() <= HEADER_BYTES
     }
 
-    /// Replaces everything by these records, at once, and for good: it is on the disk when this returns. `records` is
-    /// asked for under the lock: nothing is appended meanwhile.
+    /// Replaces all records at once; the new ones are on the disk when this returns. `records` is called under the
+    /// lock, so that no record is appended meanwhile.
     pub(super) fn rewrite(&self, records: impl FnOnce() -> Vec<T>) -> io::Result<()> {
         self.replace(records).map(drop)
     }
@@ -334,7 +336,8 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
             bytes.extend(frame(record)?);
         }
         let replaced = durable::replace(&self.path, |file| file.write_all(&bytes));
-        // The directory's sync may have failed when the new file was in place: what is appended must not go to the old one.
+        // If only the sync of the directory failed, the new file is in place, and appended records must not go to the
+        // old one.
         let failed = replaced.err();
         let file = File::options().write(true).open(&self.path)?;
         let size = file.metadata()?.len();
@@ -353,7 +356,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
 impl State {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.torn {
-            // Half a record must not be in front of the next one, nor behind it.
+            // A torn record must not be between two others, nor after the last one.
             self.file.set_len(self.len)?;
             (self.size, self.reserved, self.torn) = (self.len, 0, false);
         }

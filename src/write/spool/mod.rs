@@ -1,6 +1,6 @@
 //! The whole new content of one file, in a private local file, from the first write until the server has it.
 //!
-//! A spool that was sealed is what an operation in the journal names: it never changes again. Who writes on gets a copy.
+//! A sealed spool is named by an operation in the journal and never changes again. Further writes go to a copy.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::fs::File;
@@ -12,29 +12,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::write::op::SpoolId;
 
-/// Bytes cleared at a time.
+/// Bytes zeroed at a time.
 const CHUNK_BYTES: usize = 128 * 1024;
-/// From here on (bytes) a checksum is not taken while others wait.
+/// Size (bytes) from which a checksum is not computed under the lock.
 const LARGE_BYTES: u64 = 1024 * 1024;
 
-/// See the module header.
+/// See the module documentation.
 pub struct Spool {
     id: SpoolId,
     path: PathBuf,
     state: Mutex<State>,
-    /// Held as long as somebody may read or write it: its file is not given to another spool meanwhile.
+    /// Held while the spool exists: its file is not reused for another spool meanwhile.
     _hold: Hold,
 }
 
-/// Whoever has a clone may be using the file.
+/// The owner of a clone may be using the file.
 pub(super) type Hold = Arc<()>;
 
-/// Files that no spool needs any more, for those that come. Making and removing thousands of files is what a local disk is
-/// slow at (ext4 searches long for an inode that was not freed a moment ago: 0.1 ms and more, against 0.03 ms here).
+/// Files of released spools, for reuse. Creating and removing thousands of files is slow on local disks (ext4 avoids
+/// inodes that were freed a moment ago: 0.1 ms and more per file, against 0.03 ms with reuse).
 #[derive(Default)]
 pub(super) struct FreeFiles(Mutex<Vec<PathBuf>>, AtomicU64);
 
-/// More are removed: an empty file costs an inode.
+/// Files beyond this number are removed, because an empty file takes an inode.
 const MAX_FREE: usize = 4096;
 
 impl FreeFiles {
@@ -47,12 +47,12 @@ impl FreeFiles {
         if self.lock().len() >= MAX_FREE {
             return std::fs::remove_file(&path);
         }
-        // First the name: after a loss of power an old record must find its content or nothing, never an empty file.
+        // Renamed first: after a loss of power an old record must find its content or nothing, never an empty file.
         let free = path.with_extension(format!("free-{}", self.1.fetch_add(1, Ordering::Relaxed)));
         std::fs::rename(&path, &free)?;
         let file = File::options().write(true).open(&free)?;
         if file.metadata()?.nlink() > 1 {
-            // What the server rejected may be kept under another name.
+            // A rejected copy may be a hard link to the file.
             return std::fs::remove_file(&free);
         }
         file.set_len(0)?;
@@ -60,10 +60,10 @@ impl FreeFiles {
         Ok(())
     }
 
-    /// Nobody needs one any more.
+    /// Removes all files.
     pub(super) fn remove(&self) {
         for path in self.lock().drain(..) {
-            // The next mount finds it and takes it over.
+            // If it fails, the next mount reuses the file.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -80,25 +80,25 @@ impl FreeFiles {
 }
 
 struct State {
-    /// Closed while nobody uses it: there may be thousands of spools.
+    /// Closed while it is not in use, because there may be thousands of spools.
     file: Option<Arc<File>>,
     len: u64,
-    /// There is something that no operation carries yet.
+    /// Whether it has content that no operation carries yet.
     dirty: bool,
     sealed: bool,
-    /// The journal knows it although it is not sealed: it outlives its owner.
+    /// Whether the journal knows it although it is not sealed, so that the file is kept when the spool is dropped.
     stays: bool,
     sum: Sum,
 }
 
-/// The checksum of a content, taken while it is written.
+/// The checksum of a content, computed while it is written.
 #[derive(Default)]
 struct Sum {
-    /// Of the first so many bytes, as long as they were written one after the other.
+    /// Covers so many bytes from the start, if they were written in sequence.
     running: Option<(crc32fast::Hasher, u64)>,
-    /// Counts the changes: a checksum that was taken meanwhile is of an older content.
+    /// Number of changes: a checksum that was computed during a change is outdated.
     changes: u64,
-    /// Of the whole content, when this many changes had been made.
+    /// The checksum of the whole content after so many changes.
     taken: Option<(u64, u32)>,
 }
 
@@ -118,7 +118,7 @@ impl Sum {
         }
     }
 
-    /// Changed otherwise.
+    /// Notes a change that was not an append.
     fn changed(&mut self, len: u64) {
         self.changes += 1;
         self.running = (len == 0).then(|| (crc32fast::Hasher::new(), 0));
@@ -130,7 +130,7 @@ impl Sum {
     }
 }
 
-/// A content that will not change.
+/// A content that does not change any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sealed {
     pub id: SpoolId,
@@ -140,7 +140,7 @@ pub struct Sealed {
 }
 
 impl Spool {
-    /// An empty spool. It counts as dirty: a file that was created and never written exists too.
+    /// An empty spool. It counts as dirty, because a file that was created and never written must be sent, too.
     pub(super) fn create(id: SpoolId, path: PathBuf, free: &FreeFiles, hold: Hold) -> io::Result<Self> {
         let file = free.take(&path)?;
         let state = State {
@@ -154,13 +154,13 @@ impl Spool {
         Ok(Self { id, path, state: Mutex::new(state), _hold: hold })
     }
 
-    /// The content that an operation of an earlier mount names.
+    /// The spool of an operation of an earlier mount.
     pub(super) fn reopen(id: SpoolId, path: PathBuf, len: u64, hold: Hold) -> Self {
         let state = State { file: None, len, dirty: false, sealed: true, stays: false, sum: Sum::default() };
         Self { id, path, state: Mutex::new(state), _hold: hold }
     }
 
-    /// A spool that was not sealed, as it is.
+    /// A spool that was not sealed, with its present content.
     pub(super) fn resume(id: SpoolId, path: PathBuf, hold: Hold) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(&path)?;
         let len = file.metadata()?.len();
@@ -169,7 +169,7 @@ impl Spool {
         Ok(Self { id, path, state: Mutex::new(state), _hold: hold })
     }
 
-    /// Whether it outlives its owner without being sealed.
+    /// Sets whether the file is kept when the spool is dropped unsealed.
     pub fn stay(&self, stays: bool) {
         self.lock().stays = stays;
     }
@@ -182,7 +182,7 @@ impl Spool {
         self.id
     }
 
-    /// Where the content is while it is needed.
+    /// The path of the file while it is needed.
     pub fn path(&self) -> &PathBuf {
         &self.path
     }
@@ -200,7 +200,7 @@ impl Spool {
         Ok(file)
     }
 
-    /// Nobody reads or writes for now.
+    /// Closes the descriptor until the next use.
     pub fn park(&self) {
         let mut state = self.lock();
         if state.sealed {
@@ -224,7 +224,7 @@ impl Spool {
         self.lock().sealed
     }
 
-    /// From here on it stays as it is.
+    /// Seals the spool: its content does not change any more.
     pub fn seal(&self) -> Sealed {
         let mut state = self.lock();
         state.sealed = true;
@@ -235,7 +235,7 @@ impl Spool {
         Sealed { id: self.id, len, sum: known.or_else(taken) }
     }
 
-    /// Takes the checksum before the spool is sealed, without holding up anything: of gigabytes it takes seconds.
+    /// Computes the checksum without the lock before the spool is sealed; it takes seconds for gigabytes.
     pub fn take_sum(&self) {
         let (file, len, changes) = {
             let mut state = self.lock();
@@ -250,20 +250,20 @@ impl Spool {
         }
     }
 
-    /// Whether sealing would take long: its checksum is not known.
+    /// Whether sealing would take long, because the checksum is not known.
     pub fn needs_sum(&self) -> bool {
         let state = self.lock();
         state.len > LARGE_BYTES && state.sum.known(state.len).is_none()
     }
 
-    /// The operation could not be recorded: it is as before.
+    /// Undoes [`Spool::seal`] if the operation could not be recorded.
     pub fn unseal(&self) {
         let mut state = self.lock();
         state.sealed = false;
         state.dirty = true;
     }
 
-    /// Takes over content that the server has: not a change.
+    /// Writes content that the server has, so that the spool does not become dirty.
     pub fn fill(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.lock();
         Self::file_of(&mut state, &self.path)?.write_all_at(bytes, offset)?;
@@ -273,7 +273,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Takes over the content of another spool, up to `keep` bytes.
+    /// Copies the content of another spool, up to `keep` bytes.
     pub fn copy_from(&self, other: &Spool, keep: u64) -> io::Result<()> {
         let (source, len) = (other.file()?, other.len().min(keep));
         let mut state = self.lock();
@@ -300,12 +300,13 @@ impl Spool {
         };
         let want = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX).min(size);
         let mut bytes = vec![0; want];
-        // The spool is as long as `len` says: a shorter file is an error, not an end.
+        // The spool has the length `len`: a shorter file is an error, not its end.
         file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
 
-    /// Changes the content; `None` when it is sealed: a copy must be written instead. Returns the new length.
+    /// Changes the content and returns the new length; `None` if the spool is sealed, so that a copy must be changed
+    /// instead.
     fn change(&self, how: impl FnOnce(&File, u64) -> io::Result<u64>) -> io::Result<Option<u64>> {
         self.change_noting(how, |sum, len| sum.changed(len))
     }
@@ -320,7 +321,7 @@ impl Spool {
             return Ok(None);
         }
         let file = Self::file_of(&mut state, &self.path)?;
-        // Before the outcome is known: half a write is a change too.
+        // Set before the result is known, because a failed write may have changed a part.
         state.dirty = true;
         let changed = how(&file, state.len);
         match &changed {
@@ -357,7 +358,7 @@ impl Spool {
         })
     }
 
-    /// Makes room on the local disk for the range, so that a full disk shows now.
+    /// Reserves space on the local disk for the range, so that a full disk is reported now.
     pub fn allocate(&self, offset: u64, more: u64, keep_size: bool) -> io::Result<Option<u64>> {
         let end = offset.checked_add(more).ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
         self.change(|file, len| {
@@ -369,7 +370,7 @@ impl Spool {
         })
     }
 
-    /// On the local disk, for power loss.
+    /// Flushes the content to the local disk.
     pub fn sync(&self) -> io::Result<()> {
         self.file()?.sync_data()
     }
@@ -391,7 +392,7 @@ pub(super) fn checksum(file: &File, len: u64) -> io::Result<u32> {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        // What is sealed belongs to the journal.
+        // A sealed spool belongs to the journal.
         let stays = self.is_sealed() || self.lock().stays;
         if !stays && let Err(error) = std::fs::remove_file(&self.path) {
             log::debug!("{}: {error}", self.path.display());

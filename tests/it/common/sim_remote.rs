@@ -11,7 +11,7 @@ use pantheonfs::fs::{Fs, FsConfig, Layout};
 use pantheonfs::gate::Gate;
 use pantheonfs::remote::{Dial, Remote, RemoteConfig};
 use pantheonfs::sim::{Sim, SimConfig};
-use pantheonfs::transport::{self, Endpoint, Silent, SshOverrides};
+use pantheonfs::transport::{self, Endpoint, Silent, SshOverrides, Strict};
 use pantheonfs::vfiles::Connection;
 use pantheonfs::write::Journal;
 use tempfile::TempDir;
@@ -100,13 +100,20 @@ impl SimRemote {
     }
 }
 
-fn dial(sim: &Sim) -> Dial {
+/// Connects to the simulated dev environment.
+pub fn dial(sim: &Sim) -> Dial {
+    dial_through(sim, None)
+}
+
+/// The same through a proxy that listens on another port.
+pub fn dial_through(sim: &Sim, port: Option<u16>) -> Dial {
     let told = sim.describe();
     let text = |at: &str| told.pointer(at).and_then(serde_json::Value::as_str).expect("text").to_owned();
     let given = SshOverrides {
-        port: told["ssh"]["port"].as_u64().and_then(|port| u16::try_from(port).ok()),
+        port: port.or_else(|| told["ssh"]["port"].as_u64().and_then(|port| u16::try_from(port).ok())),
         identity_files: vec![text("/ssh/identity").into()],
         user_known_hosts_files: vec![text("/ssh/known_hosts").into()],
+        strict: port.map(|_| Strict::AcceptNew),
         ..SshOverrides::default()
     };
     let endpoint = Endpoint::resolve("127.0.0.1", None, Some(&text("/ssh/user/dev")), &given).expect("valid");

@@ -1,5 +1,6 @@
-//! A save by a temporary file and rename whose rename is a conflict: what was to take the place of the file is kept as its
-//! conflict, and the temporary file does not stay on the server, where it would be served.
+//! A save by temporary file and rename whose rename is a conflict. The content of the temporary file becomes a
+//! rejected copy of the file that it was to replace, and the temporary file is removed from the server, where it
+//! would be served.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,22 +16,23 @@ use crate::path::RemotePath;
 use crate::remote::{Class, ErrorKind, RemoteError};
 use crate::write::{Action, Expected, Op, RejectKind};
 
-/// How long one piece of the content may take to come back, and how large it is (bytes).
+/// Time limit for one piece of the content, and its size (bytes).
 const PIECE_LIMIT: Duration = Duration::from_secs(120);
 const PIECE_BYTES: u64 = 4 * 1024 * 1024;
 impl Sender {
-    /// What becomes of an outcome of a rename; all others stay as they are.
-    pub(super) fn keep_moved(&self, permit: &WritePermit, op: &Op, outcome: Outcome) -> Outcome {
+    /// Rejects the content of a rename that is a conflict. All other outcomes are returned unchanged.
+    pub(super) fn reject_rename(&self, permit: &WritePermit, op: &Op, outcome: Outcome) -> Outcome {
         let Action::Rename { to, base: Expected::Version(version), replaced, dir: false } = &op.action else {
             return outcome;
         };
         let Outcome::Conflict(what) = outcome else { return outcome };
         if *replaced == Expected::Absent {
-            // A move to another name, and no save: it stays where it was, and nothing is lost.
+            // Nothing was to be replaced, so that this is not a save: the object stays at its old path, and nothing
+            // is lost.
             return Outcome::Conflict(what);
         }
         let made = self.local.0.made.is(&op.path, *version);
-        let file = match self.bring(&op.path, *version) {
+        let file = match self.fetch_unnamed(&op.path, *version) {
             Ok(file) => file,
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Changed { .. }) => {
                 return Outcome::Conflict(what);
@@ -44,7 +46,7 @@ impl Sender {
                     self.local.keep_base_of(to, *replaced, &copy);
                 }
                 if made {
-                    self.take_away(permit, op, *version);
+                    self.remove_made(permit, op, *version);
                 }
             }
             Err(trouble) => log::error!("{to}: keeping a copy failed: {trouble}; it is at {} on the server", op.path),
@@ -52,8 +54,8 @@ impl Sender {
         Outcome::Conflict(what)
     }
 
-    /// The content of a file of the server, as a local file without a name.
-    fn bring(&self, path: &RemotePath, version: Version) -> Result<std::io::Result<File>, RemoteError> {
+    /// Fetches the content of a file on the server into a local file without a name.
+    fn fetch_unnamed(&self, path: &RemotePath, version: Version) -> Result<std::io::Result<File>, RemoteError> {
         let mut file = match tempfile::tempfile() {
             Ok(file) => file,
             Err(error) => return Ok(Err(error)),
@@ -77,8 +79,8 @@ impl Sender {
         Ok(Ok(file))
     }
 
-    /// Removes a file that this mount made, if it is as it was left.
-    fn take_away(&self, permit: &WritePermit, op: &Op, version: Version) {
+    /// Removes a file that this mount created, if it still has the version that this mount left.
+    fn remove_made(&self, permit: &WritePermit, op: &Op, version: Version) {
         let path = &op.path;
         match self.stat_there(path) {
             Ok(Some(now)) if now.is_file() && now.version() == version => {}

@@ -1,4 +1,4 @@
-//! What is uncommitted: the files of the server, surveyed now, compared with the repository by `pending`.
+//! The comparison with the repository: surveys the files on the server and finds what is uncommitted, by `pending`.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -14,84 +14,86 @@ use crate::path::RemotePath;
 use crate::pending::{DiffFile, Found, Measured, Pending, Source, compute};
 use crate::reader::Reader;
 
-/// How long a look is good for the next name of a path.
-const LOOK_FRESH: Duration = Duration::from_secs(1);
+/// How long a comparison is used for lookups: a path is looked up name by name.
+const COMPARISON_FRESH: Duration = Duration::from_secs(1);
 
-/// When was looked last, and what came of it.
-type LastLook = Option<(SystemTime, Result<Arc<Pending>, String>)>;
+/// The time and the result of the last comparison.
+type LastComparison = Option<(SystemTime, Result<Arc<Pending>, String>)>;
 
-/// The last look, and what looks have measured.
+/// The last comparison, and what comparisons have read.
 #[derive(Default)]
-pub(super) struct Looks {
-    last: Mutex<LastLook>,
-    /// Of uncommitted files as the last look saw them: a version that has not moved is not read again.
+pub(super) struct Comparisons {
+    last: Mutex<LastComparison>,
+    /// Results of reading the uncommitted files of the last comparison. They are not read again while their version
+    /// stays the same.
     measured: Mutex<HashMap<RemotePath, (Version, Measured)>>,
-    /// One look at a time: a second one would read the same.
-    looking: Mutex<()>,
+    /// Held during a comparison, so that concurrent ones do not read the same files.
+    running: Mutex<()>,
 }
 
-impl Looks {
-    pub(super) fn last(&self) -> LastLook {
+impl Comparisons {
+    pub(super) fn last(&self) -> LastComparison {
         self.last.lock().clone()
     }
 
-    /// What the last look saw, if it saw anything.
+    /// The result of the last comparison, if it succeeded.
     pub(super) fn pending(&self) -> Option<Arc<Pending>> {
         self.last()?.1.ok()
     }
 
-    /// The differences that the last look wrote down.
+    /// The diff of the last comparison, if it made one.
     pub(super) fn diff(&self) -> Option<Arc<DiffFile>> {
         self.pending()?.diff.clone()
     }
 }
 
 impl Dot {
-    /// Looks and writes the differences down, unless that was just done: a path is walked name by name.
-    pub(super) fn look_if_old(&self, wait: Wait) {
-        let recent = |at: SystemTime| self.0.view.clock().wall().duration_since(at).is_ok_and(|age| age < LOOK_FRESH);
-        let last = self.0.looks.last();
-        if !last.is_some_and(|(at, seen)| recent(at) && seen.is_ok_and(|pending| pending.diff.is_some())) {
-            self.look(wait, true);
+    /// Compares and writes the diff, unless the last comparison that did is recent.
+    pub(super) fn compare_if_old(&self, wait: Wait) {
+        let recent =
+            |at: SystemTime| self.0.view.clock().wall().duration_since(at).is_ok_and(|age| age < COMPARISON_FRESH);
+        let last = self.0.comparisons.last();
+        if !last.is_some_and(|(at, result)| recent(at) && result.is_ok_and(|pending| pending.diff.is_some())) {
+            self.compare(wait, true);
         }
     }
 
-    /// Looks now. May take as long as reading what has changed takes. With `with_diff` the differences are written down.
-    pub(super) fn look(&self, wait: Wait, with_diff: bool) {
+    /// Compares now. Takes as long as reading the changed files. With `with_diff` the diff is written, too.
+    pub(super) fn compare(&self, wait: Wait, with_diff: bool) {
         if self.0.reader.repository().mirror().is_none() {
             return;
         }
-        let _one = self.0.looks.looking.lock();
-        // Which commit runs, and what the platform's own list says: both of now.
+        let _running = self.0.comparisons.running.lock();
+        // The deployed commit and the platform's own list must be current.
         self.0.env.refresh();
-        let result = self.look_at_files(wait, with_diff).map(Arc::new);
+        let result = self.compare_files(wait, with_diff).map(Arc::new);
         if let Err(why) = &result {
-            log::info!("what is uncommitted could not be compared: {why}");
+            log::info!("the files could not be compared with the repository: {why}");
         }
-        *self.0.looks.last.lock() = Some((self.0.view.clock().wall(), result));
+        *self.0.comparisons.last.lock() = Some((self.0.view.clock().wall(), result));
         self.review_backups(false);
     }
 
-    fn look_at_files(&self, wait: Wait, with_diff: bool) -> Result<Pending, String> {
+    fn compare_files(&self, wait: Wait, with_diff: bool) -> Result<Pending, String> {
         let repository = self.0.reader.repository();
         let mirror = repository.mirror().ok_or("there is no repository")?;
-        let commit = repository.commit().ok_or("the API has not said which commit runs")?;
-        // What waits here is not on the server, and the comparison is with the server.
+        let commit = repository.commit().ok_or("the API has not reported the deployed commit yet")?;
+        // Queued changes are not on the server yet, and the comparison reads the server.
         if let Err(error) = self.0.upload.barrier(wait) {
-            log::info!("before looking: {error}");
+            log::info!("before the comparison: {error}");
         }
         let found = self.survey()?;
-        let before = std::mem::take(&mut *self.0.looks.measured.lock());
+        let before = std::mem::take(&mut *self.0.comparisons.measured.lock());
         let source = Server { dot: self, found: &found, next: Cell::new(0), before: &before };
         compute(mirror, &commit, &found, &source, with_diff).map_err(|e| e.to_string())
     }
 }
 
-/// The files of the server, as they were found.
+/// The surveyed files of the server.
 struct Server<'a> {
     dot: &'a Dot,
     found: &'a [Found],
-    /// How far files were asked for ahead.
+    /// The first object of `found` that was not prefetched.
     next: Cell<usize>,
     before: &'a HashMap<RemotePath, (Version, Measured)>,
 }
@@ -121,7 +123,7 @@ impl Source for Server<'_> {
         let (path, version) = (self.on_server(object), object.attr.version());
         if self.reader().content().is_settled(&path, version) {
             self.reader().content().verified(&path, version, measured.blob);
-            self.dot.0.looks.measured.lock().insert(object.path.clone(), (version, measured));
+            self.dot.0.comparisons.measured.lock().insert(object.path.clone(), (version, measured));
         }
     }
 
