@@ -9,19 +9,19 @@ use std::time::{Duration, Instant, SystemTime};
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<Mutex<Duration>>>, Base, Arc<ServerTime>);
 
-/// How wrong this machine's clock is believed to be at most.
+/// Largest error assumed for this machine's clock (seconds).
 pub const MAX_SKEW_SECS: u32 = 24 * 3600;
-/// How far the clocks of the platform's machines are believed to be apart at most.
+/// Largest difference assumed between the clocks of the platform's machines (seconds).
 const AGREE_SECS: u32 = 1;
-/// Where the server's clock is known to less than this (seconds), it is worth a look.
+/// The server's clock counts as unknown if its lower bound is more than this behind this machine's clock (seconds).
 const UNKNOWN_SECS: u32 = 5;
-/// Times that were set from here and are remembered: the newest.
+/// Number of remembered times that this mount set on the server; the latest times are kept.
 const MAX_SET_BY_CLIENT: usize = 4096;
 
-/// What is known of the server's clock.
+/// Knowledge about the server's clock.
 #[derive(Debug, Default)]
 struct ServerTime {
-    /// A time that the server had passed when it was seen.
+    /// A time that the server's clock had passed, and when that was known.
     stamp: Mutex<Option<(u32, Instant)>>,
     set_by_client: Mutex<BTreeSet<u32>>,
 }
@@ -73,8 +73,9 @@ impl Clock {
         }
     }
 
-    /// The server shows this time (seconds since the epoch) on something: its clock has passed it. Not so where the time was
-    /// set from here ([`Clock::set_by_client`]), or lies ahead of this machine's clock, as nobody's clock would be.
+    /// Notes the time of an object on the server (seconds since the epoch), which the server's clock has passed. It is
+    /// ignored if this mount set it ([`Clock::set_by_client`]), or if it is ahead of this machine's clock, because then
+    /// another client probably set it.
     pub fn server_passed(&self, secs: u32) {
         let wall = secs_of(self.wall());
         if secs > wall || secs <= self.server_floor() || self.2.set_by_client.lock().contains(&secs) {
@@ -83,7 +84,8 @@ impl Clock {
         *self.2.stamp.lock() = Some((secs, self.now()));
     }
 
-    /// The platform said what time it is, in an answer that came at `heard`. Its machines agree within [`AGREE_SECS`].
+    /// Notes the time of the platform's API (seconds since the epoch), from an answer that was received at `heard`. The
+    /// clocks of the platform's machines differ by at most [`AGREE_SECS`].
     pub fn platform_time(&self, secs: u32, heard: Instant) {
         let secs = secs.saturating_sub(AGREE_SECS);
         let since = self.now().saturating_duration_since(heard).as_secs();
@@ -92,7 +94,8 @@ impl Clock {
         }
     }
 
-    /// This time was set on the server from here: it says nothing of the server's clock.
+    /// Notes that this mount set the time (seconds since the epoch) on an object, so that it does not tell the server's
+    /// clock.
     pub fn set_by_client(&self, secs: u32) {
         let mut set = self.2.set_by_client.lock();
         set.insert(secs);
@@ -101,8 +104,8 @@ impl Clock {
         }
     }
 
-    /// What the server's clock has certainly passed (seconds since the epoch). This machine's clock may be wrong by as much
-    /// as [`MAX_SKEW_SECS`]; what the server has stamped, and how long that is ago, says it better.
+    /// A lower bound of the server's clock (seconds since the epoch): the latest time that it is known to have passed,
+    /// plus the time since then. Without one it is this machine's clock, less the error of up to [`MAX_SKEW_SECS`].
     pub fn server_floor(&self) -> u32 {
         let stamped = self.2.stamp.lock().map_or(0, |(secs, at)| {
             let since = self.now().saturating_duration_since(at).as_secs();
@@ -111,7 +114,7 @@ impl Clock {
         stamped.max(secs_of(self.wall()).saturating_sub(MAX_SKEW_SECS))
     }
 
-    /// Whether this machine's clock is all that is known, or the server's seems to be far behind it.
+    /// Whether the lower bound is so far behind this machine's clock that a better one is worth a request.
     pub fn is_server_unknown(&self) -> bool {
         self.server_floor().saturating_add(UNKNOWN_SECS) < secs_of(self.wall())
     }
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_clock_is_what_it_stamped_and_goes_on() {
+    fn the_servers_clock_runs_on_from_the_last_known_time() {
         let clock = Clock::manual();
         let wall = secs_of(clock.wall());
         assert_eq!(clock.server_floor(), wall - MAX_SKEW_SECS);
@@ -190,7 +193,7 @@ mod tests {
         clock.set_by_client(wall - 50);
         clock.server_passed(wall - 50);
         clock.server_passed(wall + 50);
-        assert_eq!(clock.server_floor(), wall - 100, "set from here; ahead of everybody");
+        assert_eq!(clock.server_floor(), wall - 100, "set by this mount; ahead of this machine");
         clock.advance(Duration::from_secs(30));
         assert_eq!(clock.server_floor(), wall - 70);
         clock.server_passed(wall - 90);

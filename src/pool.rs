@@ -1,5 +1,5 @@
-//! Threads for work that may wait. Each kind of work has a pool of its own, so that what waits for the network never stands
-//! before what needs only this machine.
+//! Thread pools for blocking work. Each kind of work has its own pool, so that work that needs only this machine never
+//! waits for threads that wait for the network.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// How long an idle thread stays.
+/// How long an idle thread is kept.
 const IDLE: Duration = Duration::from_secs(5);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A pool that grows to its limit. Jobs beyond it wait in their order. Cheap to clone.
+/// A pool that starts threads up to its limit. Further jobs are queued in their order. Cheap to clone.
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
 
@@ -31,19 +31,19 @@ struct State {
     idle: usize,
 }
 
-/// For small things that are done behind the back of a caller.
+/// The pool for short background work.
 pub fn background() -> &'static Pool {
     static POOL: LazyLock<Pool> = LazyLock::new(|| Pool::new("background", 64));
     &POOL
 }
 
 impl Pool {
-    /// `name` is that of the threads; `limit` how many there may be.
+    /// `name` is the name of the threads, and `limit` their largest number.
     pub fn new(name: &'static str, limit: usize) -> Self {
         Self(Arc::new(Inner { name, limit, state: Mutex::default(), more: Condvar::new() }))
     }
 
-    /// Runs the job on a thread of the pool, now if one is free or may be made. A job that panics ends, and nothing else.
+    /// Runs the job on a thread of the pool, as soon as one is free or can be started. A panic ends only the job.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
         let mut state = self.0.state.lock();
         state.jobs.push_back(Box::new(job));
@@ -57,10 +57,10 @@ impl Pool {
             let inner = self.0.clone();
             let made = std::thread::Builder::new().name(self.0.name.into()).spawn(move || inner.work());
             if let Err(error) = made {
-                // Those that there are take it; without any it is taken as soon as one can be made.
+                // A running thread takes the job; if there is none, the next call tries to start one.
                 let mut state = self.0.state.lock();
                 state.threads -= 1;
-                log::warn!("{}: no more threads than {}: {error}", self.0.name, state.threads);
+                log::warn!("{}: no thread can be started beside {} others: {error}", self.0.name, state.threads);
             }
         }
     }
@@ -73,7 +73,7 @@ impl Inner {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
                 if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                    log::error!("{}: a call panicked; see above", self.name);
+                    log::error!("{}: a job panicked; its message is above", self.name);
                 }
                 state = self.state.lock();
                 continue;
@@ -106,7 +106,7 @@ mod tests {
             let gate = gate.clone();
             pool.run(move || {
                 let _ = gate.lock().recv_timeout(SOON);
-                panic!("as asked");
+                panic!("on purpose");
             });
         }
         pool.run(move || done.send(()).expect("waited for"));

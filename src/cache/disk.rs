@@ -75,7 +75,7 @@ struct Known {
     path: PathBuf,
     file: Arc<File>,
     bytes: u64,
-    /// Where what can be read of it ends (bytes).
+    /// Length of the readable part (bytes).
     end: u64,
     used: u64,
 }
@@ -132,7 +132,7 @@ impl Disk {
         Ok(Self { shared, generations, writer })
     }
 
-    /// Which names still count.
+    /// The generations of the paths, which are part of the names.
     pub fn generations(&self) -> &Arc<Generations> {
         &self.generations
     }
@@ -316,7 +316,7 @@ impl Shared {
     /// The pack that is being written; a new one if there is none.
     fn pack<'a>(&self, out: &'a mut Option<(u32, Pack)>) -> io::Result<(u32, &'a mut Pack)> {
         if out.is_none() {
-            *out = self.unfilled();
+            *out = self.not_full();
         }
         if out.is_none() {
             let made =
@@ -336,8 +336,9 @@ impl Shared {
         }
     }
 
-    /// A pack of an earlier mount that has room: packs do not become more with every mount.
-    fn unfilled(&self) -> Option<(u32, Pack)> {
+    /// A pack of an earlier mount that is not full. It is reused, so that the number of packs does not grow with each
+    /// mount.
+    fn not_full(&self) -> Option<(u32, Pack)> {
         let mut state = self.lock();
         let full = self.full_bytes() / 4 * 3;
         let mut found = None;
@@ -359,7 +360,7 @@ impl Shared {
         found
     }
 
-    /// A pack of this size (bytes) is closed.
+    /// Size at which a pack is closed (bytes): smaller if the budget is small.
     fn full_bytes(&self) -> u64 {
         PACK_BYTES.min(self.budget_bytes / 8)
     }
@@ -519,14 +520,14 @@ mod tests {
     }
 
     #[test]
-    fn packs_do_not_become_more_with_every_mount() {
+    fn packs_are_reused_by_the_next_mount() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         for n in 0..20 {
             let disk = Disk::open(dir.path(), b"dev", 1 << 30).expect("opened");
             disk.put(&key("code/a", n), block(n as u8));
             disk.close();
         }
-        // The lock of the mount before may go a moment later.
+        // The previous mount may release its lock a moment later.
         assert!(pack::list(dir.path()).expect("listed").len() < 10);
         let (one, two) = (Disk::open(dir.path(), b"dev", 1 << 30), Disk::open(dir.path(), b"live", 1 << 30));
         for disk in [one.expect("opened"), two.expect("opened beside it")] {

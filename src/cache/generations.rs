@@ -1,10 +1,11 @@
-//! Which names of blocks still count. A name is a path at a version; what is replaced, moved or written here may get the same
-//! size and time again with other bytes. Each such event begins a new generation of the path, and of everything below it:
-//! names of earlier generations lead nowhere any more, in memory and on the disk.
+//! Generations of paths, which invalidate the names of cached blocks. A name is a path at a version. A file that is
+//! replaced, renamed or written through this mount may get the same size and time with other bytes. Each such event starts
+//! a new generation of the path and of everything below it, so that blocks with a name of an earlier generation are not
+//! found any more, in memory and on disk.
 //!
-//! On the disk a file beside the packs: `PFSGONE\x01`, then records of 44 bytes: the SHA-256 of owner and path (32), the
-//! generation (8, little endian), the CRC-32 of the 40 bytes before (4). The highest generation of a path counts, in
-//! whatever order they come.
+//! They are stored in a file in the directory of the packs: `PFSGONE\x01`, then records of 44 bytes: the SHA-256 of owner
+//! and path (32), the generation (8, little endian), the CRC-32 of the 40 bytes before (4). The highest generation of a
+//! path is valid, independent of the order of the records.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,7 +20,7 @@ use crate::path::RemotePath;
 
 const HEADER: &[u8; 8] = b"PFSGONE\x01";
 const RECORD_BYTES: usize = 44;
-/// With more records than this everything of the owner begins anew: that is one record.
+/// With more records than this they are replaced by one: a new generation of the root, for all paths of the owner.
 const MAX_RECORDS: usize = 200_000;
 
 type PathKey = [u8; 32];
@@ -38,16 +39,16 @@ struct State {
 }
 
 impl Generations {
-    /// Generations that end with the mount.
+    /// Generations that are not stored.
     pub fn in_memory() -> Self {
         Self { owner: Vec::new(), state: RwLock::default() }
     }
 
-    /// Those that earlier mounts left in `file`, and where this one leaves its own.
+    /// Reads the generations of earlier mounts from `file`, and stores new ones in it.
     ///
     /// # Errors
     ///
-    /// The file cannot be read or written; then no name of an earlier mount may be believed.
+    /// The file cannot be read or written; then no name of an earlier mount may be used.
     pub fn open(file: &Path, owner: &[u8]) -> io::Result<Self> {
         let mut state = State::default();
         let bytes = match std::fs::read(file) {
@@ -64,12 +65,12 @@ impl Generations {
         }
         let this = Self { owner: owner.to_vec(), state: RwLock::default() };
         if !whole || state.of.len() > MAX_RECORDS {
-            // The first, damaged, or too much: the root of all paths begins anew.
+            // The file is new, damaged or too large: a new generation of all paths.
             let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             let newest = since_epoch.map_or(0, |since| since.as_nanos() as u64).max(state.newest) + 1;
             state = State { of: HashMap::from([(this.key(b""), newest)]), newest, file: None };
         }
-        // Written anew, so that it does not grow with every mount, and so that a damaged end is gone.
+        // The file is rewritten, so that it does not grow with each mount, and to remove a damaged end.
         state.file = Some(durable::replace_unsynced(file, |new| {
             new.write_all(HEADER)?;
             state.of.iter().try_for_each(|(key, generation)| new.write_all(&record(key, *generation)))
@@ -78,7 +79,7 @@ impl Generations {
         Ok(this)
     }
 
-    /// The generation of a path: the newest of its own and of everything above it.
+    /// The generation of a path: the highest of the path and all its parents.
     pub fn of(&self, path: &RemotePath) -> u64 {
         let state = self.state.read();
         if state.of.is_empty() {
@@ -90,21 +91,21 @@ impl Generations {
         all.filter_map(|path| state.of.get(&self.key(path))).max().copied().unwrap_or(0)
     }
 
-    /// Begins a new generation of the path and of everything below it.
-    pub fn begin(&self, path: &RemotePath) {
+    /// Starts a new generation of the path and of everything below it.
+    pub fn start(&self, path: &RemotePath) {
         let key = self.key(path.as_bytes());
         let mut state = self.state.write();
         state.newest += 1;
         let newest = state.newest;
         if state.of.len() > 4 * MAX_RECORDS {
-            // Everything begins anew, and that is one record.
+            // A new generation of all paths, in one record.
             state.of.clear();
             state.of.insert(self.key(b""), newest);
         }
         state.of.insert(key, newest);
         let written = state.file.as_mut().map_or(Ok(()), |file| file.write_all(&record(&key, newest)));
         if let Err(error) = written {
-            log::warn!("what is kept of {path} on the local disk may be old after the next mount: {error}");
+            log::warn!("cached content of {path} may be outdated after the next mount: {error}");
         }
     }
 
@@ -138,31 +139,31 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_anew_takes_along_what_is_below_and_the_next_mount_knows() {
+    fn a_new_generation_is_valid_for_everything_below_and_for_the_next_mount() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("gone");
         let all = ["code/a", "code/d/e/f", "code/d2/e"].map(path);
         let generations = Generations::open(&file, b"dev").expect("opened");
         let before = all.clone().map(|path| generations.of(&path));
-        generations.begin(&path("code/d"));
+        generations.start(&path("code/d"));
         let after = all.clone().map(|path| generations.of(&path));
         assert_eq!((before[0], before[2]), (after[0], after[2]));
         assert_ne!(before[1], after[1]);
         drop(generations);
         let next = Generations::open(&file, b"dev").expect("opened");
         assert_eq!(all.clone().map(|path| next.of(&path)), after);
-        next.begin(&path("code/d/e/f"));
+        next.start(&path("code/d/e/f"));
         assert!(next.of(&all[1]) > after[1]);
         let other = Generations::open(&dir.path().join("other"), b"live").expect("opened");
-        assert_eq!(other.of(&all[1]), other.of(&all[2]), "nobody else's");
+        assert_eq!(other.of(&all[1]), other.of(&all[2]), "other owners are not affected");
     }
 
     #[test]
-    fn after_damage_nothing_of_before_is_believed_and_cut_ends_are_passed_over() {
+    fn damage_starts_a_new_generation_and_an_incomplete_record_is_ignored() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("gone");
         let generations = Generations::open(&file, b"dev").expect("opened");
-        generations.begin(&path("a"));
+        generations.start(&path("a"));
         let known = generations.of(&path("a"));
         drop(generations);
         let mut bytes = std::fs::read(&file).expect("there");

@@ -254,12 +254,12 @@ fn not_mounted(mountpoint: &Path, options: &Options, error: std::io::Error) -> F
     Failure::caused(Exit::NoFuse, text, error)
 }
 
-/// As many open files as the machine lets us have: one for each file that is open here and changed, and for each pack.
+/// Raises the limit of open files to the hard limit: each changed open file and each pack of the cache needs one.
 fn raise_descriptors() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        log::info!("the limit of open files stays at {:?}: {error}", limit.current);
+        log::info!("the limit of open files could not be raised from {:?}: {error}", limit.current);
     }
 }

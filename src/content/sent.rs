@@ -16,9 +16,9 @@ use crate::pool::background;
 const MAX_RENAMED_BLOCKS: usize = 1024;
 
 impl Content {
-    /// Notes that this content was sent. Everything that was cached for the path before is outdated. If the version is racy,
-    /// the checksums of the sent content are noted, so that it is compared with the server's before it is trusted. With
-    /// `keep` the content is cached for readers.
+    /// Notes that this content was sent. Everything that was cached for the path before is outdated. If the version is
+    /// racy, the checksums of the sent content are noted, so that it is compared with the server's before it is trusted.
+    /// With `keep` the content is cached for readers.
     pub fn stored(&self, path: &RemotePath, version: Version, source: &File, keep: bool) {
         self.0.clock.set_by_client(version.mtime);
         self.replaced(path);
@@ -59,7 +59,7 @@ impl Content {
 
     /// The object at the path, with everything below it, was removed or replaced: all that is known of it is outdated.
     pub fn replaced(&self, path: &RemotePath) {
-        self.0.generations.begin(path);
+        self.0.generations.start(path);
         self.0.racy.forget_below(path);
         if let Some(proofs) = &self.0.proofs {
             proofs.replaced(path);
@@ -77,7 +77,7 @@ impl Content {
     /// The file was renamed locally: its cached blocks get the new name.
     pub fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
         let old = self.0.remote_id(from, version);
-        self.0.generations.begin(to);
+        self.0.generations.start(to);
         let new = self.0.remote_id(to, version);
         for index in blocks_of(&(0..version.size)).take(MAX_RENAMED_BLOCKS) {
             let key = |content: &ContentId| BlockKey { content: content.clone(), index };
@@ -89,6 +89,6 @@ impl Content {
                 self.0.memory.insert(new, block);
             }
         }
-        self.0.generations.begin(from);
+        self.0.generations.start(from);
     }
 }

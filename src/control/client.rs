@@ -52,9 +52,9 @@ impl Control {
         Ok(Self { http, routes, login: Mutex::new(Login::new(config)) })
     }
 
-    /// What the platform's clock said with its last answer (seconds since the epoch), and when that came.
-    pub fn dated(&self) -> Option<(u32, Instant)> {
-        self.http.dated()
+    /// The platform's time (seconds since the epoch) in its last answer, and when the answer was received.
+    pub fn server_time(&self) -> Option<(u32, Instant)> {
+        self.http.server_time()
     }
 
     /// Whether there is anything to log in with.

@@ -21,8 +21,8 @@ pub(super) struct Http {
     agent: Agent,
     base: String,
     host: String,
-    /// What the platform's clock said last (seconds since the epoch), and when the answer came.
-    dated: Mutex<Option<(u32, Instant)>>,
+    /// The time in the last answer (seconds since the epoch), and when the answer was received.
+    server_time: Mutex<Option<(u32, Instant)>>,
 }
 
 impl Http {
@@ -46,11 +46,11 @@ impl Http {
             .user_agent(USER_AGENT)
             .build()
             .into();
-        Ok(Self { agent, base, host: host.to_owned(), dated: Mutex::default() })
+        Ok(Self { agent, base, host: host.to_owned(), server_time: Mutex::default() })
     }
 
-    pub(super) fn dated(&self) -> Option<(u32, Instant)> {
-        *self.dated.lock()
+    pub(super) fn server_time(&self) -> Option<(u32, Instant)> {
+        *self.server_time.lock()
     }
 
     pub(super) fn call(
@@ -76,7 +76,7 @@ impl Http {
         let status = response.status();
         let date = response.headers().get("date").and_then(|value| seconds(value.to_str().ok()?));
         if let Some(secs) = date {
-            *self.dated.lock() = Some((secs, Instant::now()));
+            *self.server_time.lock() = Some((secs, Instant::now()));
         }
         let bytes = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
         let bytes = bytes.map_err(|error| match error {
@@ -93,7 +93,7 @@ impl Http {
     }
 }
 
-/// `Thu, 26 Nov 2026 15:25:23 GMT` as seconds since the epoch.
+/// Parses a `Date` header, such as `Thu, 26 Nov 2026 15:25:23 GMT`: seconds since the epoch.
 fn seconds(date: &str) -> Option<u32> {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let words: Vec<&str> = date.split(' ').collect();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_platforms_clock_is_read() {
+    fn a_date_header_is_parsed() {
         assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
         for nonsense in ["", "now", "Sun, 06 Nov 1994 08:49:37 CET", "Sun, 06 Foo 1994 08:49:37 GMT"] {
             assert_eq!(seconds(nonsense), None, "{nonsense}");

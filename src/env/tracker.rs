@@ -78,9 +78,9 @@ impl Tracker {
         (Arc::new(tracker), woken)
     }
 
-    /// What the platform's clock says bounds the server's.
+    /// Passes the platform's time on, which bounds the server's clock.
     fn set_clock(&self) {
-        if let Some((secs, heard)) = self.config.api.as_ref().and_then(|(control, _)| control.dated()) {
+        if let Some((secs, heard)) = self.config.api.as_ref().and_then(|(control, _)| control.server_time()) {
             self.clock.platform_time(secs, heard);
         }
     }

@@ -20,15 +20,15 @@ use super::convert;
 use super::errno::{self, Refusal};
 use crate::fs::{DirEntry, Entry, Fs, FsError, FsResult, HandleId, Opened, Space};
 
-/// What a call waits for, going by its reply. Each kind has threads of its own: a save is not kept waiting by those who wait
-/// for bytes.
+/// What a call waits for, according to its reply. Each kind has its own threads, so that a save does not wait for calls
+/// that wait for content.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    /// Bytes of a file.
+    /// The content of a file.
     Read,
-    /// Names, attributes, and whether a file can be opened.
-    Look,
-    /// A change, which mostly needs this machine only.
+    /// Names and attributes, and opening files.
+    Lookup,
+    /// A change, which usually needs no answer of the server.
     Change,
 }
 
@@ -49,20 +49,20 @@ macro_rules! replies {
     })* };
 }
 replies!(
-    ReplyAttr: Look,
+    ReplyAttr: Lookup,
     ReplyCreate: Change,
     ReplyData: Read,
-    ReplyDirectory: Look,
-    ReplyDirectoryPlus: Look,
+    ReplyDirectory: Lookup,
+    ReplyDirectoryPlus: Lookup,
     ReplyEmpty: Change,
-    ReplyEntry: Look,
-    ReplyIoctl: Look,
-    ReplyLseek: Look,
-    ReplyOpen: Look,
-    ReplyPoll: Look,
-    ReplyStatfs: Look,
+    ReplyEntry: Lookup,
+    ReplyIoctl: Lookup,
+    ReplyLseek: Lookup,
+    ReplyOpen: Lookup,
+    ReplyPoll: Lookup,
+    ReplyStatfs: Lookup,
     ReplyWrite: Change,
-    ReplyXattr: Look
+    ReplyXattr: Lookup
 );
 
 /// See the module header.

@@ -13,10 +13,10 @@ use crate::call::Call;
 use crate::fs::{Fs, FsResult, Wait};
 use crate::pool::Pool;
 
-/// Threads for each kind of call at most: more callers than that wait in line, for their own kind only.
+/// Largest number of threads for each kind of call. Further calls wait for a thread of their kind.
 const MAX_THREADS: usize = 2048;
 
-/// Callers that are being kept waiting, and the threads that wait for them.
+/// The deferred calls, and the threads that run them.
 pub(super) struct Waiting {
     calls: Mutex<HashMap<u64, Kept>>,
     next: AtomicU64,
@@ -25,7 +25,7 @@ pub(super) struct Waiting {
 
 impl Default for Waiting {
     fn default() -> Self {
-        let threads = ["reading", "looking", "changing"].map(|name| Pool::new(name, MAX_THREADS));
+        let threads = ["read", "lookup", "change"].map(|name| Pool::new(name, MAX_THREADS));
         Self { calls: Mutex::default(), next: AtomicU64::default(), threads }
     }
 }
@@ -102,7 +102,7 @@ pub(super) fn defer<R: Reply, T: Send + 'static>(
     });
     let id = waiting.add(caller, interrupt);
     let (fs, waiting) = (fs.clone(), waiting.clone());
-    // From here on, not from when a thread is free.
+    // The deadline counts from now, not from the time when a thread is free.
     let until = Wait::Until(fs.deadline());
     let threads = waiting.threads[R::KIND as usize].clone();
     threads.run(move || {
@@ -112,7 +112,7 @@ pub(super) fn defer<R: Reply, T: Send + 'static>(
             (Some(answer), Ok(Ok(value))) => ok(&fs, answer, value),
             (Some(answer), Ok(Err(error))) => answer.fail(&error),
             (Some(answer), Err(_)) => {
-                log::error!("a call panicked; its caller is told EIO");
+                log::error!("a call panicked; it fails with EIO");
                 answer.refuse(Refusal::Panicked);
             }
             (None, Ok(Ok(value))) => undo(&fs, value),

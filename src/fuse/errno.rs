@@ -12,7 +12,7 @@ pub(super) enum Refusal {
     NoSuchName,
     /// The caller has a signal that ends it.
     Interrupted,
-    /// The call panicked: a fault of ours, which ends with the call.
+    /// The call panicked, which is a bug.
     Panicked,
     /// SFTP cannot make device nodes, sockets and pipes.
     SpecialFile,

@@ -82,18 +82,18 @@ pub fn count_lines(old: &[u8], new: &[u8]) -> Option<(usize, usize)> {
     Some((added, removed))
 }
 
-/// Hands out content piece by piece.
+/// Passes content to a function in pieces.
 pub type Pieces<'a> = &'a dyn Fn(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), String>;
 
-/// The content of one side of a difference.
+/// The content of one side of a diff.
 #[derive(Clone, Copy)]
 pub enum Body<'a> {
     Bytes(&'a [u8]),
-    /// Too large for the memory: bytes, and where they come from.
+    /// Content that is too large for memory: its size, and a function that reads it.
     Stream(u64, Pieces<'a>),
 }
 
-/// A file before or after.
+/// The old or new state of a file.
 #[derive(Clone, Copy)]
 pub struct Side<'a> {
     /// Git's mode.
@@ -111,12 +111,12 @@ impl Side<'_> {
     }
 }
 
-/// Writes the difference of one path as `git apply` takes it: lines where both sides are text and in the memory, all bytes
-/// of both where not.
+/// Writes the diff of one path in the format of `git apply`: a text diff if both sides are text and in memory, else a
+/// binary patch with both contents.
 ///
 /// # Errors
 ///
-/// What the reader of a streamed content said, or that `out` cannot be written.
+/// A streamed content cannot be read, or `out` cannot be written.
 pub fn write_diff(
     out: &mut dyn Write,
     path: &RemotePath,
@@ -126,7 +126,7 @@ pub fn write_diff(
     if let (Some(before), Some(after)) = (old, new)
         && before.mode & 0o170_000 != after.mode & 0o170_000
     {
-        // A file in the place of a link, or the other way round, is two differences.
+        // A file that replaces a symlink, or a symlink that replaces a file, is a deletion and an addition.
         write_diff(out, path, old, None)?;
         return write_diff(out, path, None, new);
     }
@@ -185,7 +185,7 @@ fn write_hunks(out: &mut dyn Write, old: &[u8], new: &[u8]) -> Result<(), Mirror
     Ok(printed?)
 }
 
-/// All of a content, compressed, in git's lines of 52 bytes.
+/// Writes a whole content in the format of git's binary patches: compressed, in lines of 52 bytes.
 fn write_literal(out: &mut dyn Write, body: Body<'_>) -> Result<(), MirrorError> {
     let size = match body {
         Body::Bytes(bytes) => bytes.len() as u64,
@@ -201,10 +201,10 @@ fn write_literal(out: &mut dyn Write, body: Body<'_>) -> Result<(), MirrorError>
     Ok(())
 }
 
-/// Bytes of one line.
+/// Bytes per line of a binary patch.
 const LINE_BYTES: usize = 52;
 
-/// Git's base 85: a letter for the count of bytes, then five digits for each four of them.
+/// Encodes lines in git's base 85: a letter for the number of bytes, then five digits for each four bytes.
 struct Base85<'a> {
     out: &'a mut dyn Write,
     line: Vec<u8>,
@@ -255,7 +255,7 @@ impl Write for Base85<'_> {
     }
 }
 
-/// A name as git writes it in a header: in quotes where it has bytes that would be mistaken.
+/// A name in a diff header: quoted as git does it if it has special characters.
 fn quoted(side: &[u8], path: &RemotePath) -> Vec<u8> {
     let name = [side, path.as_bytes()].concat();
     let plain = |b: &u8| (0x20..0x7f).contains(b) && !matches!(b, b'"' | b'\\');
@@ -274,12 +274,12 @@ fn quoted(side: &[u8], path: &RemotePath) -> Vec<u8> {
     out
 }
 
-/// Git's rule: a zero among the first bytes.
+/// Whether content is binary by git's rule: it has a zero byte among the first bytes.
 pub(crate) fn is_binary(content: &[u8]) -> bool {
     content.iter().take(SNIFFED_BYTES).any(|b| *b == 0)
 }
 
-/// How far git looks for a zero.
+/// Number of bytes that git checks for a zero byte.
 pub(crate) const SNIFFED_BYTES: usize = 8000;
 
 #[cfg(test)]
@@ -288,7 +288,7 @@ mod tests {
     use crate::mirror::hash;
     use std::process::{Command, Stdio};
 
-    /// `git apply` makes the one out of the other.
+    /// Checks that `git apply` makes the new content from the old one.
     fn assert_applies(name: &str, old: Option<(&[u8], u32)>, new: Option<(&[u8], u32)>, streamed: bool) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = RemotePath::parse(name).expect("valid");
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn git_takes_the_differences() {
+    fn git_apply_accepts_the_diffs() {
         let noise: Vec<u8> = (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let texts: [&[u8]; 5] = [b"", b"one\n", b"one\ntwo", b"\0\x01binary", &noise];
         for name in ["plain.php", "with space", "\u{fc}n\"quoted\\\n"] {

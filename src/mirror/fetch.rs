@@ -122,7 +122,7 @@ mod tests {
         let other = File::open(dir.path().join("fetching")).expect("there");
         assert!(flock(&other, FlockOperation::NonBlockingLockExclusive).is_err());
         drop(lock);
-        // A program that another thread starts in this moment holds it until it is another program.
+        // A child process that another thread is starting holds the lock until its exec.
         let until = Instant::now() + Duration::from_secs(10);
         while flock(&other, FlockOperation::NonBlockingLockExclusive).is_err() {
             assert!(Instant::now() < until, "it is free again");

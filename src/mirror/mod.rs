@@ -80,7 +80,7 @@ pub struct Mirror {
     /// Opening a repository costs more than reading a small blob.
     open: Mutex<Vec<Repository>>,
     trees: Mutex<Vec<(String, Arc<Tree>)>>,
-    /// Whether an object has carriage returns, where that was asked.
+    /// Results of [`Mirror::has_carriage_returns`].
     returns: Mutex<HashMap<BlobId, bool>>,
 }
 
@@ -155,8 +155,8 @@ impl Mirror {
         Ok(bytes)
     }
 
-    /// Whether converting ends of lines could change the object.
-    pub fn has_returns(&self, blob: BlobId) -> Result<bool, MirrorError> {
+    /// Whether the object has carriage returns, so that a conversion of line endings can change it.
+    pub fn has_carriage_returns(&self, blob: BlobId) -> Result<bool, MirrorError> {
         if let Some(known) = self.returns.lock().get(&blob) {
             return Ok(*known);
         }
@@ -165,7 +165,7 @@ impl Mirror {
         Ok(has)
     }
 
-    /// A file without a name beside the repository, for what is too large for the memory.
+    /// A temporary file without a name, on the file system of the repository, for data that is too large for memory.
     pub fn unnamed_file(&self) -> io::Result<std::fs::File> {
         tempfile::tempfile_in(&self.config.dir)
     }
@@ -197,15 +197,15 @@ impl Ignored {
     pub fn covers(&self, path: &RemotePath) -> bool {
         let mut at = RemotePath::root();
         let depth = path.depth();
-        // What is in an ignored directory is ignored, whatever rules are in there.
+        // Everything in an ignored directory is ignored, independent of rules in that directory.
         path.names().any(|name| {
             at = at.join(&name);
-            self.names(&at, at.depth() < depth)
+            self.is_matched(&at, at.depth() < depth)
         })
     }
 
-    /// Whether the rules above a path name the path itself.
-    fn names(&self, path: &RemotePath, is_dir: bool) -> bool {
+    /// Whether the rules of the parent directories match the path itself.
+    fn is_matched(&self, path: &RemotePath, is_dir: bool) -> bool {
         let path = Path::new("/").join(path.to_os_string());
         let near = |rules: &&Gitignore| path.parent().is_some_and(|dir| dir.starts_with(rules.path()));
         let mut rules: Vec<&Gitignore> = self.0.iter().filter(near).collect();

@@ -1,9 +1,9 @@
-//! What git's rules say about the paths of a work tree that is on the server: which are ignored, which are converted on their
-//! way into a commit, and what they are then. Git itself answers, in an empty work tree on this machine that has the rules of
-//! the server's: its `.gitignore` and `.gitattributes` files as they are there, committed or not, and a few settings.
+//! Applies git's rules to the paths of the server's work tree: which files are ignored, which are converted for a commit,
+//! and what a commit would contain. Git itself answers, in a temporary local work tree that has only the rules of the
+//! server's: its current `.gitignore` and `.gitattributes` files, committed or not, and some settings.
 //!
-//! Nothing that the server says is run. The configuration is written here, word by word; drivers of filters are never among
-//! it, and the user's own settings are not read.
+//! Nothing from the server is executed. The configuration is written by this room and never contains filter drivers, and
+//! the user's own settings are not read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -21,15 +21,15 @@ use super::{Mirror, MirrorError};
 use crate::attr::BlobId;
 use crate::path::RemotePath;
 
-/// How long git may think about rules: some patterns take very long.
+/// Time limit of a git command: matching some patterns takes very long.
 const LIMIT: Duration = Duration::from_secs(120);
-/// Settings of the server's repository that change what a work tree looks like; values are words.
+/// Settings of the server's repository that are applied; only alphanumeric values are accepted.
 const SETTINGS: [&str; 4] = ["autocrlf", "eol", "filemode", "ignorecase"];
-/// What changes bytes between a work tree and a commit.
+/// Attributes that convert content between a work tree and a commit.
 const ATTRIBUTES: [&str; 6] = ["text", "eol", "crlf", "ident", "filter", "working-tree-encoding"];
 
-/// What a user's environment may say to git, and not to this one.
-const SETTINGS_OF_CALLERS: [&str; 10] = [
+/// Environment variables that are removed, because they would change the result.
+const REMOVED_VARIABLES: [&str; 10] = [
     "GIT_INDEX_FILE",
     "GIT_OBJECT_DIRECTORY",
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
@@ -42,28 +42,29 @@ const SETTINGS_OF_CALLERS: [&str; 10] = [
     "GIT_TRACE",
 ];
 
-/// How a path's bytes change on their way between a commit and the work tree.
+/// How a file is converted between a commit and the work tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Conversion {
-    /// Ends of lines only, and none in the direction of the work tree.
+    /// Line endings, only when committed.
     LinesIn,
-    /// Ends of lines in both directions.
+    /// Line endings, when committed and checked out.
     Lines,
-    /// Anything.
+    /// Any conversion.
     Any,
 }
 
-/// See the module header.
+/// See the module documentation.
 pub struct WorkTree {
     dir: TempDir,
-    /// Whether a rule, or a setting, converts anything at all.
+    /// Whether there are rules or settings for conversions.
     converts: bool,
+    /// Whether there are rules for ignored files.
     ignores: bool,
     autocrlf: Option<String>,
     modes: bool,
 }
 
-/// What the server's repository is set to, as far as it can be seen: lines of `.git/config`. Other sections are passed over.
+/// The known settings of the section `core` in a `.git/config`.
 fn settings(config: &[u8]) -> Vec<(&'static str, String)> {
     let (mut core, mut found) = (false, Vec::new());
     for line in String::from_utf8_lossy(config).lines().map(str::trim) {
@@ -85,8 +86,8 @@ fn is_off(value: &str) -> bool {
 }
 
 impl Mirror {
-    /// A work tree of the commit with these files of rules: `.gitignore` and `.gitattributes` anywhere, and of the server's
-    /// repository `.git/config`, `.git/info/exclude` and `.git/info/attributes`, where they can be read.
+    /// A work tree of the commit with these files of rules: `.gitignore` and `.gitattributes` in any directory, and
+    /// `.git/config`, `.git/info/exclude` and `.git/info/attributes`, if they are readable on the server.
     pub fn work_tree(&self, commit: &str, rules: &[(RemotePath, Vec<u8>)]) -> Result<WorkTree, MirrorError> {
         let dir = tempfile::Builder::new().prefix("rules-").tempdir_in(&self.config.dir)?;
         let git = dir.path().join(".git");
@@ -122,7 +123,7 @@ impl Mirror {
             place.parent().map_or(Ok(()), fs::create_dir_all)?;
             fs::write(place, content)?;
         }
-        // Git falls back to the committed attributes where the work tree has none.
+        // If the work tree has no attributes, git uses the committed ones.
         converts |= self.tree(commit)?.keys().any(|path| is_named(path, b".gitattributes"));
         let tree = WorkTree { dir, converts, ignores, autocrlf, modes };
         if converts {
@@ -133,7 +134,7 @@ impl Mirror {
 }
 
 impl Mirror {
-    /// Files of the commit whose bytes may be other ones in a work tree, going by the committed attributes.
+    /// Files of the commit that may be converted on checkout, according to the committed attributes.
     pub fn converted(&self, commit: &str) -> Result<BTreeSet<RemotePath>, MirrorError> {
         let tree = self.tree(commit)?;
         if !tree.keys().any(|path| is_named(path, b".gitattributes")) {
@@ -144,14 +145,14 @@ impl Mirror {
     }
 }
 
-/// Whether the path is a file of rules, or a part of the server's repository that has some.
+/// Whether the path is a file with rules: see [`Mirror::work_tree`].
 pub fn has_rules(path: &RemotePath) -> bool {
     let parts: [&[u8]; 3] = [b".git/config", b".git/info/exclude", b".git/info/attributes"];
     parts.contains(&path.as_bytes())
         || (!is_git(path) && (is_named(path, b".gitignore") || is_named(path, b".gitattributes")))
 }
 
-/// Whether the path is a part of a repository itself, which git never tracks.
+/// Whether the path is a git directory or in one; git never tracks these.
 pub fn is_git(path: &RemotePath) -> bool {
     path.names().any(|name| name.as_bytes() == b".git")
 }
@@ -161,12 +162,12 @@ fn is_named(path: &RemotePath, name: &[u8]) -> bool {
 }
 
 impl WorkTree {
-    /// Whether permission bits count.
-    pub fn sees_modes(&self) -> bool {
+    /// Whether permission bits are compared (`core.fileMode`).
+    pub fn compares_modes(&self) -> bool {
         self.modes
     }
 
-    /// Which of these, none of them committed, git does not see.
+    /// Those of the paths that git ignores. None of them may be committed.
     pub fn ignored<'a>(
         &self,
         paths: impl Iterator<Item = &'a RemotePath>,
@@ -182,7 +183,7 @@ impl WorkTree {
         Ok(said.split(|&b| b == 0).filter(|name| !name.is_empty()).filter_map(|n| RemotePath::parse(n).ok()).collect())
     }
 
-    /// Those that are converted.
+    /// Those of the paths that git converts.
     pub fn converted<'a>(
         &self,
         paths: impl Iterator<Item = &'a RemotePath>,
@@ -204,7 +205,7 @@ impl WorkTree {
         Ok(out)
     }
 
-    /// What these values, in the order of [`ATTRIBUTES`], do to a file.
+    /// The conversion for these attribute values, in the order of [`ATTRIBUTES`].
     fn conversion(&self, values: &[&[u8]]) -> Option<Conversion> {
         let is = |at: usize, value: &[u8]| values.get(at).is_some_and(|found| *found == value);
         let off = |at: usize| is(at, b"unset") || is(at, b"unspecified");
@@ -223,15 +224,15 @@ impl WorkTree {
         text.then_some(Conversion::LinesIn)
     }
 
-    /// A place for a file's content as the server has it, to be converted by [`WorkTree::clean`].
-    pub fn place(&self, path: &RemotePath, executable: bool) -> io::Result<File> {
+    /// Creates a file for the server's content, to be converted by [`WorkTree::clean`].
+    pub fn create(&self, path: &RemotePath, executable: bool) -> io::Result<File> {
         let place = self.dir.path().join(path.to_os_string());
         place.parent().map_or(Ok(()), fs::create_dir_all)?;
         let mode = if executable { 0o700 } else { 0o600 };
         File::options().read(true).write(true).create(true).truncate(true).mode(mode).open(place)
     }
 
-    /// What a commit would have of the files that were put in place: none where git cannot convert it.
+    /// The blobs that a commit would have of the created files. A file that git cannot convert has none.
     pub fn clean(&self, paths: &[RemotePath]) -> Result<BTreeMap<RemotePath, BlobId>, MirrorError> {
         let mut out = BTreeMap::new();
         if paths.is_empty() {
@@ -239,7 +240,7 @@ impl WorkTree {
         }
         let update = ["update-index", "--add", "--replace", "-z", "--stdin"];
         if self.git(&update, &joined(paths.iter())).is_err() {
-            // One that cannot be converted is no reason to give up the others.
+            // If one cannot be converted, the others still can.
             for path in paths {
                 if let Err(error) = self.git(&update, &joined(std::iter::once(path))) {
                     log::info!("{path}: {error}");
@@ -260,25 +261,25 @@ impl WorkTree {
         Ok(out)
     }
 
-    /// What was put in place, as it is.
+    /// The unconverted content of a created file.
     pub fn raw(&self, path: &RemotePath) -> io::Result<Vec<u8>> {
         fs::read(self.dir.path().join(path.to_os_string()))
     }
 
-    /// The bytes of an object, one of the commit or one that [`WorkTree::clean`] made.
+    /// The bytes of a blob of the commit or of [`WorkTree::clean`].
     pub fn blob(&self, blob: BlobId) -> Result<Vec<u8>, MirrorError> {
         let repo = Repository::open(self.dir.path())?;
         Ok(repo.find_blob(Oid::from_bytes(&blob.0)?)?.content().to_vec())
     }
 
-    /// Runs git here, within a limit; what it printed.
+    /// Runs git in this work tree, within [`LIMIT`]; returns its output.
     fn git(&self, args: &[&str], input: &[u8]) -> Result<Vec<u8>, MirrorError> {
         let failed = |what: String| MirrorError::Git(format!("git {}: {what}", args.first().unwrap_or(&"")));
         let (mut given, mut said, mut trouble) = (tempfile::tempfile()?, tempfile::tempfile()?, tempfile::tempfile()?);
         given.write_all(input)?;
         given.rewind()?;
         let mut command = Command::new("git");
-        for name in SETTINGS_OF_CALLERS {
+        for name in REMOVED_VARIABLES {
             command.env_remove(name);
         }
         let nowhere: PathBuf = self.dir.path().join(".git/none");
@@ -294,7 +295,7 @@ impl WorkTree {
                 break status;
             }
             if Instant::now() > until {
-                // It may be gone by itself in this moment.
+                // It may have ended meanwhile.
                 let _ = child.kill();
                 child.wait()?;
                 return Err(failed(format!("not done within {} s", LIMIT.as_secs())));
@@ -305,20 +306,20 @@ impl WorkTree {
         let mut out = Vec::new();
         said.rewind()?;
         said.read_to_end(&mut out)?;
-        // check-ignore says 1 where nothing is ignored.
+        // check-ignore exits with 1 if nothing is ignored.
         let nothing = args.first() == Some(&"check-ignore") && status.code() == Some(1);
         if status.success() || nothing {
             return Ok(out);
         }
         let mut text = String::new();
         trouble.rewind()?;
-        // What it managed to say is all there is.
+        // If the message cannot be read, the error says only `failed`.
         let _ = trouble.take(4096).read_to_string(&mut text);
         Err(failed(text.lines().next_back().unwrap_or("failed").to_owned()))
     }
 }
 
-/// Names, each with a zero byte behind it.
+/// The names, each followed by a zero byte.
 fn joined<'a>(paths: impl Iterator<Item = &'a RemotePath>) -> Vec<u8> {
     paths.flat_map(|path| [path.as_bytes(), b"\0"].concat()).collect()
 }
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_and_settings_say_what_is_converted() {
+    fn attributes_and_settings_define_conversions() {
         let text = "*.txt text eol=crlf\n*.php text eol=lf\n*.bin -text\n*.id ident\n*.x filter=lfs\n\
                     *.w working-tree-encoding=UTF-16\n";
         let (_dir, tree_of) = tree(&[(".gitattributes", text)]);
@@ -363,11 +364,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_commit_would_have_is_said_by_git() {
+    fn clean_returns_the_blobs_of_a_commit() {
         let (_dir, tree) = tree(&[(".gitattributes", "*.txt text eol=crlf\n*.id ident\n")]);
         let files = [("a.txt", "one\r\ntwo\r\n", "one\ntwo\n"), ("b.id", "$Id: 12 $\n", "$Id$\n")];
         for (name, there, _) in files {
-            tree.place(&path(name), false).expect("made").write_all(there.as_bytes()).expect("written");
+            tree.create(&path(name), false).expect("made").write_all(there.as_bytes()).expect("written");
         }
         let clean = tree.clean(&files.map(|(name, ..)| path(name))).expect("said");
         for (name, _, committed) in files {
@@ -376,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_servers_configuration_is_run() {
+    fn only_known_words_of_the_servers_configuration_are_used() {
         let found =
             settings(b"[core]\n fsmonitor = evil\n eol = lf; rm\n filemode=false\n[filter \"x\"]\n clean = evil\n");
         assert_eq!(found, [("filemode", "false".to_owned())]);

@@ -1,4 +1,4 @@
-//! The comparison itself.
+//! The comparison of the server's files with a commit.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,17 +13,17 @@ use crate::mirror::{
 };
 use crate::path::RemotePath;
 
-/// Contents up to this size (bytes) are held as a whole, one at a time.
+/// Files up to this size (bytes) are held in memory as a whole, one at a time.
 const SMALL_BYTES: u64 = 8 * 1024 * 1024;
-/// A file of rules that is larger (bytes) is none.
+/// Larger files with rules (bytes) are not read.
 const MAX_RULES_BYTES: u64 = 1024 * 1024;
 
-/// Compares. `found` is everything below the code directory but directories; of the server's own repository only what
-/// [`has_rules`]. With `with_diff` the differences are written down as well, which reads everything that changed.
+/// Compares. `found` has all objects below the code directory, except directories; of git directories only files that
+/// [`has_rules`]. With `with_diff` the diff is written, too, which reads all changed files.
 ///
 /// # Errors
 ///
-/// The commit cannot be had, or a file of the server cannot be read.
+/// The commit cannot be fetched, or a file of the server cannot be read.
 pub fn compute(
     mirror: &Mirror,
     commit: &str,
@@ -46,17 +46,17 @@ pub fn compute(
     for object in seen {
         let base = committed.remove(&object.path);
         match converted.get(&object.path) {
-            Some(conversion) if !comparison.is_same_either_way(object, base, *conversion)? => {
-                comparison.place(object)?;
+            Some(conversion) if !comparison.is_unchanged_and_not_converted(object, base, *conversion)? => {
+                comparison.copy(object)?;
                 to_clean.insert(object.path.clone(), (object, base));
             }
             Some(_) => {}
-            None => comparison.plain(object, base)?,
+            None => comparison.compare_unconverted(object, base)?,
         }
     }
-    comparison.cleaned(to_clean)?;
+    comparison.compare_cleaned(to_clean)?;
     for (path, base) in committed {
-        comparison.deleted(&path, base)?;
+        comparison.add_deleted(&path, base)?;
     }
     comparison.files.sort_by(|a, b| a.path.cmp(&b.path));
     let diff = comparison.diff.map(DiffWriter::finish).transpose()?;
@@ -89,8 +89,8 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// A file, or link, whose bytes are the same in the work tree and in a commit.
-    fn plain(&mut self, object: &Found, base: Option<Committed>) -> Result<(), PendingError> {
+    /// Compares a file or symlink that git does not convert.
+    fn compare_unconverted(&mut self, object: &Found, base: Option<Committed>) -> Result<(), PendingError> {
         let mode = self.mode(object, base);
         let same_mode = base.is_some_and(|base| base.mode == mode);
         let same_size = base.is_some_and(|base| base.size == object.attr.size);
@@ -98,7 +98,7 @@ impl Comparison<'_> {
             return Ok(());
         }
         if object.attr.size > LARGE_BYTES && !same_size {
-            return self.unread(object, base);
+            return self.add_unread(object, base);
         }
         let small = object.attr.size <= SMALL_BYTES || !object.attr.is_file();
         let known = self.source.measured(object).filter(|_| object.attr.is_file());
@@ -115,21 +115,21 @@ impl Comparison<'_> {
         if same_mode && base.is_some_and(|base| base.blob == measured.blob) {
             return Ok(());
         }
-        self.changed(object, base, mode, measured, content.as_deref())
+        self.add_changed(object, base, mode, measured, content.as_deref())
     }
 
     fn mode(&self, object: &Found, base: Option<Committed>) -> u32 {
         let mode = mode_of(&object.attr).unwrap_or(0o100_644);
         let regular = |mode: u32| mode & 0o170_000 == 0o100_000;
         match base {
-            Some(base) if !self.rules.sees_modes() && regular(mode) && regular(base.mode) => base.mode,
-            None if !self.rules.sees_modes() && regular(mode) => 0o100_644,
+            Some(base) if !self.rules.compares_modes() && regular(mode) && regular(base.mode) => base.mode,
+            None if !self.rules.compares_modes() && regular(mode) => 0o100_644,
             _ => mode,
         }
     }
 
-    /// Too large to be read for a comparison that its size has decided.
-    fn unread(&mut self, object: &Found, base: Option<Committed>) -> Result<(), PendingError> {
+    /// Adds a file that differs in size and is too large to be read.
+    fn add_unread(&mut self, object: &Found, base: Option<Committed>) -> Result<(), PendingError> {
         let letter = if base.is_some() { 'M' } else { 'A' };
         let name = object.path.to_string().escape_debug().to_string();
         if let Some(diff) = &mut self.diff {
@@ -151,7 +151,7 @@ impl Comparison<'_> {
         Ok(meter.finish())
     }
 
-    fn changed(
+    fn add_changed(
         &mut self,
         object: &Found,
         base: Option<Committed>,
@@ -177,15 +177,15 @@ impl Comparison<'_> {
         diff.part(&object.path, |out| write_diff(out, &object.path, before, Some(after)).map_err(PendingError::from))
     }
 
-    fn deleted(&mut self, path: &RemotePath, base: Committed) -> Result<(), PendingError> {
+    fn add_deleted(&mut self, path: &RemotePath, base: Committed) -> Result<(), PendingError> {
         let old = self.mirror.blob(base.blob)?;
         self.files.push(PendingFile { path: path.clone(), letter: 'D', lines: count_lines(&old, &[]) });
         let Some(diff) = &mut self.diff else { return Ok(()) };
         diff.part(path, |out| write_diff(out, path, Some(committed_side(&base, &old)), None).map_err(Into::into))
     }
 
-    /// Whether a file is as it was committed, converted or not: the same bytes, and none that a conversion would change.
-    fn is_same_either_way(
+    /// Whether a file has the committed bytes, and no conversion of line endings would change them.
+    fn is_unchanged_and_not_converted(
         &self,
         object: &Found,
         base: Option<Committed>,
@@ -205,28 +205,28 @@ impl Comparison<'_> {
                 return Ok(false);
             }
         }
-        Ok(!self.mirror.has_returns(base.blob)?)
+        Ok(!self.mirror.has_carriage_returns(base.blob)?)
     }
 
-    /// Puts a file where git converts it.
-    fn place(&self, object: &Found) -> Result<(), PendingError> {
+    /// Copies a file into the local work tree, where git converts it.
+    fn copy(&self, object: &Found) -> Result<(), PendingError> {
         if object.attr.size > LARGE_BYTES {
             return Ok(());
         }
-        let mut file: File = self.rules.place(&object.path, self.mode(object, None) & 0o111 != 0)?;
+        let mut file: File = self.rules.create(&object.path, self.mode(object, None) & 0o111 != 0)?;
         let mut sink = |piece: &[u8]| file.write_all(piece);
         self.source.read(object, &mut sink).map_err(PendingError::Server)
     }
 
-    /// Compares what git made of the files that were put in place.
-    fn cleaned(&mut self, all: BTreeMap<RemotePath, (&Found, Option<Committed>)>) -> Result<(), PendingError> {
-        let (large, placed): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, (f, _))| f.attr.size > LARGE_BYTES);
+    /// Compares the files that were copied, after git has converted them.
+    fn compare_cleaned(&mut self, all: BTreeMap<RemotePath, (&Found, Option<Committed>)>) -> Result<(), PendingError> {
+        let (large, copied): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, (f, _))| f.attr.size > LARGE_BYTES);
         for (_, (object, base)) in large {
-            self.unread(object, base)?;
+            self.add_unread(object, base)?;
         }
-        let paths: Vec<RemotePath> = placed.iter().map(|(path, _)| path.clone()).collect();
+        let paths: Vec<RemotePath> = copied.iter().map(|(path, _)| path.clone()).collect();
         let clean = self.rules.clean(&paths)?;
-        for (path, (object, base)) in placed {
+        for (path, (object, base)) in copied {
             let mode = self.mode(object, base);
             let blob = clean.get(&path).copied();
             if base.is_some_and(|base| base.mode == mode && Some(base.blob) == blob) {
@@ -237,7 +237,7 @@ impl Comparison<'_> {
                 None => self.rules.raw(&path)?,
             };
             let measured = measure(&content);
-            self.changed(object, base, mode, measured, Some(&content))?;
+            self.add_changed(object, base, mode, measured, Some(&content))?;
         }
         Ok(())
     }
@@ -253,7 +253,7 @@ fn measure(content: &[u8]) -> Measured {
     meter.finish()
 }
 
-/// Counts and hashes content as it comes.
+/// Hashes content, and counts its lines, while it is read in pieces.
 struct Meter {
     hasher: BlobHasher,
     seen: usize,
@@ -282,7 +282,7 @@ impl Meter {
     }
 }
 
-/// Git knows three modes; everything else is not tracked.
+/// Git has three modes for files; other objects are not tracked.
 fn mode_of(attr: &Attr) -> Option<u32> {
     match attr.kind {
         FileKind::File if attr.perm & 0o100 != 0 => Some(0o100_755),
@@ -298,7 +298,7 @@ mod tests {
     use crate::mirror::hash;
 
     #[test]
-    fn measuring_in_pieces_is_measuring_as_a_whole() {
+    fn the_result_does_not_depend_on_the_pieces() {
         let noise: Vec<u8> = (0..50_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8 | 1).collect();
         for content in [&b""[..], b"one", b"one\n", b"one\ntwo", b"a\0b\n", &noise] {
             let whole = measure(content);

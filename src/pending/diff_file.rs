@@ -1,4 +1,4 @@
-//! The text of a difference, in a file without a name: as large as it may be, it takes no memory.
+//! The text of a diff, in a temporary file without a name, because it may be larger than memory.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::path::RemotePath;
 
-/// A finished difference.
+/// A complete diff.
 #[derive(Debug)]
 pub struct DiffFile {
     file: File,
@@ -16,7 +16,7 @@ pub struct DiffFile {
 }
 
 impl DiffFile {
-    /// Bytes.
+    /// Length in bytes.
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -25,12 +25,12 @@ impl DiffFile {
         self.len == 0
     }
 
-    /// Where the part about a path is.
+    /// The range of the part about a path.
     pub fn part(&self, path: &RemotePath) -> Option<Range<u64>> {
         self.parts.iter().find(|(of, _)| of == path).map(|(_, range)| range.clone())
     }
 
-    /// At most `size` bytes from `offset` on.
+    /// At most `size` bytes at `offset`.
     pub fn read_at(&self, offset: u64, size: usize) -> io::Result<Vec<u8>> {
         let left = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut bytes = vec![0; size.min(left)];
@@ -39,7 +39,7 @@ impl DiffFile {
     }
 }
 
-/// A difference that is being written.
+/// A diff that is being written.
 pub(super) struct DiffWriter {
     out: BufWriter<File>,
     parts: Vec<(RemotePath, Range<u64>)>,

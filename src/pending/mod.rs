@@ -1,8 +1,8 @@
 //! What is uncommitted: compares the server's files with the deployed commit, as git would on the server's work tree.
 //!
-//! A file with another size has changed, unless git converts its bytes for a commit. A file with the same size is read and
-//! hashed, unless its version is proved to have the committed content. Reading and proofs are provided by the caller.
-//! Large contents are never held in memory as a whole.
+//! A file with another size has changed, unless git converts its bytes for a commit. A file with the same size is read
+//! and hashed, unless its version is proved to have the committed content. Reading and proofs are provided by the
+//! caller. Large contents are never held in memory as a whole.
 
 mod compare;
 mod diff_file;
@@ -39,7 +39,7 @@ pub struct PendingFile {
     pub path: RemotePath,
     /// A, M or D.
     pub letter: char,
-    /// Lines; `None` for binary content, and where both sides are not held in the memory.
+    /// Lines; `None` for binary content, and if a side is too large for memory.
     pub lines: Option<(usize, usize)>,
 }
 

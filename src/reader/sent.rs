@@ -22,7 +22,7 @@ impl Listener for CacheFollower {
     fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Option<Version>) {
         match version {
             Some(version) => self.0.renamed(from, to, version),
-            // A directory: what is below has other names now, and those that it had may come again.
+            // A directory: cached content below the old and the new path is outdated.
             None => [from, to].into_iter().for_each(|path| self.0.replaced(path)),
         }
     }

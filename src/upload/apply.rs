@@ -45,7 +45,7 @@ impl Sender {
         }
         let source = match File::open(self.local.0.journal.spool_path(put.spool)) {
             Ok(source) => source,
-            // No descriptor is free, or the disk has a bad moment: the content is there all the same.
+            // A temporary failure, for example no free file descriptor: the content still exists.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Ok(Outcome::Later(DISK_PAUSE, format!("its content cannot be opened: {error}")));
             }

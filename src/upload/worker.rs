@@ -202,8 +202,8 @@ pub(super) fn start(local: &Local, sender: impl Fn(Local) -> Sender + Send + 'st
 
 fn run(journal: &Arc<Journal>, sender: impl Fn() -> Option<Sender>) {
     let slots = Arc::new(Slots::default());
-    // Its own: whoever waits for the server's answers elsewhere does not keep changes from being sent.
-    let threads = Pool::new("sending", MAX_RUNNING);
+    // Its own pool, so that sending does not wait for threads that wait for the server elsewhere.
+    let threads = Pool::new("send", MAX_RUNNING);
     loop {
         let next = journal.next(Instant::now() + TICK);
         let Some(sender) = sender() else { return };
@@ -226,7 +226,7 @@ fn run(journal: &Arc<Journal>, sender: impl Fn() -> Option<Sender>) {
                 let journal = journal.clone();
                 threads.run(move || {
                     if catch_unwind(AssertUnwindSafe(|| sender.carry_out(id, &op))).is_err() {
-                        log::error!("{}: sending it panicked; it is tried again", op.describe());
+                        log::error!("{}: sending panicked; it is tried again", op.describe());
                         journal.put_back(id, FULL_PAUSE);
                     }
                     slots.give(bytes);

@@ -135,7 +135,7 @@ impl Listings {
     fn take_over(&self, dir: Ino, path: &RemotePath, count: u64, entries: Vec<(Name, Attr)>) -> Applied {
         let hidden = |name: &Name| self.0.unsent.takes_away(&path.join(name));
         let Freshness { table, clock, .. } = &self.0.freshness;
-        // The newest of them tells the server's clock best.
+        // In ascending order, so that the latest one is noted.
         let mut times: Vec<u32> = entries.iter().map(|(_, attr)| attr.mtime).collect();
         times.sort_unstable();
         times.into_iter().for_each(|secs| clock.server_passed(secs));

@@ -301,7 +301,7 @@ fn a_file_too_large_to_be_shown_is_pending_and_is_not_read() {
     assert!(fetched < 100_000_000, "{fetched}");
 }
 
-/// Rules that nobody has committed count as committed ones do, nested ones too.
+/// Uncommitted rules are applied like committed ones, in subdirectories, too.
 #[test]
 fn rules_on_the_server_say_what_is_pending() {
     let Some(m) = Mounted::sim() else { return };
@@ -322,10 +322,10 @@ fn rules_on_the_server_say_what_is_pending() {
     }
     assert_eq!(pending(&m), git_status(&m));
     let diff = fs::read_to_string(m.path(".pantheon/diffs/one.txt")).expect("readable");
-    assert!(diff.contains("+one\n+two\n"), "as a commit would have it: {diff}");
+    assert!(diff.contains("+one\n+two\n"), "as in a commit: {diff}");
 }
 
-/// What is large is read in pieces, and once.
+/// A large file is read in pieces, and only once.
 #[test]
 fn a_large_file_is_measured_once_and_its_difference_applies() {
     let Some(m) = Mounted::sim() else { return };
@@ -336,6 +336,6 @@ fn a_large_file_is_measured_once_and_its_difference_applies() {
     let fetched = |m: &Mounted| m.status()["fetched_bytes"].as_u64().expect("a number");
     let before = fetched(&m);
     assert_eq!(pending(&m), git_status(&m));
-    assert!(fetched(&m) - before < 1 << 20, "the version has not moved");
+    assert!(fetched(&m) - before < 1 << 20, "the version is unchanged");
     assert_diff_applies(&m);
 }

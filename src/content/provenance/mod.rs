@@ -69,7 +69,7 @@ struct Runs {
     tree: Arc<Tree>,
     /// Since when the code is known to be frozen; `None`: it is not.
     frozen: Option<SystemTime>,
-    /// Paths that git converts on their way into a work tree: their size says nothing about their bytes.
+    /// Paths that git converts on checkout, so that an equal size proves nothing.
     converted: Arc<BTreeSet<RemotePath>>,
 }
 
@@ -240,7 +240,7 @@ impl Proofs {
         state.thaw(path, &self.root);
     }
 
-    /// It, and everything below it, is not there any more, or is something else.
+    /// The object at the path, with everything below it, was removed or replaced.
     pub fn replaced(&self, path: &RemotePath) {
         let mut state = self.lock();
         state.thaw(path, &self.root);
@@ -298,7 +298,7 @@ impl Proof {
 }
 
 impl State {
-    /// What is written here is not frozen, whatever was believed.
+    /// The path was written, so that the code cannot be frozen.
     fn thaw(&mut self, path: &RemotePath, root: &RemotePath) {
         if let Some(runs) = self.runs.as_mut().filter(|_| path.starts_with(root)) {
             runs.frozen = None;

@@ -83,16 +83,16 @@ fn what_is_proved_is_carried_to_the_next_mount() {
 }
 
 #[test]
-fn what_git_converts_is_not_proved_by_its_size() {
+fn converted_files_are_not_proved_by_size() {
     let (_dir, proofs, tree, path) = committed(b"committed");
     let converted = Arc::new(BTreeSet::from([RemotePath::parse("a.php").expect("valid")]));
     proofs.learn(tree, Some(time_from_secs(NOW)), converted);
     assert_eq!(proofs.of(&path, version(9, 5)), None);
-    assert!(proofs.verify(&path, version(9, 5), b"committed").is_some(), "its bytes are");
+    assert!(proofs.verify(&path, version(9, 5), b"committed").is_some(), "proved by its bytes");
 }
 
 #[test]
-fn what_is_written_here_is_not_frozen() {
+fn written_code_is_not_frozen() {
     let (_dir, proofs, tree, path) = committed(b"committed");
     proofs.learn(tree, Some(time_from_secs(NOW)), Arc::default());
     assert!(proofs.of(&path, version(9, 5)).is_some());
