@@ -256,11 +256,12 @@ impl Content {
                 for ((index, ticket), block) in (first..).zip(tickets).zip(chunks) {
                     // Bytes of a racy version are returned to the callers that wait. Later they are used only if the
                     // server cannot be asked.
+                    let sum = crc32fast::hash(&block);
                     if racy {
-                        inner.racy.note(&at, version, index, crc32fast::hash(&block));
+                        inner.racy.note(&at, version, index, sum);
                         inner.insert(BlockKey { content: trust::unconfirmed(&content), index }, block.clone());
                     } else {
-                        inner.racy.confirmed(&at, version, index);
+                        inner.racy.confirm(&at, version, index, sum);
                         inner.insert(BlockKey { content: content.clone(), index }, block.clone());
                     }
                     ticket.complete(Ok(block));

@@ -12,37 +12,61 @@ use crate::path::RemotePath;
 /// CRC-32 of blocks, by their index.
 pub(super) type Sums = BTreeMap<u64, u32>;
 
+/// The checksums of one version of a file.
+struct Known {
+    version: Version,
+    sums: Sums,
+    /// Other content was found under this version. The checksums stay those of the content that callers were shown.
+    changed: bool,
+}
+
 /// Checksums by path and version.
 #[derive(Default)]
-pub(super) struct RacySums(Mutex<HashMap<RemotePath, (Version, Sums)>>);
+pub(super) struct RacySums(Mutex<HashMap<RemotePath, Known>>);
 
 impl RacySums {
-    /// Notes a block that was returned to a caller or sent.
+    /// Notes a block that was read or sent.
     pub(super) fn note(&self, path: &RemotePath, version: Version, index: u64, sum: u32) {
         let mut all = self.0.lock();
-        match all.get_mut(path).filter(|(of, _)| *of == version) {
-            Some((_, sums)) => drop(sums.insert(index, sum)),
-            None => drop(all.insert(path.clone(), (version, Sums::from([(index, sum)])))),
+        match all.get_mut(path).filter(|known| known.version == version) {
+            Some(known) if known.changed => {}
+            Some(known) => known.changed = *known.sums.entry(index).or_insert(sum) != sum,
+            None => {
+                let known = Known { version, sums: Sums::from([(index, sum)]), changed: false };
+                drop(all.insert(path.clone(), known));
+            }
         }
     }
 
     /// The checksums that must be compared before the version is trusted; empty if there are none.
     pub(super) fn sums(&self, path: &RemotePath, version: Version) -> Sums {
-        let all = self.0.lock();
-        all.get(path).filter(|(of, _)| *of == version).map(|(_, sums)| sums.clone()).unwrap_or_default()
+        self.find(path, version, |known| known.sums.clone()).unwrap_or_default()
     }
 
     pub(super) fn is_noted(&self, path: &RemotePath, version: Version) -> bool {
-        self.0.lock().get(path).is_some_and(|(of, _)| *of == version)
+        self.find(path, version, |_| ()).is_some()
     }
 
-    /// A block was read when the version was not racy any more.
-    pub(super) fn confirmed(&self, path: &RemotePath, version: Version, index: u64) {
+    /// Whether other content was found under this version.
+    pub(super) fn has_changed(&self, path: &RemotePath, version: Version) -> bool {
+        self.find(path, version, |known| known.changed).unwrap_or(false)
+    }
+
+    fn find<T>(&self, path: &RemotePath, version: Version, get: impl Fn(&Known) -> T) -> Option<T> {
+        self.0.lock().get(path).filter(|known| known.version == version).map(get)
+    }
+
+    /// Compares a block that was read when the version was not racy any more. If it is the noted one, its checksum is not
+    /// needed any more.
+    pub(super) fn confirm(&self, path: &RemotePath, version: Version, index: u64, sum: u32) {
         let mut all = self.0.lock();
-        let Some((_, sums)) = all.get_mut(path).filter(|(of, _)| *of == version) else { return };
-        sums.remove(&index);
-        if sums.is_empty() {
-            all.remove(path);
+        let Some(known) = all.get_mut(path).filter(|known| known.version == version) else { return };
+        known.changed |= known.sums.get(&index).is_some_and(|noted| *noted != sum);
+        if !known.changed {
+            known.sums.remove(&index);
+            if known.sums.is_empty() {
+                all.remove(path);
+            }
         }
     }
 
@@ -54,12 +78,14 @@ impl RacySums {
         self.0.lock().retain(|known, _| !known.starts_with(path));
     }
 
+    /// The object, with everything below it, was renamed.
     pub(super) fn renamed(&self, from: &RemotePath, to: &RemotePath) {
         let mut all = self.0.lock();
-        all.remove(to);
-        if let Some(known) = all.remove(from) {
-            all.insert(to.clone(), known);
-        }
+        all.retain(|known, _| !known.starts_with(to));
+        let renamed: Vec<_> = all.extract_if(|known, _| known.starts_with(from)).collect();
+        all.extend(
+            renamed.into_iter().filter_map(|(path, known)| Some((to.join_path(&path.strip_prefix(from)?), known))),
+        );
     }
 }
 
@@ -74,7 +100,7 @@ mod tests {
         for index in 0..3 {
             sums.note(&path, version, index, index as u32);
         }
-        sums.confirmed(&path, version, 1);
+        sums.confirm(&path, version, 1, 1);
         assert_eq!(sums.sums(&path, version), Sums::from([(0, 0), (2, 2)]));
         assert!(sums.is_noted(&path, version));
         assert!(sums.sums(&path, Version { mtime: 8, ..version }).is_empty());
@@ -83,5 +109,34 @@ mod tests {
         assert!(!sums.is_noted(&path, version) && sums.is_noted(&to, version));
         sums.forget_below(&RemotePath::parse("code/d").expect("valid"));
         assert!(!sums.is_noted(&to, version));
+    }
+
+    #[test]
+    fn other_content_does_not_replace_the_noted_one() {
+        let (sums, path) = (RacySums::default(), RemotePath::parse("code/a").expect("valid"));
+        let version = Version { size: 4, mtime: 7 };
+        for read in [RacySums::note, RacySums::confirm] {
+            sums.note(&path, version, 0, 1);
+            sums.note(&path, version, 0, 1);
+            assert!(!sums.has_changed(&path, version));
+            read(&sums, &path, version, 0, 2);
+            assert!(sums.has_changed(&path, version));
+            sums.confirm(&path, version, 0, 1);
+            assert_eq!(sums.sums(&path, version), Sums::from([(0, 1)]));
+            sums.forget(&path);
+        }
+    }
+
+    #[test]
+    fn checksums_follow_a_renamed_directory() {
+        let path = |text: &str| RemotePath::parse(text).expect("valid");
+        let (sums, version) = (RacySums::default(), Version { size: 4, mtime: 7 });
+        for name in ["code/d/x", "code/d2", "code/e/x"] {
+            sums.note(&path(name), version, 0, 1);
+        }
+        sums.renamed(&path("code/d"), &path("code/e"));
+        sums.renamed(&path("code/d2"), &path("code/d3"));
+        let noted = |name: &str| sums.is_noted(&path(name), version);
+        assert_eq!(["code/d/x", "code/e/x", "code/d2", "code/d3"].map(noted), [false, true, false, true]);
     }
 }

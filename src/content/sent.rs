@@ -57,10 +57,17 @@ impl Content {
         });
     }
 
-    /// The object at the path, with everything below it, was removed or replaced: all that is known of it is outdated.
+    /// The object at the path, with everything below it, was removed or replaced on the server: all that is known of it is
+    /// outdated.
     pub fn replaced(&self, path: &RemotePath) {
-        self.0.generations.start(path);
         self.0.racy.forget_below(path);
+        self.replaced_locally(path);
+    }
+
+    /// Another object is shown at the path, and the server does not have it yet. The checksums of the previous object are
+    /// kept, because the server's object is compared with them before it is replaced.
+    pub fn replaced_locally(&self, path: &RemotePath) {
+        self.0.generations.start(path);
         if let Some(proofs) = &self.0.proofs {
             proofs.replaced(path);
         }

@@ -22,8 +22,8 @@ impl Listener for CacheFollower {
     fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Option<Version>) {
         match version {
             Some(version) => self.0.renamed(from, to, version),
-            // A directory: cached content below the old and the new path is outdated.
-            None => [from, to].into_iter().for_each(|path| self.0.replaced(path)),
+            // A directory, or a file that the server does not have: cached content of both paths is outdated.
+            None => [from, to].into_iter().for_each(|path| self.0.replaced_locally(path)),
         }
     }
 }

@@ -67,8 +67,7 @@ impl Sender {
     /// changed the content without changing the version.
     pub(super) fn sum_if_young(&self, path: &RemotePath, version: Version) -> Option<u32> {
         let young = !self.content.is_settled(path, version) && version.size <= MAX_YOUNG_BYTES;
-        let bytes = young.then(|| self.content.last_shown(path, version)).flatten()?;
-        Some(crc32fast::hash(&bytes))
+        young.then(|| self.content.shown_sum(path, version)).flatten()
     }
 
     /// The server's directory for temporary files of this mount, outside of what the web server serves.
