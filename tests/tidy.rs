@@ -13,12 +13,13 @@ use graph::{Crate, circles, named_by};
 use source::{Source, Token, paths, sources};
 
 /// Every room and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 30] = [
+const ROOMS: [(&str, &[&str]); 31] = [
     ("path", &[]),
     ("attr", &["path"]),
     ("call", &[]),
     ("clock", &[]),
     ("durable", &[]),
+    ("pool", &[]),
     ("text", &[]),
     ("transport", &["clock", "durable"]),
     ("gate", &["attr"]),
@@ -26,21 +27,21 @@ const ROOMS: [(&str, &[&str]); 30] = [
     ("mirror", &["path", "attr"]),
     ("control", &["durable", "clock"]),
     ("inode", &["durable", "path", "attr"]),
-    ("cache", &["path", "attr"]),
+    ("cache", &["durable", "path", "attr"]),
     ("remote", &["transport", "sftp", "gate", "path", "attr", "clock"]),
     ("env", &["durable", "control", "gate", "attr", "clock"]),
     ("sim", &["control"]),
-    ("content", &["cache", "mirror", "remote", "path", "attr", "clock"]),
+    ("content", &["cache", "mirror", "pool", "remote", "path", "attr", "clock"]),
     ("write", &["durable", "path", "attr"]),
     ("pending", &["mirror", "path", "attr"]),
     ("vfiles", &["env", "control", "pending", "path", "text"]),
     ("error", &["clock", "content", "gate", "path", "remote"]),
     ("admit", &["attr", "env", "error", "gate", "path", "remote"]),
-    ("view", &["admit", "attr", "cache", "clock", "content", "error", "inode", "path", "remote"]),
+    ("view", &["admit", "attr", "cache", "clock", "content", "error", "inode", "path", "pool", "remote"]),
     (
         "upload",
         &[
-            "admit", "attr", "cache", "call", "clock", "content", "durable", "error", "gate", "inode", "path",
+            "admit", "attr", "cache", "call", "clock", "content", "durable", "error", "gate", "inode", "path", "pool",
             "remote", "view", "write",
         ],
     ),
@@ -65,7 +66,7 @@ const ROOMS: [(&str, &[&str]); 30] = [
             "remote", "upload", "vfiles", "view", "write",
         ],
     ),
-    ("fuse", &["fs", "attr", "call", "inode"]),
+    ("fuse", &["fs", "attr", "call", "inode", "pool"]),
     (
         "cli",
         &[

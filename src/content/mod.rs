@@ -7,15 +7,19 @@
 
 mod attest;
 mod blocks;
+mod fetch_limit;
 mod proved;
 mod provenance;
 mod racy;
 mod readahead;
+mod sent;
 mod state;
+mod stream;
+mod trust;
 
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 
 pub use attest::{AttestConfig, ask as attest};
 pub use provenance::{ProofFigures, Proofs, Provenance};
@@ -23,17 +27,24 @@ pub use readahead::ReadAhead;
 pub use state::{Content, SharedError};
 
 use crate::attr::{ContentId, Version};
-use crate::cache::{BLOCK_BYTES, BlockKey, Disk, DiskFigures, Figures, InFlight, Memory, Role, Ticket, Waiter};
+use crate::cache::{
+    BLOCK_BYTES, BlockKey, Disk, DiskFigures, Figures, Generations, InFlight, Memory, Role, Ticket, Waiter,
+};
 use crate::clock::{Clock, Deadline};
 use crate::path::RemotePath;
-use crate::remote::{Class, ErrorKind, Remote};
+use crate::remote::{Class, Remote, RemoteError};
 use blocks::{assemble, blocks_of, clamp};
-use proved::remote_id;
+use fetch_limit::FetchLimit;
 use racy::RacySums;
 use state::{BlockResult, Inner, OnMismatch};
 
 /// Bytes per request: longer ranges are split, so that the first part can be used while the rest is transferred.
 const MAX_FETCH_BYTES: u64 = 1024 * 1024;
+
+/// Open handles assumed if the server does not report its limit.
+const DEFAULT_HANDLES: usize = 100;
+/// Largest number of concurrent fetches.
+const MAX_FETCHES: usize = 384;
 
 /// Why bytes could not be read.
 #[derive(Debug, Clone)]
@@ -51,15 +62,19 @@ impl Content {
         proofs: Option<Arc<Proofs>>,
         clock: Clock,
     ) -> Self {
+        let generations = disk.as_ref().map(|disk| disk.generations().clone());
         Self(Arc::new(Inner {
             remote,
             clock,
+            generations: generations.unwrap_or_else(|| Arc::new(Generations::in_memory())),
             memory: Memory::new(cache_bytes),
             disk,
             flights: InFlight::default(),
             racy: RacySums::default(),
+            fetch_limit: FetchLimit::default(),
             proofs,
             mismatch: OnMismatch::default(),
+            asking: AtomicBool::new(false),
             fetched_bytes: AtomicU64::new(0),
             fetched_files: AtomicU64::new(0),
         }))
@@ -106,13 +121,16 @@ impl Content {
         let indices = blocks_of(&range);
         let waits = self.want(path, version, indices.clone(), Class::Interactive);
         let mut blocks = Vec::with_capacity(waits.len());
-        for wait in waits {
+        for (index, wait) in indices.zip(waits) {
             blocks.push(match wait {
                 Wanted::Here(block) => block,
                 Wanted::Coming(waiter) => match waiter.wait(deadline.0) {
                     Some(Ok(block)) => block,
+                    Some(Err(error)) if error.kind.is_loss() => {
+                        self.0.unconfirmed(path, version, index).ok_or(ReadError::Remote(error))?
+                    }
                     Some(Err(error)) => return Err(ReadError::Remote(error)),
-                    None => return Err(ReadError::TimedOut),
+                    None => self.0.unconfirmed(path, version, index).ok_or(ReadError::TimedOut)?,
                 },
             });
         }
@@ -121,7 +139,7 @@ impl Content {
 
     /// Starts to fetch the bytes that are not cached, for a later read. Returns the number of bytes requested.
     pub fn prefetch(&self, path: &RemotePath, version: Version, range: Range<u64>) -> u64 {
-        if version.is_racy(self.0.clock.wall()) {
+        if self.0.is_racy(version) {
             return 0;
         }
         let range = clamp(range, version);
@@ -145,6 +163,20 @@ impl Content {
         Fetching(waiters)
     }
 
+    /// Whether the whole file can be read from the local disk, without the server.
+    pub fn is_on_disk(&self, path: &RemotePath, version: Version) -> bool {
+        let id = self.0.content_id(path, version);
+        if matches!(id, ContentId::Blob(_)) {
+            return true;
+        }
+        let Some(disk) = &self.0.disk else { return false };
+        let unconfirmed = trust::unconfirmed(&id);
+        blocks_of(&(0..version.size)).all(|index| {
+            let has = |content: &ContentId| disk.contains(&BlockKey { content: content.clone(), index });
+            has(&id) || has(&unconfirmed)
+        })
+    }
+
     /// Waits until everything that was read is in the disk cache.
     pub fn flush(&self) {
         if let Some(disk) = &self.0.disk {
@@ -154,7 +186,7 @@ impl Content {
 
     /// The bytes as the server has them now, without the memory cache.
     pub fn read_anew(&self, path: &RemotePath, version: Version, deadline: Deadline) -> Result<Vec<u8>, ReadError> {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let (sender, receiver) = mpsc::sync_channel(1);
         let done = move |result| drop(sender.send(result));
         self.0.remote.fetch_async(path.clone(), version, 0..version.size, Class::Interactive, done);
         match receiver.recv_timeout(deadline.remaining()) {
@@ -163,74 +195,9 @@ impl Content {
         }
     }
 
-    /// Whether the server still has the content that was last read or stored under this version. Needs no request if
-    /// the version was not racy at that time.
-    pub fn is_still(&self, path: &RemotePath, version: Version, deadline: Deadline) -> Result<bool, ReadError> {
-        let Some(sum) = self.0.racy.sum(path, version) else { return Ok(true) };
-        let racy = version.is_racy(self.0.clock.wall());
-        match self.read_anew(path, version, deadline) {
-            Ok(bytes) => {
-                let still = crc32fast::hash(&bytes) == sum;
-                if still && !racy {
-                    self.0.racy.forget(path);
-                }
-                Ok(still)
-            }
-            // Another version or no file; callers compare versions separately.
-            Err(ReadError::Remote(error)) if matches!(error.kind, ErrorKind::Changed { .. } | ErrorKind::NotFound) => {
-                Ok(true)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Notes that this content was sent: its CRC-32 tells whether another writer changes it within the same second.
-    pub fn stored(&self, path: &RemotePath, version: Version, sum: Option<u32>) {
-        match sum.filter(|_| version.is_racy(self.0.clock.wall())) {
-            Some(sum) => self.0.racy.note(path, version, sum),
-            None => self.0.racy.forget(path),
-        }
-        if let Some(proofs) = &self.0.proofs {
-            proofs.written(path);
-        }
-        // They may be of earlier content with the same size and time.
-        for index in blocks_of(&(0..version.size)) {
-            self.0.memory.remove(&BlockKey { content: remote_id(path, version), index });
-        }
-    }
-
-    /// The file was renamed on the server.
-    pub fn renamed_on_server(&self, from: &RemotePath, to: &RemotePath) {
-        self.0.racy.renamed(from, to);
-        if let Some(proofs) = &self.0.proofs {
-            proofs.renamed(from, to);
-        }
-    }
-
-    /// Caches bytes of this version, so that content that was just written need not be fetched.
-    pub fn put(&self, path: &RemotePath, version: Version, index: u64, block: Arc<[u8]>) {
-        self.0.insert(BlockKey { content: remote_id(path, version), index }, block);
-    }
-
     fn missing(&self, path: &RemotePath, version: Version, range: &Range<u64>) -> Vec<u64> {
         let content = self.0.content_id(path, version);
         blocks_of(range).filter(|&index| !self.0.has(&BlockKey { content: content.clone(), index })).collect()
-    }
-
-    /// The file was renamed locally: its cached blocks get the new name.
-    pub fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
-        for index in blocks_of(&(0..version.size)).take(1024) {
-            let key = |path| BlockKey { content: remote_id(path, version), index };
-            let (old, new) = (key(from), key(to));
-            if let Some(disk) = &self.0.disk {
-                disk.renamed(&old, &new);
-            }
-            match self.0.memory.remove(&old) {
-                Some(block) => self.0.memory.insert(new, block),
-                // It may be of the replaced file, if that had the same size and time.
-                None => drop(self.0.memory.remove(&new)),
-            }
-        }
     }
 
     /// Every block of `indices`: cached, or being fetched (requested now if it was not).
@@ -280,18 +247,21 @@ impl Content {
         if first == 0 {
             inner.fetched_files.fetch_add(1, Ordering::Relaxed);
         }
-        self.0.remote.fetch_async(path.clone(), version, range, class, move |result| match result {
+        let id = self.0.remote_id(path, version);
+        let take_in = move |racy: bool, result: Result<Vec<u8>, RemoteError>| match result {
             Ok(bytes) => {
                 inner.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                let racy = version.is_racy(inner.clock.wall());
-                if racy && bytes.len() as u64 == version.size {
-                    inner.racy.note(&at, version, crc32fast::hash(&bytes));
-                }
-                let content = if racy { remote_id(&at, version) } else { inner.read_in_full(&at, version, &bytes) };
+                let content = if racy { id } else { inner.read_in_full(&at, version, &bytes, id) };
                 let chunks = bytes.chunks(BLOCK_BYTES as usize).map(Arc::<[u8]>::from);
                 for ((index, ticket), block) in (first..).zip(tickets).zip(chunks) {
-                    // Bytes of a racy version are returned to the callers that wait, and not cached.
-                    if !racy {
+                    // Bytes of a racy version are returned to the callers that wait. Later they are used only if the
+                    // server cannot be asked.
+                    let sum = crc32fast::hash(&block);
+                    if racy {
+                        inner.racy.note(&at, version, index, sum);
+                        inner.insert(BlockKey { content: trust::unconfirmed(&content), index }, block.clone());
+                    } else {
+                        inner.racy.confirm(&at, version, index, sum);
                         inner.insert(BlockKey { content: content.clone(), index }, block.clone());
                     }
                     ticket.complete(Ok(block));
@@ -301,6 +271,15 @@ impl Content {
                 let error = Arc::new(error);
                 tickets.into_iter().for_each(|ticket| ticket.complete(Err(error.clone())));
             }
+        };
+        let (remote, clock, path) = (self.0.remote.clone(), self.0.clock.clone(), path.clone());
+        self.0.fetch_limit.run(class, self.0.max_fetches(), move |permit| {
+            // By the server's clock at the time of the request: the server reads the content after that.
+            let racy = version.is_racy(clock.server_floor());
+            remote.fetch_async(path, version, range, class, move |result| {
+                take_in(racy, result);
+                drop(permit);
+            });
         });
     }
 }
@@ -322,6 +301,13 @@ impl Fetching {
 }
 
 impl Inner {
+    /// The largest number of concurrent fetches: three quarters of the handles that the server gives to a connection.
+    fn max_fetches(&self) -> usize {
+        let reported = self.remote.session_info().map_or(0, |info| info.capabilities.max_open_handles as usize);
+        let handles = if reported == 0 { DEFAULT_HANDLES } else { reported };
+        (handles - handles / 4).clamp(1, MAX_FETCHES)
+    }
+
     fn cached(self: &Arc<Self>, path: &RemotePath, version: Version, key: &BlockKey) -> Option<Arc<[u8]>> {
         if let Some(block) = self.memory.get(key) {
             return Some(block);

@@ -2,11 +2,12 @@
 
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use super::fetch_limit::FetchLimit;
 use super::provenance::Proofs;
 use super::racy::RacySums;
-use crate::cache::{BlockKey, Disk, InFlight, Memory};
+use crate::cache::{BlockKey, Disk, Generations, InFlight, Memory};
 use crate::clock::Clock;
 use crate::remote::{Remote, RemoteError};
 
@@ -29,12 +30,16 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     pub(super) memory: Memory,
     pub(super) disk: Option<Disk>,
+    pub(super) generations: Arc<Generations>,
     pub(super) flights: InFlight<BlockKey, BlockResult>,
     pub(super) racy: RacySums,
+    pub(super) fetch_limit: FetchLimit,
     /// The proofs for reading from the repository, if there is one.
     pub(super) proofs: Option<Arc<Proofs>>,
     /// Called if bytes that were returned turn out to be wrong.
     pub(super) mismatch: OnMismatch,
+    /// A request for the server's time is in progress.
+    pub(super) asking: AtomicBool,
     pub(super) fetched_bytes: AtomicU64,
     pub(super) fetched_files: AtomicU64,
 }

@@ -93,6 +93,10 @@ impl Reader {
             self.prove_all();
         }
         if let Err(why) = self.fetch_for_proofs(&commit) {
+            // Proofs of the previously deployed commit do not apply any more.
+            if let Some(proofs) = self.0.content.proofs() {
+                proofs.unlearn();
+            }
             log::info!("nothing is read from the repository: {why}");
             *self.0.following.trouble.lock() = Some(why);
             return;
@@ -100,7 +104,7 @@ impl Reader {
         let (Some(tree), Some(proofs)) = (self.0.repository.tree(), self.0.content.proofs()) else { return };
         // The belief was read before the fetch, the clock after it: the time is late enough for both.
         let frozen = frozen.then_some(belief.learned);
-        proofs.learn(tree, frozen);
+        proofs.learn(tree, frozen, self.0.repository.converted());
         *self.0.following.learned.lock() = Some(Learned { commit, frozen });
         *self.0.following.trouble.lock() = None;
         if frozen.is_none() {
@@ -141,8 +145,9 @@ impl Reader {
             return;
         };
         let began = std::time::Instant::now();
+        let server_secs = self.0.view.clock().server_floor();
         let asked = content::attest(config).map_err(|error| error.to_string());
-        let result = asked.map(|said| self.0.content.take_attested(&said, self.0.view.clock().wall()));
+        let result = asked.map(|said| self.0.content.take_attested(&said, server_secs));
         match &result {
             Ok(proved) => log::info!("the server's checksums prove {proved} files, in {:?}", began.elapsed()),
             Err(why) => log::info!("the server gives no checksums ({why}): files are proved as they are read"),

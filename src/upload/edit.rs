@@ -219,6 +219,11 @@ impl Upload {
         let filled = version.ok_or(Cause::NotFound).and_then(|version| {
             let spool = self.local.0.journal.new_spool()?;
             self.fill(&spool, path, version, keep.unwrap_or(u64::MAX), deadline)?;
+            if self.content.has_changed(path, version) {
+                // Callers were shown other content under the same version: it is not a base for their changes.
+                self.local.0.view.content_changed(ino);
+                return Err(Cause::Stale);
+            }
             Ok(spool)
         });
         let spool = Arc::new(filled.inspect_err(|_| {

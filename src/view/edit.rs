@@ -17,6 +17,11 @@ impl View {
         self.announce(changes);
     }
 
+    /// Notes that another writer changed the content of a file without a change of its version.
+    pub fn content_changed(&self, ino: Ino) {
+        self.announce(self.0.table.content_changed(ino));
+    }
+
     /// Has the kernel drop these entries from its caches.
     pub fn announce(&self, changes: impl IntoIterator<Item = Change>) {
         self.0.changes.announce(changes);

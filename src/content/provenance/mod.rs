@@ -9,7 +9,7 @@
 //! The room does not fetch the repository and runs no programs; see the provenance thread of `reader`, and `attest`.
 
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -69,6 +69,8 @@ struct Runs {
     tree: Arc<Tree>,
     /// Since when the code is known to be frozen; `None`: it is not.
     frozen: Option<SystemTime>,
+    /// Paths that git converts on checkout, so that an equal size proves nothing.
+    converted: Arc<BTreeSet<RemotePath>>,
 }
 
 #[derive(Default)]
@@ -102,9 +104,10 @@ impl Proofs {
     }
 
     /// Sets the deployed commit, which is in the repository; `frozen` is the time since when the code is known to be
-    /// frozen.
-    pub fn learn(&self, tree: Arc<Tree>, frozen: Option<SystemTime>) {
-        self.lock().runs = Some(Runs { tree, frozen });
+    /// frozen. `converted` are the paths of the commit that are not proved by size and age, because git converts their
+    /// bytes on checkout.
+    pub fn learn(&self, tree: Arc<Tree>, frozen: Option<SystemTime>, converted: Arc<BTreeSet<RemotePath>>) {
+        self.lock().runs = Some(Runs { tree, frozen, converted });
     }
 
     /// The deployed commit is not known any more: proofs stay, and no new ones are added.
@@ -127,7 +130,7 @@ impl Proofs {
         let since = runs.frozen?;
         let known = secs_from_time(since.checked_sub(FROZEN_MARGIN)?);
         let blob = self.candidate(runs, path, version)?.blob;
-        if version.mtime >= known {
+        if version.mtime >= known || runs.converted.contains(&path.strip_prefix(&self.root)?) {
             return None;
         }
         state.note(path, Proof { version, blob, how: Provenance::Frozen });
@@ -160,11 +163,12 @@ impl Proofs {
         Some(blob)
     }
 
-    /// Adds proofs from the server's checksums. Returns how many files they prove.
-    pub fn attest(&self, said: &[Attested], now: SystemTime) -> u64 {
+    /// Adds proofs from the server's checksums, computed when its clock had passed `server_secs`. Returns how many files
+    /// they prove.
+    pub fn attest(&self, said: &[Attested], server_secs: u32) -> u64 {
         let Some(runs) = self.lock().runs.clone() else { return 0 };
         let mut proved = 0;
-        for file in said.iter().filter(|file| !file.version.is_racy(now)) {
+        for file in said.iter().filter(|file| !file.version.is_racy(server_secs)) {
             let path = self.root.join_path(&file.path);
             let Some(committed) = self.candidate(&runs, &path, file.version) else { continue };
             let Ok(bytes) = self.mirror.blob(committed.blob) else { continue };
@@ -231,7 +235,18 @@ impl Proofs {
 
     /// The file was written: its new version may be equal to the proved one.
     pub fn written(&self, path: &RemotePath) {
-        self.lock().drop_proof(path);
+        let mut state = self.lock();
+        state.drop_proof(path);
+        state.thaw(path, &self.root);
+    }
+
+    /// The object at the path, with everything below it, was removed or replaced.
+    pub fn replaced(&self, path: &RemotePath) {
+        let mut state = self.lock();
+        state.thaw(path, &self.root);
+        let before = state.table.len();
+        state.table.retain(|known, _| !known.starts_with(path));
+        state.dirty |= state.table.len() != before;
     }
 
     /// The figures of the proofs.
@@ -283,6 +298,13 @@ impl Proof {
 }
 
 impl State {
+    /// The path was written, so that the code cannot be frozen.
+    fn thaw(&mut self, path: &RemotePath, root: &RemotePath) {
+        if let Some(runs) = self.runs.as_mut().filter(|_| path.starts_with(root)) {
+            runs.frozen = None;
+        }
+    }
+
     fn drop_proof(&mut self, path: &RemotePath) {
         self.dirty |= self.table.remove(path).is_some();
     }
