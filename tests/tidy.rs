@@ -107,9 +107,6 @@ const CRATES: [(&str, &[&str]); 8] = [
 /// Rooms that run programs. Never through a shell: words are words, whatever is in them.
 const PROGRAMS: [&str; 6] = ["cli", "content", "fuse", "mirror", "sim", "transport"];
 
-/// Rooms whose files still use each other in circles. A room that is mended leaves the list.
-const STILL_CYCLIC: [&str; 2] = ["dotdir", "reader"];
-
 /// Lines of a file at most, and of nine files in ten.
 const MAX_LINES: usize = 600;
 const MOST_LINES: usize = 400;
@@ -206,18 +203,9 @@ fn files_of_a_room_use_each_other_in_one_direction() {
     let sources = sources();
     let edges = Crate::new(sources).edges(sources);
     let mut wrong = Vec::new();
-    for (room, edges) in &edges {
-        let circles = circles(edges);
-        if !STILL_CYCLIC.contains(&room.as_str()) {
-            let lines =
-                circles.iter().map(|(file, used, by)| format!("{} uses {} ({by})", file.display(), used.display()));
-            wrong.extend(lines);
-        } else if circles.is_empty() {
-            wrong.push(format!("{room} has no circle any more: take it out of STILL_CYCLIC"));
-        }
+    for (file, used, by) in edges.values().flat_map(circles) {
+        wrong.push(format!("{} uses {} ({by})", file.display(), used.display()));
     }
-    let known: Vec<_> = STILL_CYCLIC.iter().filter(|room| !edges.contains_key(**room)).collect();
-    assert!(known.is_empty(), "{known:?} are no rooms");
     assert!(wrong.is_empty(), "files that use each other in circles:\n{}", wrong.join("\n"));
 }
 

@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::fetch_limit::FetchLimit;
 use super::provenance::Proofs;
@@ -40,6 +40,28 @@ pub(super) struct Inner {
     pub(super) mismatch: OnMismatch,
     /// A request for the server's time is in progress.
     pub(super) asking: AtomicBool,
-    pub(super) fetched_bytes: AtomicU64,
-    pub(super) fetched_files: AtomicU64,
+    pub(super) fetched: Fetched,
+}
+
+/// How much was requested over the network.
+#[derive(Default)]
+pub(super) struct Fetched {
+    files: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Fetched {
+    /// Counts a file whose first bytes are requested.
+    pub(super) fn file(&self) {
+        self.files.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Numbers of files and of bytes.
+    pub(super) fn figures(&self) -> (u64, u64) {
+        (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
 }

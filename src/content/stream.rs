@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use crc32fast::Hasher;
+
 use super::blocks::{assemble, blocks_of, clamp};
 use super::racy::Sums;
+use super::read::{MAX_FETCH_BYTES, ReadError};
 use super::state::Content;
-use super::{MAX_FETCH_BYTES, ReadError};
 use crate::attr::Version;
 use crate::cache::BLOCK_BYTES;
 use crate::clock::Deadline;
@@ -30,6 +31,22 @@ impl Content {
                 blocks_of(&range).map(|index| self.0.unconfirmed(path, version, index)).collect();
             Some(assemble(&range, &blocks?))
         })
+    }
+
+    /// The CRC-32 of the content that callers were shown for the version, if it is known.
+    pub fn shown_sum(&self, path: &RemotePath, version: Version) -> Option<u32> {
+        let (sums, all) = (self.0.racy.sums(path, version), blocks_of(&(0..version.size)));
+        let sum = all.map(|index| {
+            let block = clamp(index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES, version);
+            Some(Hasher::new_with_initial_len(*sums.get(&index)?, block.end - block.start))
+        });
+        let whole: Option<Vec<_>> = sum.collect();
+        let combined = |parts: Vec<Hasher>| {
+            let mut hasher = Hasher::new();
+            parts.iter().for_each(|part| hasher.combine(part));
+            hasher.finalize()
+        };
+        whole.map(combined).or_else(|| Some(crc32fast::hash(&self.last_shown(path, version)?)))
     }
 
     /// Passes the bytes of the whole file to `sink`, in order and in pieces. They are not added to the caches, so that files
@@ -83,9 +100,9 @@ impl Content {
             return Piece::Here(bytes);
         }
         let (sender, receiver) = mpsc::sync_channel(1);
-        self.0.fetched_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+        self.0.fetched.bytes(range.end - range.start);
         if range.start == 0 {
-            self.0.fetched_files.fetch_add(1, Ordering::Relaxed);
+            self.0.fetched.file();
         }
         let done = move |result| drop(sender.send(result));
         self.0.remote.fetch_async(path.clone(), version, range, Class::Bulk, done);

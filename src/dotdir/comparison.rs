@@ -1,51 +1,19 @@
-//! The comparison with the repository: surveys the files on the server and finds what is uncommitted, by `pending`.
+//! Comparing with the repository: surveys the files on the server and finds what is uncommitted, by `pending`.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
-
+use super::comparisons::MeasuredFiles;
 use super::state::Dot;
-use crate::attr::{BlobId, Version};
+use crate::attr::BlobId;
 use crate::error::Wait;
 use crate::path::RemotePath;
-use crate::pending::{DiffFile, Found, Measured, Pending, Source, compute};
+use crate::pending::{Found, Measured, Pending, Source, compute};
 use crate::reader::Reader;
 
 /// How long a comparison is used for lookups: a path is looked up name by name.
 const COMPARISON_FRESH: Duration = Duration::from_secs(1);
-
-/// The time and the result of the last comparison.
-type LastComparison = Option<(SystemTime, Result<Arc<Pending>, String>)>;
-
-/// The last comparison, and what comparisons have read.
-#[derive(Default)]
-pub(super) struct Comparisons {
-    last: Mutex<LastComparison>,
-    /// Results of reading the uncommitted files of the last comparison. They are not read again while their version
-    /// stays the same.
-    measured: Mutex<HashMap<RemotePath, (Version, Measured)>>,
-    /// Held during a comparison, so that concurrent ones do not read the same files.
-    running: Mutex<()>,
-}
-
-impl Comparisons {
-    pub(super) fn last(&self) -> LastComparison {
-        self.last.lock().clone()
-    }
-
-    /// The result of the last comparison, if it succeeded.
-    pub(super) fn pending(&self) -> Option<Arc<Pending>> {
-        self.last()?.1.ok()
-    }
-
-    /// The diff of the last comparison, if it made one.
-    pub(super) fn diff(&self) -> Option<Arc<DiffFile>> {
-        self.pending()?.diff.clone()
-    }
-}
 
 impl Dot {
     /// Compares and writes the diff, unless the last comparison that did is recent.
@@ -63,14 +31,14 @@ impl Dot {
         if self.0.reader.repository().mirror().is_none() {
             return;
         }
-        let _running = self.0.comparisons.running.lock();
+        let _running = self.0.comparisons.begin();
         // The deployed commit and the platform's own list must be current.
         self.0.env.refresh();
         let result = self.compare_files(wait, with_diff).map(Arc::new);
         if let Err(why) = &result {
             log::info!("the files could not be compared with the repository: {why}");
         }
-        *self.0.comparisons.last.lock() = Some((self.0.view.clock().wall(), result));
+        self.0.comparisons.ended(self.0.view.clock().wall(), result);
         self.review_backups(false);
     }
 
@@ -83,7 +51,7 @@ impl Dot {
             log::info!("before the comparison: {error}");
         }
         let found = self.survey()?;
-        let before = std::mem::take(&mut *self.0.comparisons.measured.lock());
+        let before = self.0.comparisons.take_measured();
         let source = Server { dot: self, found: &found, next: Cell::new(0), before: &before };
         compute(mirror, &commit, &found, &source, with_diff).map_err(|e| e.to_string())
     }
@@ -95,7 +63,7 @@ struct Server<'a> {
     found: &'a [Found],
     /// The first object of `found` that was not prefetched.
     next: Cell<usize>,
-    before: &'a HashMap<RemotePath, (Version, Measured)>,
+    before: &'a MeasuredFiles,
 }
 
 impl Server<'_> {
@@ -123,7 +91,7 @@ impl Source for Server<'_> {
         let (path, version) = (self.on_server(object), object.attr.version());
         if self.reader().content().is_settled(&path, version) {
             self.reader().content().verified(&path, version, measured.blob);
-            self.dot.0.comparisons.measured.lock().insert(object.path.clone(), (version, measured));
+            self.dot.0.comparisons.measured(&object.path, version, measured);
         }
     }
 

@@ -106,7 +106,7 @@ impl Table {
     pub fn content_changed(&self, ino: Ino) -> Option<Change> {
         let mut state = self.lock();
         let node = state.nodes.get_mut(&ino)?;
-        node.kernel_pages = None;
+        node.callers.pages = None;
         node.foreign_changes += 1;
         Some(Change::Content(ino))
     }

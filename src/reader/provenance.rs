@@ -5,12 +5,12 @@
 //! The proofs are stored in the file `proofs` of the cache directory: a line `pantheonfs proofs 1 CRC32`, then one
 //! line per proof (see `content`). A damaged file is ignored.
 
-use parking_lot::Mutex;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak, mpsc};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use super::following::Learned;
 use super::state::{Inner, Reader};
 use crate::attr::Area;
 use crate::content::{self, Proofs, Provenance};
@@ -28,23 +28,6 @@ const LOOK: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(5);
 /// If less than this share of the files is proved (percent), the server is asked for its checksums.
 const ENOUGH_PERCENT: u64 = 90;
-
-/// The state of the thread.
-#[derive(Default)]
-pub(super) struct Following {
-    wake: Mutex<Option<mpsc::Sender<()>>>,
-    learned: Mutex<Option<Learned>>,
-    /// Why nothing can be proved now, or the result of asking the server.
-    trouble: Mutex<Option<String>>,
-    attested: Mutex<Option<Result<u64, String>>>,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-struct Learned {
-    commit: String,
-    /// Since when the code is known to be frozen.
-    frozen: Option<SystemTime>,
-}
 
 impl Reader {
     /// Starts to follow the deployed commit, if there is a repository.
@@ -157,6 +140,12 @@ impl Reader {
 
     fn proofs_file(&self) -> Option<PathBuf> {
         self.0.config.cache_dir.as_ref().map(|dir| dir.join(FILE))
+    }
+
+    /// Stores the proofs, and the cached content that is not on the disk yet.
+    pub fn close(&self) {
+        self.save_proofs();
+        self.0.content.close();
     }
 
     /// Stores what was proved since the last time.
