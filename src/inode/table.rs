@@ -282,13 +282,15 @@ impl Table {
 
     // --- local changes
 
-    /// Adds an object that was just created, locally (`server: None`) or on the server.
+    /// Adds an object that was just created, locally (`server: None`) or on the server. One that is only on this machine
+    /// is pinned from the start: a listing that is applied before its change is recorded does not have it.
     pub fn insert(&self, parent: Ino, name: &Name, attr: Attr, server: Option<Version>) -> Option<Ino> {
         let mut state = self.lock();
         let path = self.path_in(&state, parent)?.join(name);
         let ino = state.free_number(&path);
         let mut node = Node::new(parent, Some(name.clone()), attr, server);
         node.seen = Some(Instant::now());
+        node.pinned = server.is_none();
         if let Some(dir) = &mut node.dir {
             (dir.listed, dir.complete) = (node.seen, true);
         }
@@ -565,6 +567,16 @@ mod tests {
         assert!(matches!(changes.as_slice(), [Change::Content(_)]), "{changes:?}");
         let view = table.view(b.ino).expect("alive");
         assert_eq!((view.attr.size, view.server), (1, Some(Version { size: 1, mtime: 1 })));
+    }
+
+    #[test]
+    fn what_was_created_here_survives_a_listing_asked_for_before_the_change_is_recorded() {
+        let table = table();
+        list(&table, ROOT, &[("a", attr(FileKind::File, 1, 1))]);
+        let new = table.insert(ROOT, &name("new"), attr(FileKind::File, 0, 2), None).expect("inserted");
+        list(&table, ROOT, &[("a", attr(FileKind::File, 1, 1))]);
+        assert!(table.view(new).is_some_and(|node| !node.unlinked));
+        assert!(matches!(table.child(ROOT, &name("new")), Child::Positive(node) if node.ino == new));
     }
 
     #[test]
