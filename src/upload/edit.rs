@@ -191,6 +191,9 @@ impl Upload {
             Role::Leader(ticket) => {
                 let made = self.fill_spool(ino, &object, keep, deadline);
                 ticket.complete(made.clone());
+                if made.is_err() {
+                    self.local.unpin(ino);
+                }
                 made
             }
         };
@@ -214,7 +217,7 @@ impl Upload {
         }
         self.local.0.view.wait_until_there(path, deadline)?;
         // The base is fixed from here on: a listing must not replace the version while it is copied.
-        self.local.0.view.pin(ino, true);
+        self.local.0.view.pin(ino);
         let version = self.local.0.view.node(ino).map(|node| node.version());
         let filled = version.ok_or(Cause::NotFound).and_then(|version| {
             let spool = self.local.0.journal.new_spool()?;
@@ -227,7 +230,6 @@ impl Upload {
             Ok(spool)
         });
         let spool = Arc::new(filled.inspect_err(|_| {
-            self.local.0.view.pin(ino, false);
             if let Some(node) = self.local.0.view.node(ino) {
                 self.local.0.view.expire(node.parent);
             }

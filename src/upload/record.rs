@@ -20,7 +20,7 @@ impl Local {
         let at = u64::from(secs_from_time(self.0.view.clock().wall()));
         let op = Op { area, path: path.clone(), action, ino: ino.0, at };
         self.0.journal.add(op)?;
-        self.0.view.pin(ino, true);
+        self.0.view.pin(ino);
         Ok(())
     }
 

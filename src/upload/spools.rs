@@ -54,6 +54,11 @@ impl Spools {
         }
     }
 
+    /// Whether a spool is being filled for the inode.
+    pub(super) fn is_filled(&self, ino: Ino) -> bool {
+        self.fills.peek(&ino).is_some()
+    }
+
     pub(super) fn all(&self) -> Vec<(Ino, Arc<Spool>)> {
         self.by_ino.lock().iter().map(|(ino, spool)| (*ino, spool.clone())).collect()
     }
