@@ -103,6 +103,7 @@ impl Sender {
 
     fn attempt(&self, id: OpId, op: &Op) -> Outcome {
         if let Link::Down { why, .. } = self.remote.link() {
+            self.root.while_down(&self.local, op.area);
             return Outcome::Later(LINK_PAUSE, why);
         }
         let permit = match self.admission.permit_sending(op.area) {

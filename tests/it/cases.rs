@@ -90,11 +90,17 @@ cases! {
     close_during_a_job_is_forgotten: "47",
 }
 
+/// Written out, because the documents cite it.
+#[test]
+fn changed_in_the_last_round_trip() {
+    holds("60");
+}
+
 #[test]
 fn no_case_is_forgotten() {
     let files = fs::read_dir(dir()).expect("the cases are there").flatten();
     let names: Vec<String> = files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     for name in names.iter().filter(|name| name.starts_with(|c: char| c.is_ascii_digit())) {
-        assert!(NUMBERS.iter().any(|number| name.starts_with(&format!("{number}-"))), "{name} is run by no test");
+        assert!(NUMBERS.iter().chain(&["60"]).any(|number| name.starts_with(&format!("{number}-"))), "{name} is run by no test");
     }
 }
