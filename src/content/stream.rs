@@ -7,6 +7,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use crc32fast::Hasher;
+
 use super::blocks::{assemble, blocks_of, clamp};
 use super::racy::Sums;
 use super::state::Content;
@@ -30,6 +32,22 @@ impl Content {
                 blocks_of(&range).map(|index| self.0.unconfirmed(path, version, index)).collect();
             Some(assemble(&range, &blocks?))
         })
+    }
+
+    /// The CRC-32 of the content that callers were shown for the version, if it is known.
+    pub fn shown_sum(&self, path: &RemotePath, version: Version) -> Option<u32> {
+        let (sums, all) = (self.0.racy.sums(path, version), blocks_of(&(0..version.size)));
+        let sum = all.map(|index| {
+            let block = clamp(index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES, version);
+            Some(Hasher::new_with_initial_len(*sums.get(&index)?, block.end - block.start))
+        });
+        let whole: Option<Vec<_>> = sum.collect();
+        let combined = |parts: Vec<Hasher>| {
+            let mut hasher = Hasher::new();
+            parts.iter().for_each(|part| hasher.combine(part));
+            hasher.finalize()
+        };
+        whole.map(combined).or_else(|| Some(crc32fast::hash(&self.last_shown(path, version)?)))
     }
 
     /// Passes the bytes of the whole file to `sink`, in order and in pieces. They are not added to the caches, so that files

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use crc32fast::Hasher;
-
-use super::blocks::{blocks_of, clamp};
 use super::state::{Content, Inner};
 use crate::attr::{ContentId, Version};
-use crate::cache::{BLOCK_BYTES, BlockKey};
+use crate::cache::BlockKey;
 use crate::path::RemotePath;
 
 /// Marks the generation of content that was sent, or read while its version was racy, and not compared since.
@@ -30,22 +27,6 @@ impl Content {
     pub fn accept(&self, path: &RemotePath) {
         self.0.generations.start(path);
         self.0.racy.forget(path);
-    }
-
-    /// The CRC-32 of the content that callers were shown for the version, if it is known.
-    pub fn shown_sum(&self, path: &RemotePath, version: Version) -> Option<u32> {
-        let (sums, all) = (self.0.racy.sums(path, version), blocks_of(&(0..version.size)));
-        let sum = all.map(|index| {
-            let block = clamp(index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES, version);
-            Some(Hasher::new_with_initial_len(*sums.get(&index)?, block.end - block.start))
-        });
-        let whole: Option<Vec<_>> = sum.collect();
-        let combined = |parts: Vec<Hasher>| {
-            let mut hasher = Hasher::new();
-            parts.iter().for_each(|part| hasher.combine(part));
-            hasher.finalize()
-        };
-        whole.map(combined).or_else(|| Some(crc32fast::hash(&self.last_shown(path, version)?)))
     }
 }
 
