@@ -101,6 +101,9 @@ fn no_case_is_forgotten() {
     let files = fs::read_dir(dir()).expect("the cases are there").flatten();
     let names: Vec<String> = files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     for name in names.iter().filter(|name| name.starts_with(|c: char| c.is_ascii_digit())) {
-        assert!(NUMBERS.iter().chain(&["60"]).any(|number| name.starts_with(&format!("{number}-"))), "{name} is run by no test");
+        assert!(
+            NUMBERS.iter().chain(&["60"]).any(|number| name.starts_with(&format!("{number}-"))),
+            "{name} is run by no test"
+        );
     }
 }
