@@ -102,19 +102,21 @@ impl Reader {
         let (Some(proofs), Some(learned)) = (self.0.content.proofs(), self.0.following.learned.lock().clone()) else {
             return;
         };
-        for path in proofs.unconfirmed() {
+        // Those whose version is shown as an earlier mount saw it: the listing that decides about them is on its way.
+        let mut likely = 0;
+        for (path, version) in proofs.unconfirmed() {
+            let node = self.0.view.find(&path).and_then(|ino| self.0.view.node(ino));
+            let there = node.as_ref().filter(|node| node.attr.is_file()).and_then(|node| node.server);
             let listed = |dir| self.0.view.listed(dir).is_some();
             if !path.parent().and_then(|dir| self.0.view.find(&dir)).is_some_and(listed) {
-                continue;
-            }
-            let node = self.0.view.find(&path).and_then(|ino| self.0.view.node(ino));
-            // While local changes wait, the listing says nothing about the file.
-            if node.as_ref().is_none_or(|node| !node.pinned) {
-                proofs.confirm(&path, node.filter(|node| node.attr.is_file()).and_then(|node| node.server));
+                likely += u64::from(there == Some(version));
+            } else if node.is_none_or(|node| !node.pinned) {
+                // While local changes wait, the listing says nothing about the file.
+                proofs.confirm(&path, there);
             }
         }
         if learned.frozen.is_none() {
-            self.attest_once();
+            self.attest_once(likely);
         }
         self.save_proofs();
     }
@@ -143,11 +145,9 @@ impl Reader {
         }
     }
 
-    fn attest_once(&self) {
+    fn attest_once(&self, likely: u64) {
         let figures = self.0.content.proof_figures().unwrap_or_default();
-        // Proofs of an earlier mount may be of versions that the server does not have any more: whether they are enough
-        // is decided when the server has listed the files.
-        let enough = (figures.proved + figures.unconfirmed) * 100 >= figures.files * ENOUGH_PERCENT;
+        let enough = (figures.proved + likely) * 100 >= figures.files * ENOUGH_PERCENT;
         let (Some(config), false, false) = (&self.0.config.attest, enough, self.0.following.attested.lock().is_some())
         else {
             return;

@@ -276,9 +276,9 @@ impl Proofs {
         self.lock().carried.extend(proofs);
     }
 
-    /// The paths of carried proofs whose versions the server was not seen to have yet.
-    pub fn unconfirmed(&self) -> Vec<RemotePath> {
-        self.lock().carried.keys().cloned().collect()
+    /// The carried proofs whose versions the server was not seen to have yet.
+    pub fn unconfirmed(&self) -> Vec<(RemotePath, Version)> {
+        self.lock().carried.iter().map(|(path, proof)| (path.clone(), proof.version)).collect()
     }
 
     /// The server has this version of the path now, or no file. A carried proof of another version is dropped.

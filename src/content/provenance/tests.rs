@@ -111,7 +111,7 @@ fn a_carried_proof_counts_once_the_server_is_seen_to_have_its_version() {
         let (_dir, next, ..) = committed(b"committed");
         next.learn(tree.clone(), None, Arc::default());
         next.carry([(path.clone(), proof)]);
-        assert_eq!((counts(&next), next.unconfirmed()), ((0, 1), vec![path.clone()]));
+        assert_eq!((counts(&next), next.unconfirmed()), ((0, 1), vec![(path.clone(), version(9, 5))]));
         next.confirm(&path, seen);
         let holds = seen == Some(version(9, 5));
         assert_eq!(counts(&next), (u64::from(holds), 0), "{seen:?}");
