@@ -71,6 +71,11 @@ impl Ledger {
         self.contents[id].accepted = true;
     }
 
+    /// They may be lost after all.
+    pub fn not_accepted(&mut self, ids: &BTreeSet<ContentId>) {
+        ids.iter().for_each(|id| self.contents[*id].accepted = false);
+    }
+
     /// The machine of a client lost its power: what it had not synced may be lost.
     pub fn lost_power(&mut self, client: usize, synced: &BTreeSet<ContentId>) {
         for (id, content) in self.contents.iter_mut().enumerate() {

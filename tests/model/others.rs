@@ -15,6 +15,8 @@ use super::ledger::{Actor, Ledger};
 pub enum How {
     /// The file stays the same one, and gets other bytes.
     InPlace,
+    /// The same, with as many bytes as before; often within the same second.
+    SameSize,
     /// Another file takes its place.
     ByRename,
     Remove,
@@ -33,8 +35,8 @@ impl Other {
     pub fn act(&self) {
         let at = self.code.join(self.path);
         match self.how {
-            How::InPlace if at.exists() => self.overwrite(&at),
-            How::InPlace | How::ByRename => self.replace(&at),
+            How::InPlace | How::SameSize if at.exists() => self.overwrite(&at),
+            How::InPlace | How::SameSize | How::ByRename => self.replace(&at),
             How::Remove => self.remove(&at),
         }
     }
@@ -44,9 +46,12 @@ impl Other {
         self.code.with_file_name(format!("aside-{}", self.ledger.lock().next()))
     }
 
-    fn new_content(&self) -> (usize, Vec<u8>) {
+    fn new_content(&self, before: Option<&[u8]>) -> (usize, Vec<u8>) {
         let mut ledger = self.ledger.lock();
-        let len = 17 + 3 * ledger.next();
+        let len = match before {
+            Some(before) if self.how == How::SameSize => before.len(),
+            _ => 17 + 3 * ledger.next(),
+        };
         ledger.new_content(Actor::Other, self.path, len)
     }
 
@@ -62,7 +67,7 @@ impl Other {
     fn overwrite(&self, at: &Path) {
         let Ok(file) = File::options().read(true).write(true).open(at) else { return };
         let before = fs::read(at).unwrap_or_default();
-        let (id, bytes) = self.new_content();
+        let (id, bytes) = self.new_content(Some(&before));
         file.write_all_at(&bytes, 0).expect("written");
         file.set_len(bytes.len() as u64).expect("cut");
         let still = |meta: fs::Metadata| meta.ino() == file.metadata().expect("open").ino();
@@ -74,7 +79,7 @@ impl Other {
     /// In one step, so that what is replaced is known for certain.
     fn replace(&self, at: &Path) {
         let aside = self.aside();
-        let (id, bytes) = self.new_content();
+        let (id, bytes) = self.new_content(None);
         fs::write(&aside, bytes).expect("written");
         let exchanged = renameat_with(CWD, &aside, CWD, at, RenameFlags::EXCHANGE);
         let done = exchanged.or_else(|_| renameat_with(CWD, &aside, CWD, at, RenameFlags::NOREPLACE));

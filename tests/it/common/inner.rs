@@ -152,18 +152,20 @@ pub struct Setup {
     pub layout: Layout,
     /// The clock of this machine.
     pub clock: Clock,
+    /// What tells this machine from others in the names of temporary files.
+    pub machine: String,
     gate: Gate,
 }
 
 impl Setup {
     pub fn plain(fresh: Duration) -> Self {
-        Self { fresh, layout: Layout::Plain, clock: Clock::system(), gate: Gate::new() }
+        Self { fresh, layout: Layout::Plain, clock: Clock::system(), machine: "0".into(), gate: Gate::new() }
     }
 
     /// An environment: its code is in `code`, and saves go through `tmp`.
     #[allow(dead_code)] // tests/model.rs
-    pub fn environment(fresh: Duration, clock: Clock) -> Self {
-        Self { fresh, layout: Layout::Pantheon, clock, gate: Gate::new() }
+    pub fn environment(fresh: Duration, clock: Clock, machine: String) -> Self {
+        Self { fresh, layout: Layout::Pantheon, clock, machine, gate: Gate::new() }
     }
 }
 
@@ -547,9 +549,9 @@ pub type Dial = Box<dyn Fn(Deadline) -> Result<Box<dyn Transport>, TransportErro
 
 fn assemble(dial: Dial, state: &Path, setup: &Setup) -> (Fs, Arc<Journal>) {
     let first = dial(Deadline::after(LIMIT)).expect("the server starts");
-    let config = RemoteConfig::new(dial, Vec::new(), LIMIT);
+    let config = RemoteConfig { temp_prefix: setup.machine.clone(), ..RemoteConfig::new(dial, Vec::new(), LIMIT) };
     let remote = Remote::start(config, first).expect("a session");
-    let Setup { fresh, layout, gate, clock } = setup.clone();
+    let Setup { fresh, layout, gate, clock, machine: _ } = setup.clone();
     let env = EnvConfig {
         name: (layout == Layout::Pantheon).then(|| "dev".into()),
         api: None,
