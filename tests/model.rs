@@ -35,10 +35,11 @@ const SEQUENCES: u32 = 4_000;
 /// Sequences with two clients.
 const SHARED_SEQUENCES: u32 = 600;
 /// Most of the time is waiting: for lost connections to be made again, for dead processes to be replaced.
-const AT_A_TIME: u32 = 4;
+const AT_A_TIME: u32 = 8;
+const SHARED_AT_A_TIME: u32 = 12;
 
-fn side_by_side(run: impl Fn(u32) + Copy + Send + 'static) {
-    let runs: Vec<_> = (0..AT_A_TIME).map(|nth| std::thread::spawn(move || run(nth))).collect();
+fn side_by_side(threads: u32, run: impl Fn(u32) + Copy + Send + 'static) {
+    let runs: Vec<_> = (0..threads).map(|nth| std::thread::spawn(move || run(nth))).collect();
     for run in runs {
         if let Err(panic) = run.join() {
             std::panic::resume_unwind(panic);
@@ -48,7 +49,7 @@ fn side_by_side(run: impl Fn(u32) + Copy + Send + 'static) {
 
 #[test]
 fn server_view_and_model_agree() {
-    side_by_side(|nth| run(&[], sequences(SEQUENCES) / AT_A_TIME, false, nth.into()));
+    side_by_side(AT_A_TIME, |nth| run(&[], sequences(SEQUENCES) / AT_A_TIME, false, nth.into()));
 }
 
 #[test]
@@ -65,5 +66,5 @@ fn server_view_and_model_agree_through_the_kernel() {
 
 #[test]
 fn nothing_is_lost_between_two_clients_and_another_writer() {
-    side_by_side(|nth| shared::run(sequences(SHARED_SEQUENCES) / AT_A_TIME, nth.into()));
+    side_by_side(SHARED_AT_A_TIME, |nth| shared::run(sequences(SHARED_SEQUENCES) / SHARED_AT_A_TIME, nth.into()));
 }

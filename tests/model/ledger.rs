@@ -122,14 +122,16 @@ impl Ledger {
 
     /// Contents that were accepted, are in none of the places where they may be, and whose place nothing took that is there.
     pub fn missing(&self, present: &BTreeSet<ContentId>) -> Vec<String> {
-        let mut there = vec![false; self.contents.len()];
-        // What took the place of a content has a higher number.
-        for (id, content) in self.contents.iter().enumerate().rev() {
-            there[id] = present.contains(&id)
-                || content.gone.iter().any(|gone| match gone {
-                    Gone::Removed => true,
-                    Gone::For(new) => there[*new],
-                });
+        let mut there: Vec<bool> = (0..self.contents.len()).map(|id| present.contains(&id)).collect();
+        loop {
+            let is_accounted = |gone: &Gone| match gone {
+                Gone::Removed => true,
+                Gone::For(new) => there[*new],
+            };
+            let found = self.contents.iter().enumerate();
+            let mut found = found.filter(|(id, content)| !there[*id] && content.gone.iter().any(is_accounted));
+            let Some((id, _)) = found.next() else { break };
+            there[id] = true;
         }
         let missing = self.contents.iter().enumerate().filter(|(id, content)| content.accepted && !there[*id]);
         let told = missing.map(|(id, content)| {

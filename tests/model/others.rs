@@ -24,6 +24,8 @@ pub enum How {
 
 /// One change by another writer.
 pub struct Other {
+    /// One at a time.
+    pub turn: Arc<Mutex<()>>,
     pub ledger: Arc<Mutex<Ledger>>,
     /// The directory of the code.
     pub code: PathBuf,
@@ -33,6 +35,7 @@ pub struct Other {
 
 impl Other {
     pub fn act(&self) {
+        let _turn = self.turn.lock();
         let at = self.code.join(self.path);
         match self.how {
             How::InPlace | How::SameSize if at.exists() => self.overwrite(&at),

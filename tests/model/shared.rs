@@ -135,6 +135,8 @@ struct World {
     code: PathBuf,
     clients: Vec<Client>,
     ledger: Arc<Mutex<Ledger>>,
+    /// Of the other writers.
+    turn: Arc<Mutex<()>>,
     _clock: Skewed,
 }
 
@@ -154,11 +156,11 @@ impl World {
             clients.push(Client { inner, shown, synced, unsaved, lost_power: false });
         }
         let code = home.join("code");
-        Some(Self { _dir: dir, code, clients, ledger: Arc::default(), _clock: clock })
+        Some(Self { _dir: dir, code, clients, ledger: Arc::default(), turn: Arc::default(), _clock: clock })
     }
 
     fn other(&self, path: &'static str, how: How) -> Other {
-        Other { ledger: self.ledger.clone(), code: self.code.clone(), path, how }
+        Other { turn: self.turn.clone(), ledger: self.ledger.clone(), code: self.code.clone(), path, how }
     }
 
     fn step(&mut self, step: &Step) {
