@@ -282,13 +282,15 @@ impl Table {
 
     // --- local changes
 
-    /// Adds an object that was just created, locally (`server: None`) or on the server.
+    /// Adds an object that was just created, locally (`server: None`) or on the server. A local one is pinned: no listing
+    /// removes it before it is recorded.
     pub fn insert(&self, parent: Ino, name: &Name, attr: Attr, server: Option<Version>) -> Option<Ino> {
         let mut state = self.lock();
         let path = self.path_in(&state, parent)?.join(name);
         let ino = state.free_number(&path);
         let mut node = Node::new(parent, Some(name.clone()), attr, server);
         node.seen = Some(Instant::now());
+        node.pinned = server.is_none();
         if let Some(dir) = &mut node.dir {
             (dir.listed, dir.complete) = (node.seen, true);
         }
@@ -536,6 +538,16 @@ mod tests {
         let applied = table.apply_listing(ROOT, before, Vec::new(), Instant::now(), |_| false);
         assert!(matches!(applied, Applied::Raced));
         assert!(matches!(table.child(ROOT, &name("new")), Child::Positive(_)));
+    }
+
+    /// Between the name in the view and its record lies a write to the disk, in which a listing may come and go.
+    #[test]
+    fn a_name_that_was_made_here_is_pinned_from_the_start() {
+        let table = table();
+        list(&table, ROOT, &[]);
+        table.insert(ROOT, &name("new"), attr(FileKind::File, 0, 1), None);
+        list(&table, ROOT, &[]);
+        assert!(matches!(table.child(ROOT, &name("new")), Child::Positive(node) if node.pinned));
     }
 
     #[test]
