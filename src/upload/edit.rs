@@ -222,7 +222,8 @@ impl Upload {
             Ok(spool)
         });
         let spool = Arc::new(filled.inspect_err(|_| {
-            self.local.0.view.pin(ino, false);
+            // A change that was recorded before still pins it.
+            self.local.unpin(ino);
             if let Some(node) = self.local.0.view.node(ino) {
                 self.local.0.view.expire(node.parent);
             }

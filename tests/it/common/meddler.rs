@@ -45,6 +45,7 @@ pub struct Plan {
 impl Plan {
     /// `act` happens once, between two requests: `after` more of them are carried out before it, and none is under way. It
     /// never comes between a hard link and the request behind it: no client can see what happens there.
+    #[allow(dead_code)] // tests/model.rs
     pub fn between(&self, after: u64, act: impl FnOnce() + Send + 'static) {
         *self.between.lock() = Some((after, Box::new(act)));
     }
@@ -55,6 +56,7 @@ impl Plan {
     }
 
     /// Nothing more is planned by [`Plan::between`] and [`Plan::lose_answer`].
+    #[allow(dead_code)] // tests/model.rs
     pub fn calm(&self) {
         *self.between.lock() = None;
         *self.answers_left.lock() = None;
