@@ -394,7 +394,7 @@ impl Run<'_> {
         expected.retain(|name| !name.contains('/'));
         let mut names = self.inner.names(&self.full(dir)).expect("listed");
         names.sort();
-        assert_eq!(names, expected, "the view of {dir:?}");
+        assert_eq!(names, expected, "the view of {dir:?}, {:?}", self.inner.fs.status().last_error);
         for name in expected {
             let path = format!("{prefix}{name}");
             match &self.model[&path] {

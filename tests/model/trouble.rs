@@ -42,7 +42,8 @@ impl Run<'_> {
     }
 
     pub fn given_up(&mut self, what: Call, path: &str, other: &str) {
-        if self.is_through_the_kernel() || (matches!(what, Call::Write) && self.file_error(path).is_err()) {
+        let needs_a_file = matches!(what, Call::Write | Call::Truncate);
+        if self.is_through_the_kernel() || (needs_a_file && self.file_error(path).is_err()) {
             return;
         }
         let (inner, full) = (&*self.inner, self.full(path));
