@@ -31,7 +31,7 @@ mod trouble;
 use runs::{run, sequences};
 
 /// Sequences in a run; `PANTHEONFS_MODEL_SEQUENCES` asks for more.
-const SEQUENCES: u32 = 4_000;
+const SEQUENCES: u32 = 3_000;
 /// Sequences with two clients.
 const SHARED_SEQUENCES: u32 = 600;
 /// Most of the time is waiting: for lost connections to be made again, for dead processes to be replaced.
