@@ -9,7 +9,7 @@ use super::config::RemoteConfig;
 use super::content::{Progress, Source};
 use super::current::Link;
 use super::error::{ErrorKind, RemoteError, RemoteResult};
-use super::guard::Guard;
+use super::guard::{self, Guard};
 use super::open_files::FileRange;
 use super::retry::{Repeat, retry};
 use super::session::SessionInfo;
@@ -150,6 +150,14 @@ impl Remote {
         progress: &dyn Fn(Progress),
     ) -> RemoteResult<()> {
         rename::rename(&self.0, permit, (from, to), replace, guard, progress)
+    }
+
+    /// Puts back what an attempt whose answer was lost replaced or removed at this path without having seen it.
+    pub fn settle(&self, permit: &WritePermit, path: &RemotePath) -> RemoteResult<()> {
+        if self.0.temp_files().second_names_of(path).is_empty() {
+            return Ok(());
+        }
+        retry(&self.0, "settle", path, Repeat::Never, |attempt| guard::settle(attempt, permit, path))
     }
 
     /// Removes temporary files in a directory that earlier mounts of this machine left; says how many.

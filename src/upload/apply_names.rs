@@ -58,9 +58,7 @@ impl Sender {
                 match self.remote.readlink(&op.path) {
                     Ok(there) if there == text => self.remote.lstat(&op.path)?,
                     // Unknown, and not another object.
-                    Err(unread) if unread.kind.is_loss() || matches!(unread.kind, ErrorKind::Timeout) => {
-                        return Err(unread);
-                    }
+                    Err(unread) if unread.kind.is_unanswered() => return Err(unread),
                     _ if matches!(error.kind, ErrorKind::Exists) => {
                         return Ok(Outcome::Conflict("another object has that name on the server now".into()));
                     }
