@@ -11,40 +11,12 @@
 use super::attempt::Attempt;
 use super::error::ErrorKind;
 use super::reply;
+use super::second_name::{Done, Guard, Kept};
 use super::temp_files::TempFile;
 use crate::attr::{Attr, Version};
 use crate::gate::WritePermit;
 use crate::path::RemotePath;
 use crate::sftp::{Pending, Request, open};
-
-/// What is expected at a path that is about to be replaced or removed, and where its second name can be.
-#[derive(Debug, Clone)]
-pub struct Guard {
-    pub base: Version,
-    /// CRC-32 of its content, where the version alone does not tell one content from the next (written within the last
-    /// seconds). It costs a reading of the file.
-    pub sum: Option<u32>,
-    /// A directory on the same disk of the server that is not served.
-    pub temp_dir: RemotePath,
-}
-
-/// What the second name of a file is for.
-#[derive(Debug, Clone)]
-pub(super) struct Kept {
-    pub(super) path: RemotePath,
-    guard: Guard,
-    done: Done,
-}
-
-/// What the guarded request leaves at the path.
-#[derive(Debug, Clone)]
-pub(super) enum Done {
-    Removed,
-    /// This version; `None`: its time is the server's.
-    Stored(Option<Version>),
-    /// What was at another path.
-    Moved(RemotePath),
-}
 
 /// The second name of a file, asked for and not answered yet.
 pub(super) struct Held<'a> {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use super::error::ErrorKind;
-use super::guard::Kept;
+use super::second_name::Kept;
 use crate::path::{Name, RemotePath};
 
 /// How the name of every temporary file begins.

@@ -377,6 +377,9 @@ fn an_environment_is_one_whatever_it_is_called() {
     assert!(kept.contains("index.php\tkept"), "{kept}");
 }
 
+/// What replaces or removes a file, and of which files copies are kept when that is a conflict.
+type Guarded = (&'static str, fn(&Inner), &'static [&'static str]);
+
 /// Another writer comes between the last look and the request that replaces or removes, whose answer is lost: what it took
 /// has a second name, which must not be taken for a temporary file that can go.
 #[test]
@@ -384,8 +387,7 @@ fn what_was_replaced_unseen_survives_the_loss_of_the_answer() {
     let save = |inner: &Inner| inner.write("a", b"ours").expect("recorded");
     let unlink = |inner: &Inner| inner.unlink("a").expect("recorded");
     let rename = |inner: &Inner| inner.rename("b", "a").expect("recorded");
-    let works: [(&str, &dyn Fn(&Inner), &[&str]); 3] =
-        [("save", &save, &["code/a"]), ("unlink", &unlink, &[]), ("rename", &rename, &["code/a"])];
+    let works: [Guarded; 3] = [("save", save, &["code/a"]), ("unlink", unlink, &[]), ("rename", rename, &["code/a"])];
     // With the answer to the hard link, and with that to the request behind it.
     for ((name, work, conflicts), lost) in works.into_iter().flat_map(|work| [(work, 0), (work, 1)]) {
         let dir = tempfile::tempdir().expect("a temporary directory");
