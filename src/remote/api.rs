@@ -9,9 +9,10 @@ use super::config::RemoteConfig;
 use super::content::{Progress, Source};
 use super::current::Link;
 use super::error::{ErrorKind, RemoteError, RemoteResult};
-use super::guard::Guard;
+use super::guard;
 use super::open_files::FileRange;
 use super::retry::{Repeat, retry};
+use super::second_name::Guard;
 use super::session::SessionInfo;
 use super::store::{self, Store};
 use super::{calls::SetAttr, copy, fetch, list, rename, supervise, sweep};
@@ -150,6 +151,14 @@ impl Remote {
         progress: &dyn Fn(Progress),
     ) -> RemoteResult<()> {
         rename::rename(&self.0, permit, (from, to), replace, guard, progress)
+    }
+
+    /// Puts back what an attempt whose answer was lost replaced or removed at this path without having seen it.
+    pub fn resolve_second_names(&self, permit: &WritePermit, path: &RemotePath) -> RemoteResult<()> {
+        if self.0.temp_files().second_names_of(path).is_empty() {
+            return Ok(());
+        }
+        retry(&self.0, "restore", path, Repeat::Never, |attempt| guard::resolve_second_names(attempt, permit, path))
     }
 
     /// Removes temporary files in a directory that earlier mounts of this machine left; says how many.

@@ -107,6 +107,11 @@ impl ErrorKind {
         matches!(self, Self::Down(_) | Self::Protocol(_))
     }
 
+    /// Whether it is unknown what became of the request: the server may have executed it, or may do so later.
+    pub fn is_unanswered(&self) -> bool {
+        self.is_loss() || matches!(self, Self::Timeout)
+    }
+
     /// Whether a server that does not offer the operation would say this.
     pub(super) fn may_mean_unsupported(&self) -> bool {
         matches!(self, Self::Unsupported | Self::Failure(_) | Self::PermissionDenied)

@@ -12,6 +12,7 @@
 //! | `error`, `reply` | error kinds; the one reader of replies |
 //! | `config`, `wake_detect` | settings; suspend and network changes of this machine |
 //! | `handles`, `entries`, `open_files` | what one session may hold open, and what it has gathered |
+//! | `second_name` | what a second name of a file is for |
 //! | `rename_capabilities`, `temp_files` | which renames the server was seen to refuse; names of temporary files |
 //! | `session` | one SFTP session |
 //! | `current` | the session in use, and the calls that wait for the next one |
@@ -40,6 +41,7 @@ mod rename;
 mod rename_capabilities;
 mod reply;
 mod retry;
+mod second_name;
 mod session;
 mod store;
 mod supervise;
@@ -53,7 +55,7 @@ pub use config::{Dial, RemoteConfig, SessionAge, Wake};
 pub use content::Progress;
 pub use current::Link;
 pub use error::{ErrorKind, RemoteError, RemoteResult};
-pub use guard::Guard;
+pub use second_name::Guard;
 pub use session::SessionInfo;
 pub use store::{Base, Store};
 pub use wake_detect::{Machine, WakeDetect};

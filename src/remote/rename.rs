@@ -7,8 +7,8 @@ use super::client::Client;
 use super::content::Progress;
 use super::copy;
 use super::error::{ErrorKind, RemoteResult};
-use super::guard::Guard;
 use super::retry::{Repeat, retry};
+use super::second_name::{Done, Guard};
 use crate::attr::Attr;
 use crate::gate::WritePermit;
 use crate::path::{Name, RemotePath};
@@ -98,11 +98,15 @@ impl Moving<'_> {
     fn posix(&self) -> Result<(), ErrorKind> {
         self.permit.still_valid()?;
         let request = Request::posix_rename(&self.attempt.wire(self.from), &self.attempt.wire(self.to));
-        let held = self.guard.map(|guard| guard.hold(self.attempt, self.to)).transpose()?.flatten();
+        let held = self
+            .guard
+            .map(|guard| guard.hold(self.attempt, self.to, Done::Moved(self.from.clone())))
+            .transpose()?
+            .flatten();
         let moved = self.attempt.send(request);
         let (Some(held), Some(guard)) = (held, self.guard) else { return self.attempt.ok(moved) };
         let seen = held.send_lstat();
-        self.attempt.ok(moved).inspect_err(|_| held.remove())?;
+        self.attempt.ok(moved).inspect_err(|kind| held.remove_if_refused(kind))?;
         let Some(other) = held.other_than(guard, seen)? else { return Ok(()) };
         // The moved file goes back first, then the other writer's.
         self.plain(self.to, self.from)?;

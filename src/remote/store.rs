@@ -8,8 +8,8 @@ use super::attempt::Attempt;
 use super::client::Client;
 use super::content::{Progress, Source, Writer};
 use super::error::{ErrorKind, RemoteResult};
-use super::guard::Guard;
 use super::retry::{Repeat, retry};
+use super::second_name::{Done, Guard};
 use crate::attr::{Attr, Version};
 use crate::gate::WritePermit;
 use crate::path::RemotePath;
@@ -223,20 +223,24 @@ impl Storing<'_> {
         }
     }
 
+    /// The version that a replacement leaves, where this client chooses its time.
+    fn leaves(&self) -> Done {
+        Done::Stored(self.how.mtime.map(|mtime| Version { size: self.writer.source.len, mtime }))
+    }
+
     fn move_over(&self, temp: &RemotePath, base: Base, dir: &RemotePath) -> Result<Attr, Failed> {
         self.permit.still_valid().map_err(ErrorKind::from)?;
         let guard = match base {
             Base::Version(base) => Some(Guard { base, sum: self.how.base_sum, temp_dir: dir.clone() }),
             Base::Absent | Base::Any => None,
         };
-        let held = guard.as_ref().map(|guard| guard.hold(self.attempt, self.path)).transpose()?.flatten();
+        let held =
+            guard.as_ref().map(|guard| guard.hold(self.attempt, self.path, self.leaves())).transpose()?.flatten();
         let moved = self.attempt.send(Request::posix_rename(&self.attempt.wire(temp), &self.attempt.wire(self.path)));
         let seen = held.as_ref().map(|held| held.send_lstat());
         let now = self.attempt.send_lstat(self.path);
         if let Err(kind) = self.writer.extended().ok(moved) {
-            if !kind.is_loss() {
-                held.iter().for_each(|held| held.remove());
-            }
+            held.iter().for_each(|held| held.remove_if_refused(&kind));
             return Err(match kind {
                 // Another disk, or a server that refuses moves: not the content's fault.
                 ErrorKind::Failure(_) | ErrorKind::Unsupported => Failed::Temp(kind),

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use super::error::ErrorKind;
+use super::second_name::Kept;
 use crate::path::{Name, RemotePath};
 
 /// How the name of every temporary file begins.
@@ -19,6 +20,8 @@ pub(super) struct TempFiles {
     start: String,
     /// Those in use, with the epoch of the session that made them.
     in_use: Mutex<HashMap<RemotePath, u64>>,
+    /// Second names of files, and what for, until it is known which version has them.
+    second: Mutex<HashMap<RemotePath, Kept>>,
 }
 
 /// A temporary file; forgotten when it was moved or removed.
@@ -29,7 +32,7 @@ pub(super) struct TempFile<'a> {
 
 impl TempFiles {
     pub(super) fn new(prefix: &str) -> Self {
-        Self { start: format!("{START}{prefix}-"), in_use: Mutex::default() }
+        Self { start: format!("{START}{prefix}-"), in_use: Mutex::default(), second: Mutex::default() }
     }
 
     /// A name in `dir` that cannot be guessed and is not taken.
@@ -39,9 +42,23 @@ impl TempFiles {
         Ok(TempFile { files: self, path })
     }
 
-    /// What sessions before this one left.
+    /// What sessions before this one left. Second names stay: it may be another writer's file that has one.
     pub(super) fn take_left(&self, epoch: u64) -> Vec<RemotePath> {
-        self.in_use.lock().extract_if(|_, made| *made < epoch).map(|(path, _)| path).collect()
+        let second = self.second.lock();
+        let is_left = |path: &RemotePath, made: &mut u64| *made < epoch && !second.contains_key(path);
+        self.in_use.lock().extract_if(is_left).map(|(path, _)| path).collect()
+    }
+
+    /// Second names of the file at this path of which it is not known which version has them.
+    pub(super) fn second_names_of(&self, path: &RemotePath) -> Vec<(RemotePath, Kept)> {
+        let second = self.second.lock();
+        second.iter().filter(|(_, kept)| kept.path == *path).map(|(link, kept)| (link.clone(), kept.clone())).collect()
+    }
+
+    /// It was moved or removed.
+    pub(super) fn forget(&self, path: &RemotePath) {
+        self.second.lock().remove(path);
+        self.in_use.lock().remove(path);
     }
 
     /// Whether an earlier mount of this machine and source left this file.
@@ -61,9 +78,14 @@ impl TempFiles {
 }
 
 impl TempFile<'_> {
+    /// It is a second name from now on.
+    pub(super) fn keeps(&self, kept: Kept) {
+        self.files.second.lock().insert(self.path.clone(), kept);
+    }
+
     /// It was moved or removed.
     pub(super) fn forget(&self) {
-        self.files.in_use.lock().remove(&self.path);
+        self.files.forget(&self.path);
     }
 }
 

@@ -55,12 +55,14 @@ impl Sender {
     pub(super) fn apply_symlink(&self, permit: &WritePermit, op: &Op, text: &[u8]) -> Result<Outcome, RemoteError> {
         let attr = match self.remote.symlink(permit, &op.path, text) {
             Err(error) if matches!(error.kind, ErrorKind::Exists | ErrorKind::Failure(_)) => {
-                if self.remote.readlink(&op.path).is_ok_and(|there| there == text) {
-                    self.remote.lstat(&op.path)?
-                } else if matches!(error.kind, ErrorKind::Exists) {
-                    return Ok(Outcome::Conflict("another object has that name on the server now".into()));
-                } else {
-                    return Err(error);
+                match self.remote.readlink(&op.path) {
+                    Ok(there) if there == text => self.remote.lstat(&op.path)?,
+                    // Unknown, and not another object.
+                    Err(unread) if unread.kind.is_unanswered() => return Err(unread),
+                    _ if matches!(error.kind, ErrorKind::Exists) => {
+                        return Ok(Outcome::Conflict("another object has that name on the server now".into()));
+                    }
+                    _ => return Err(error),
                 }
             }
             other => other?,

@@ -120,6 +120,10 @@ impl Sender {
         }
         self.sweep_once(&permit, op.area);
         self.local.0.made.begins(op);
+        if let Err(error) = op.paths().into_iter().try_for_each(|path| self.remote.resolve_second_names(&permit, path))
+        {
+            return self.classify(op, error);
+        }
         let applied = match &op.action {
             Action::Put(put) => self.apply_content(&permit, id, op, put),
             Action::MakeDir { perm } => self.apply_mkdir(&permit, op, *perm),

@@ -6,10 +6,13 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use pantheonfs::fs::{OpenMode, SetAttr};
 use pantheonfs::sim::SimConfig;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::eventually;
+use crate::common::inner::{Inner, wait};
+use crate::common::meddler::Fate;
 use crate::common::mounted::Mounted;
 
 const NAMES: [&str; 6] = ["cut", "truncated", "appended", "moved", "removed", "chmodded"];
@@ -101,4 +104,52 @@ fn a_close_during_a_job_is_recorded_and_sent_after_it() {
     m.barrier().expect("sent");
     assert_eq!(fs::read(m.there("cut")).expect("there"), b"an hour of work");
     assert_eq!(fs::read(m.there("truncated")).expect("there"), b"old truncated");
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// Types of requests, and codes of answers.
+const OPEN: u8 = 3;
+const READLINK: u8 = 19;
+const SYMLINK: u8 = 20;
+const FAILURE: u32 = 4;
+const EXISTS: u32 = 11;
+
+/// A write that needs the content from the server, and does not get it, leaves alone what is waiting to be sent.
+#[test]
+fn a_write_that_fails_does_not_uncover_the_servers_permissions() {
+    let Some(inner) = Inner::with(&[], HOUR) else { return };
+    fs::write(inner.home.join("a"), "content").expect("written");
+    let mode = OpenMode { read: true, write: true, truncate: false };
+    let handle = inner.open("a", mode, false).expect("opened");
+    inner.setattr("a", SetAttr { perm: Some(0o711), ..SetAttr::default() }).expect("recorded");
+    inner.hold(true);
+    inner.faults.plan.on_request(|_, kind| if kind == OPEN { Fate::Refuse(FAILURE, "no") } else { Fate::Pass });
+    inner.write_at(handle, 1, b"x").expect_err("it cannot be read");
+    inner.faults.plan.on_request(|_, _| Fate::Pass);
+    inner.look_anew();
+    let shown = inner.fs.getattr(inner.find("a").expect("there"), wait()).expect("shown");
+    assert_eq!(shown.attr.perm & 0o777, 0o711);
+    inner.hold(false);
+    inner.close(handle).expect("nothing was written");
+    inner.barrier();
+}
+
+/// The link was made, and its answer lost; then the link that shows it cannot be read, because the connection is lost again.
+#[test]
+fn a_symlink_that_cannot_be_looked_at_is_no_conflict() {
+    let Some(inner) = Inner::with(&[], HOUR) else { return };
+    inner.names("").expect("listed");
+    let plan = inner.faults.plan.clone();
+    let lost = std::sync::atomic::AtomicU32::new(0);
+    inner.faults.plan.on_request(move |_, kind| {
+        if kind == READLINK && lost.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 3 {
+            plan.lose_answer(0);
+        }
+        if kind == SYMLINK { Fate::Refuse(EXISTS, "it exists") } else { Fate::Pass }
+    });
+    inner.symlink("link", "a").expect("recorded");
+    std::os::unix::fs::symlink("a", inner.home.join("link")).expect("made by the first attempt");
+    inner.barrier();
+    assert_eq!(inner.names("").expect("listed"), ["link"]);
+    assert!(inner.fs.status().last_error.is_none(), "{:?}", inner.fs.status().last_error);
 }

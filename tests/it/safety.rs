@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use pantheonfs::clock::Clock;
 use pantheonfs::sim::{Sim, SimConfig};
 
+use crate::common::inner::{Inner, Setup};
+use crate::common::meddler::Fate;
 use crate::common::mounted::Mounted;
 use crate::common::program::{Environ, Ran, is_mounted};
 use crate::common::{eventually, has_fuse, watch};
@@ -372,4 +375,48 @@ fn an_environment_is_one_whatever_it_is_called() {
     assert_eq!(fs::read_link(state.join(&name)).expect("the readable name"), Path::new(&id));
     let kept = desk.around.run(&["rescue", "list", "--at", &desk.mnt.to_string_lossy()]).ok().out();
     assert!(kept.contains("index.php\tkept"), "{kept}");
+}
+
+/// What replaces or removes a file, and of which files copies are kept when that is a conflict.
+type Guarded = (&'static str, fn(&Inner), &'static [&'static str]);
+
+/// Another writer comes between the last look and the request that replaces or removes, whose answer is lost: what it took
+/// has a second name, which must not be taken for a temporary file that can go.
+#[test]
+fn what_was_replaced_unseen_survives_the_loss_of_the_answer() {
+    let save = |inner: &Inner| inner.write("a", b"ours").expect("recorded");
+    let unlink = |inner: &Inner| inner.unlink("a").expect("recorded");
+    let rename = |inner: &Inner| inner.rename("b", "a").expect("recorded");
+    let works: [Guarded; 3] = [("save", save, &["code/a"]), ("unlink", unlink, &[]), ("rename", rename, &["code/a"])];
+    // With the answer to the hard link, and with that to the request behind it.
+    for ((name, work, conflicts), lost) in works.into_iter().flat_map(|work| [(work, 0), (work, 1)]) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for name in ["code", "tmp"] {
+            fs::create_dir(dir.path().join(name)).expect("made");
+        }
+        let there = dir.path().join("code/a");
+        fs::write(&there, "the first version").expect("written");
+        fs::write(dir.path().join("code/b"), "moved").expect("written");
+        let setup = Setup::environment(Duration::from_secs(3600), Clock::system(), "0".into());
+        let Some(inner) = Inner::at(dir.path(), setup) else { return };
+        assert_eq!(inner.read("a").expect("read"), b"the first version");
+        let (plan, at, done) = (inner.faults.plan.clone(), there.clone(), AtomicBool::new(false));
+        inner.faults.plan.on_request(move |_, kind| {
+            // The first extended request is the hard link.
+            if kind == 200 && !done.swap(true, Ordering::Relaxed) {
+                fs::write(&at, "of another writer, at the last moment").expect("written");
+                plan.lose_answer(lost);
+            }
+            Fate::Pass
+        });
+        work(&inner);
+        inner.barrier();
+        inner.write("c", b"whatever comes next").expect("recorded");
+        inner.barrier();
+        let (found, status) = (fs::read_to_string(&there).unwrap_or_default(), inner.fs.status());
+        assert_eq!(found, "of another writer, at the last moment", "{name}, {lost}: {:?}", status.last_error);
+        assert_eq!(status.local.conflicts, conflicts, "{name}, {lost}: {:?}", status.last_error);
+        let left = fs::read_dir(dir.path().join("tmp")).expect("listed").count();
+        assert_eq!(left, 0, "{name}, {lost}");
+    }
 }

@@ -2,6 +2,7 @@
 //! byte, with a state directory from which it can start anew as after a crash.
 
 use parking_lot::Mutex;
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -9,13 +10,14 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use pantheonfs::attr::Area;
 use pantheonfs::clock::{Clock, Deadline};
 use pantheonfs::control::ConnectionMode;
 use pantheonfs::env::{Env, EnvConfig};
 use pantheonfs::fs::{Fs, FsConfig, FsResult, Layout, OpenMode, SetAttr, Wait};
-use pantheonfs::gate::Gate;
+use pantheonfs::gate::{Gate, Verdict};
 use pantheonfs::inode::{Ino, ROOT};
 use pantheonfs::remote::{Remote, RemoteConfig};
 use pantheonfs::transport::{self, Transport, TransportError, TransportInfo};
@@ -23,6 +25,7 @@ use pantheonfs::vfiles::Connection;
 use pantheonfs::write::Journal;
 use tempfile::TempDir;
 
+use super::full_disk::FullDisk;
 use super::kernel::Kernel;
 use super::meddler::{Meddler, Plan};
 use super::server::sftp_server;
@@ -133,12 +136,37 @@ pub struct Inner {
     state: PathBuf,
     lives: u32,
     args: Vec<&'static str>,
-    fresh: Duration,
+    setup: Setup,
     /// The calls go through the kernel.
     kernel: Option<Kernel>,
     pub journal: Arc<Journal>,
     pub fs: Fs,
     pub faults: Arc<Faults>,
+}
+
+/// What a mount is like.
+#[derive(Clone)]
+pub struct Setup {
+    /// What was listed is believed for so long.
+    pub fresh: Duration,
+    pub layout: Layout,
+    /// The clock of this machine.
+    pub clock: Clock,
+    /// What tells this machine from others in the names of temporary files.
+    pub machine: String,
+    gate: Gate,
+}
+
+impl Setup {
+    pub fn plain(fresh: Duration) -> Self {
+        Self { fresh, layout: Layout::Plain, clock: Clock::system(), machine: "0".into(), gate: Gate::new() }
+    }
+
+    /// An environment: its code is in `code`, and saves go through `tmp`.
+    #[allow(dead_code)] // tests/model.rs
+    pub fn environment(fresh: Duration, clock: Clock, machine: String) -> Self {
+        Self { fresh, layout: Layout::Pantheon, clock, machine, gate: Gate::new() }
+    }
 }
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -152,12 +180,28 @@ impl Inner {
             return None;
         }
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (home, state) = (dir.path().join("home"), dir.path().join("state-0"));
+        let home = dir.path().join("home");
         fs::create_dir(&home).expect("made");
+        Some(Self::start(dir, home, args, Setup::plain(fresh)))
+    }
+
+    /// On a server that others may use as well, whose disk is `home`. `None`, loudly, where there is no such server.
+    #[allow(dead_code)] // tests/model.rs
+    pub fn at(home: &Path, setup: Setup) -> Option<Self> {
+        if sftp_server().is_none() {
+            super::skip("openssh-sftp-server is not installed (scripts/setup installs it)");
+            return None;
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Some(Self::start(dir, home.to_owned(), &[], setup))
+    }
+
+    fn start(dir: TempDir, home: PathBuf, args: &[&'static str], setup: Setup) -> Self {
+        let state = dir.path().join("state-0");
         fs::create_dir(&state).expect("made");
         let faults = Arc::new(Faults::default());
-        let (fs, journal) = build(&home, &state, args, &faults, fresh);
-        Some(Self { home, dir, state, lives: 0, args: args.to_vec(), fresh, kernel: None, journal, fs, faults })
+        let (fs, journal) = build(&home, &state, args, &faults, &setup);
+        Self { home, dir, state, lives: 0, args: args.to_vec(), setup, kernel: None, journal, fs, faults }
     }
 
     #[allow(dead_code)] // tests/model.rs
@@ -167,9 +211,10 @@ impl Inner {
         let (home, state) = (dir.path().join("home"), dir.path().join("state-0"));
         fs::create_dir(&home).expect("made");
         fs::create_dir(&state).expect("made");
-        let (fs, journal) = assemble(dial, &state, fresh);
+        let setup = Setup::plain(fresh);
+        let (fs, journal) = assemble(dial, &state, &setup);
         let faults = Arc::default();
-        Self { home, dir, state, lives: 0, args: Vec::new(), fresh, kernel: None, journal, fs, faults }
+        Self { home, dir, state, lives: 0, args: Vec::new(), setup, kernel: None, journal, fs, faults }
     }
 
     #[allow(dead_code)] // tests/model.rs
@@ -181,6 +226,24 @@ impl Inner {
 
     /// The process dies now, and another one starts with what is on the disk.
     pub fn crash(&mut self) {
+        self.crash_with(|_| ());
+    }
+
+    /// The power fails: of the journal there is what its last sync left.
+    #[allow(dead_code)] // tests/model.rs
+    pub fn lose_power(&mut self) {
+        let journal = self.journal.clone();
+        self.crash_with(|state| {
+            let path = state.join("journal");
+            let mut bytes = fs::read(&path).expect("there");
+            let synced = usize::try_from(journal.synced_bytes()).expect("short");
+            bytes.iter_mut().skip(synced).for_each(|byte| *byte = 0);
+            fs::write(path, bytes).expect("cut");
+        });
+    }
+
+    /// The process dies, and what it left is changed before another one starts.
+    fn crash_with(&mut self, change: impl FnOnce(&Path)) {
         if self.faults.die_after.lock().is_some() {
             // What is under way gets as far as it may.
             std::thread::sleep(Duration::from_millis(300));
@@ -190,13 +253,14 @@ impl Inner {
         self.lives += 1;
         let state = self.dir.path().join(format!("state-{}", self.lives));
         copy_at_rest(&self.state, &state);
+        change(&state);
         self.faults.dead.store(true, Ordering::Relaxed);
         let mounted = self.kernel.take().is_some();
         self.fs.close();
         self.faults = Arc::new(Faults::default());
         fs::remove_dir_all(&self.state).ok();
         self.state = state;
-        (self.fs, self.journal) = build(&self.home, &self.state, &self.args, &self.faults, self.fresh);
+        (self.fs, self.journal) = build(&self.home, &self.state, &self.args, &self.faults, &self.setup);
         self.fs.recover();
         if mounted {
             let dir = self.dir.path().join(format!("mnt-{}", self.lives));
@@ -221,8 +285,22 @@ impl Inner {
         self.fs.close();
         change(&self.state);
         self.faults = Arc::new(Faults::default());
-        (self.fs, self.journal) = build(&self.home, &self.state, &self.args, &self.faults, self.fresh);
+        (self.fs, self.journal) = build(&self.home, &self.state, &self.args, &self.faults, &self.setup);
         self.fs.recover();
+    }
+
+    /// A workflow of the platform holds writes of code, or does no longer.
+    #[allow(dead_code)] // tests/model.rs
+    pub fn hold(&self, held: bool) {
+        let until = Instant::now() + Duration::from_secs(3600);
+        let verdict = if held { Verdict::Held { why: "a job".into(), until, drains: false } } else { Verdict::Open };
+        self.setup.gate.set(Area::Code, verdict);
+    }
+
+    /// The local disk is full for the journal, until the value is dropped.
+    #[allow(dead_code)] // tests/model.rs
+    pub fn fill_disk(&self) -> FullDisk {
+        FullDisk::fill(&self.state.join("journal"))
     }
 
     pub fn stall(&self, stalled: bool) {
@@ -395,8 +473,21 @@ impl Drop for Inner {
     }
 }
 
+thread_local! {
+    static PATIENCE: Cell<Duration> = const { Cell::new(LIMIT) };
+}
+
 pub fn wait() -> Wait {
-    Wait::Until(Deadline::after(LIMIT))
+    Wait::Until(Deadline::after(PATIENCE.get()))
+}
+
+/// The calls that `work` makes wait for so long at most.
+#[allow(dead_code)] // tests/model.rs
+pub fn within<T>(limit: Duration, work: impl FnOnce() -> T) -> T {
+    let before = PATIENCE.replace(limit);
+    let result = work();
+    PATIENCE.set(before);
+    result
 }
 
 /// Copies the state directory as a death of the driver would leave it: at one moment. What still works on it is waited for.
@@ -439,13 +530,7 @@ fn try_copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn build(
-    home: &Path,
-    state: &Path,
-    args: &[&'static str],
-    faults: &Arc<Faults>,
-    fresh: Duration,
-) -> (Fs, Arc<Journal>) {
+fn build(home: &Path, state: &Path, args: &[&'static str], faults: &Arc<Faults>, setup: &Setup) -> (Fs, Arc<Journal>) {
     let program = sftp_server().expect("looked for before");
     let mut words: Vec<PathBuf> = args.iter().map(PathBuf::from).collect();
     words.extend(["-d".into(), home.to_owned()]);
@@ -456,19 +541,19 @@ fn build(
         let inner = Box::new(Meddler::new(inner, plan.plan.clone()));
         Ok(Box::new(Faulty { inner, faults: plan.clone(), lost: false }))
     };
-    assemble(Box::new(dial), state, fresh)
+    assemble(Box::new(dial), state, setup)
 }
 
 /// Makes a connection.
 pub type Dial = Box<dyn Fn(Deadline) -> Result<Box<dyn Transport>, TransportError> + Send + Sync>;
 
-fn assemble(dial: Dial, state: &Path, fresh: Duration) -> (Fs, Arc<Journal>) {
+fn assemble(dial: Dial, state: &Path, setup: &Setup) -> (Fs, Arc<Journal>) {
     let first = dial(Deadline::after(LIMIT)).expect("the server starts");
-    let config = RemoteConfig::new(dial, Vec::new(), LIMIT);
+    let config = RemoteConfig { temp_prefix: setup.machine.clone(), ..RemoteConfig::new(dial, Vec::new(), LIMIT) };
     let remote = Remote::start(config, first).expect("a session");
-    let (gate, clock) = (Gate::new(), Clock::system());
+    let Setup { fresh, layout, gate, clock, machine: _ } = setup.clone();
     let env = EnvConfig {
-        name: None,
+        name: (layout == Layout::Pantheon).then(|| "dev".into()),
         api: None,
         mode: Some(ConnectionMode::Sftp),
         memory: None,
@@ -490,7 +575,7 @@ fn assemble(dial: Dial, state: &Path, fresh: Duration) -> (Fs, Arc<Journal>) {
         state_dir: state.to_owned(),
         journal: journal.clone(),
         sync: false,
-        layout: Layout::Plain,
+        layout,
         mirror: None,
         attest: None,
         backups: None,

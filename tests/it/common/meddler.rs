@@ -1,5 +1,5 @@
 //! Between us and a server, packet by packet: requests that are answered with an error instead of being passed on, answers
-//! that come late, in another order, twice, or are no answers at all.
+//! that come late, in another order, twice, never, or are no answers at all; and another writer between two requests.
 
 use parking_lot::Mutex;
 use std::collections::{HashSet, VecDeque};
@@ -22,6 +22,7 @@ pub enum Fate {
 
 type OnRequest = dyn Fn(u64, u8) -> Fate + Send + Sync;
 type OnReply = dyn Fn(u64, Vec<u8>) -> Vec<Vec<u8>> + Send + Sync;
+type Act = Box<dyn FnOnce() + Send>;
 
 /// What to do with packets. Requests and replies are counted from 0 after the version was exchanged, over all connections.
 #[derive(Default)]
@@ -35,9 +36,43 @@ pub struct Plan {
     pub refused: AtomicU64,
     /// Requests with a handle that is not open: the server may have given it to another file.
     pub misused: AtomicU64,
+    /// What happens on the server after so many more requests, with all of them answered.
+    between: Mutex<Option<(u64, Act)>>,
+    /// So many answers still arrive; the connection is lost with the next one, which the server has sent.
+    answers_left: Mutex<Option<u64>>,
 }
 
 impl Plan {
+    /// `act` happens once, between two requests: `after` more of them are carried out before it, and none is under way. It
+    /// never comes between a hard link and the request behind it: no client can see what happens there.
+    #[allow(dead_code)] // tests/model.rs
+    pub fn between(&self, after: u64, act: impl FnOnce() + Send + 'static) {
+        *self.between.lock() = Some((after, Box::new(act)));
+    }
+
+    /// The connection is lost with the answer that comes after so many others.
+    pub fn lose_answer(&self, after: u64) {
+        *self.answers_left.lock() = Some(after);
+    }
+
+    /// Nothing more is planned by [`Plan::between`] and [`Plan::lose_answer`].
+    #[allow(dead_code)] // tests/model.rs
+    pub fn calm(&self) {
+        *self.between.lock() = None;
+        *self.answers_left.lock() = None;
+    }
+
+    fn is_lost_with_this_answer(&self) -> bool {
+        let mut left = self.answers_left.lock();
+        let Some(count) = left.as_mut() else { return false };
+        if *count > 0 {
+            *count -= 1;
+            return false;
+        }
+        *left = None;
+        true
+    }
+
     pub fn on_request(&self, fate: impl Fn(u64, u8) -> Fate + Send + Sync + 'static) {
         self.requests.store(0, Ordering::Relaxed);
         *self.on_request.lock() = Some(Arc::new(fate));
@@ -68,6 +103,11 @@ pub struct Meddler {
     to_client: VecDeque<u8>,
     /// Handles that the server has given out.
     open: HashSet<Vec<u8>>,
+    /// Requests that the server has not answered.
+    under_way: u64,
+    /// The last request was a hard link.
+    linked: bool,
+    lost: bool,
 }
 
 /// The handle, in the packet of a reply or request that begins with one.
@@ -107,21 +147,55 @@ impl Meddler {
             held,
             to_client: VecDeque::new(),
             open: HashSet::new(),
+            under_way: 0,
+            linked: false,
+            lost: false,
         }
     }
 
+    /// Whether the next request has to wait until those before it are answered. If another writer is due, it acts now.
+    fn must_wait(&mut self) -> bool {
+        let mut between = self.plan.between.lock();
+        let Some((left, _)) = between.as_mut() else { return false };
+        if *left > 0 {
+            *left -= 1;
+            return false;
+        }
+        if self.linked || self.under_way > 0 {
+            return !self.linked;
+        }
+        let act = between.take();
+        drop(between);
+        if let Some((_, act)) = act {
+            act();
+        }
+        false
+    }
+
     fn sort_requests(&mut self) {
-        while let Some(packet) = split(&mut self.outgoing) {
+        loop {
+            // Type 1 is the exchange of versions.
+            let whole = self.outgoing.get(..4).is_some_and(|head| {
+                self.outgoing.len() >= 4 + u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize
+            });
+            if whole && self.outgoing[4] != 1 && self.must_wait() {
+                return;
+            }
+            let Some(packet) = split(&mut self.outgoing) else { return };
             self.follow_request(&packet);
             let (kind, id) = (packet[4], packet.get(5..9).and_then(|id| <[u8; 4]>::try_from(id).ok()));
+            self.linked = kind == 200 && packet.windows(8).any(|word| word == b"hardlink");
             let hook = self.plan.on_request.lock().clone();
-            // Type 1 is the exchange of versions.
             let (Some(hook), Some(id)) = (hook.filter(|_| kind != 1), id) else {
+                self.under_way += u64::from(kind != 1);
                 self.to_server.extend(packet);
                 continue;
             };
             match hook(self.plan.requests.fetch_add(1, Ordering::Relaxed), kind) {
-                Fate::Pass => self.to_server.extend(packet),
+                Fate::Pass => {
+                    self.under_way += 1;
+                    self.to_server.extend(packet);
+                }
                 Fate::Refuse(code, message) => {
                     self.plan.refused.fetch_add(1, Ordering::Relaxed);
                     self.to_client.extend(status(id, code, message));
@@ -152,6 +226,12 @@ impl Meddler {
 
     fn sort_replies(&mut self) {
         while let Some(packet) = split(&mut self.incoming) {
+            let answers = packet[4] != 2;
+            self.under_way -= u64::from(answers);
+            if answers && self.plan.is_lost_with_this_answer() {
+                self.lost = true;
+                return;
+            }
             if let (102, Some(handle)) = (packet[4], handle(&packet)) {
                 self.open.insert(handle.to_vec());
             }
@@ -175,6 +255,9 @@ impl Meddler {
 
 impl Transport for Meddler {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.to_client.is_empty() && self.lost {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         if self.to_client.is_empty() {
             let mut bytes = vec![0; 64 * 1024];
             match self.inner.read(&mut bytes) {
@@ -182,7 +265,13 @@ impl Transport for Meddler {
                 Ok(n) => {
                     self.incoming.extend_from_slice(&bytes[..n]);
                     self.sort_replies();
-                    self.release(false);
+                    self.release(self.lost);
+                    // Those that waited for an answer.
+                    self.sort_requests();
+                    match self.push() {
+                        Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                        _ => {}
+                    }
                 }
                 // Nothing more is coming for now: whoever was held back may go.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.release(true),
@@ -198,6 +287,9 @@ impl Transport for Meddler {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.lost {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         match self.push() {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
             Err(_) if self.to_server.len() > 1 << 20 => return Err(io::ErrorKind::WouldBlock.into()),
@@ -212,7 +304,7 @@ impl Transport for Meddler {
     }
 
     fn wait(&mut self, want_write: bool, wake: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
-        if !self.to_client.is_empty() {
+        if !self.to_client.is_empty() || self.lost {
             return Ok(());
         }
         match self.push() {

@@ -1,5 +1,7 @@
 //! What the tests share: servers to talk to, mounts that go away, waits that end.
 
+#[allow(dead_code)] // tests/model.rs
+pub mod full_disk;
 pub mod inner;
 pub mod kernel;
 pub mod meddler;
