@@ -208,8 +208,8 @@ fn renames(remote: &Remote, plan: &Plan) -> CliResult<String> {
     };
     let file = tempfile::tempfile().map_err(|e| failed(&e))?;
     let how = Store { base: Base::Any, base_sum: None, perm: None, mtime: None, temp_dir: None };
-    remote.store(&permit, &path("-a"), &file, 0, &how).map_err(|e| failed(&e))?;
-    remote.store(&permit, &path("-b"), &file, 0, &how).map_err(|e| failed(&e))?;
+    remote.store(&permit, &path("-a"), &file, 0, &how, &|_| {}).map_err(|e| failed(&e))?;
+    remote.store(&permit, &path("-b"), &file, 0, &how, &|_| {}).map_err(|e| failed(&e))?;
     let moved = remote.rename(&permit, &path("-a"), &path("-b"), true, None, &|_| {});
     let refused = remote.refuses_rename(Area::Code);
     for tail in ["-a", "-b"] {

@@ -89,13 +89,19 @@ impl Inner {
     /// Compares bytes that were returned with the server, in the background.
     fn audit(self: &Arc<Self>, path: &RemotePath, version: Version, given: Vec<u8>) {
         let (inner, at) = (self.clone(), path.clone());
-        self.remote.fetch_async(path.clone(), version, 0..version.size, Class::Bulk, move |found| match found {
-            Ok(bytes) if bytes == given => log::debug!("{at}: the server has what the repository has"),
-            Ok(_) => inner.was_wrong(&at),
-            // Another version, or the connection is down: no result about this one.
-            Err(error) if matches!(error.kind, ErrorKind::Changed { .. }) || error.kind.is_loss() => {}
-            Err(error) => log::debug!("{at}: could not be compared: {error}"),
-        });
+        self.remote.fetch_async(
+            path.clone(),
+            (version, false),
+            0..version.size,
+            Class::Bulk,
+            move |found| match found {
+                Ok(bytes) if bytes == given => log::debug!("{at}: the server has what the repository has"),
+                Ok(_) => inner.was_wrong(&at),
+                // Another version, or the connection is down: no result about this one.
+                Err(error) if matches!(error.kind, ErrorKind::Changed { .. }) || error.kind.is_loss() => {}
+                Err(error) => log::debug!("{at}: could not be compared: {error}"),
+            },
+        );
     }
 
     fn was_wrong(&self, path: &RemotePath) {

@@ -167,7 +167,7 @@ impl Content {
     pub fn read_anew(&self, path: &RemotePath, version: Version, deadline: Deadline) -> Result<Vec<u8>, ReadError> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let done = move |result| drop(sender.send(result));
-        self.0.remote.fetch_async(path.clone(), version, 0..version.size, Class::Interactive, done);
+        self.0.remote.fetch_async(path.clone(), (version, false), 0..version.size, Class::Interactive, done);
         match receiver.recv_timeout(deadline.remaining()) {
             Ok(result) => result.map_err(|error| ReadError::Remote(Arc::new(error))),
             Err(_) => Err(ReadError::TimedOut),
@@ -255,7 +255,7 @@ impl Content {
         self.0.fetch_limit.run(class, self.0.max_fetches(), move |permit| {
             // By the server's clock at the time of the request: the server reads the content after that.
             let racy = version.is_racy(clock.server_floor());
-            remote.fetch_async(path, version, range, class, move |result| {
+            remote.fetch_async(path, (version, !racy), range, class, move |result| {
                 take_in(racy, result);
                 drop(permit);
             });

@@ -105,7 +105,7 @@ impl Content {
             self.0.fetched.file();
         }
         let done = move |result| drop(sender.send(result));
-        self.0.remote.fetch_async(path.clone(), version, range, Class::Bulk, done);
+        self.0.remote.fetch_async(path.clone(), (version, trusted), range, Class::Bulk, done);
         Piece::Coming(receiver)
     }
 

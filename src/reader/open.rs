@@ -112,7 +112,19 @@ impl Reader {
             }
             view.mark_shown(ino);
         }
+        if !self.0.upload.count_open(ino) {
+            // It lost its name before it was counted as open, so that its content was not kept.
+            return match view.successor(ino) {
+                Some(_) => self.open(ino, mode, wait),
+                None => Err(FsError::new("open", view.object(ino), Cause::NotFound)),
+            };
+        }
         Ok(self.opened_by(&node, mode, scanned))
+    }
+
+    /// Whether the file has no name any more, and no content on this machine. What its path leads to is another file.
+    pub(super) fn has_lost_content(&self, ino: Ino) -> bool {
+        self.0.view.node(ino).is_some_and(|node| node.unlinked) && self.0.upload.spool(ino).is_none()
     }
 
     /// The server has other content than callers were shown, under the same version: it is shown from now on.
@@ -123,6 +135,7 @@ impl Reader {
 
     /// Opens a node that was just created.
     pub fn opened(&self, node: &NodeView, mode: OpenMode) -> OpenedFile {
+        self.0.view.opened(node.ino);
         self.opened_by(node, mode, false)
     }
 
@@ -130,7 +143,6 @@ impl Reader {
         let view = &self.0.view;
         let version = node.version();
         let reading = Reading { foreign_changes: node.foreign_changes, started: false, ahead: ReadAhead::default() };
-        view.opened(node.ino);
         if let Some(spool) = self.0.upload.spool(node.ino)
             && let Err(error) = spool.file()
         {

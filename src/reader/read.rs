@@ -7,6 +7,7 @@ use super::state::Reader;
 use crate::attr::Version;
 use crate::content::ReadError;
 use crate::error::{Cause, FsError, FsResult, Wait};
+use crate::inode::Ino;
 use crate::path::RemotePath;
 use crate::remote::ErrorKind;
 use crate::view::OPEN_FRESH;
@@ -19,16 +20,16 @@ impl Reader {
     /// [`Cause::Stale`]: the file changed on the server after bytes of it were returned. [`Cause::TimedOut`].
     pub fn read(&self, file: &OpenFile, offset: u64, size: u32, wait: Wait) -> FsResult<Vec<u8>> {
         let view = &self.0.view;
-        if let Some(spool) = self.0.upload.spool(file.ino) {
-            match spool.read_at(offset, size as usize) {
-                // The spool was released between the lookup and the read: the server has the content.
-                Err(error) if self.0.upload.was_let_go(file.ino, &spool, &error) => {}
-                other => return other.map_err(|e| FsError::new("read", view.object(file.ino), e)),
-            }
+        if let Some(bytes) = self.read_spool(file.ino, offset, size)? {
+            return Ok(bytes);
         }
         let range = offset..offset.saturating_add(u64::from(size));
         let path = view.object(file.ino);
         match self.read_version(file, range.clone(), wait) {
+            // The file was replaced here meanwhile, and its content was kept.
+            Err(error) if !error.would_block() && self.0.upload.spool(file.ino).is_some() => {
+                self.read_spool(file.ino, offset, size)?.ok_or(error)
+            }
             // The file was renamed after the path was looked up.
             Err(error) if is_missing(&error) && view.object(file.ino) != path => self.read_version(file, range, wait),
             // No bytes of the old version were returned yet: read the new version, once.
@@ -40,10 +41,24 @@ impl Reader {
         }
     }
 
+    /// Reads content that is on this machine only; `None`: the server has it.
+    fn read_spool(&self, ino: Ino, offset: u64, size: u32) -> FsResult<Option<Vec<u8>>> {
+        let Some(spool) = self.0.upload.spool(ino) else { return Ok(None) };
+        match spool.read_at(offset, size as usize) {
+            // The spool was released between the lookup and the read: the server has the content.
+            Err(error) if self.0.upload.was_let_go(ino, &spool, &error) => Ok(None),
+            other => other.map(Some).map_err(|e| FsError::new("read", self.0.view.object(ino), e)),
+        }
+    }
+
     /// Reads the version that the handle stands for, and no other.
     fn read_version(&self, file: &OpenFile, range: Range<u64>, wait: Wait) -> FsResult<Vec<u8>> {
         let path = self.0.view.object(file.ino);
-        let version = self.version_of(file).ok_or_else(|| FsError::new("read", &path, Cause::Stale))?;
+        let stale = || FsError::new("read", &path, Cause::Stale);
+        if self.has_lost_content(file.ino) && self.0.view.find(&path).is_some() {
+            return Err(stale());
+        }
+        let version = self.version_of(file).ok_or_else(stale)?;
         let bytes = match self.0.content.read_cached(&path, version, range.clone()) {
             Some(bytes) => bytes,
             None => {
@@ -56,7 +71,11 @@ impl Reader {
             }
         };
         if self.0.content.has_changed(&path, version) {
-            // The content changed without a change of the version: as for another version, see `read`.
+            // The content changed without a change of the version: as for another version, see `read`. Not if the file was
+            // replaced here meanwhile: then that is the other content.
+            if self.0.upload.spool(file.ino).is_some() || self.has_lost_content(file.ino) {
+                return Err(stale());
+            }
             if file.reading.lock().started {
                 self.0.view.content_changed(file.ino);
             } else {

@@ -88,15 +88,16 @@ impl Remote {
     }
 
     /// The bytes of `range` of the file at exactly this version. `done` runs on an I/O thread and must be short.
+    /// `settled`: the content of the version cannot change any more, so that the file may be one that is kept open.
     pub fn fetch_async(
         &self,
         path: RemotePath,
-        version: Version,
+        (version, settled): (Version, bool),
         range: Range<u64>,
         class: Class,
         done: impl FnOnce(RemoteResult<Vec<u8>>) + Send + 'static,
     ) {
-        fetch::fetch(&self.0, FileRange { path, version, range, class }, done);
+        fetch::fetch(&self.0, FileRange { path, version, range, class, settled }, done);
     }
 
     /// Attributes of one object, links not followed.
@@ -124,10 +125,19 @@ impl Remote {
 
     /// Removes a file or link. With a guard, one of another version that took its place in the last moment is put back.
     pub fn unlink(&self, permit: &WritePermit, path: &RemotePath, guard: Option<&Guard>) -> RemoteResult<()> {
-        retry(&self.0, "unlink", path, Repeat::Never, |attempt| match guard {
+        let removed = retry(&self.0, "unlink", path, Repeat::Never, |attempt| match guard {
             Some(guard) => guard.unlink(attempt, permit, path),
             None => attempt.unlink(permit, path),
-        })
+        });
+        self.forget_open(path);
+        removed
+    }
+
+    /// The object at the path may be another one now: files that are kept open are of the old one.
+    fn forget_open(&self, path: &RemotePath) {
+        if let Some(session) = self.0.current().get() {
+            session.open_files().forget_below(path);
+        }
     }
 
     pub fn symlink(&self, permit: &WritePermit, path: &RemotePath, text: &[u8]) -> RemoteResult<Attr> {
@@ -150,7 +160,9 @@ impl Remote {
         guard: Option<&Guard>,
         progress: &dyn Fn(Progress),
     ) -> RemoteResult<()> {
-        rename::rename(&self.0, permit, (from, to), replace, guard, progress)
+        let renamed = rename::rename(&self.0, permit, (from, to), replace, guard, progress);
+        [from, to].into_iter().for_each(|path| self.forget_open(path));
+        renamed
     }
 
     /// Puts back what an attempt whose answer was lost replaced or removed at this path without having seen it.
@@ -158,7 +170,11 @@ impl Remote {
         if self.0.temp_files().second_names_of(path).is_empty() {
             return Ok(());
         }
-        retry(&self.0, "restore", path, Repeat::Never, |attempt| guard::resolve_second_names(attempt, permit, path))
+        let done = retry(&self.0, "restore", path, Repeat::Never, |attempt| {
+            guard::resolve_second_names(attempt, permit, path)
+        });
+        self.forget_open(path);
+        done
     }
 
     /// Removes temporary files in a directory that earlier mounts of this machine left; says how many.
@@ -179,7 +195,9 @@ impl Remote {
         to: &RemotePath,
         progress: &dyn Fn(Progress),
     ) -> RemoteResult<()> {
-        copy::resume(&self.0, permit, from, to, progress)
+        let renamed = copy::resume(&self.0, permit, from, to, progress);
+        [from, to].into_iter().for_each(|path| self.forget_open(path));
+        renamed
     }
 
     /// Whether the server was seen to refuse moving files in this area.
@@ -188,20 +206,9 @@ impl Remote {
     }
 
     /// Makes the content of the file equal to the first `len` bytes of `source`, all or nothing as far as the server
-    /// lets us, and only if the server's version is still the base.
+    /// lets us, and only if the server's version is still the base. `progress` is called with [`Progress::Modifying`] before
+    /// old content is overwritten in place.
     pub fn store(
-        &self,
-        permit: &WritePermit,
-        path: &RemotePath,
-        source: &File,
-        len: u64,
-        how: &Store,
-    ) -> RemoteResult<Attr> {
-        self.store_with_progress(permit, path, source, len, how, &|_| {})
-    }
-
-    /// Like [`Remote::store`]; `progress` is called with [`Progress::Modifying`] before old content is overwritten in place.
-    pub fn store_with_progress(
         &self,
         permit: &WritePermit,
         path: &RemotePath,
@@ -210,6 +217,8 @@ impl Remote {
         how: &Store,
         progress: &dyn Fn(Progress),
     ) -> RemoteResult<Attr> {
-        store::store(&self.0, permit, path, Source { file: source, len }, how, progress)
+        let stored = store::store(&self.0, permit, path, Source { file: source, len }, how, progress);
+        self.forget_open(path);
+        stored
     }
 }

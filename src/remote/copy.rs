@@ -99,7 +99,8 @@ impl Copying<'_> {
     }
 
     fn read(&self, path: &RemotePath, attr: &Attr, range: std::ops::Range<u64>) -> RemoteResult<Vec<u8>> {
-        let wanted = FileRange { path: path.clone(), version: attr.version(), range, class: Class::Bulk };
+        let wanted =
+            FileRange { path: path.clone(), version: attr.version(), range, class: Class::Bulk, settled: false };
         wait_for("rename", path, self.client.timeout() * 2, |done| fetch::fetch(self.client, wanted, done))
     }
 

@@ -26,6 +26,8 @@ pub(super) struct FileRange {
     pub(super) version: Version,
     pub(super) range: Range<u64>,
     pub(super) class: Class,
+    /// Whether the content of this version cannot change any more: a file that is open already has it, too.
+    pub(super) settled: bool,
 }
 
 impl FileRange {
@@ -37,9 +39,10 @@ impl FileRange {
         (self.path.clone(), self.version)
     }
 
-    /// The file is read in one go: keeping it open, or sharing its OPEN, gains nothing.
-    fn is_whole(&self) -> bool {
-        self.len() >= self.version.size
+    /// Whether the file is opened for this read alone. Where it is read in one go, keeping it open or sharing its OPEN
+    /// gains nothing; where its content may change without a change of the version, an open file may be the old one.
+    fn is_alone(&self) -> bool {
+        self.len() >= self.version.size || !self.settled
     }
 }
 
@@ -79,8 +82,13 @@ struct State {
     open: LruCache<Key, Arc<OpenFile>>,
     /// Reads that wait for an OPEN under way, by the file and the class of that OPEN. With an OPEN each, the read whose
     /// OPEN is answered last would come behind all the others.
-    opening: HashMap<(Key, Class), Vec<Queued>>,
+    opening: HashMap<(Key, Class), Opening>,
+    /// How often files were forgotten because this client replaced or removed them.
+    changes: u64,
 }
+
+/// An OPEN under way: the count of changes when it was sent, and the reads that wait for it.
+type Opening = (u64, Vec<Queued>);
 
 /// How a read comes to an open file.
 pub(super) enum Access {
@@ -96,24 +104,25 @@ impl OpenFiles {
     /// At most half of the handles that may be open at once are kept here.
     pub(super) fn new(handles: usize) -> Self {
         let limit = NonZeroUsize::new(handles / 2).unwrap_or(NonZeroUsize::MIN).min(MAX_OPEN_FILES);
-        Self(Mutex::new(State { open: LruCache::new(limit), opening: HashMap::new() }))
+        Self(Mutex::new(State { open: LruCache::new(limit), opening: HashMap::new(), changes: 0 }))
     }
 
     pub(super) fn access(&self, wanted: &FileRange, answer: Answer<Vec<u8>>) -> Access {
         let mut state = self.0.lock();
-        if let Some(file) = state.open.get(&wanted.key()) {
+        if let Some(file) = state.open.get(&wanted.key()).filter(|_| wanted.settled) {
             return Access::Open(file.clone(), answer);
         }
-        if wanted.is_whole() {
+        if wanted.is_alone() {
             return Access::MustOpen(answer);
         }
+        let changes = state.changes;
         match state.opening.entry((wanted.key(), wanted.class)) {
             Entry::Occupied(mut waiting) => {
-                waiting.get_mut().push((wanted.clone(), answer));
+                waiting.get_mut().1.push((wanted.clone(), answer));
                 Access::Queued
             }
             Entry::Vacant(free) => {
-                free.insert(Vec::new());
+                free.insert((changes, Vec::new()));
                 Access::MustOpen(answer)
             }
         }
@@ -121,17 +130,31 @@ impl OpenFiles {
 
     /// The OPEN for `wanted` was answered; `None`: by an error. Returns the reads that waited for it.
     pub(super) fn opened(&self, wanted: &FileRange, file: Option<&Arc<OpenFile>>) -> Vec<Queued> {
-        if wanted.is_whole() {
+        if wanted.is_alone() {
             return Vec::new();
         }
         // Dropped outside the lock: closing submits a request.
         let (waiting, evicted) = {
             let mut state = self.0.lock();
-            let waiting = state.opening.remove(&(wanted.key(), wanted.class)).unwrap_or_default();
-            (waiting, file.and_then(|file| state.open.push(wanted.key(), file.clone())))
+            let (changes, waiting) = state.opening.remove(&(wanted.key(), wanted.class)).unwrap_or_default();
+            let kept = file.filter(|_| changes == state.changes);
+            (waiting, kept.and_then(|file| state.open.push(wanted.key(), file.clone())))
         };
         drop(evicted);
         waiting
+    }
+
+    /// This client replaces, moves or removes what is at the path: another file with the same version may be there now.
+    pub(super) fn forget_below(&self, path: &RemotePath) {
+        let mut gone = Vec::new();
+        {
+            let mut state = self.0.lock();
+            state.changes += 1;
+            let below: Vec<Key> =
+                state.open.iter().map(|(key, _)| key).filter(|(open, _)| open.starts_with(path)).cloned().collect();
+            gone.extend(below.iter().filter_map(|key| state.open.pop(key)));
+        }
+        drop(gone);
     }
 
     pub(super) fn forget(&self, wanted: &FileRange) {

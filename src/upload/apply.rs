@@ -100,7 +100,7 @@ impl Sender {
                 Progress::Modifying => self.begin_in_place(id, &op.path, put),
                 Progress::Transferred => self.local.0.journal.progressed(),
             };
-            self.remote.store_with_progress(permit, &op.path, source, put.len, how, &progress)
+            self.remote.store(permit, &op.path, source, put.len, how, &progress)
         };
         let error = match store(&how) {
             Ok(attr) => {

@@ -98,6 +98,18 @@ impl Local {
         self.0.spools.put_copy(ino, before, Arc::new(copy), || self.0.view.pin(ino))
     }
 
+    /// Whether a file is open whose content only the server has: it is copied before the file loses its name there.
+    pub(super) fn needs_copy(&self, node: &NodeView) -> bool {
+        node.opens > 0 && node.attr.is_file() && node.server.is_some() && self.spool(node.ino).is_none()
+    }
+
+    /// Releases the spool of a file that has just lost its name, unless it is open.
+    pub(super) fn release_if_closed(&self, ino: Ino) {
+        if self.0.view.node(ino).is_none_or(|node| node.opens == 0) {
+            self.release_spool(ino);
+        }
+    }
+
     pub(super) fn release_spool(&self, ino: Ino) {
         self.0.spools.remove(ino);
         self.unpin(ino);

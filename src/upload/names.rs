@@ -164,9 +164,15 @@ impl Upload {
         }
         self.keep_for_readers("unlink", &node, wait)?;
         self.local.begin("unlink", &target.path)?;
-        {
-            let _names = self.local.lock_names();
+        loop {
+            let names = self.local.lock_names();
             let node = self.existing("unlink", &target)?;
+            if self.local.needs_copy(&node) {
+                // Opened since the last look: its content is copied first, which takes a round trip.
+                drop(names);
+                self.keep_for_readers("unlink", &node, wait)?;
+                continue;
+            }
             if !self.local.is_unrecorded(&node) {
                 let action = Action::Unlink { base: node.base().into(), file: node.attr.kind == FileKind::File };
                 self.local
@@ -176,16 +182,28 @@ impl Upload {
             self.local.0.view.remove(target.parent, &target.name);
             self.local.0.spools.remove_link(node.ino);
             self.local.record_local_only(node.ino).map_err(|cause| FsError::new("unlink", &target.path, cause))?;
-            if node.opens == 0 {
-                self.local.release_spool(node.ino);
-            }
+            self.local.release_if_closed(node.ino);
+            break;
         }
         self.local.wait_if_sync("unlink", &target.path)
     }
 
+    /// Counts a descriptor of the file. `false`: the file has just lost its name, and its content was not kept. Takes the
+    /// names lock, so that a file which loses its name is either seen here or copied first.
+    pub fn count_open(&self, ino: Ino) -> bool {
+        let _names = self.local.lock_names();
+        let view = &self.local.0.view;
+        let lost =
+            view.node(ino).is_none_or(|node| node.unlinked && node.opens == 0) && self.local.spool(ino).is_none();
+        if !lost {
+            view.opened(ino);
+        }
+        !lost
+    }
+
     /// Copies the content of an open file into a spool before the file loses its name on the server.
     pub(super) fn keep_for_readers(&self, op: &'static str, node: &NodeView, wait: Wait) -> FsResult<()> {
-        if node.opens > 0 && node.attr.is_file() && node.server.is_some() && self.local.spool(node.ino).is_none() {
+        if self.local.needs_copy(node) {
             self.take_over(op, node.ino, None, wait)?;
         }
         Ok(())

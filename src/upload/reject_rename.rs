@@ -65,7 +65,7 @@ impl Sender {
             let (sender, receiver) = mpsc::sync_channel(1);
             let range = at..version.size.min(at + PIECE_BYTES);
             let done = move |bytes| drop(sender.send(bytes));
-            self.remote.fetch_async(path.clone(), version, range, Class::Interactive, done);
+            self.remote.fetch_async(path.clone(), (version, false), range, Class::Interactive, done);
             let timeout = |_| RemoteError { op: "read", path: path.clone(), kind: ErrorKind::Timeout };
             let bytes = receiver.recv_timeout(PIECE_LIMIT).map_err(timeout)??;
             if let Err(error) = file.write_all(&bytes) {

@@ -34,9 +34,16 @@ impl Upload {
         if let Some(spool) = self.local.spool(moved.ino) {
             spool.take_sum();
         }
-        {
-            let _names = self.local.lock_names();
-            self.rename_now(&source, &target)?;
+        loop {
+            let names = self.local.lock_names();
+            let opened = self.existing("rename", &target).ok().filter(|node| self.local.needs_copy(node));
+            let Some(node) = opened else {
+                self.rename_now(&source, &target)?;
+                break;
+            };
+            // Opened since the last look: its content is copied first, which takes a round trip.
+            drop(names);
+            self.keep_for_readers("rename", &node, wait)?;
         }
         self.local.wait_if_sync("rename", &target.path)
     }
@@ -53,8 +60,8 @@ impl Upload {
         if let Some(node) = &replaced {
             self.local.record_local_only(node.ino).map_err(failed)?;
         }
-        if let Some(node) = replaced.filter(|node| node.opens == 0) {
-            self.local.release_spool(node.ino);
+        if let Some(node) = replaced {
+            self.local.release_if_closed(node.ino);
         }
         self.save_from_local_only(source, target, &moved)
             .and_then(|()| self.local.renamed_local_only(&moved, &target.path))

@@ -420,3 +420,63 @@ fn what_was_replaced_unseen_survives_the_loss_of_the_answer() {
         assert_eq!(left, 0, "{name}, {lost}");
     }
 }
+
+/// Opens and reads the file again and again until `stop`; returns the number of reads, or what was wrong.
+fn read_until(path: &Path, stop: &AtomicBool, size: usize) -> Result<usize, String> {
+    let mut reads = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let bytes = fs::read(path).map_err(|error| error.to_string())?;
+        let whole = bytes.len() == size && bytes.iter().all(|byte| *byte == bytes[0]);
+        if !whole {
+            return Err(format!("{} bytes, from {:?} to {:?}", bytes.len(), bytes.first(), bytes.last()));
+        }
+        reads += 1;
+    }
+    Ok(reads)
+}
+
+#[test]
+fn a_reader_of_a_file_that_is_replaced_sees_the_old_or_the_new_content() {
+    const SIZE: usize = 5000;
+    let Some(m) = mounted("") else { return };
+    let (file, new) = (m.path("replaced.txt"), m.path("new.txt"));
+    fs::write(&file, [b'0'; SIZE]).expect("written");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| read_until(&file, &stop, SIZE));
+        for round in 0..400_u32 {
+            fs::write(&new, [b'0' + (round % 70) as u8; SIZE]).expect("written");
+            fs::rename(&new, &file).expect("replaced");
+        }
+        stop.store(true, Ordering::Relaxed);
+        let reads = reader.join().expect("no panic").expect("old or new content");
+        assert!(reads > 20, "{reads} reads");
+    });
+    assert!(conflicts(&m).is_empty());
+}
+
+#[test]
+fn a_second_save_within_a_second_that_is_moved_while_it_is_sent_is_what_is_shown() {
+    const SIZE: usize = 3_000_000;
+    let Some(m) = mounted("") else { return };
+    for wait in [155, 165, 175, 185] {
+        let (file, new) = (format!("f{wait}"), m.path("t"));
+        std::thread::sleep(Duration::from_millis(1020) - Duration::from_millis(sub_second()));
+        for content in *b"12" {
+            fs::write(&new, vec![content; SIZE]).expect("written");
+            std::thread::sleep(Duration::from_millis(wait));
+            fs::rename(&new, m.path(&file)).expect("moved");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let there = fs::read(m.on_server(&file)).expect("there");
+        assert!(there == vec![b'2'; SIZE], "{wait} ms: the server has the second save");
+        assert!(fs::read(m.path(&file)).expect("read") == there, "{wait} ms: the mount shows what the server has");
+    }
+    assert!(conflicts(&m).is_empty());
+}
+
+/// Milliseconds since the last full second.
+fn sub_second() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    u64::from(now.subsec_millis())
+}

@@ -30,7 +30,7 @@ fn fetch(remote: &Remote, file: &str, range: std::ops::Range<u64>) -> RemoteResu
     let version = remote.lstat(&path(file))?.version();
     let (sender, receiver) = mpsc::channel();
     let done = move |result| sender.send(result).expect("somebody waits");
-    remote.fetch_async(path(file), version, range, Class::Interactive, done);
+    remote.fetch_async(path(file), (version, true), range, Class::Interactive, done);
     receiver.recv().expect("an answer")
 }
 
@@ -42,7 +42,7 @@ fn content(bytes: &[u8]) -> fs::File {
 
 fn store(remote: &Remote, file: &str, bytes: &[u8], base: Base, temp: Option<&str>) -> RemoteResult<Attr> {
     let how = Store { base, base_sum: None, perm: Some(0o640), mtime: Some(1_000_000_000), temp_dir: temp.map(path) };
-    remote.store(&permit(), &path(file), &content(bytes), bytes.len() as u64, &how)
+    remote.store(&permit(), &path(file), &content(bytes), bytes.len() as u64, &how, &|_| {})
 }
 
 /// Every habit of a server that the client must cope with, as arguments of OpenSSH's own.
@@ -97,7 +97,7 @@ fn bytes_come_as_they_are_and_only_of_the_version_asked_for() {
     let old = remote.lstat(&path("big")).expect("there").version();
     fs::write(home.path().join("big"), b"other").expect("written");
     let (sender, receiver) = mpsc::channel();
-    remote.fetch_async(path("big"), old, 0..100, Class::Interactive, move |r| drop(sender.send(r)));
+    remote.fetch_async(path("big"), (old, true), 0..100, Class::Interactive, move |r| drop(sender.send(r)));
     let error = receiver.recv().expect("an answer").expect_err("another version");
     assert!(matches!(error.kind, ErrorKind::Changed { now } if now.size == 5), "{error}");
 }
@@ -205,7 +205,7 @@ fn a_permit_of_before_the_switch_changes_nothing() {
     let permit = gate.admit(Area::Code).expect("open");
     gate.set(Area::Code, Verdict::Closed(ReadOnlyReason::GitMode));
     let how = Store { base: Base::Absent, base_sum: None, perm: None, mtime: None, temp_dir: None };
-    let error = remote.store(&permit, &path("x"), &content(b"x"), 1, &how).expect_err("closed");
+    let error = remote.store(&permit, &path("x"), &content(b"x"), 1, &how, &|_| {}).expect_err("closed");
     assert!(matches!(error.kind, ErrorKind::Refused(_)), "{error}");
     assert!(remote.mkdir(&permit, &path("d"), 0o755).is_err());
     assert_eq!(fs::read_dir(home.path()).expect("there").count(), 0);
