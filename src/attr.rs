@@ -67,9 +67,10 @@ pub struct Version {
 const RACY_SECS: u32 = 2;
 
 impl Version {
-    /// Whether the content may still change without a change of the version.
-    pub fn is_racy(self, now: SystemTime) -> bool {
-        secs_from_time(now) <= self.mtime.saturating_add(RACY_SECS)
+    /// Whether the content may still change without a change of the version. `server_secs`: a time that the server's clock
+    /// has certainly passed (seconds since the epoch), see `Clock::server_floor`.
+    pub fn is_racy(self, server_secs: u32) -> bool {
+        server_secs <= self.mtime.saturating_add(RACY_SECS)
     }
 }
 
@@ -121,8 +122,8 @@ impl fmt::Debug for BlobId {
 pub enum ContentId {
     /// Content that is proved to be equal to a git object.
     Blob(BlobId),
-    /// Content of this path at this version, as read over SFTP.
-    Remote(RemotePath, Version),
+    /// Content of this path at this version, as read over SFTP, in this generation of the path.
+    Remote(RemotePath, Version, u64),
 }
 
 /// The parts of an environment that have different rules for writing.

@@ -9,11 +9,12 @@
 //! | 0 | [`clock`] |  |
 //! | 0 | [`durable`] |  |
 //! | 0 | [`path`] |  |
+//! | 0 | [`pool`] |  |
 //! | 0 | [`text`] |  |
 //! | 1 | [`attr`] | path |
 //! | 1 | [`control`] | clock, durable |
 //! | 1 | [`transport`] | clock, durable |
-//! | 2 | [`cache`] | attr, path |
+//! | 2 | [`cache`] | attr, durable, path |
 //! | 2 | [`gate`] | attr |
 //! | 2 | [`inode`] | attr, durable, path |
 //! | 2 | [`mirror`] | attr, path |
@@ -23,16 +24,16 @@
 //! | 3 | [`env`](mod@env) | attr, clock, control, durable, gate |
 //! | 3 | [`pending`] | attr, mirror, path |
 //! | 3 | [`remote`] | attr, clock, gate, path, sftp, transport |
-//! | 4 | [`content`] | attr, cache, clock, mirror, path, remote |
+//! | 4 | [`content`] | attr, cache, clock, mirror, path, pool, remote |
 //! | 4 | [`vfiles`] | control, env, path, pending, text |
 //! | 5 | [`error`] | clock, content, gate, path, remote |
 //! | 6 | [`admit`] | attr, env, error, gate, path, remote |
-//! | 7 | [`view`] | admit, attr, cache, clock, content, error, inode, path, remote |
-//! | 8 | [`upload`] | admit, attr, cache, call, clock, content, durable, error, gate, inode, path, remote, view, write |
+//! | 7 | [`view`] | admit, attr, cache, clock, content, error, inode, path, pool, remote |
+//! | 8 | [`upload`] | admit, attr, cache, call, clock, content, durable, error, gate, inode, path, pool, remote, view, write |
 //! | 9 | [`reader`] | attr, cache, clock, content, durable, env, error, inode, mirror, path, pending, remote, upload, vfiles, view |
 //! | 10 | [`dotdir`] | admit, attr, cache, control, durable, env, error, gate, inode, mirror, path, pending, reader, remote, upload, vfiles, view, write |
 //! | 11 | [`fs`] | admit, attr, clock, content, dotdir, env, error, gate, inode, mirror, path, reader, remote, upload, vfiles, view, write |
-//! | 12 | [`fuse`] | attr, call, fs, inode |
+//! | 12 | [`fuse`] | attr, call, fs, inode, pool |
 //! | 13 | [`cli`] | attr, clock, control, durable, env, fs, fuse, gate, mirror, path, pending, remote, sim, text, transport, vfiles, write |
 
 #![deny(unsafe_code)]
@@ -56,6 +57,7 @@ pub mod inode;
 pub mod mirror;
 pub mod path;
 pub mod pending;
+pub mod pool;
 pub mod reader;
 pub mod remote;
 pub mod sftp;

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::time::{Duration, SystemTime};
 
+use super::generations::Generations;
 use super::memory::BlockKey;
 use super::pack::{self, Key, Pack, Record, digest};
 use crate::attr::ContentId;
@@ -24,6 +25,8 @@ use crate::attr::ContentId;
 const PACK_BYTES: u64 = 32 * 1024 * 1024;
 /// Number of blocks that may wait for the writer. Further blocks are not stored, and would be fetched again.
 const MAX_WAITING: usize = 4096;
+/// Total size of the blocks that may wait for the writer (bytes).
+const MAX_WAITING_BYTES: u64 = 48 * 1024 * 1024;
 /// How long the writer waits for more blocks before it writes; it writes at this size (bytes) in any case.
 const LINGER: Duration = Duration::from_millis(300);
 const BUFFER_BYTES: usize = 1024 * 1024;
@@ -42,6 +45,7 @@ pub struct DiskFigures {
 /// See the module documentation.
 pub struct Disk {
     shared: Arc<Shared>,
+    generations: Arc<Generations>,
     writer: SyncSender<Job>,
 }
 
@@ -52,6 +56,8 @@ struct Shared {
     budget_bytes: u64,
     state: Mutex<State>,
     hits: AtomicU64,
+    /// Bytes that wait for the writer.
+    waiting: AtomicU64,
 }
 
 #[derive(Default)]
@@ -69,6 +75,8 @@ struct Known {
     path: PathBuf,
     file: Arc<File>,
     bytes: u64,
+    /// Length of the readable part (bytes).
+    end: u64,
     used: u64,
 }
 
@@ -91,6 +99,8 @@ impl Disk {
     /// Opens or makes the directory. `owner` tells the names of this mount from those of others.
     pub fn open(dir: &Path, owner: &[u8], budget_bytes: u64) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let name: String = digest(owner)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let generations = Arc::new(Generations::open(&dir.join(name + ".gone"), owner)?);
         let mut state = State::default();
         let mut packs: Vec<(SystemTime, PathBuf)> = Vec::new();
         for path in pack::list(dir)? {
@@ -100,7 +110,7 @@ impl Disk {
         packs.sort();
         for (_, path) in packs {
             match File::open(&path).and_then(|file| Ok((pack::read(&file)?, file))) {
-                Ok((records, file)) => state.take_in(path, file, records)?,
+                Ok(((records, end), file)) => state.take_in(path, file, records, end)?,
                 Err(error) => {
                     log::info!("{}: {error}; it goes", path.display());
                     fs::remove_file(&path)?;
@@ -113,12 +123,18 @@ impl Disk {
             budget_bytes,
             state: Mutex::new(state),
             hits: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
         });
         let (writer, jobs) = mpsc::sync_channel(MAX_WAITING);
         let writing = shared.clone();
         std::thread::Builder::new().name("cache-writer".into()).spawn(move || writing.write(&jobs))?;
         shared.make_room();
-        Ok(Self { shared, writer })
+        Ok(Self { shared, generations, writer })
+    }
+
+    /// The generations of the paths, which are part of the names.
+    pub fn generations(&self) -> &Arc<Generations> {
+        &self.generations
     }
 
     pub fn figures(&self) -> DiskFigures {
@@ -161,8 +177,13 @@ impl Disk {
 
     /// Stores a block in the background.
     pub fn put(&self, key: &BlockKey, block: Arc<[u8]>) {
+        let (bytes, waiting) = (block.len() as u64, &self.shared.waiting);
         // If the writer is too slow or has ended, the block is fetched again later.
-        let _ = self.writer.try_send(Job::Keep(self.shared.name(key), block));
+        if waiting.fetch_add(bytes, Ordering::Relaxed) > MAX_WAITING_BYTES
+            || self.writer.try_send(Job::Keep(self.shared.name(key), block)).is_err()
+        {
+            waiting.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Content has a new name.
@@ -202,13 +223,14 @@ impl Shared {
         let mut text = Vec::with_capacity(128);
         match &key.content {
             ContentId::Blob(blob) => text.extend_from_slice(&blob.0),
-            ContentId::Remote(path, version) => {
+            ContentId::Remote(path, version, generation) => {
                 text.extend_from_slice(&self.owner);
                 text.push(0);
                 text.extend_from_slice(path.as_bytes());
                 text.push(0);
                 text.extend_from_slice(&version.size.to_le_bytes());
                 text.extend_from_slice(&version.mtime.to_le_bytes());
+                text.extend_from_slice(&generation.to_le_bytes());
             }
         }
         text.extend_from_slice(&key.index.to_le_bytes());
@@ -229,7 +251,10 @@ impl Shared {
             let mut finish = None;
             let mut full = job.is_none();
             let added = match job {
-                Some(Job::Keep(name, bytes)) => self.keep(&mut out, &mut coming, &mut named, (name, &bytes)),
+                Some(Job::Keep(name, bytes)) => {
+                    self.waiting.fetch_sub(bytes.len() as u64, Ordering::Relaxed);
+                    self.keep(&mut out, &mut coming, &mut named, (name, &bytes))
+                }
                 Some(Job::Alias(from, to)) => self.alias(&mut out, &mut named, (from, to)),
                 Some(Job::Finish(done)) => {
                     finish = Some(done);
@@ -291,6 +316,9 @@ impl Shared {
     /// The pack that is being written; a new one if there is none.
     fn pack<'a>(&self, out: &'a mut Option<(u32, Pack)>) -> io::Result<(u32, &'a mut Pack)> {
         if out.is_none() {
+            *out = self.not_full();
+        }
+        if out.is_none() {
             let made =
                 tempfile::Builder::new().prefix("").suffix(".pack").rand_bytes(12).make_in(&self.dir, Pack::create)?;
             let (pack, path) = made.keep().map_err(|error| error.error)?;
@@ -299,13 +327,42 @@ impl Shared {
             state.next_pack += 1;
             // Opened a second time, because the lock belongs to the writer's descriptor.
             let file = Arc::new(File::open(&path)?);
-            state.packs.insert(number, Known { path, file, bytes: 0, used: 0 });
+            state.packs.insert(number, Known { path, file, bytes: 0, end: 0, used: 0 });
             *out = Some((number, pack));
         }
         match out {
             Some((number, pack)) => Ok((*number, pack)),
             None => Err(io::Error::other("no pack")),
         }
+    }
+
+    /// A pack of an earlier mount that is not full. It is reused, so that the number of packs does not grow with each
+    /// mount.
+    fn not_full(&self) -> Option<(u32, Pack)> {
+        let mut state = self.lock();
+        let full = self.full_bytes() / 4 * 3;
+        let mut found = None;
+        for (number, known) in state.packs.iter().filter(|(_, known)| known.end < full) {
+            match Pack::append_to(&known.path, known.end, known.bytes) {
+                Ok(Some(pack)) => {
+                    found = Some((*number, pack));
+                    break;
+                }
+                Ok(None) => {}
+                Err(error) => log::info!("{}: {error}", known.path.display()),
+            }
+        }
+        if let Some(known) = found.as_ref().and_then(|(number, _)| state.packs.get_mut(number)) {
+            let cut = known.bytes - known.end;
+            known.bytes = known.end;
+            state.bytes = state.bytes.saturating_sub(cut);
+        }
+        found
+    }
+
+    /// Size at which a pack is closed (bytes): smaller if the budget is small.
+    fn full_bytes(&self) -> u64 {
+        PACK_BYTES.min(self.budget_bytes / 8)
     }
 
     fn flush(
@@ -327,12 +384,12 @@ impl Shared {
             state.clock += 1;
             let clock = state.clock;
             if let Some(known) = state.packs.get_mut(&number) {
-                let more = len - known.bytes;
-                (known.bytes, known.used) = (len, clock);
+                let more = len.saturating_sub(known.bytes);
+                (known.bytes, known.end, known.used) = (len, len, clock);
                 state.bytes += more;
             }
         }
-        if len >= PACK_BYTES.min(self.budget_bytes / 8) {
+        if len >= self.full_bytes() {
             *out = None;
         }
         self.make_room();
@@ -371,7 +428,7 @@ impl Shared {
 }
 
 impl State {
-    fn take_in(&mut self, path: PathBuf, file: File, records: Vec<Record>) -> io::Result<()> {
+    fn take_in(&mut self, path: PathBuf, file: File, records: Vec<Record>, end: u64) -> io::Result<()> {
         let number = self.next_pack;
         self.next_pack += 1;
         let bytes = file.metadata()?.len();
@@ -384,7 +441,7 @@ impl State {
             }
         }
         self.bytes += bytes;
-        self.packs.insert(number, Known { path, file: Arc::new(file), bytes, used: 0 });
+        self.packs.insert(number, Known { path, file: Arc::new(file), bytes, end, used: 0 });
         Ok(())
     }
 }
@@ -397,7 +454,7 @@ mod tests {
 
     fn key(path: &str, index: u64) -> BlockKey {
         let path = RemotePath::parse(path).expect("valid");
-        BlockKey { content: ContentId::Remote(path, Version { size: 9, mtime: 3 }), index }
+        BlockKey { content: ContentId::Remote(path, Version { size: 9, mtime: 3 }, 0), index }
     }
 
     fn block(seed: u8) -> Arc<[u8]> {
@@ -460,6 +517,27 @@ mod tests {
         let on_disk: u64 =
             pack::list(dir.path()).expect("listed").iter().map(|path| fs::metadata(path).expect("there").len()).sum();
         assert!(on_disk <= budget + 60_000, "{on_disk}");
+    }
+
+    #[test]
+    fn packs_are_reused_by_the_next_mount() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for n in 0..20 {
+            let disk = Disk::open(dir.path(), b"dev", 1 << 30).expect("opened");
+            disk.put(&key("code/a", n), block(n as u8));
+            disk.close();
+        }
+        // The previous mount may release its lock a moment later.
+        assert!(pack::list(dir.path()).expect("listed").len() < 10);
+        let (one, two) = (Disk::open(dir.path(), b"dev", 1 << 30), Disk::open(dir.path(), b"live", 1 << 30));
+        for disk in [one.expect("opened"), two.expect("opened beside it")] {
+            disk.put(&key("code/b", 0), block(77));
+            disk.flush();
+            disk.close();
+        }
+        let disk = Disk::open(dir.path(), b"dev", 1 << 30).expect("opened");
+        assert!((0..20).all(|n| disk.get(&key("code/a", n)).as_deref() == Some(&*block(n as u8))));
+        assert!(pack::list(dir.path()).expect("listed").len() < 12);
     }
 
     #[test]

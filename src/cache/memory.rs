@@ -104,7 +104,7 @@ mod tests {
 
     fn key(index: u64) -> BlockKey {
         let path = RemotePath::parse("code/a").expect("valid");
-        BlockKey { content: ContentId::Remote(path, Version { size: 1, mtime: 1 }), index }
+        BlockKey { content: ContentId::Remote(path, Version { size: 1, mtime: 1 }, 0), index }
     }
 
     #[test]

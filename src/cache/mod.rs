@@ -5,11 +5,13 @@
 
 mod disk;
 mod flight;
+mod generations;
 mod memory;
 mod pack;
 
 pub use disk::{Disk, DiskFigures};
 pub use flight::{InFlight, Role, Ticket, Waiter};
+pub use generations::Generations;
 pub use memory::{BlockKey, Figures, Memory};
 
 /// Bytes in a block. The kernel asks for at most 128 KiB at a time when it reads ahead, so one request is one block;

@@ -5,14 +5,16 @@
 //! | offset | bytes | what |
 //! | --- | --- | --- |
 //! | 0 | 7 | `PFSPACK` |
-//! | 7 | 1 | version of this layout: 1 |
+//! | 7 | 1 | version of this layout: 2 |
 //! | 8 | | records, one after the other |
 //!
-//! A record is a head of 33 bytes and a body. The head: kind (1), key (20), length of the body (4), CRC-32 of the body (4),
-//! CRC-32 of the 29 bytes before (4). Kinds:
+//! A record is a head of 45 bytes and a body. The head: kind (1), key (32), length of the body (4), CRC-32 of the body (4),
+//! CRC-32 of the 41 bytes before (4). Kinds:
 //!
-//! - `B`: a block. The key is the SHA-1 of the body.
-//! - `N`: a name. The key is a digest of the name of a block (owner, path, version, index); the body is the key of the block.
+//! - `B`: a block. The key is the SHA-256 of the body: packs are shared between environments, and nobody can make two
+//!   contents with the same key.
+//! - `N`: a name. The key is a digest of the name of a block (owner, path, version, generation, index); the body is the key
+//!   of the block.
 //!
 //! A head that is cut off or damaged ends the reading, because the start of the next record is unknown. The body of a
 //! block is checked when it is used.
@@ -22,19 +24,19 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use sha1::{Digest, Sha1};
+use sha2::{Digest, Sha256};
 
-const HEADER: &[u8; 8] = b"PFSPACK\x01";
-const HEAD_BYTES: u64 = 33;
+const HEADER: &[u8; 8] = b"PFSPACK\x02";
+const HEAD_BYTES: u64 = 45;
 /// Longest body (bytes). A larger length is damage.
 const MAX_BODY: u32 = 16 * 1024 * 1024;
 
 /// The key of a block or a name.
-pub(super) type Key = [u8; 20];
+pub(super) type Key = [u8; 32];
 
 /// The key of these bytes.
 pub(super) fn digest(bytes: &[u8]) -> Key {
-    Sha1::digest(bytes).into()
+    Sha256::digest(bytes).into()
 }
 
 /// A record that was found.
@@ -58,6 +60,17 @@ impl Pack {
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
         file.write_all(HEADER)?;
         Ok(Self { file, len: HEADER.len() as u64, buffer: Vec::new() })
+    }
+
+    /// Opens a pack of an earlier mount for appending; its first `end` bytes are readable. `None`: another mount uses it.
+    pub(super) fn append_to(path: &Path, end: u64, expected_len: u64) -> io::Result<Option<Self>> {
+        let file = File::options().read(true).write(true).open(path)?;
+        let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
+        if !locked || file.metadata()?.len() != expected_len {
+            return Ok(None);
+        }
+        file.set_len(end)?;
+        Ok(Some(Self { file, len: end, buffer: Vec::new() }))
     }
 
     /// Length in bytes, with those that are not written yet.
@@ -91,8 +104,8 @@ impl Pack {
     }
 }
 
-/// The readable records of a file.
-pub(super) fn read(file: &File) -> io::Result<Vec<Record>> {
+/// The readable records of a file, and the offset of their end.
+pub(super) fn read(file: &File) -> io::Result<(Vec<Record>, u64)> {
     let len = file.metadata()?.len();
     let mut header = [0; HEADER.len()];
     if len < HEADER.len() as u64 || file.read_exact_at(&mut header, 0).is_err() || header != *HEADER {
@@ -103,9 +116,9 @@ pub(super) fn read(file: &File) -> io::Result<Vec<Record>> {
     let mut window = Window { file, len, start: 0, bytes: Vec::new() };
     while let Some(head) = window.get(at, HEAD_BYTES)? {
         let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        let (kind, size, sum) = (head[0], number(21), number(25));
-        let whole = crc32fast::hash(&head[..29]) == number(29) && size <= MAX_BODY;
-        let Some(key) = head[1..21].try_into().ok().filter(|_| whole) else { break };
+        let (kind, size, sum) = (head[0], number(33), number(37));
+        let whole = crc32fast::hash(&head[..41]) == number(41) && size <= MAX_BODY;
+        let Some(key) = head[1..33].try_into().ok().filter(|_| whole) else { break };
         let (body, end) = (at + HEAD_BYTES, at + HEAD_BYTES + u64::from(size));
         if end > len {
             break;
@@ -121,7 +134,7 @@ pub(super) fn read(file: &File) -> io::Result<Vec<Record>> {
         });
         at = end;
     }
-    Ok(records)
+    Ok((records, at))
 }
 
 /// Bytes read at a time.
@@ -174,12 +187,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("1.pack");
         let written = sample(&path);
-        assert_eq!(read(&File::open(&path).expect("there")).expect("read"), written);
+        assert_eq!(read(&File::open(&path).expect("there")).expect("read").0, written);
         let bytes = std::fs::read(&path).expect("read");
         let copy = dir.path().join("copy");
         for cut in HEADER.len()..bytes.len() {
             std::fs::write(&copy, &bytes[..cut]).expect("cut off");
-            let found = read(&File::open(&copy).expect("there")).expect("read");
+            let (found, _) = read(&File::open(&copy).expect("there")).expect("read");
             assert_eq!(found, written[..found.len()], "cut at {cut}");
             assert!(found.len() < 2);
         }
@@ -187,24 +200,24 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x10;
             std::fs::write(&copy, &flipped).expect("flipped");
-            let found = read(&File::open(&copy).expect("there")).unwrap_or_default();
+            let found = read(&File::open(&copy).expect("there")).map(|(found, _)| found).unwrap_or_default();
             // The body of a block is checked when it is used.
             assert_eq!(found, written[..found.len()], "flipped at {at}");
         }
     }
 
     #[test]
-    fn the_layout_of_version_1_is_read() {
+    fn the_layout_of_version_2_is_read() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("golden");
         let mut golden = HEADER.to_vec();
         let mut head =
-            [b"B".as_slice(), &[7; 20], &3_u32.to_le_bytes(), &crc32fast::hash(b"abc").to_le_bytes()].concat();
+            [b"B".as_slice(), &[7; 32], &3_u32.to_le_bytes(), &crc32fast::hash(b"abc").to_le_bytes()].concat();
         head.extend(crc32fast::hash(&head).to_le_bytes());
         golden.extend([head.as_slice(), b"abc"].concat());
         std::fs::write(&path, golden).expect("written");
-        let found = read(&File::open(&path).expect("there")).expect("read");
-        assert_eq!(found, [Record::Block { key: [7; 20], at: 41, len: 3, sum: 0x3524_41c2 }]);
+        let (found, _) = read(&File::open(&path).expect("there")).expect("read");
+        assert_eq!(found, [Record::Block { key: [7; 32], at: 53, len: 3, sum: 0x3524_41c2 }]);
     }
 
     proptest::proptest! {

@@ -46,7 +46,7 @@ pub(super) fn take_over(around: &Environ, plan: &Plan) -> CliResult<()> {
     Ok(())
 }
 
-/// Not a link, which is followed by nothing here, and not somebody else's.
+/// Whether it is a directory of this user, and not a symbolic link to one.
 fn is_own_dir(dir: &Path) -> bool {
     dir.symlink_metadata().is_ok_and(|meta| meta.is_dir()) && open_own(dir).is_ok()
 }
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(names(), [("renamed.dev".into(), Some("id.dev".into()))]);
         link(root.path(), "renamed.dev", "other.dev").expect("linked");
         assert_eq!(names(), [("renamed.dev".into(), Some("other.dev".into()))]);
-        // What is no link is nobody's to remove.
+        // Only links are replaced.
         fs::create_dir(root.path().join("old.dev")).expect("made");
         assert!(link(root.path(), "old.dev", "id.dev").is_err());
     }

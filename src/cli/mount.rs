@@ -122,6 +122,7 @@ impl Served {
     ) -> CliResult<Self> {
         let connect::First { remote, root } = connect::first(&plan, options, terminal, cache_dir)?;
         let config = fs_config(&mut plan, options, [state_dir, cache_dir, content_dir])?;
+        raise_descriptors();
         let (gate, clock) = (Gate::new(), Clock::system());
         let env = Env::start(plan.env, gate.clone(), clock.clone(), plan.initial);
         let fs = Fs::new(config, remote.clone(), env.clone(), gate.clone(), clock);
@@ -251,4 +252,14 @@ fn not_mounted(mountpoint: &Path, options: &Options, error: std::io::Error) -> F
     };
     let text = format!("{}: the kernel did not mount it: {error}{hint}", mountpoint.display());
     Failure::caused(Exit::NoFuse, text, error)
+}
+
+/// Raises the limit of open files to the hard limit: each changed open file and each pack of the cache needs one.
+fn raise_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::info!("the limit of open files could not be raised from {:?}: {error}", limit.current);
+    }
 }

@@ -1,7 +1,6 @@
 //! Content from the repository, and the comparison with the server that checks it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::attest::Attested;
 use super::provenance::{Proof, ProofFigures, Proofs};
@@ -9,15 +8,11 @@ use super::state::{Content, Inner};
 use crate::attr::{BlobId, ContentId, Version};
 use crate::cache::{BLOCK_BYTES, BlockKey};
 use crate::path::RemotePath;
+use crate::pool::background;
 use crate::remote::{Class, ErrorKind};
 
 /// Larger files (bytes) are not compared with the server: a check must not cost what the repository saves.
 const MAX_AUDIT_BYTES: u64 = 256 * 1024;
-
-/// The identity by path and version, if no better one is known.
-pub(super) fn remote_id(path: &RemotePath, version: Version) -> ContentId {
-    ContentId::Remote(path.clone(), version)
-}
 
 impl Content {
     /// The committed object that this version is proved to be.
@@ -27,14 +22,15 @@ impl Content {
 
     /// Notes the hash of a version that a caller has read in full.
     pub fn verified(&self, path: &RemotePath, version: Version, blob: BlobId) {
-        if let Some(proofs) = self.0.proofs.as_ref().filter(|_| !version.is_racy(self.0.clock.wall())) {
+        if let Some(proofs) = self.0.proofs.as_ref().filter(|_| self.0.is_settled(path, version)) {
             proofs.verified(path, version, blob);
         }
     }
 
-    /// Adds proofs from the server's checksums. Returns the number of files that they prove.
-    pub fn take_attested(&self, said: &[Attested], now: SystemTime) -> u64 {
-        self.0.proofs.as_ref().map_or(0, |proofs| proofs.attest(said, now))
+    /// Adds proofs from the server's checksums, computed when its clock had passed `server_secs`. Returns the number of
+    /// files that they prove.
+    pub fn take_attested(&self, said: &[Attested], server_secs: u32) -> u64 {
+        self.0.proofs.as_ref().map_or(0, |proofs| proofs.attest(said, server_secs))
     }
 
     /// Drops all proofs.
@@ -63,7 +59,7 @@ impl Inner {
     /// The identity of the content: by its hash if that is proved, else by path and version.
     pub(super) fn content_id(&self, path: &RemotePath, version: Version) -> ContentId {
         let proved = self.proofs.as_ref().and_then(|proofs| proofs.of(path, version));
-        proved.map_or_else(|| remote_id(path, version), ContentId::Blob)
+        proved.map_or_else(|| self.remote_id(path, version), ContentId::Blob)
     }
 
     /// One block of a proved object; its other blocks are cached in memory, too.
@@ -109,16 +105,23 @@ impl Inner {
         let listener = self.mismatch.0.lock().clone();
         if let Some(listener) = listener {
             // The listener may ask the server, so that it must not run on the thread that reads the server's answers.
-            blocking::unblock(move || listener()).detach();
+            background().run(move || listener());
         }
     }
 
-    /// Notes bytes that came from the server. Returns their identity: by hash if they are the committed object.
-    pub(super) fn read_in_full(&self, path: &RemotePath, version: Version, bytes: &[u8]) -> ContentId {
+    /// Notes bytes that came from the server. Returns their identity: by hash if they are the committed object, else
+    /// `otherwise`.
+    pub(super) fn read_in_full(
+        &self,
+        path: &RemotePath,
+        version: Version,
+        bytes: &[u8],
+        otherwise: ContentId,
+    ) -> ContentId {
         let whole = bytes.len() as u64 == version.size;
         let proofs = self.proofs.as_ref().filter(|_| whole);
         let verified = proofs.and_then(|proofs| proofs.verify(path, version, bytes));
-        verified.map_or_else(|| remote_id(path, version), ContentId::Blob)
+        verified.map_or(otherwise, ContentId::Blob)
     }
 }
 

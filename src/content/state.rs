@@ -2,11 +2,12 @@
 
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::fetch_limit::FetchLimit;
 use super::provenance::Proofs;
 use super::racy::RacySums;
-use crate::cache::{BlockKey, Disk, InFlight, Memory};
+use crate::cache::{BlockKey, Disk, Generations, InFlight, Memory};
 use crate::clock::Clock;
 use crate::remote::{Remote, RemoteError};
 
@@ -29,12 +30,38 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     pub(super) memory: Memory,
     pub(super) disk: Option<Disk>,
+    pub(super) generations: Arc<Generations>,
     pub(super) flights: InFlight<BlockKey, BlockResult>,
     pub(super) racy: RacySums,
+    pub(super) fetch_limit: FetchLimit,
     /// The proofs for reading from the repository, if there is one.
     pub(super) proofs: Option<Arc<Proofs>>,
     /// Called if bytes that were returned turn out to be wrong.
     pub(super) mismatch: OnMismatch,
-    pub(super) fetched_bytes: AtomicU64,
-    pub(super) fetched_files: AtomicU64,
+    /// A request for the server's time is in progress.
+    pub(super) asking: AtomicBool,
+    pub(super) fetched: Fetched,
+}
+
+/// How much was requested over the network.
+#[derive(Default)]
+pub(super) struct Fetched {
+    files: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Fetched {
+    /// Counts a file whose first bytes are requested.
+    pub(super) fn file(&self) {
+        self.files.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Numbers of files and of bytes.
+    pub(super) fn figures(&self) -> (u64, u64) {
+        (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
 }

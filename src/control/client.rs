@@ -52,6 +52,11 @@ impl Control {
         Ok(Self { http, routes, login: Mutex::new(Login::new(config)) })
     }
 
+    /// The platform's time (seconds since the epoch) in its last answer, and when the answer was received.
+    pub fn server_time(&self) -> Option<(u32, Instant)> {
+        self.http.server_time()
+    }
+
     /// Whether there is anything to log in with.
     pub fn can_log_in(&self) -> bool {
         self.login().has_credentials()

@@ -1,7 +1,8 @@
 //! One HTTP call: URL, headers, limits, and the error that a failure becomes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{Request, StatusCode, Uri};
@@ -20,6 +21,8 @@ pub(super) struct Http {
     agent: Agent,
     base: String,
     host: String,
+    /// The time in the last answer (seconds since the epoch), and when the answer was received.
+    server_time: Mutex<Option<(u32, Instant)>>,
 }
 
 impl Http {
@@ -43,7 +46,11 @@ impl Http {
             .user_agent(USER_AGENT)
             .build()
             .into();
-        Ok(Self { agent, base, host: host.to_owned() })
+        Ok(Self { agent, base, host: host.to_owned(), server_time: Mutex::default() })
+    }
+
+    pub(super) fn server_time(&self) -> Option<(u32, Instant)> {
+        *self.server_time.lock()
     }
 
     pub(super) fn call(
@@ -67,6 +74,10 @@ impl Http {
         };
         let mut response = sent.map_err(|e| ControlError::unreachable(&self.host, e))?;
         let status = response.status();
+        let date = response.headers().get("date").and_then(|value| seconds(value.to_str().ok()?));
+        if let Some(secs) = date {
+            *self.server_time.lock() = Some((secs, Instant::now()));
+        }
         let bytes = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
         let bytes = bytes.map_err(|error| match error {
             ureq::Error::BodyExceedsLimit(most) => {
@@ -80,6 +91,16 @@ impl Http {
         }
         Err(refusal(path, status, &message(&bytes)))
     }
+}
+
+/// Parses a `Date` header, such as `Thu, 26 Nov 2026 15:25:23 GMT`: seconds since the epoch.
+fn seconds(date: &str) -> Option<u32> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let words: Vec<&str> = date.split(' ').collect();
+    let [_, day, month, year, time, "GMT"] = words.as_slice() else { return None };
+    let month = MONTHS.iter().position(|name| name == month)? + 1;
+    let time = humantime::parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z")).ok()?;
+    u32::try_from(time.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
 /// Bodies of errors are a JSON string, an object with a message, or plain text.
@@ -133,6 +154,14 @@ mod tests {
         assert!(matches!(with("http", "terminus.pantheon.io"), Err(ControlError::Insecure { .. })));
         assert!(matches!(with("ftp", "example.org"), Err(ControlError::Insecure { .. })));
         assert!(with("https", "terminus.pantheon.io").is_ok());
+    }
+
+    #[test]
+    fn a_date_header_is_parsed() {
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        for nonsense in ["", "now", "Sun, 06 Nov 1994 08:49:37 CET", "Sun, 06 Foo 1994 08:49:37 GMT"] {
+            assert_eq!(seconds(nonsense), None, "{nonsense}");
+        }
     }
 
     #[test]

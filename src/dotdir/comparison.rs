@@ -1,78 +1,101 @@
-//! The comparison with the repository: surveys the files on the server and finds what is uncommitted, by `pending`.
+//! Comparing with the repository: surveys the files on the server and finds what is uncommitted, by `pending`.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
-
+use super::comparisons::MeasuredFiles;
 use super::state::Dot;
+use crate::attr::BlobId;
 use crate::error::Wait;
 use crate::path::RemotePath;
-use crate::pending::{Found, Known, Pending, compute};
+use crate::pending::{Found, Measured, Pending, Source, compute};
+use crate::reader::Reader;
 
 /// How long a comparison is used for lookups: a path is looked up name by name.
 const COMPARISON_FRESH: Duration = Duration::from_secs(1);
 
-/// The time and the result of the last comparison.
-type LastComparison = Option<(SystemTime, Result<Arc<Pending>, String>)>;
-
-/// The last comparison.
-#[derive(Default)]
-pub(super) struct Comparisons(Mutex<LastComparison>);
-
-impl Comparisons {
-    pub(super) fn last(&self) -> LastComparison {
-        self.0.lock().clone()
-    }
-
-    /// The result of the last comparison, if it succeeded.
-    pub(super) fn pending(&self) -> Option<Arc<Pending>> {
-        self.last()?.1.ok()
-    }
-}
-
 impl Dot {
-    /// Compares, unless the last comparison is recent.
+    /// Compares and writes the diff, unless the last comparison that did is recent.
     pub(super) fn compare_if_old(&self, wait: Wait) {
         let recent =
             |at: SystemTime| self.0.view.clock().wall().duration_since(at).is_ok_and(|age| age < COMPARISON_FRESH);
-        if !self.0.comparisons.last().is_some_and(|(at, _)| recent(at)) {
-            self.compare(wait);
+        let last = self.0.comparisons.last();
+        if !last.is_some_and(|(at, result)| recent(at) && result.is_ok_and(|pending| pending.diff.is_some())) {
+            self.compare(wait, true);
         }
     }
 
-    /// Compares now. Takes as long as reading the changed files.
-    pub(super) fn compare(&self, wait: Wait) {
+    /// Compares now. Takes as long as reading the changed files. With `with_diff` the diff is written, too.
+    pub(super) fn compare(&self, wait: Wait, with_diff: bool) {
         if self.0.reader.repository().mirror().is_none() {
             return;
         }
+        let _running = self.0.comparisons.begin();
         // The deployed commit and the platform's own list must be current.
         self.0.env.refresh();
-        let result = self.compare_files(wait).map(Arc::new);
+        let result = self.compare_files(wait, with_diff).map(Arc::new);
         if let Err(why) = &result {
             log::info!("the files could not be compared with the repository: {why}");
         }
-        *self.0.comparisons.0.lock() = Some((self.0.view.clock().wall(), result));
+        self.0.comparisons.ended(self.0.view.clock().wall(), result);
         self.review_backups(false);
     }
 
-    fn compare_files(&self, wait: Wait) -> Result<Pending, String> {
-        let (reader, content) = (&self.0.reader, self.0.reader.content());
-        let mirror = reader.repository().mirror().ok_or("there is no repository")?;
-        let commit = reader.repository().commit().ok_or("the API has not reported the deployed commit yet")?;
+    fn compare_files(&self, wait: Wait, with_diff: bool) -> Result<Pending, String> {
+        let repository = self.0.reader.repository();
+        let mirror = repository.mirror().ok_or("there is no repository")?;
+        let commit = repository.commit().ok_or("the API has not reported the deployed commit yet")?;
         // Queued changes are not on the server yet, and the comparison reads the server.
         if let Err(error) = self.0.upload.barrier(wait) {
             log::info!("before the comparison: {error}");
         }
         let found = self.survey()?;
-        let next = Cell::new(0);
-        let read = |object: &Found| reader.read_whole(object, &found, &next);
-        let on_server = |path: &RemotePath| self.0.view.in_code(path);
-        let known = Known {
-            blob: &|object| content.proved(&on_server(&object.path), object.attr.version()),
-            note: &|object, blob| content.verified(&on_server(&object.path), object.attr.version(), blob),
-        };
-        compute(mirror, &commit, &found, &known, &read).map_err(|e| e.to_string())
+        let before = self.0.comparisons.take_measured();
+        let source = Server { dot: self, found: &found, next: Cell::new(0), before: &before };
+        compute(mirror, &commit, &found, &source, with_diff).map_err(|e| e.to_string())
+    }
+}
+
+/// The surveyed files of the server.
+struct Server<'a> {
+    dot: &'a Dot,
+    found: &'a [Found],
+    /// The first object of `found` that was not prefetched.
+    next: Cell<usize>,
+    before: &'a MeasuredFiles,
+}
+
+impl Server<'_> {
+    fn reader(&self) -> &Reader {
+        &self.dot.0.reader
+    }
+
+    fn on_server(&self, object: &Found) -> RemotePath {
+        self.dot.0.view.in_code(&object.path)
+    }
+}
+
+impl Source for Server<'_> {
+    fn proved(&self, object: &Found) -> Option<BlobId> {
+        self.reader().content().proved(&self.on_server(object), object.attr.version())
+    }
+
+    fn measured(&self, object: &Found) -> Option<Measured> {
+        let version = object.attr.version();
+        let known = self.before.get(&object.path).filter(|(of, _)| *of == version).map(|(_, measured)| *measured);
+        known.filter(|_| self.reader().content().is_settled(&self.on_server(object), version))
+    }
+
+    fn note(&self, object: &Found, measured: Measured) {
+        let (path, version) = (self.on_server(object), object.attr.version());
+        if self.reader().content().is_settled(&path, version) {
+            self.reader().content().verified(&path, version, measured.blob);
+            self.dot.0.comparisons.measured(&object.path, version, measured);
+        }
+    }
+
+    fn read(&self, object: &Found, sink: &mut dyn FnMut(&[u8]) -> std::io::Result<()>) -> Result<(), String> {
+        self.reader().read_pieces(object, (self.found, &self.next), sink)
     }
 }

@@ -16,7 +16,7 @@ impl Dot {
             |what: String| Cause::Busy(format!("nothing was discarded, because it could not be saved: {what}"));
         let at = u64::from(secs_from_time(self.0.view.clock().wall()));
         let commit = self.0.env.belief().target_commit;
-        self.compare(wait);
+        self.compare(wait, false);
         let mut paths: Vec<RemotePath> = match self.0.comparisons.last() {
             Some((_, Ok(pending))) => pending.files.iter().map(|file| file.path.clone()).collect(),
             // Without the repository: the paths that the platform lists, and those written through this mount.

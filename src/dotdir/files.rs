@@ -1,7 +1,9 @@
 //! Open virtual files: rendered when they are opened; a command is carried out when it is complete.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -10,6 +12,7 @@ use super::objects::{Difference, gone};
 use super::state::{Dot, must_wait};
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::Ino;
+use crate::pending::DiffFile;
 use crate::vfiles::{self, MAX_COMMAND_BYTES};
 
 /// An open virtual file.
@@ -23,6 +26,8 @@ enum Content {
     },
     /// The content of an object of the repository.
     Text(Vec<u8>),
+    /// A part of the diff of a comparison.
+    Diff(Arc<DiffFile>, Range<u64>),
     /// A rejected copy on the local disk.
     Local(File),
 }
@@ -48,10 +53,15 @@ impl Dot {
             Object::File(file) => {
                 if file.needs_a_look() && self.has_repository() {
                     must_wait("open", file.name(), wait)?;
-                    self.compare(wait);
+                    self.compare(wait, file == vfiles::File::Diff);
                 }
-                let text = vfiles::render(file, &self.status());
-                Content::Rendered { file, text, input: Mutex::default() }
+                match self.0.comparisons.diff().filter(|_| file == vfiles::File::Diff) {
+                    Some(diff) => Content::Diff(diff.clone(), 0..diff.len()),
+                    None => {
+                        let text = vfiles::render(file, &self.status());
+                        Content::Rendered { file, text, input: Mutex::default() }
+                    }
+                }
             }
             Object::Head(path) => match self.0.reader.repository().object(&path) {
                 Some(Some(file)) => {
@@ -65,7 +75,7 @@ impl Dot {
                 must_wait("open", &path, wait)?;
                 self.compare_if_old(wait);
                 match self.difference(&path) {
-                    Some(Difference::File(text)) => Content::Text(text),
+                    Some(Difference::File(diff, part)) => Content::Diff(diff, part),
                     Some(Difference::Directory) => return Err(FsError::new("open", path, Cause::IsADirectory)),
                     None => return Err(gone("open")),
                 }
@@ -87,6 +97,12 @@ impl Dot {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
                 let end = start.saturating_add(size as usize).min(text.len());
                 Ok(text[start..end].to_vec())
+            }
+            Content::Diff(diff, part) => {
+                let start = part.start.saturating_add(offset).min(part.end);
+                let left = usize::try_from(part.end - start).unwrap_or(usize::MAX);
+                let read = diff.read_at(start, left.min(size as usize));
+                read.map_err(|e| FsError::new("read", ".pantheon/diff", e))
             }
             Content::Local(file) => {
                 let mut bytes = vec![0; size as usize];

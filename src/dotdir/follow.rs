@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, Weak};
 
+use super::migration::Connected;
 use super::state::{Dot, Inner};
 use crate::attr::Area;
 use crate::path::RemotePath;
+use crate::remote::Link;
 use crate::upload::{Applied, AppliedChange, Listener};
 
 impl Dot {
@@ -42,6 +44,20 @@ impl Dot {
         }
         self.warn_if_ignored(&shown);
         self.back_up(applied);
+    }
+
+    /// Compares the present connection with the last one. After a migration uncommitted work may be gone.
+    fn check_migration(&self) {
+        let Link::Up { epoch, home, .. } = self.0.remote.link() else { return };
+        let Some(info) = self.0.remote.session_info() else { return };
+        let host_key = Some(info.transport.host_key).filter(|key| !key.is_empty());
+        let now = Connected { epoch, home: String::from_utf8_lossy(&home).into_owned(), host_key };
+        let changed = self.0.migration.compare(&self.0.config.connection, &now, self.0.view.clock().wall());
+        let Some(what) = changed else { return };
+        log::warn!("the environment has migrated ({what}): everything is listed again");
+        self.0.view.renew_everything();
+        self.0.reader.content().forget_proofs();
+        self.review_backups_soon(true);
     }
 
     /// Warns once per path that is matched by .gitignore and therefore never committed.

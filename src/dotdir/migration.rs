@@ -4,13 +4,13 @@
 use parking_lot::Mutex;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
-use super::state::Dot;
 use crate::durable;
-use crate::remote::Link;
+use crate::vfiles::Connection;
 
 /// Number of changes that are shown.
 const MAX_CHANGES: usize = 10;
@@ -47,63 +47,50 @@ impl Migration {
         self.state.lock().0.changes.clone()
     }
 
-    fn save(&self, memory: &Memory) -> std::io::Result<()> {
-        durable::replace(&self.file, |new| Ok(serde_json::to_writer_pretty(new, memory)?)).map(drop)
-    }
-}
-
-impl Dot {
-    /// Compares the present connection with the last one, once per connection.
-    pub(super) fn check_migration(&self) {
-        let Link::Up { epoch, home, .. } = self.0.remote.link() else { return };
-        let Some(info) = self.0.remote.session_info() else { return };
-        let connection = &self.0.config.connection;
-        let migration = &self.0.migration;
-        let (moved, memory) = {
-            let mut state = migration.state.lock();
-            if state.1 == epoch {
-                return;
+    /// Compares a new connection with the last one. Returns what has changed if the environment has migrated; `None`
+    /// also for a connection that was compared before.
+    pub(super) fn compare(&self, connection: &Connection, now: &Connected, when: SystemTime) -> Option<String> {
+        let (migrated, memory) = {
+            let mut state = self.state.lock();
+            if state.1 == now.epoch {
+                return None;
             }
-            state.1 = epoch;
+            state.1 = now.epoch;
             let before = state.0.clone();
             let now = Memory {
                 host: connection.host.clone(),
                 port: connection.port,
                 user: connection.user.clone(),
-                home: String::from_utf8_lossy(&home).into_owned(),
-                // The `ssh` program does not report the host key.
-                host_key: if info.transport.host_key.is_empty() {
-                    before.host_key.clone()
-                } else {
-                    info.transport.host_key.clone()
-                },
+                home: now.home.clone(),
+                host_key: now.host_key.clone().unwrap_or_else(|| before.host_key.clone()),
                 changes: before.changes.clone(),
             };
-            let (memory, moved) =
-                compare(&before, now, &format_rfc3339_seconds(self.0.view.clock().wall()).to_string());
+            let (memory, migrated) = compare(&before, now, &format_rfc3339_seconds(when).to_string());
             if memory == before {
-                return;
+                return None;
             }
             state.0 = memory.clone();
-            (moved, memory)
+            (migrated, memory)
         };
-        if let Err(error) = migration.save(&memory) {
-            log::warn!("{}: {error}", migration.file.display());
+        if let Err(error) = self.save(&memory) {
+            log::warn!("{}: {error}", self.file.display());
         }
-        if let Some(what) = moved {
-            self.on_migration(&what);
-        }
+        migrated
+    }
+
+    fn save(&self, memory: &Memory) -> std::io::Result<()> {
+        durable::replace(&self.file, |new| Ok(serde_json::to_writer_pretty(new, memory)?)).map(drop)
     }
 }
 
-impl Dot {
-    /// Reacts to a migration: uncommitted work may not have moved along.
-    fn on_migration(&self, what: &str) {
-        log::warn!("the environment has migrated ({what}): everything is listed again");
-        self.0.view.renew_everything();
-        self.0.reader.content().forget_proofs();
-        self.review_backups_soon(true);
-    }
+/// A connection to the environment.
+pub(super) struct Connected {
+    /// The number of the connection in this mount.
+    pub(super) epoch: u64,
+    /// The login directory, as the server reports it.
+    pub(super) home: String,
+    /// `None`: not known, because the `ssh` program does not report it.
+    pub(super) host_key: Option<String>,
 }
 
 /// The new memory, and the differences if the environment has migrated.

@@ -10,9 +10,10 @@
 //! | `state` | the type [`Dot`] |
 //! | `survey` | listing everything below the code directory |
 //! | `backups` | backups of uncommitted work |
+//! | `comparisons` | the last comparison |
 //! | `comparison` | comparing the survey with the repository |
 //! | `discard` | backing up uncommitted work before it is discarded |
-//! | `migration` | detecting migrations |
+//! | `migration` | remembering the connection, and detecting migrations |
 //! | `follow` | reactions to events |
 //! | `status` | the value that virtual files are rendered from |
 //! | `objects` | lookup, getattr, readdir |
@@ -22,6 +23,7 @@
 mod backups;
 mod commands;
 mod comparison;
+mod comparisons;
 mod discard;
 mod files;
 mod follow;

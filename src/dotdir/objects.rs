@@ -4,9 +4,11 @@
 //! recursive program walks into 100,000 uploads.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::inodes::Object;
@@ -15,6 +17,7 @@ use crate::attr::{Attr, FileKind, secs_from_time};
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::{Ino, LOGS, ROOT, UPLOADS};
 use crate::path::{Name, RemotePath};
+use crate::pending::DiffFile;
 use crate::vfiles;
 use crate::view::Entry;
 use crate::write::RejectKind;
@@ -30,7 +33,8 @@ pub(super) fn gone(op: &'static str) -> FsError {
 
 /// The kind of difference at a path.
 pub(super) enum Difference {
-    File(Vec<u8>),
+    /// A file differs: its part of the last comparison's diff.
+    File(Arc<DiffFile>, Range<u64>),
     /// An object below the path differs.
     Directory,
 }
@@ -110,8 +114,10 @@ impl Dot {
     /// How a path below the code directory differs from the commit, according to the last comparison.
     pub(super) fn difference(&self, path: &RemotePath) -> Option<Difference> {
         let pending = self.0.comparisons.pending()?;
-        if let Some(part) = pending.diff_of(path) {
-            return Some(Difference::File(part.to_vec()));
+        if let Some(diff) = &pending.diff
+            && let Some(part) = diff.part(path)
+        {
+            return Some(Difference::File(diff.clone(), part));
         }
         pending.files.iter().any(|file| file.path.starts_with(path)).then_some(Difference::Directory)
     }
@@ -123,7 +129,11 @@ impl Dot {
         let (attr, valid) = match self.object(ino).ok_or_else(|| gone("getattr"))? {
             Object::Dir => (directory(0o755), STABLE),
             Object::File(file) => {
-                let size = vfiles::render(file, &self.status()).len() as u64;
+                let diff = self.0.comparisons.diff().filter(|_| file == vfiles::File::Diff);
+                let size = match diff {
+                    Some(diff) => diff.len(),
+                    None => vfiles::render(file, &self.status()).len() as u64,
+                };
                 let perm = if file.takes_commands() { 0o644 } else { 0o444 };
                 (attr(FileKind::File, size, perm), Duration::ZERO)
             }
@@ -137,7 +147,7 @@ impl Dot {
                 None => return Err(gone("getattr")),
             },
             Object::Diff(path) => match self.difference(&path) {
-                Some(Difference::File(text)) => (attr(FileKind::File, text.len() as u64, 0o444), Duration::ZERO),
+                Some(Difference::File(_, part)) => (attr(FileKind::File, part.end - part.start, 0o444), Duration::ZERO),
                 Some(Difference::Directory) => (directory(0o555), Duration::ZERO),
                 None if path.is_root() => (directory(0o555), Duration::ZERO),
                 None => return Err(gone("getattr")),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::comparison::Comparisons;
+use super::comparisons::Comparisons;
 use super::inodes::Inodes;
 use super::migration::Migration;
 use super::notes::Notes;

@@ -4,6 +4,7 @@ use super::state::Dot;
 use crate::attr::Attr;
 use crate::cache::Waiter;
 use crate::inode::{Ino, ROOT};
+use crate::mirror::{has_rules, is_git};
 use crate::pending::Found;
 use crate::remote::Class;
 use crate::view::{FROZEN_FRESH, ListResult};
@@ -23,8 +24,9 @@ impl Dot {
             for dir in level {
                 for (_, node) in view.children(dir) {
                     if node.attr.is_dir() {
-                        below.push(node.ino);
-                    } else if let Some(path) = view.below_code(node.ino) {
+                        below.extend(Some(node.ino).filter(|_| self.is_surveyed(node.ino)));
+                    } else if let Some(path) = view.below_code(node.ino).filter(|path| !is_git(path) || has_rules(path))
+                    {
                         // The server's version, because times that the server refused to set stay shown locally.
                         let there = node.server.filter(|_| node.attr.is_file()).unwrap_or(node.attr.version());
                         found.push(Found { path, attr: Attr { size: there.size, mtime: there.mtime, ..node.attr } });
@@ -35,6 +37,12 @@ impl Dot {
         }
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
+    }
+
+    /// Whether the directory is listed. In a git directory only files with rules matter, and only in the top-level one.
+    fn is_surveyed(&self, dir: Ino) -> bool {
+        let Some(path) = self.0.view.below_code(dir) else { return false };
+        !is_git(&path) || [&b".git"[..], b".git/info"].contains(&path.as_bytes())
     }
 
     /// Renews the listings of all directories of a level at once. A listing that began earlier does not count,

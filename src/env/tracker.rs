@@ -72,9 +72,17 @@ impl Tracker {
             answers: Default::default(),
             config,
         };
+        tracker.set_clock();
         tracker.apply_to_gate();
         tracker.remember();
         (Arc::new(tracker), woken)
+    }
+
+    /// Passes the platform's time on, which bounds the server's clock.
+    fn set_clock(&self) {
+        if let Some((secs, heard)) = self.config.api.as_ref().and_then(|(control, _)| control.server_time()) {
+            self.clock.platform_time(secs, heard);
+        }
     }
 
     pub(super) fn config(&self) -> &EnvConfig {
@@ -153,6 +161,7 @@ impl Tracker {
     /// Takes over an answer of the API, sets the gate, and tells the listeners if mode or commit changed.
     pub(super) fn learn(&self, environment: Environment) {
         let changed = self.belief.lock().learn(environment, self.clock.wall());
+        self.set_clock();
         self.apply_to_gate();
         if changed {
             self.remember();

@@ -20,29 +20,49 @@ use super::convert;
 use super::errno::{self, Refusal};
 use crate::fs::{DirEntry, Entry, Fs, FsError, FsResult, HandleId, Opened, Space};
 
+/// What a call waits for, according to its reply. Each kind has its own threads, so that a save does not wait for calls
+/// that wait for content.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    /// The content of a file.
+    Read,
+    /// Names and attributes, and opening files.
+    Lookup,
+    /// A change, which usually needs no answer of the server.
+    Change,
+}
+
 /// A reply of fuser's.
 pub(super) trait Reply: Send + 'static {
+    const KIND: Kind;
+
     fn error(self, errno: Errno);
 }
 
 macro_rules! replies {
-    ($($reply:ty),*) => { $(impl Reply for $reply { fn error(self, errno: Errno) { self.error(errno); } })* };
+    ($($reply:ty: $kind:ident),*) => { $(impl Reply for $reply {
+        const KIND: Kind = Kind::$kind;
+
+        fn error(self, errno: Errno) {
+            self.error(errno);
+        }
+    })* };
 }
 replies!(
-    ReplyAttr,
-    ReplyCreate,
-    ReplyData,
-    ReplyDirectory,
-    ReplyDirectoryPlus,
-    ReplyEmpty,
-    ReplyEntry,
-    ReplyIoctl,
-    ReplyLseek,
-    ReplyOpen,
-    ReplyPoll,
-    ReplyStatfs,
-    ReplyWrite,
-    ReplyXattr
+    ReplyAttr: Lookup,
+    ReplyCreate: Change,
+    ReplyData: Read,
+    ReplyDirectory: Lookup,
+    ReplyDirectoryPlus: Lookup,
+    ReplyEmpty: Change,
+    ReplyEntry: Lookup,
+    ReplyIoctl: Lookup,
+    ReplyLseek: Lookup,
+    ReplyOpen: Lookup,
+    ReplyPoll: Lookup,
+    ReplyStatfs: Lookup,
+    ReplyWrite: Change,
+    ReplyXattr: Lookup
 );
 
 /// See the module header.

@@ -1,6 +1,6 @@
 //! Making the mount: by mount(2) where we may, through fusermount3 otherwise.
 //!
-//! fuser could do both, but as root it mounts under the bare type `fuse`, and then nobody can tell our mounts from others
+//! fuser could do both, but as root it mounts under the bare type `fuse`, which does not tell our mounts from others
 //! (`umount -t`, `findmnt`, `pantheonfs status`).
 
 use std::ffi::CString;

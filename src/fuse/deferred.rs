@@ -2,6 +2,7 @@
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,12 +11,23 @@ use super::answer::{Answer, Reply};
 use super::errno::Refusal;
 use crate::call::Call;
 use crate::fs::{Fs, FsResult, Wait};
+use crate::pool::Pool;
 
-/// Callers that are being kept waiting.
-#[derive(Default)]
+/// Largest number of threads for each kind of call. Further calls wait for a thread of their kind.
+const MAX_THREADS: usize = 2048;
+
+/// The deferred calls, and the threads that run them.
 pub(super) struct Waiting {
     calls: Mutex<HashMap<u64, Kept>>,
     next: AtomicU64,
+    threads: [Pool; 3],
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        let threads = ["read", "lookup", "change"].map(|name| Pool::new(name, MAX_THREADS));
+        Self { calls: Mutex::default(), next: AtomicU64::default(), threads }
+    }
 }
 
 struct Kept {
@@ -90,15 +102,21 @@ pub(super) fn defer<R: Reply, T: Send + 'static>(
     });
     let id = waiting.add(caller, interrupt);
     let (fs, waiting) = (fs.clone(), waiting.clone());
-    blocking::unblock(move || {
-        let result = this.run(|| call(&fs, Wait::Until(fs.deadline())));
+    // The deadline counts from now, not from the time when a thread is free.
+    let until = Wait::Until(fs.deadline());
+    let threads = waiting.threads[R::KIND as usize].clone();
+    threads.run(move || {
+        let result = catch_unwind(AssertUnwindSafe(|| this.run(|| call(&fs, until))));
         waiting.remove(id);
         match (slot.take(), result) {
-            (Some(answer), Ok(value)) => ok(&fs, answer, value),
-            (Some(answer), Err(error)) => answer.fail(&error),
-            (None, Ok(value)) => undo(&fs, value),
-            (None, Err(_)) => {}
+            (Some(answer), Ok(Ok(value))) => ok(&fs, answer, value),
+            (Some(answer), Ok(Err(error))) => answer.fail(&error),
+            (Some(answer), Err(_)) => {
+                log::error!("a call panicked; it fails with EIO");
+                answer.refuse(Refusal::Panicked);
+            }
+            (None, Ok(Ok(value))) => undo(&fs, value),
+            (None, _) => {}
         }
-    })
-    .detach();
+    });
 }

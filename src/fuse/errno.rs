@@ -12,6 +12,8 @@ pub(super) enum Refusal {
     NoSuchName,
     /// The caller has a signal that ends it.
     Interrupted,
+    /// The call panicked, which is a bug.
+    Panicked,
     /// SFTP cannot make device nodes, sockets and pipes.
     SpecialFile,
     /// The server cannot say which names share a file, so a link made here would look like two files. Programs that are
@@ -33,6 +35,7 @@ impl Refusal {
         match self {
             Self::NoSuchName => Errno::ENOENT,
             Self::Interrupted => Errno::EINTR,
+            Self::Panicked => Errno::EIO,
             Self::SpecialFile | Self::HardLink => Errno::EPERM,
             Self::RenameFlags => Errno::EINVAL,
             Self::NotTheOwner => Errno::EACCES,

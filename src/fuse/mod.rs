@@ -101,7 +101,7 @@ fn detach(mountpoint: &Path) -> io::Result<()> {
     match unmount(mountpoint, UnmountFlags::empty()) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::PERM) => fusermount(mountpoint),
-        // Not mounted any more: somebody else did it.
+        // Not mounted any more: another process unmounted it.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -55,7 +55,7 @@ pub(super) fn start(waiting: &Arc<Waiting>) -> io::Result<()> {
 
 /// Whether a fatal signal that the thread neither blocks nor ignores is pending.
 fn is_ending(tid: u32) -> bool {
-    // The caller is gone altogether: nobody waits for the answer.
+    // The caller has ended, so that no program waits for the answer.
     let Ok(status) = fs::read_to_string(format!("/proc/{tid}/status")) else { return true };
     pending_fatal(&status)
 }
@@ -92,7 +92,7 @@ mod tests {
         assert!(!pending_fatal(&status(bit(libc::SIGURG), bit(libc::SIGALRM) | bit(libc::SIGCHLD), 0, 0)));
         assert!(!pending_fatal("nonsense"));
         let caught = |mask: u64| format!("{}SigCgt:\t{mask:016x}\n", status(0, bit(libc::SIGALRM), 0, 0));
-        assert!(pending_fatal(&caught(0)), "an alarm nobody waits for");
+        assert!(pending_fatal(&caught(0)), "an alarm without a handler");
         assert!(!pending_fatal(&caught(bit(libc::SIGALRM))));
     }
 }

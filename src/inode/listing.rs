@@ -101,6 +101,15 @@ impl Table {
         }
         out
     }
+
+    /// Notes that another writer changed the content of a file without a change of its version.
+    pub fn content_changed(&self, ino: Ino) -> Option<Change> {
+        let mut state = self.lock();
+        let node = state.nodes.get_mut(&ino)?;
+        node.callers.pages = None;
+        node.foreign_changes += 1;
+        Some(Change::Content(ino))
+    }
 }
 
 impl State {
@@ -126,7 +135,7 @@ impl State {
         }
         node.attr = attr;
         node.server = Some(attr.version());
-        node.kernel_pages = None;
+        node.callers.pages = None;
         node.foreign_changes += 1;
         out.push(Change::Content(ino));
         true

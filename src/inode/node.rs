@@ -16,28 +16,34 @@ pub(super) struct Node {
     pub(super) attr: Attr,
     /// The server's version, as last seen; `None` while the object exists only on this machine.
     pub(super) server: Option<Version>,
-    /// The server's version when callers were last shown the object: its bytes, or attributes in an answer to the
-    /// kernel. The next change is based on it.
-    pub(super) shown: Option<Version>,
-    /// Whether bytes were returned: a program may compare them with the next `stat`.
-    pub(super) was_read: bool,
+    pub(super) callers: Callers,
     /// The permission bits were changed locally and are not on the server yet.
     pub(super) perm_changed: bool,
     /// When `attr` was last confirmed separately from the parent's listing.
     pub(super) seen: Option<Instant>,
-    /// The size that the kernel was last told or computed itself (bytes). It returns no bytes beyond it, and zeros if
-    /// the content is shorter.
-    pub(super) kernel_size: Option<u64>,
-    /// The version whose bytes may be in the kernel's page cache.
-    pub(super) kernel_pages: Option<Version>,
     /// How often the content was changed by another writer: an open handle compares it (`ESTALE`).
     pub(super) foreign_changes: u32,
-    pub(super) lookups: u64,
-    pub(super) opens: u32,
     /// Local changes are queued: listings do not change the node meanwhile.
     pub(super) pinned: bool,
     pub(super) unlinked: bool,
     pub(super) dir: Option<Box<Dir>>,
+}
+
+/// What the kernel, and the programs that call it, know and hold of a node.
+#[derive(Default)]
+pub(super) struct Callers {
+    /// The server's version when they were last shown the object: its bytes, or attributes in an answer. The next
+    /// change is based on it.
+    pub(super) shown: Option<Version>,
+    /// Whether bytes were returned: a program may compare them with the next `stat`.
+    pub(super) was_read: bool,
+    /// The size that the kernel was last told or computed itself (bytes). It returns no bytes beyond it, and zeros if
+    /// the content is shorter.
+    pub(super) size: Option<u64>,
+    /// The version whose bytes may be in the kernel's page cache.
+    pub(super) pages: Option<Version>,
+    pub(super) lookups: u64,
+    pub(super) opens: u32,
 }
 
 /// The children of a directory.
@@ -63,15 +69,10 @@ impl Node {
             name,
             attr,
             server,
-            shown: None,
-            was_read: false,
+            callers: Callers::default(),
             perm_changed: false,
             seen: None,
-            kernel_size: None,
-            kernel_pages: None,
             foreign_changes: 0,
-            lookups: 0,
-            opens: 0,
             pinned: false,
             unlinked: false,
             dir: attr.is_dir().then(Box::default),
@@ -79,7 +80,7 @@ impl Node {
     }
 
     pub(super) fn is_unused(&self) -> bool {
-        self.unlinked && self.lookups == 0 && self.opens == 0
+        self.unlinked && self.callers.lookups == 0 && self.callers.opens == 0
     }
 }
 

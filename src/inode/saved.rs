@@ -111,7 +111,7 @@ mod tests {
         let entries = vec![(name("a"), attr(FileKind::File, 1)), (name("d"), attr(FileKind::Directory, 0))];
         first.apply_listing(ROOT, changes, entries, Instant::now(), |_| false);
         let Child::Positive(a) = first.child(ROOT, &name("a")) else { panic!("listed") };
-        first.pin(a.ino, true);
+        first.pin(a.ino);
         first.update(a.ino, |attr| attr.size = 99);
         first.insert(ROOT, &name("new"), attr(FileKind::File, 7), None).expect("made here");
         let unsaved: Vec<_> = first.take_unsaved().into_iter().map(|dir| dir.listing).collect();

@@ -131,7 +131,8 @@ impl Table {
     /// The file that replaced one that has no name any more and is not open.
     pub fn successor(&self, ino: Ino) -> Option<Ino> {
         let state = self.lock();
-        let node = state.nodes.get(&ino).filter(|node| node.unlinked && node.opens == 0 && node.attr.is_file())?;
+        let node =
+            state.nodes.get(&ino).filter(|node| node.unlinked && node.callers.opens == 0 && node.attr.is_file())?;
         let successor = *state.dir(node.parent)?.children.get(node.name.as_ref()?)?;
         state.nodes.get(&successor).is_some_and(|node| node.attr.is_file()).then_some(successor)
     }
@@ -193,21 +194,21 @@ impl Table {
 
     pub fn add_lookup(&self, ino: Ino) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            node.lookups += 1;
+            node.callers.lookups += 1;
         }
     }
 
     pub fn forget(&self, ino: Ino, count: u64) {
         let mut state = self.lock();
         if let Some(node) = state.nodes.get_mut(&ino) {
-            node.lookups = node.lookups.saturating_sub(count);
+            node.callers.lookups = node.callers.lookups.saturating_sub(count);
         }
         state.drop_if_unused(ino);
     }
 
     pub fn opened(&self, ino: Ino) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            node.opens += 1;
+            node.callers.opens += 1;
         }
     }
 
@@ -215,8 +216,8 @@ impl Table {
     pub fn closed(&self, ino: Ino) -> u32 {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return 0 };
-        node.opens = node.opens.saturating_sub(1);
-        let remain = node.opens;
+        node.callers.opens = node.callers.opens.saturating_sub(1);
+        let remain = node.callers.opens;
         state.drop_if_unused(ino);
         remain
     }
@@ -225,20 +226,20 @@ impl Table {
     /// queued, they are what is shown, and the base does not change.
     pub fn mark_shown(&self, ino: Ino) {
         if let Some(node) = self.lock().nodes.get_mut(&ino).filter(|node| !node.pinned) {
-            node.shown = node.server;
+            node.callers.shown = node.server;
         }
     }
 
     /// Notes the size that the kernel is told now.
     pub fn tell_size(&self, ino: Ino, size: u64) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            node.kernel_size = Some(size);
+            node.callers.size = Some(size);
         }
     }
 
     /// Whether the kernel has cached another size.
     pub fn kernel_is_behind(&self, ino: Ino) -> bool {
-        self.lock().nodes.get(&ino).is_some_and(|node| node.kernel_size.is_some_and(|size| size != node.attr.size))
+        self.lock().nodes.get(&ino).is_some_and(|node| node.callers.size.is_some_and(|size| size != node.attr.size))
     }
 
     /// A caller was given bytes of the file. With `followed`, the file and its directory are kept as fresh as an open
@@ -247,10 +248,10 @@ impl Table {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return };
         if !node.pinned {
-            node.shown = node.server;
+            node.callers.shown = node.server;
         }
-        if followed && !node.was_read {
-            node.was_read = true;
+        if followed && !node.callers.was_read {
+            node.callers.was_read = true;
             let parent = node.parent;
             if let Some(dir) = state.dir_mut(parent) {
                 dir.was_read = true;
@@ -261,7 +262,10 @@ impl Table {
     /// Whether bytes of the file, or of a file in the directory, were returned.
     pub fn was_read(&self, ino: Ino) -> bool {
         let state = self.lock();
-        state.nodes.get(&ino).is_some_and(|node| node.was_read || node.dir.as_ref().is_some_and(|dir| dir.was_read))
+        state
+            .nodes
+            .get(&ino)
+            .is_some_and(|node| node.callers.was_read || node.dir.as_ref().is_some_and(|dir| dir.was_read))
     }
 
     /// Notes that the kernel may cache pages of `version`, and returns whether it had pages of the same version
@@ -269,7 +273,7 @@ impl Table {
     pub fn keep_pages(&self, ino: Ino, version: Version, settled: bool) -> bool {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return false };
-        std::mem::replace(&mut node.kernel_pages, settled.then_some(version)) == Some(version) && settled
+        std::mem::replace(&mut node.callers.pages, settled.then_some(version)) == Some(version) && settled
     }
 
     /// Notes that the kernel may cache the names of a directory, and returns whether its cached names are current.
@@ -282,8 +286,8 @@ impl Table {
 
     // --- local changes
 
-    /// Adds an object that was just created, locally (`server: None`) or on the server. A local one is pinned: no listing
-    /// removes it before it is recorded.
+    /// Adds an object that was just created, locally (`server: None`) or on the server. One that is only on this machine
+    /// is pinned from the start: a listing that is applied before its change is recorded does not have it.
     pub fn insert(&self, parent: Ino, name: &Name, attr: Attr, server: Option<Version>) -> Option<Ino> {
         let mut state = self.lock();
         let path = self.path_in(&state, parent)?.join(name);
@@ -333,7 +337,7 @@ impl Table {
         let mut state = self.lock();
         let node = state.nodes.get_mut(&ino)?;
         change(&mut node.attr);
-        node.kernel_size = node.kernel_size.map(|_| node.attr.size);
+        node.callers.size = node.callers.size.map(|_| node.attr.size);
         node.seen = Some(Instant::now());
         Some(node.attr)
     }
@@ -344,13 +348,13 @@ impl Table {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return };
         node.server = Some(server.version());
-        node.shown = node.server;
+        node.callers.shown = node.server;
         if !keep_perm {
             node.attr.perm = server.perm;
         }
         node.perm_changed = node.perm_changed && node.attr.perm != server.perm;
         node.seen = Some(Instant::now());
-        node.kernel_pages = node.kernel_pages.map(|_| server.version());
+        node.callers.pages = node.callers.pages.map(|_| server.version());
         let parent = node.parent;
         if let Some(dir) = state.dir_mut(parent) {
             dir.changes += 1;
@@ -361,7 +365,7 @@ impl Table {
     /// Sets the base of an object's content to the version of the object that it replaces.
     pub fn adopt_base(&self, ino: Ino, base: Option<Version>) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            (node.server, node.shown) = (base, base);
+            (node.server, node.callers.shown) = (base, base);
         }
     }
 
@@ -381,9 +385,20 @@ impl Table {
         }
     }
 
-    pub fn pin(&self, ino: Ino, pinned: bool) {
+    /// Listings do not change the object from here on.
+    pub fn pin(&self, ino: Ino) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            node.pinned = pinned;
+            node.pinned = true;
+        }
+    }
+
+    /// Unpins unless `keep` holds, which is asked while no one else can pin the object.
+    pub fn unpin_unless(&self, ino: Ino, keep: impl FnOnce() -> bool) {
+        let mut state = self.lock();
+        if let Some(node) = state.nodes.get_mut(&ino)
+            && !keep()
+        {
+            node.pinned = false;
         }
     }
 
@@ -413,12 +428,12 @@ pub(super) fn view_of(state: &State, ino: Ino) -> Option<NodeView> {
         parent: node.parent,
         attr: node.attr,
         server: node.server,
-        shown: node.shown,
-        was_read: node.was_read,
+        shown: node.callers.shown,
+        was_read: node.callers.was_read,
         perm_changed: node.perm_changed,
         seen: node.seen.max(listed),
         foreign_changes: node.foreign_changes,
-        opens: node.opens,
+        opens: node.callers.opens,
         pinned: node.pinned,
         unlinked: node.unlinked,
     })
@@ -478,118 +493,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::inode::{Applied, Change, ROOT};
-
-    fn name(text: &str) -> Name {
-        Name::new(text).expect("a valid name")
-    }
-
-    fn attr(kind: FileKind, size: u64, mtime: u32) -> Attr {
-        Attr { kind, size, perm: 0o644, mtime, atime: mtime }
-    }
-
-    fn table() -> Table {
-        let path = RemotePath::parse("code").expect("valid");
-        Table::new(vec![Root { ino: ROOT, path, area: Area::Code }])
-    }
-
-    fn list(table: &Table, dir: Ino, entries: &[(&str, Attr)]) -> Applied {
-        let changes = table.changes(dir).expect("a directory");
-        let entries = entries.iter().map(|(n, a)| (name(n), *a)).collect();
-        table.apply_listing(dir, changes, entries, Instant::now(), |_| false)
-    }
-
-    #[test]
-    fn a_complete_listing_answers_for_missing_names() {
-        let table = table();
-        assert!(matches!(table.child(ROOT, &name("a")), Child::Unknown));
-        list(&table, ROOT, &[("a", attr(FileKind::File, 1, 1))]);
-        assert!(matches!(table.child(ROOT, &name("a")), Child::Positive(_)));
-        assert!(matches!(table.child(ROOT, &name("b")), Child::Negative));
-    }
-
-    #[test]
-    fn numbers_survive_rename_and_are_stable_by_path() {
-        let (one, two) = (table(), table());
-        for t in [&one, &two] {
-            list(t, ROOT, &[("a", attr(FileKind::File, 1, 1)), ("d", attr(FileKind::Directory, 0, 1))]);
-        }
-        let (Child::Positive(a), Child::Positive(again)) = (one.child(ROOT, &name("a")), two.child(ROOT, &name("a")))
-        else {
-            panic!("listed")
-        };
-        assert_eq!(a.ino, again.ino);
-        let Child::Positive(d) = one.child(ROOT, &name("d")) else { panic!("listed") };
-        list(&one, d.ino, &[]);
-        assert_eq!(one.rename((ROOT, &name("a")), (d.ino, &name("b"))), Some(a.ino));
-        assert_eq!(one.path(a.ino).expect("known").as_bytes(), b"code/d/b");
-        let fresh = one.insert(ROOT, &name("a"), attr(FileKind::File, 0, 2), None).expect("inserted");
-        assert_ne!(fresh, a.ino);
-    }
-
-    #[test]
-    fn a_listing_asked_for_before_a_local_change_is_not_taken_over() {
-        let table = table();
-        list(&table, ROOT, &[]);
-        let before = table.changes(ROOT).expect("a directory");
-        table.insert(ROOT, &name("new"), attr(FileKind::File, 0, 1), None);
-        let applied = table.apply_listing(ROOT, before, Vec::new(), Instant::now(), |_| false);
-        assert!(matches!(applied, Applied::Raced));
-        assert!(matches!(table.child(ROOT, &name("new")), Child::Positive(_)));
-    }
-
-    /// Between the name in the view and its record lies a write to the disk, in which a listing may come and go.
-    #[test]
-    fn a_name_that_was_made_here_is_pinned_from_the_start() {
-        let table = table();
-        list(&table, ROOT, &[]);
-        table.insert(ROOT, &name("new"), attr(FileKind::File, 0, 1), None);
-        list(&table, ROOT, &[]);
-        assert!(matches!(table.child(ROOT, &name("new")), Child::Positive(node) if node.pinned));
-    }
-
-    #[test]
-    fn a_name_that_was_taken_away_here_does_not_come_back_from_the_server() {
-        let table = table();
-        list(&table, ROOT, &[("a", attr(FileKind::File, 1, 1))]);
-        table.remove(ROOT, &name("a"));
-        let changes = table.changes(ROOT).expect("a directory");
-        let entries = vec![(name("a"), attr(FileKind::File, 1, 1)), (name("b"), attr(FileKind::File, 1, 1))];
-        table.apply_listing(ROOT, changes, entries, Instant::now(), |hidden| *hidden == name("a"));
-        assert!(matches!(table.child(ROOT, &name("a")), Child::Negative));
-        assert!(matches!(table.child(ROOT, &name("b")), Child::Positive(_)));
-    }
-
-    #[test]
-    fn foreign_changes_are_reported_and_pinned_nodes_left_alone() {
-        let table = table();
-        list(&table, ROOT, &[("a", attr(FileKind::File, 1, 1)), ("b", attr(FileKind::File, 1, 1))]);
-        let Child::Positive(b) = table.child(ROOT, &name("b")) else { panic!("listed") };
-        table.pin(b.ino, true);
-        table.add_lookup(b.ino);
-        let Applied::Changed(changes) =
-            list(&table, ROOT, &[("a", attr(FileKind::File, 2, 9)), ("b", attr(FileKind::File, 7, 9))])
-        else {
-            panic!("not raced")
-        };
-        assert!(matches!(changes.as_slice(), [Change::Content(_)]), "{changes:?}");
-        let view = table.view(b.ino).expect("alive");
-        assert_eq!((view.attr.size, view.server), (1, Some(Version { size: 1, mtime: 1 })));
-    }
-
-    #[test]
-    fn an_unlinked_number_lives_while_it_is_referenced() {
-        let table = table();
-        list(&table, ROOT, &[("a", attr(FileKind::File, 1, 1))]);
-        let Child::Positive(a) = table.child(ROOT, &name("a")) else { panic!("listed") };
-        table.add_lookup(a.ino);
-        table.opened(a.ino);
-        table.remove(ROOT, &name("a"));
-        table.forget(a.ino, 1);
-        assert!(table.view(a.ino).is_some_and(|v| v.unlinked));
-        table.closed(a.ino);
-        assert!(table.view(a.ino).is_none());
-    }
-}
+mod tests;

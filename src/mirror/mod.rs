@@ -5,17 +5,21 @@
 
 mod diff;
 mod fetch;
+mod worktree;
 
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use git2::{ObjectType, Oid, Repository, TreeWalkMode, TreeWalkResult};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use sha1::{Digest, Sha1};
 
-pub use diff::{Change, count_lines, patch};
+pub(crate) use diff::SNIFFED_BYTES;
+pub use diff::{Body, Change, Pieces, Side, count_lines, patch, write_diff};
+pub use worktree::{Conversion, WorkTree, has_rules, is_git};
 
 use crate::attr::BlobId;
 use crate::path::RemotePath;
@@ -76,11 +80,14 @@ pub struct Mirror {
     /// Opening a repository costs more than reading a small blob.
     open: Mutex<Vec<Repository>>,
     trees: Mutex<Vec<(String, Arc<Tree>)>>,
+    /// Results of [`Mirror::has_carriage_returns`].
+    returns: Mutex<HashMap<BlobId, bool>>,
 }
 
 impl Mirror {
     pub fn new(config: MirrorConfig) -> Self {
-        Self { config, fetching: Mutex::default(), open: Mutex::default(), trees: Mutex::default() }
+        let (fetching, open, trees, returns) = Default::default();
+        Self { config, fetching, open, trees, returns }
     }
 
     /// A copy that was fetched earlier, without the ability to fetch.
@@ -148,6 +155,21 @@ impl Mirror {
         Ok(bytes)
     }
 
+    /// Whether the object has carriage returns, so that a conversion of line endings can change it.
+    pub fn has_carriage_returns(&self, blob: BlobId) -> Result<bool, MirrorError> {
+        if let Some(known) = self.returns.lock().get(&blob) {
+            return Ok(*known);
+        }
+        let has = self.blob(blob)?.contains(&b'\r');
+        self.returns.lock().insert(blob, has);
+        Ok(has)
+    }
+
+    /// A temporary file without a name, on the file system of the repository, for data that is too large for memory.
+    pub fn unnamed_file(&self) -> io::Result<std::fs::File> {
+        tempfile::tempfile_in(&self.config.dir)
+    }
+
     /// The ignore rules of the commit.
     pub fn ignored(&self, commit: &str) -> Result<Ignored, MirrorError> {
         let mut rules = Vec::new();
@@ -173,11 +195,22 @@ pub struct Ignored(Vec<Gitignore>);
 impl Ignored {
     /// The deepest `.gitignore` with a matching rule decides, as in git.
     pub fn covers(&self, path: &RemotePath) -> bool {
+        let mut at = RemotePath::root();
+        let depth = path.depth();
+        // Everything in an ignored directory is ignored, independent of rules in that directory.
+        path.names().any(|name| {
+            at = at.join(&name);
+            self.is_matched(&at, at.depth() < depth)
+        })
+    }
+
+    /// Whether the rules of the parent directories match the path itself.
+    fn is_matched(&self, path: &RemotePath, is_dir: bool) -> bool {
         let path = Path::new("/").join(path.to_os_string());
-        let near = |rules: &&Gitignore| path.starts_with(rules.path());
+        let near = |rules: &&Gitignore| path.parent().is_some_and(|dir| dir.starts_with(rules.path()));
         let mut rules: Vec<&Gitignore> = self.0.iter().filter(near).collect();
         rules.sort_by_key(|rules| std::cmp::Reverse(rules.path().components().count()));
-        let verdict = rules.iter().find_map(|rules| match rules.matched_path_or_any_parents(&path, false) {
+        let verdict = rules.iter().find_map(|rules| match rules.matched(&path, is_dir) {
             ignore::Match::None => None,
             found => Some(found.is_ignore()),
         });
@@ -195,6 +228,24 @@ fn blob_id(oid: Oid) -> BlobId {
     let mut id = [0; 20];
     id.copy_from_slice(&oid.as_bytes()[..20]);
     BlobId(id)
+}
+
+/// Computes git's blob name of content that arrives in pieces.
+pub struct BlobHasher(Sha1);
+
+impl BlobHasher {
+    /// `size`: the total number of bytes.
+    pub fn new(size: u64) -> Self {
+        Self(Sha1::new_with_prefix(format!("blob {size}\0")))
+    }
+
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    pub fn finish(self) -> BlobId {
+        BlobId(self.0.finalize().into())
+    }
 }
 
 /// Git's blob name of this content.

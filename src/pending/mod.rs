@@ -1,10 +1,19 @@
-//! What is uncommitted: compares the server's files with the deployed commit.
+//! What is uncommitted: compares the server's files with the deployed commit, as git would on the server's work tree.
 //!
-//! A file with another size has changed. A file with the same size is read and hashed, unless its version is proved
-//! to have the committed content. Reading and proofs are provided by the caller.
+//! A file with another size has changed, unless git converts its bytes for a commit. A file with the same size is read
+//! and hashed, unless its version is proved to have the committed content. Reading and proofs are provided by the
+//! caller. Large contents are never held in memory as a whole.
 
-use crate::attr::{Attr, BlobId, FileKind};
-use crate::mirror::{Change, Committed, Mirror, MirrorError, count_lines, hash};
+mod compare;
+mod diff_file;
+
+use std::sync::Arc;
+
+pub use compare::compute;
+pub use diff_file::DiffFile;
+
+use crate::attr::{Attr, BlobId};
+use crate::mirror::MirrorError;
 use crate::path::RemotePath;
 
 /// Why there is no comparison.
@@ -17,6 +26,12 @@ pub enum PendingError {
     Server(String),
 }
 
+impl From<std::io::Error> for PendingError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Mirror(error.into())
+    }
+}
+
 /// One uncommitted path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingFile {
@@ -24,25 +39,18 @@ pub struct PendingFile {
     pub path: RemotePath,
     /// A, M or D.
     pub letter: char,
-    /// Lines; `None` for binary content.
+    /// Lines; `None` for binary content, and if a side is too large for memory.
     pub lines: Option<(usize, usize)>,
 }
 
-/// The uncommitted paths, and the diff of them.
+/// The uncommitted paths, and the diff of them if it was requested.
 #[derive(Debug, Clone, Default)]
 pub struct Pending {
     pub commit: String,
     pub files: Vec<PendingFile>,
-    pub diff: Vec<u8>,
-    /// Files on the server that are matched by .gitignore, so that they are never committed.
+    pub diff: Option<Arc<DiffFile>>,
+    /// Files on the server that are ignored by git's rules, so that they are never committed.
     pub ignored: Vec<RemotePath>,
-}
-
-impl Pending {
-    /// The part of the diff that is about one path.
-    pub fn diff_of(&self, path: &RemotePath) -> Option<&[u8]> {
-        split_diff(&self.diff).into_iter().find(|(name, _)| name == path.as_bytes()).map(|(_, part)| part)
-    }
 }
 
 /// The part of each file, with its name; a part before the first file (a comment) has an empty name.
@@ -72,100 +80,36 @@ pub struct Found {
     pub attr: Attr,
 }
 
-/// Knowledge that saves reading files.
-pub struct Known<'a> {
-    /// The committed blob that this version is proved to be equal to.
-    pub blob: &'a dyn Fn(&Found) -> Option<BlobId>,
-    /// Called with the blob of a version that was read.
-    pub note: &'a dyn Fn(&Found, BlobId),
+/// The result of reading a version in full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measured {
+    pub blob: BlobId,
+    /// Number of lines, as git counts them.
+    pub lines: usize,
+    pub binary: bool,
 }
 
-/// Reads the bytes of a file, or the text of a symlink.
-pub type Read<'a> = &'a dyn Fn(&Found) -> Result<Vec<u8>, String>;
+/// Reads contents, and knows results that save reading files.
+pub trait Source {
+    /// The committed blob that this version is proved to be equal to.
+    fn proved(&self, object: &Found) -> Option<BlobId>;
+
+    /// The result of an earlier comparison that read this version.
+    fn measured(&self, object: &Found) -> Option<Measured>;
+
+    /// Called with the result of a version that was read in full.
+    fn note(&self, object: &Found, measured: Measured);
+
+    /// Passes the bytes of a file in order, or the text of a symlink, to `sink`.
+    ///
+    /// # Errors
+    ///
+    /// The error of the server or of `sink`, as text for the user.
+    fn read(&self, object: &Found, sink: &mut dyn FnMut(&[u8]) -> std::io::Result<()>) -> Result<(), String>;
+}
 
 /// Larger files (bytes) that are new, or whose size differs from the committed one, are listed and not read.
 pub const LARGE_BYTES: u64 = 64 * 1024 * 1024;
-
-/// The comment in the diff for content that was not read.
-fn unread(object: &Found) -> String {
-    format!("# {}: {} bytes, too large to be shown\n", object.path.to_string().escape_debug(), object.attr.size)
-}
-
-/// Compares. `found` has all objects below the code directory, except directories.
-pub fn compute(
-    mirror: &Mirror,
-    commit: &str,
-    found: &[Found],
-    known: &Known<'_>,
-    read: Read<'_>,
-) -> Result<Pending, PendingError> {
-    mirror.ensure(commit)?;
-    let mut committed = mirror.tree(commit)?.as_ref().clone();
-    let rules = mirror.ignored(commit)?;
-    let (mut changes, mut files, mut ignored) = (Vec::new(), Vec::new(), Vec::new());
-    let mut diff = String::new();
-    for object in found {
-        let Some(mode) = mode_of(&object.attr) else { continue };
-        let (path, base) = (object.path.clone(), committed.remove(&object.path));
-        if base.is_none() && rules.covers(&path) {
-            ignored.push(path);
-            continue;
-        }
-        let letter = if base.is_some() { 'M' } else { 'A' };
-        if object.attr.size > LARGE_BYTES && base.is_none_or(|base| base.size != object.attr.size) {
-            diff += &unread(object);
-            files.push(PendingFile { path, letter, lines: None });
-            continue;
-        }
-        let (old, now) = match base {
-            None => (Vec::new(), read(object).map_err(PendingError::Server)?),
-            Some(base) => match changed(&base, object, mode, known, read)? {
-                Some(now) => (mirror.blob(base.blob)?, now),
-                None => continue,
-            },
-        };
-        files.push(PendingFile { path: path.clone(), letter, lines: count_lines(&old, &now) });
-        changes.push(Change { path, now: Some((now, mode)) });
-    }
-    for (path, base) in committed {
-        files.push(PendingFile { path: path.clone(), letter: 'D', lines: count_lines(&mirror.blob(base.blob)?, &[]) });
-        changes.push(Change { path, now: None });
-    }
-    let mut diff = diff.into_bytes();
-    diff.extend(mirror.diff(commit, &changes)?);
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(Pending { commit: commit.to_owned(), files, diff, ignored })
-}
-
-/// Git has three modes for files; other objects are not tracked.
-fn mode_of(attr: &Attr) -> Option<u32> {
-    match attr.kind {
-        FileKind::File if attr.perm & 0o100 != 0 => Some(0o100_755),
-        FileKind::File => Some(0o100_644),
-        FileKind::Symlink => Some(0o120_000),
-        FileKind::Directory | FileKind::Other => None,
-    }
-}
-
-/// The new content, if it differs.
-fn changed(
-    base: &Committed,
-    object: &Found,
-    mode: u32,
-    known: &Known<'_>,
-    read: Read<'_>,
-) -> Result<Option<Vec<u8>>, PendingError> {
-    let same_mode = base.mode == mode;
-    if same_mode && base.size == object.attr.size && (known.blob)(object) == Some(base.blob) {
-        return Ok(None);
-    }
-    let content = read(object).map_err(PendingError::Server)?;
-    let blob = hash(&content)?;
-    if blob == base.blob && object.attr.is_file() {
-        (known.note)(object, blob);
-    }
-    Ok((!same_mode || blob != base.blob).then_some(content))
-}
 
 #[cfg(test)]
 mod tests {

@@ -20,6 +20,9 @@ const MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes per request of a large file.
 const PIECE_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Number of missing files that are named in an error.
+const NAMED: usize = 5;
+
 /// A requested piece of a file.
 struct Coming {
     path: RemotePath,
@@ -44,8 +47,11 @@ impl Reader {
         }
         let began = Instant::now();
         self.progress(|_| Hydration { running: true, ..Hydration::default() });
-        let result = self.find_all(below).and_then(|files| self.fetch_all(below, files));
-        self.0.content.flush();
+        let result = self.find_all(below).and_then(|files| {
+            self.fetch_all(below, &files)?;
+            self.0.content.flush();
+            self.check_on_disk(below, &files)
+        });
         self.progress(|now| Hydration { running: false, took: began.elapsed(), ..now });
         result
     }
@@ -121,7 +127,7 @@ impl Reader {
         dirs
     }
 
-    fn fetch_all(&self, below: &RemotePath, files: Vec<Found>) -> FsResult<()> {
+    fn fetch_all(&self, below: &RemotePath, files: &[Found]) -> FsResult<()> {
         let figures = self.0.content.disk_figures().unwrap_or_default();
         let wanted: u64 = files.iter().map(|file| file.version.size).sum();
         if wanted > figures.budget_bytes {
@@ -156,6 +162,32 @@ impl Reader {
             self.arrived(&mut coming)?;
         }
         Ok(())
+    }
+
+    /// Checks that all files are on the local disk. Those that are not, although they were transferred, are requested once
+    /// more, one at a time, because the disk cache drops blocks while its writer is too slow.
+    fn check_on_disk(&self, below: &RemotePath, files: &[Found]) -> FsResult<()> {
+        let content = &self.0.content;
+        let is_on_disk = |file: &Found| content.is_on_disk(&file.path, file.version);
+        for file in files.iter().filter(|file| !is_on_disk(file)) {
+            let fetching = content.bring(&file.path, file.version, 0..file.version.size);
+            // An error shows below: the file is still missing.
+            let _ = fetching.wait(Deadline::after(self.0.view.timeout()));
+            content.flush();
+        }
+        let missing: Vec<&Found> = files.iter().filter(|file| !is_on_disk(file)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = missing.iter().take(NAMED).map(|file| file.path.to_string()).collect();
+        let more = if missing.len() > NAMED { ", …" } else { "" };
+        let text = format!(
+            "{} of {} files are not on this machine: {}{more}; ask again",
+            missing.len(),
+            files.len(),
+            names.join(", ")
+        );
+        Err(self.noted(FsError::new("hydrate", below, Cause::Busy(text))))
     }
 
     /// Waits for the oldest piece. A file that changed or was removed meanwhile is counted, and is no error.

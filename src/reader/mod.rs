@@ -14,9 +14,11 @@
 //! | `link` | readlink, and where links may lead |
 //! | `whole` | whole files, for comparisons |
 //! | `hydrate` | copying a directory to the local disk |
+//! | `following` | what is known of the deployed commit |
 //! | `provenance` | following the deployed commit, and collecting proofs |
 //! | `sent` | updating the caches with what was sent |
 
+mod following;
 mod hydrate;
 mod link;
 mod open;

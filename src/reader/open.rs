@@ -94,7 +94,7 @@ impl Reader {
         } else {
             self.0.scans.read_begins(ino)
         };
-        let node = view.fresh_node("open", ino, view.open_freshness(ino), wait)?;
+        let mut node = view.fresh_node("open", ino, view.open_freshness(ino), wait)?;
         match node.attr.kind {
             FileKind::File => {}
             FileKind::Directory => return Err(FsError::new("open", view.object(ino), Cause::IsADirectory)),
@@ -106,9 +106,19 @@ impl Reader {
             // What this call learned is not a base: the new content is based on the version that was shown before.
             self.0.upload.truncate_at_open(&node)?;
         } else {
+            if !node.pinned && self.0.content.has_changed(&view.object(ino), node.version()) {
+                self.accept_changed(ino);
+                node = view.node(ino).unwrap_or(node);
+            }
             view.mark_shown(ino);
         }
         Ok(self.opened_by(&node, mode, scanned))
+    }
+
+    /// The server has other content than callers were shown, under the same version: it is shown from now on.
+    pub(super) fn accept_changed(&self, ino: Ino) {
+        self.0.content.accept(&self.0.view.object(ino));
+        self.0.view.content_changed(ino);
     }
 
     /// Opens a node that was just created.
@@ -128,7 +138,7 @@ impl Reader {
             // content.
             log::error!("{}: the local copy cannot be opened: {error}", view.object(node.ino));
         }
-        let stable = !version.is_racy(view.clock().wall()) || node.pinned;
+        let stable = node.pinned || self.0.content.is_settled(&view.object(node.ino), version);
         let keep_pages = !mode.truncate && (node.pinned || view.keep_pages(node.ino, version, stable));
         if keep_pages && mode.read {
             // The kernel uses its cached pages, so that no read may arrive here.

@@ -5,12 +5,12 @@
 //! The proofs are stored in the file `proofs` of the cache directory: a line `pantheonfs proofs 1 CRC32`, then one
 //! line per proof (see `content`). A damaged file is ignored.
 
-use parking_lot::Mutex;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak, mpsc};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
+use super::following::Learned;
 use super::state::{Inner, Reader};
 use crate::attr::Area;
 use crate::content::{self, Proofs, Provenance};
@@ -26,25 +26,11 @@ const MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// How often the deployed commit is checked without an event; also the pause after a failure.
 const LOOK: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(5);
+/// How often the proofs of an earlier mount are compared with what the server has listed, and how long so often.
+const CONFIRM: Duration = Duration::from_secs(1);
+const CONFIRM_LIMIT: Duration = Duration::from_secs(120);
 /// If less than this share of the files is proved (percent), the server is asked for its checksums.
 const ENOUGH_PERCENT: u64 = 90;
-
-/// The state of the thread.
-#[derive(Default)]
-pub(super) struct Following {
-    wake: Mutex<Option<mpsc::Sender<()>>>,
-    learned: Mutex<Option<Learned>>,
-    /// Why nothing can be proved now, or the result of asking the server.
-    trouble: Mutex<Option<String>>,
-    attested: Mutex<Option<Result<u64, String>>>,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-struct Learned {
-    commit: String,
-    /// Since when the code is known to be frozen.
-    frozen: Option<SystemTime>,
-}
 
 impl Reader {
     /// Starts to follow the deployed commit, if there is a repository.
@@ -93,6 +79,10 @@ impl Reader {
             self.prove_all();
         }
         if let Err(why) = self.fetch_for_proofs(&commit) {
+            // Proofs of the previously deployed commit do not apply any more.
+            if let Some(proofs) = self.0.content.proofs() {
+                proofs.unlearn();
+            }
             log::info!("nothing is read from the repository: {why}");
             *self.0.following.trouble.lock() = Some(why);
             return;
@@ -100,11 +90,33 @@ impl Reader {
         let (Some(tree), Some(proofs)) = (self.0.repository.tree(), self.0.content.proofs()) else { return };
         // The belief was read before the fetch, the clock after it: the time is late enough for both.
         let frozen = frozen.then_some(belief.learned);
-        proofs.learn(tree, frozen);
+        proofs.learn(tree, frozen, self.0.repository.converted());
         *self.0.following.learned.lock() = Some(Learned { commit, frozen });
         *self.0.following.trouble.lock() = None;
-        if frozen.is_none() {
-            self.attest_once();
+        self.save_proofs();
+    }
+
+    /// Compares the proofs of an earlier mount with what the server has, as far as it has listed that to this mount, and
+    /// asks for its checksums if too few files are proved.
+    fn review_proofs(&self) {
+        let (Some(proofs), Some(learned)) = (self.0.content.proofs(), self.0.following.learned.lock().clone()) else {
+            return;
+        };
+        // Those whose version is shown as an earlier mount saw it: the listing that decides about them is on its way.
+        let mut likely = 0;
+        for (path, version) in proofs.unconfirmed() {
+            let node = self.0.view.find(&path).and_then(|ino| self.0.view.node(ino));
+            let there = node.as_ref().filter(|node| node.attr.is_file()).and_then(|node| node.server);
+            let listed = |dir| self.0.view.listed(dir).is_some();
+            if !path.parent().and_then(|dir| self.0.view.find(&dir)).is_some_and(listed) {
+                likely += u64::from(there == Some(version));
+            } else if node.is_none_or(|node| !node.pinned) {
+                // While local changes wait, the listing says nothing about the file.
+                proofs.confirm(&path, there);
+            }
+        }
+        if learned.frozen.is_none() {
+            self.attest_once(likely);
         }
         self.save_proofs();
     }
@@ -133,16 +145,17 @@ impl Reader {
         }
     }
 
-    fn attest_once(&self) {
+    fn attest_once(&self, likely: u64) {
         let figures = self.0.content.proof_figures().unwrap_or_default();
-        let enough = figures.proved * 100 >= figures.files * ENOUGH_PERCENT;
+        let enough = (figures.proved + likely) * 100 >= figures.files * ENOUGH_PERCENT;
         let (Some(config), false, false) = (&self.0.config.attest, enough, self.0.following.attested.lock().is_some())
         else {
             return;
         };
-        let began = std::time::Instant::now();
+        let began = Instant::now();
+        let server_secs = self.0.view.clock().server_floor();
         let asked = content::attest(config).map_err(|error| error.to_string());
-        let result = asked.map(|said| self.0.content.take_attested(&said, self.0.view.clock().wall()));
+        let result = asked.map(|said| self.0.content.take_attested(&said, server_secs));
         match &result {
             Ok(proved) => log::info!("the server's checksums prove {proved} files, in {:?}", began.elapsed()),
             Err(why) => log::info!("the server gives no checksums ({why}): files are proved as they are read"),
@@ -152,6 +165,12 @@ impl Reader {
 
     fn proofs_file(&self) -> Option<PathBuf> {
         self.0.config.cache_dir.as_ref().map(|dir| dir.join(FILE))
+    }
+
+    /// Stores the proofs, and the cached content that is not on the disk yet.
+    pub fn close(&self) {
+        self.save_proofs();
+        self.0.content.close();
     }
 
     /// Stores what was proved since the last time.
@@ -198,11 +217,18 @@ impl Reader {
 }
 
 fn run(weak: &Weak<Inner>, woken: &mpsc::Receiver<()>) {
+    let began = Instant::now();
     loop {
         let pause = match weak.upgrade().map(Reader) {
             Some(reader) if !reader.0.view.is_closing() => {
                 reader.learn_what_runs();
-                if reader.0.following.learned.lock().is_some() { LOOK } else { RETRY }
+                reader.review_proofs();
+                let unconfirmed = reader.0.content.proof_figures().is_some_and(|figures| figures.unconfirmed > 0);
+                match reader.0.following.learned.lock().is_some() {
+                    true if unconfirmed && began.elapsed() < CONFIRM_LIMIT => CONFIRM,
+                    true => LOOK,
+                    false => RETRY,
+                }
             }
             _ => return,
         };

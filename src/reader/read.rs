@@ -55,6 +55,15 @@ impl Reader {
                 read.map_err(|e| self.read_error(file, &path, e))?
             }
         };
+        if self.0.content.has_changed(&path, version) {
+            // The content changed without a change of the version: as for another version, see `read`.
+            if file.reading.lock().started {
+                self.0.view.content_changed(file.ino);
+            } else {
+                self.accept_changed(file.ino);
+            }
+            return Err(FsError::new("read", &path, Cause::Stale));
+        }
         let first = !bytes.is_empty() && !std::mem::replace(&mut file.reading.lock().started, true);
         if first {
             self.0.view.mark_read(file.ino, !file.scanned);

@@ -60,6 +60,17 @@ impl Repository {
         mirror.tree(&commit).ok()
     }
 
+    /// Files of the commit that git converts on checkout; all files if git fails to tell.
+    pub fn converted(&self) -> Arc<BTreeSet<RemotePath>> {
+        let (Some(mirror), Some(commit), Some(tree)) = (self.mirror(), self.commit(), self.tree()) else {
+            return Arc::default();
+        };
+        mirror.converted(&commit).map(Arc::new).unwrap_or_else(|error| {
+            log::info!("{error}: size and age prove nothing about the files of {commit}");
+            Arc::new(tree.keys().cloned().collect())
+        })
+    }
+
     /// Whether the committed files are on this machine.
     pub fn is_known(&self) -> bool {
         self.mirror().zip(self.commit()).is_some_and(|(mirror, commit)| mirror.has_tree(&commit))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::provenance::Following;
+use super::following::Following;
 use super::repository::Repository;
 use super::scan::Scans;
 use super::sent::CacheFollower;
@@ -75,12 +75,6 @@ impl Reader {
     /// The content and its caches.
     pub fn content(&self) -> &Content {
         &self.0.content
-    }
-
-    /// Stores the proofs, and the cached content that is not on the disk yet.
-    pub fn close(&self) {
-        self.save_proofs();
-        self.0.content.close();
     }
 
     pub(super) fn noted(&self, error: FsError) -> FsError {

@@ -2,6 +2,8 @@
 //! repeated. This file applies content; `apply_names` applies names and attributes.
 
 use std::fs::File;
+use std::io;
+use std::time::Duration;
 
 use super::compare::Compared;
 use super::events::{Applied, AppliedChange};
@@ -16,6 +18,8 @@ use crate::write::{Expected, Op, OpId, Put};
 
 /// Written files up to this size (bytes) go into the cache as well: what was saved is usually read next.
 const MAX_CACHED_BYTES: u64 = 4 * 1024 * 1024;
+/// Pause before an operation is tried again whose content cannot be opened at the moment.
+const DISK_PAUSE: Duration = Duration::from_secs(2);
 /// The reason given for a save whose content did not reach the local disk.
 pub(super) const LOST_HERE: &str =
     "it was saved, but had not reached the local disk when the machine stopped; the server has the previous version";
@@ -41,6 +45,10 @@ impl Sender {
         }
         let source = match File::open(self.local.0.journal.spool_path(put.spool)) {
             Ok(source) => source,
+            // A temporary failure, for example no free file descriptor: the content still exists.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Ok(Outcome::Later(DISK_PAUSE, format!("its content cannot be opened: {error}")));
+            }
             Err(error) => {
                 log::error!("{}: its content cannot be read from the local disk: {error}", op.path);
                 return Ok(Outcome::Done(Expected::Unknown));

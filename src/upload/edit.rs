@@ -191,6 +191,9 @@ impl Upload {
             Role::Leader(ticket) => {
                 let made = self.fill_spool(ino, &object, keep, deadline);
                 ticket.complete(made.clone());
+                if made.is_err() {
+                    self.local.unpin(ino);
+                }
                 made
             }
         };
@@ -202,34 +205,35 @@ impl Upload {
             if !sealed.is_sealed() {
                 return Ok(sealed);
             }
-            let copy = Arc::new(self.local.0.journal.new_spool()?);
+            let copy = self.local.0.journal.new_spool()?;
             match copy.copy_from(&sealed, keep.unwrap_or(u64::MAX)) {
                 Err(error) if self.was_let_go(ino, &sealed, &error) => {}
                 other => {
                     other?;
-                    self.local.put_spool(ino, copy.clone());
-                    return Ok(copy);
+                    return Ok(self.local.put_copy(ino, Some(&sealed), copy));
                 }
             }
         }
         self.local.0.view.wait_until_there(path, deadline)?;
         // The base is fixed from here on: a listing must not replace the version while it is copied.
-        self.local.0.view.pin(ino, true);
+        self.local.0.view.pin(ino);
         let version = self.local.0.view.node(ino).map(|node| node.version());
         let filled = version.ok_or(Cause::NotFound).and_then(|version| {
             let spool = self.local.0.journal.new_spool()?;
             self.fill(&spool, path, version, keep.unwrap_or(u64::MAX), deadline)?;
+            if self.content.has_changed(path, version) {
+                // Callers were shown other content under the same version: it is not a base for their changes.
+                self.local.0.view.content_changed(ino);
+                return Err(Cause::Stale);
+            }
             Ok(spool)
         });
-        let spool = Arc::new(filled.inspect_err(|_| {
-            // A change that was recorded before still pins it.
-            self.local.unpin(ino);
+        let spool = filled.inspect_err(|_| {
             if let Some(node) = self.local.0.view.node(ino) {
                 self.local.0.view.expire(node.parent);
             }
-        })?);
-        self.local.put_spool(ino, spool.clone());
-        Ok(spool)
+        })?;
+        Ok(self.local.put_copy(ino, None, spool))
     }
 
     /// Each piece that arrives renews the deadline: a large file over a slow connection is progress, not a hang.

@@ -36,8 +36,9 @@ pub enum AppliedChange<'a> {
 pub trait Listener: Send + Sync {
     fn applied(&self, _applied: &Applied<'_>) {}
 
-    /// A file that exists on the server was renamed locally. The server's rename follows later.
-    fn renamed(&self, _from: &RemotePath, _to: &RemotePath, _version: Version) {}
+    /// An object was renamed locally; `version` is the server's version if it is a file that exists there. The server's
+    /// rename follows later.
+    fn renamed(&self, _from: &RemotePath, _to: &RemotePath, _version: Option<Version>) {}
 
     /// No operation is due. Called about twice a second.
     fn idle(&self) {}

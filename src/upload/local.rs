@@ -90,7 +90,12 @@ impl Local {
     }
 
     pub(super) fn put_spool(&self, ino: Ino, spool: Arc<Spool>) {
-        self.0.spools.put(ino, spool, || self.0.view.pin(ino, true));
+        self.0.spools.put(ino, spool, || self.0.view.pin(ino));
+    }
+
+    /// See [`Spools::put_copy`](super::spools::Spools::put_copy).
+    pub(super) fn put_copy(&self, ino: Ino, before: Option<&Arc<Spool>>, copy: Spool) -> Arc<Spool> {
+        self.0.spools.put_copy(ino, before, Arc::new(copy), || self.0.view.pin(ino))
     }
 
     pub(super) fn release_spool(&self, ino: Ino) {
@@ -98,14 +103,11 @@ impl Local {
         self.unpin(ino);
     }
 
-    /// Lets listings update the node again, unless a local change of it remains.
+    /// Lets listings update the node again, unless a local change of it remains. Every change pins only after it is in
+    /// the queue or among the fills, so that one that is made meanwhile is either seen here or pins again.
     pub(super) fn unpin(&self, ino: Ino) {
-        let waits = self.queue(|queue| queue.concerns(ino.0));
-        self.0.spools.if_none(ino, || {
-            if !waits {
-                self.0.view.pin(ino, false);
-            }
-        });
+        let changes = || self.queue(|queue| queue.concerns(ino.0)) || self.0.spools.is_filled(ino);
+        self.0.spools.if_none(ino, || self.0.view.unpin_unless(ino, changes));
     }
 
     /// Called when the last descriptor of a file is closed. A spool that is not needed any more is removed; another
@@ -116,9 +118,11 @@ impl Local {
         let waits = self.queue(|queue| queue.concerns(ino.0));
         if unlinked || (!spool.is_dirty() && !waits) {
             // The file may have been opened again, and another spool may have replaced this one. Checked under the
-            // lock of the map, because `open` counts itself before it looks for a spool.
+            // lock of the map, because `open` counts itself before it looks for a spool, and again for a save, because
+            // the file may have been closed again, too.
             let open = || self.0.view.node(ino).is_some_and(|node| node.opens > 0);
-            self.0.spools.remove_this(ino, &spool, || open() || (!unlinked && spool.is_dirty()));
+            let needed = || spool.is_dirty() || self.queue(|queue| queue.concerns(ino.0));
+            self.0.spools.remove_this(ino, &spool, || open() || (!unlinked && needed()));
             self.unpin(ino);
         } else {
             // Check and action are one step: the name of a spool that no operation uses may be removed at any moment,

@@ -150,7 +150,7 @@ impl Upload {
         self.vacant("symlink", target)?;
         let gone = || FsError::new("symlink", &target.path, Cause::NotFound);
         let ino = view.insert(target.parent, &target.name, attr, None).ok_or_else(gone)?;
-        view.pin(ino, true);
+        view.pin(ino);
         self.local.0.spools.put_link(ino, text);
         view.add_lookup(ino);
         Ok(view.entry(&view.node(ino).ok_or_else(gone)?))

@@ -14,19 +14,13 @@ use crate::write::{Action, Op, Put};
 const MAX_SUMS: u32 = 3;
 
 impl Local {
-    /// Records a change and pins the node until the server has it. The caller holds the names lock. Pinned before the
-    /// record is written, so that no listing changes the node in between.
+    /// Records a change and pins the node until the server has it. The caller holds the names lock.
     pub(super) fn record(&self, ino: Ino, path: &RemotePath, action: Action) -> Result<(), Cause> {
         let area = self.0.view.area_of(path);
         let at = u64::from(secs_from_time(self.0.view.clock().wall()));
         let op = Op { area, path: path.clone(), action, ino: ino.0, at };
-        let pinned = self.0.view.node(ino).is_some_and(|node| node.pinned);
-        self.0.view.pin(ino, true);
-        self.0.journal.add(op).inspect_err(|_| {
-            if !pinned {
-                self.unpin(ino);
-            }
-        })?;
+        self.0.journal.add(op)?;
+        self.0.view.pin(ino);
         Ok(())
     }
 

@@ -34,7 +34,7 @@ impl Upload {
             }
             if let Some(ino) = self.show_op(&op) {
                 self.local.0.journal.bind(id, ino.0);
-                self.local.0.view.pin(ino, true);
+                self.local.0.view.pin(ino);
             }
         }
         self.show_local_only();

@@ -66,7 +66,7 @@ impl Local {
     /// three-way merge needs it.
     pub(super) fn keep_base_of(&self, path: &RemotePath, version: Version, copy: &Path) {
         if version.size <= MAX_BASE_BYTES
-            && let Some(bytes) = self.0.content.read_cached(path, version, 0..version.size)
+            && let Some(bytes) = self.0.content.last_shown(path, version)
             && let Err(error) = self.0.rejects.keep_base(copy, &bytes)
         {
             log::warn!("{path}: the version that it is based on could not be stored: {error}");

@@ -48,9 +48,7 @@ impl Upload {
         let replaced = self.existing("rename", target).ok();
         self.record_rename(source, target, &moved, replaced.as_ref())
             .map_err(|cause| self.local.noted(FsError::new("rename", &source.path, cause)))?;
-        if let Some(version) = moved.server.filter(|_| moved.attr.is_file()) {
-            self.tell_renamed(&source.path, &target.path, version);
-        }
+        self.tell_renamed(&source.path, &target.path, moved.server.filter(|_| moved.attr.is_file()));
         self.local.0.view.rename((source.parent, &source.name), (target.parent, &target.name));
         if let Some(node) = &replaced {
             self.local.record_local_only(node.ino).map_err(failed)?;

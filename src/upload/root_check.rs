@@ -38,6 +38,12 @@ struct Known {
     full_at: Option<Instant>,
 }
 
+/// The shown names of the root that the server has.
+fn shown_names(local: &Local) -> BTreeSet<Name> {
+    let shown = local.0.view.children(ROOT).into_iter().filter(|(_, node)| node.server.is_some());
+    shown.map(|(name, _)| name).collect()
+}
+
 impl RootCheck {
     /// Called before an operation is sent.
     ///
@@ -50,14 +56,32 @@ impl RootCheck {
         if area != Area::Code || seen == Some(epoch) {
             return Ok(());
         }
-        let view = &local.0.view;
-        if seen.is_none() && view.listed(ROOT).is_some_and(|at| at >= since) {
+        if seen.is_none() {
+            let shown = shown_names(local);
             // Listed over this connection: the names that were shown are of this server.
-            let there = view.children(ROOT).into_iter().filter(|(_, node)| node.server.is_some());
-            self.note(epoch, None, there.map(|(name, _)| name).collect());
-            return Ok(());
+            if !shown.is_empty() && local.0.view.listed(ROOT).is_some_and(|at| at >= since) {
+                self.note(epoch, None, shown);
+                return Ok(());
+            }
+            self.note_shown(shown);
         }
         self.list_root(local, remote, epoch)
+    }
+
+    /// Called instead while the link is down. The next connection may find the root empty: if nothing was sent before,
+    /// only the names that are shown tell that it was not.
+    pub(super) fn while_down(&self, local: &Local, area: Area) {
+        if area == Area::Code && self.0.lock().names.is_empty() {
+            self.note_shown(shown_names(local));
+        }
+    }
+
+    /// Notes names that were shown before the first check.
+    fn note_shown(&self, names: BTreeSet<Name>) {
+        let mut known = self.0.lock();
+        if known.seen.is_none() && known.names.is_empty() && !names.is_empty() {
+            (known.full_at, known.names) = (Some(Instant::now()), names);
+        }
     }
 
     /// Called when an object is missing that the server should have: checks whether the whole root is missing.

@@ -10,16 +10,13 @@ use super::events::{Applied, Listeners};
 use super::local::Local;
 use super::root_check::RootCheck;
 use crate::admit::Admission;
-use crate::attr::{Area, Version, secs_from_time};
+use crate::attr::{Area, Version};
 use crate::content::Content;
 use crate::gate::WritePermit;
 use crate::path::RemotePath;
 use crate::remote::{Guard, Remote};
 use crate::write::{Op, OpId};
 
-/// A version is racy if its time is at most so many seconds ago; the clocks of both machines may differ by some of
-/// them.
-const YOUNG_SECS: u32 = 10;
 /// Larger files (bytes) are not read again to compare their content.
 const MAX_YOUNG_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -69,10 +66,8 @@ impl Sender {
     /// CRC-32 of the content that this mount knows for the version, if the version is racy: another writer may have
     /// changed the content without changing the version.
     pub(super) fn sum_if_young(&self, path: &RemotePath, version: Version) -> Option<u32> {
-        let now = secs_from_time(self.local.0.view.clock().wall());
-        let young = version.mtime.saturating_add(YOUNG_SECS) >= now && version.size <= MAX_YOUNG_BYTES;
-        let bytes = young.then(|| self.content.read_cached(path, version, 0..version.size)).flatten()?;
-        Some(crc32fast::hash(&bytes))
+        let young = !self.content.is_settled(path, version) && version.size <= MAX_YOUNG_BYTES;
+        young.then(|| self.content.shown_sum(path, version)).flatten()
     }
 
     /// The server's directory for temporary files of this mount, outside of what the web server serves.

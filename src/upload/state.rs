@@ -121,8 +121,9 @@ impl Upload {
         self.local.link_text(ino, path)
     }
 
-    /// Tells the listeners that a file that exists on the server was renamed locally.
-    pub(super) fn tell_renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
+    /// Tells the listeners that an object was renamed locally; `version` is the server's version if it is a file that
+    /// exists there.
+    pub(super) fn tell_renamed(&self, from: &RemotePath, to: &RemotePath, version: Option<Version>) {
         self.listeners.each(|listener| listener.renamed(from, to, version));
     }
 

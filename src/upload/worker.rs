@@ -1,5 +1,6 @@
 //! The worker: takes operations from the journal, applies many at a time, and decides what follows from each outcome.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use super::sender::Sender;
 use crate::attr::Area;
 use crate::error::{Cause, FsError};
 use crate::gate::{ReadOnlyReason, Refused};
+use crate::pool::{Pool, background};
 use crate::remote::{ErrorKind, Link, RemoteError, SetAttr};
 use crate::write::{Action, Expected, Journal, Next, Op, OpId, RejectKind};
 
@@ -101,6 +103,7 @@ impl Sender {
 
     fn attempt(&self, id: OpId, op: &Op) -> Outcome {
         if let Link::Down { why, .. } = self.remote.link() {
+            self.root.while_down(&self.local, op.area);
             return Outcome::Later(LINK_PAUSE, why);
         }
         let permit = match self.admission.permit_sending(op.area) {
@@ -201,14 +204,16 @@ pub(super) fn start(local: &Local, sender: impl Fn(Local) -> Sender + Send + 'st
     }
 }
 
-fn run(journal: &Journal, sender: impl Fn() -> Option<Sender>) {
+fn run(journal: &Arc<Journal>, sender: impl Fn() -> Option<Sender>) {
     let slots = Arc::new(Slots::default());
+    // Its own pool, so that sending does not wait for threads that wait for the server elsewhere.
+    let threads = Pool::new("send", MAX_RUNNING);
     loop {
         let next = journal.next(Instant::now() + TICK);
         let Some(sender) = sender() else { return };
         if journal.is_time_to_sync() {
             let journal = sender.local.0.journal.clone();
-            blocking::unblock(move || journal.let_go_replaced()).detach();
+            background().run(move || journal.let_go_replaced());
         }
         match next {
             Next::Closed => return,
@@ -222,11 +227,14 @@ fn run(journal: &Journal, sender: impl Fn() -> Option<Sender>) {
                 let bytes = if let Action::Put(put) = &op.action { put.len } else { 0 };
                 slots.take(bytes);
                 let slots = slots.clone();
-                blocking::unblock(move || {
-                    sender.carry_out(id, &op);
+                let journal = journal.clone();
+                threads.run(move || {
+                    if catch_unwind(AssertUnwindSafe(|| sender.carry_out(id, &op))).is_err() {
+                        log::error!("{}: sending panicked; it is tried again", op.describe());
+                        journal.put_back(id, FULL_PAUSE);
+                    }
                     slots.give(bytes);
-                })
-                .detach();
+                });
             }
         }
     }

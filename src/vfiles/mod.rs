@@ -3,6 +3,7 @@
 
 mod file;
 mod hydration;
+mod json;
 mod origin;
 mod render;
 mod status;

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use humantime::format_rfc3339_seconds;
-use serde_json::json;
 
+use super::json;
 use super::{File, Status, Write};
 use crate::env::Source;
 use crate::text::{json as json_text, visible as line};
@@ -17,7 +17,7 @@ pub fn render(file: File, status: &Status) -> Vec<u8> {
         File::Readme => readme(status),
         File::Mode => format!("{}\n", status.belief.mode),
         File::Status => status_text(status),
-        File::StatusJson => json_text(&status_json(status)),
+        File::StatusJson => json_text(&json::status(status, reminders(status))),
         File::Pending => pending(status),
         File::Connection => connection(status),
         File::Commit => commit(status),
@@ -185,87 +185,6 @@ fn reminders(status: &Status) -> Vec<String> {
     out
 }
 
-fn status_json(status: &Status) -> serde_json::Value {
-    let write = |write: &Write| match write {
-        Write::Yes => json!({ "writable": true }),
-        Write::Held(why) => json!({ "writable": false, "held": why }),
-        Write::No(why) => json!({ "writable": false, "reason": why }),
-    };
-    let belief = &status.belief;
-    let link = &status.link;
-    let mut out = json!({
-        "source": status.source,
-        "state_dir": status.state_dir,
-        "environment": belief.environment,
-        "mode": belief.mode.to_string(),
-        "mode_source": belief.source.to_string(),
-        "mode_checked": format_rfc3339_seconds(belief.learned).to_string(),
-        "mode_error": belief.error,
-        "target_commit": belief.target_commit,
-        "code": write(&status.code),
-        "uploads": status.uploads.as_ref().map(write),
-        "link": {
-            "up": link.down.is_none(),
-            "why": link.down,
-            "seconds": link.lasting.as_secs(),
-            "round_trip_ms": link.round_trip.map(|rtt| rtt.as_secs_f64() * 1000.0),
-            "transport": link.transport,
-            "compressed": link.compressed,
-            "peer": link.peer,
-            "host_key": link.host_key,
-            "extensions": link.extensions,
-            "requests": link.requests,
-        },
-        "pending": belief.diffstat.as_ref().map(|diffstat| diffstat.0.iter().map(|file| json!({
-            "path": file.path, "status": file.status, "additions": file.additions, "deletions": file.deletions,
-        })).collect::<Vec<_>>()),
-        "written": status.local.written,
-        "ignored_written": status.local.ignored_written,
-        "kept": status.local.backups,
-        "kept_since": status.local.backups_since.map(|at| format_rfc3339_seconds(at).to_string()),
-        "lost": status.local.lost,
-        "reminders": reminders(status),
-        "connection_changes": status.link.changes,
-        "dirty": status.local.dirty,
-        "waiting": status.local.waiting.len(),
-        "waiting_bytes": status.local.waiting_bytes,
-        "conflicts": status.local.conflicts,
-        "stranded": status.local.stranded,
-        "log": belief.log.iter().map(|commit| json!({
-            "commit": commit.hash, "author": commit.author, "email": commit.email, "time": commit.time,
-            "message": commit.message, "environments": commit.labels,
-        })).collect::<Vec<_>>(),
-        "connection": {
-            "host": status.connection.host,
-            "port": status.connection.port,
-            "user": status.connection.user,
-            "path": status.connection.path,
-            "git_url": status.connection.git_url,
-        },
-        "running": belief.running.iter().map(|job| &job.description).collect::<Vec<_>>(),
-        "committed": status.local.committed.as_ref().map(|committed| json!({
-            "commit": committed.hash,
-            "message": committed.message,
-            "in_repository": committed.in_repository,
-            "files": committed.files.0.iter().map(|file| &file.path).collect::<Vec<_>>(),
-        })),
-        "sent_files": status.traffic.sent_files,
-        "sent_bytes": status.traffic.sent_bytes,
-        "fetched_files": status.traffic.fetched_files,
-        "fetched_bytes": status.traffic.fetched_bytes,
-        "cached_bytes": status.traffic.cached_bytes,
-        "hydration": super::hydration::json(&status.traffic.hydration),
-        "on_disk_bytes": status.traffic.disk_bytes,
-        "on_disk_hits": status.traffic.disk_hits,
-        "inodes": status.traffic.inodes,
-        "last_error": status.last_error.as_ref().map(|(at, error)| json!({
-            "time": format_rfc3339_seconds(*at).to_string(), "message": error,
-        })),
-    });
-    out["repository"] = json!(status.traffic.origin.as_ref().map(super::Origin::json));
-    out
-}
-
 /// Lines in the format of `git status --porcelain`; each list has a comment with its source and age. The comparison
 /// of the files comes first; the platform's own list, which may be outdated, is shown if it differs.
 fn pending(status: &Status) -> String {
@@ -340,7 +259,8 @@ fn own_writes(out: &mut String, status: &Status, told: &BTreeSet<String>) {
 
 fn diff(status: &Status) -> Vec<u8> {
     match &status.compared {
-        Some((_, Ok(compared))) => compared.diff.clone(),
+        // It is served from its file, because it may be larger than memory.
+        Some((_, Ok(_))) => Vec::new(),
         Some((_, Err(why))) => format!("# there is no diff: {}\n", line(why)).into_bytes(),
         None => b"# there is no diff: this mount has no repository to compare with\n".to_vec(),
     }
@@ -563,7 +483,7 @@ mod tests {
                         letter: 'A',
                         lines: Some((3, 0)),
                     }],
-                    diff: b"diff --git a/b.php b/b.php\n".to_vec(),
+                    diff: None,
                     ignored: vec![],
                 })),
             )),

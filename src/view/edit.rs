@@ -17,6 +17,11 @@ impl View {
         self.announce(changes);
     }
 
+    /// Notes that another writer changed the content of a file without a change of its version.
+    pub fn content_changed(&self, ino: Ino) {
+        self.announce(self.0.table.content_changed(ino));
+    }
+
     /// Has the kernel drop these entries from its caches.
     pub fn announce(&self, changes: impl IntoIterator<Item = Change>) {
         self.0.changes.announce(changes);
@@ -124,8 +129,13 @@ impl View {
     }
 
     /// While an object is pinned, listings do not change it, so that the local state stays shown.
-    pub fn pin(&self, ino: Ino, pinned: bool) {
-        self.0.table.pin(ino, pinned);
+    pub fn pin(&self, ino: Ino) {
+        self.0.table.pin(ino);
+    }
+
+    /// Unpins unless `keep` holds, which is asked while no one else can pin the object. It must not look at the view.
+    pub fn unpin_unless(&self, ino: Ino, keep: impl FnOnce() -> bool) {
+        self.0.table.unpin_unless(ino, keep);
     }
 
     /// Adds a directory that must exist because something in it was changed locally. Its other names are unknown.

@@ -11,6 +11,7 @@ use crate::cache::{InFlight, Role, Waiter};
 use crate::content::SharedError;
 use crate::inode::{Applied, Ino};
 use crate::path::{Name, RemotePath};
+use crate::pool::background;
 use crate::remote::{Class, ErrorKind, Remote};
 
 /// How often a listing that raced with local changes is repeated before the next caller has to request it.
@@ -116,12 +117,11 @@ impl Listings {
                 Applied::Raced | Applied::Gone => done(Ok(())),
             },
             Err(error) if tries > 0 && matches!(error.kind, ErrorKind::NotFound) && listings.was_renamed(dir, &at) => {
-                blocking::unblock(move || {
+                background().run(move || {
                     let now = listings.0.freshness.table.path(dir).unwrap_or_else(RemotePath::root);
                     listings.0.unsent.wait_until_there(&now, listings.0.timeout);
                     listings.list(dir, class, tries - 1, done);
-                })
-                .detach();
+                });
             }
             Err(error) => done(Err(error.into())),
         });
@@ -135,6 +135,10 @@ impl Listings {
     fn take_over(&self, dir: Ino, path: &RemotePath, count: u64, entries: Vec<(Name, Attr)>) -> Applied {
         let hidden = |name: &Name| self.0.unsent.takes_away(&path.join(name));
         let Freshness { table, clock, .. } = &self.0.freshness;
+        // In ascending order, so that the latest one is noted.
+        let mut times: Vec<u32> = entries.iter().map(|(_, attr)| attr.mtime).collect();
+        times.sort_unstable();
+        times.into_iter().for_each(|secs| clock.server_passed(secs));
         table.apply_listing(dir, count, entries, clock.now(), hidden)
     }
 }

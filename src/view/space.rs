@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::pool::background;
 use crate::remote::{Remote, StatVfs};
 
 /// The figures that `df` shows.
@@ -53,7 +54,7 @@ impl SpaceCache {
         let fresh = known.is_some_and(|(at, _)| at.elapsed() < VALID);
         if !fresh && !self.0.asking.swap(true, Ordering::AcqRel) {
             let cache = self.clone();
-            blocking::unblock(move || cache.ask()).detach();
+            background().run(move || cache.ask());
         }
         known.map_or(UNKNOWN, |(_, space)| space)
     }

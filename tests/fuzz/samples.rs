@@ -135,7 +135,7 @@ fn record_the_stores() {
 
     let packs = dir.path().join("packs");
     let disk = Disk::open(&packs, b"dev", 1 << 30).expect("opened");
-    let key = |index| BlockKey { content: ContentId::Remote(path("code/a"), Version { size: 9, mtime: 3 }), index };
+    let key = |index| BlockKey { content: ContentId::Remote(path("code/a"), Version { size: 9, mtime: 3 }, 0), index };
     for index in 0..3 {
         disk.put(&key(index), vec![index as u8; 40].into());
     }

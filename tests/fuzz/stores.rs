@@ -129,7 +129,7 @@ fn check_kept(bytes: &[u8]) -> Result<(), String> {
 
 fn block_key(index: u64) -> BlockKey {
     let path = RemotePath::parse("code/a").expect("valid");
-    BlockKey { content: ContentId::Remote(path, Version { size: 9, mtime: 3 }), index }
+    BlockKey { content: ContentId::Remote(path, Version { size: 9, mtime: 3 }, 0), index }
 }
 
 fn check_pack(bytes: &[u8]) -> Result<(), String> {

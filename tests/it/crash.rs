@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -196,6 +197,44 @@ fn a_change_within_the_same_second_is_not_overwritten() {
     assert_eq!(fs::read(m.path(".pantheon/conflicts/code/saved")).expect("kept"), b"again", "{kept}");
     assert_eq!(fs::read(m.path(".pantheon/conflicts/code/moved-over")).expect("kept"), b"moved", "{kept}");
     assert!(!m.there("source").exists(), "a temporary file does not stay where it would be served");
+}
+
+/// Callers read a file, another writer changes it within the same second, and no caller reads it again. Later, when the
+/// server's clock has passed that second, a change is still based on the content that was read.
+#[test]
+fn other_content_of_the_same_version_is_not_the_base_of_a_change() {
+    let Some(m) = site() else { return };
+    let names = ["saved", "renamed-over", "held", "dir/saved"];
+    fs::create_dir(m.there("dir")).expect("made");
+    for name in names {
+        fs::write(m.there(name), "first").expect("written");
+    }
+    let mut held = fs::File::options().read(true).write(true).open(m.path("held")).expect("opened");
+    let mut read = String::new();
+    held.read_to_string(&mut read).expect("read");
+    for name in names {
+        assert_eq!(fs::read(m.path(name)).expect("read"), b"first");
+        let second = fs::metadata(m.there(name)).and_then(|meta| meta.modified()).expect("a time");
+        fs::write(m.there(name), "other").expect("changed there");
+        let there = fs::File::options().write(true).open(m.there(name)).expect("opened");
+        there.set_modified(second).expect("within the same second");
+    }
+    std::thread::sleep(Duration::from_secs(5));
+    fs::write(m.path("saved"), "again").expect("saved here");
+    fs::write(m.path("new"), "again").expect("saved here");
+    fs::rename(m.path("new"), m.path("renamed-over")).expect("renamed here");
+    fs::rename(m.path("dir"), m.path("dir2")).expect("renamed here");
+    fs::write(m.path("dir2/saved"), "again").expect("saved here");
+    let error = held.write_at(b"again", 0).expect_err("the handle is of other content");
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::STALE.raw_os_error()));
+    m.barrier().expect("sent or rejected");
+    for name in ["saved", "renamed-over", "held", "dir2/saved"] {
+        assert_eq!(fs::read(m.there(name)).expect("there"), b"other", "{name}: {}", m.status()["conflicts"]);
+    }
+    assert_eq!(fs::read(m.path("held")).expect("read"), b"other");
+    fs::write(m.path("held"), "based on other").expect("saved here");
+    m.barrier().expect("sent");
+    assert_eq!(fs::read(m.there("held")).expect("there"), b"based on other");
 }
 
 /// Everything below a directory: path to content.

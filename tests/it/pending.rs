@@ -300,3 +300,42 @@ fn a_file_too_large_to_be_shown_is_pending_and_is_not_read() {
     let fetched = m.status()["fetched_bytes"].as_u64().expect("a number");
     assert!(fetched < 100_000_000, "{fetched}");
 }
+
+/// Uncommitted rules are applied like committed ones, in subdirectories, too.
+#[test]
+fn rules_on_the_server_say_what_is_pending() {
+    let Some(m) = Mounted::sim() else { return };
+    let there = |name: &str, text: &str| {
+        let path = m.on_server(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        fs::write(path, text).expect("written");
+    };
+    there(".gitattributes", "*.txt text eol=crlf\n*.id ident\n*.u16 working-tree-encoding=UTF-16LE\n");
+    there("one.txt", "one\r\ntwo\r\n");
+    there("two.id", "$Id: 0123456789 $\n");
+    there("three.u16", "t\0h\0\n\0");
+    there(".gitignore", "*.log\n/gone/\n*.tmp\n!keep.tmp\n");
+    there("sub/.gitignore", "*.txt\n!two.txt\n");
+    for name in ["a.tmp", "keep.tmp", "gone/.gitignore", "gone/x.php", "sub/one.txt", "sub/two.txt", "sub/deep/one.txt"]
+    {
+        there(name, "!*\n");
+    }
+    assert_eq!(pending(&m), git_status(&m));
+    let diff = fs::read_to_string(m.path(".pantheon/diffs/one.txt")).expect("readable");
+    assert!(diff.contains("+one\n+two\n"), "as in a commit: {diff}");
+}
+
+/// A large file is read in pieces, and only once.
+#[test]
+fn a_large_file_is_measured_once_and_its_difference_applies() {
+    let Some(m) = Mounted::sim() else { return };
+    let noise: Vec<u8> = (0..9_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    fs::write(m.on_server("large.bin"), &noise).expect("written");
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert_eq!(pending(&m), git_status(&m));
+    let fetched = |m: &Mounted| m.status()["fetched_bytes"].as_u64().expect("a number");
+    let before = fetched(&m);
+    assert_eq!(pending(&m), git_status(&m));
+    assert!(fetched(&m) - before < 1 << 20, "the version is unchanged");
+    assert_diff_applies(&m);
+}

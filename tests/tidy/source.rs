@@ -74,6 +74,8 @@ pub(crate) struct Source {
     pub(crate) items: Vec<Item>,
     /// Names and lengths of the functions that are not for tests, in lines.
     pub(crate) functions: Vec<(String, usize)>,
+    /// Names of the types that are not for tests, and how many fields they have.
+    pub(crate) structs: Vec<(String, usize)>,
 }
 
 impl Source {
@@ -117,6 +119,7 @@ fn read() -> Vec<Source> {
         if tests.iter().any(|test| source.module.starts_with(test)) {
             source.items.iter_mut().for_each(|item| item.test = true);
             source.functions.clear();
+            source.structs.clear();
         }
     }
     out
@@ -136,13 +139,13 @@ pub(crate) fn parse(path: PathBuf, text: String) -> Source {
     let mut module: Vec<String> =
         path.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
     module.pop_if(|last| last == "mod" || module_is_root(last, &path));
-    let mut functions = Functions(Vec::new());
-    functions.visit_file(&file);
+    let mut sizes = Sizes::default();
+    sizes.visit_file(&file);
     let mut items = Vec::new();
     let attributes = file.attrs.iter().map(ToTokens::to_token_stream).collect();
     items.push(Item { module: module.clone(), kind: Kind::Other, test: false, tokens: flat(attributes) });
     collect(file.items, &module, false, &mut items);
-    Source { path, text, module, items, functions: functions.0 }
+    Source { path, text, module, items, functions: sizes.functions, structs: sizes.structs }
 }
 
 fn module_is_root(name: &str, path: &Path) -> bool {
@@ -326,20 +329,28 @@ fn branch(tokens: &[Token], mut at: usize, before: &[String], out: &mut Vec<Name
     at
 }
 
-struct Functions(Vec<(String, usize)>);
+#[derive(Default)]
+struct Sizes {
+    functions: Vec<(String, usize)>,
+    structs: Vec<(String, usize)>,
+}
 
-impl Functions {
+impl Sizes {
     fn add(&mut self, sig: &syn::Signature, block: &syn::Block) {
         let lines = block.brace_token.span.close().end().line - sig.fn_token.span.start().line + 1;
-        self.0.push((sig.ident.to_string(), lines));
+        self.functions.push((sig.ident.to_string(), lines));
     }
 }
 
-impl<'ast> Visit<'ast> for Functions {
+impl<'ast> Visit<'ast> for Sizes {
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
         if !for_tests(&flat(item.to_token_stream())) {
             syn::visit::visit_item_mod(self, item);
         }
+    }
+
+    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
+        self.structs.push((item.ident.to_string(), item.fields.len()));
     }
 
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {

@@ -9,7 +9,7 @@
 //! The room does not fetch the repository and runs no programs; see the provenance thread of `reader`, and `attest`.
 
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -30,7 +30,7 @@ pub enum Provenance {
     Verified,
     /// The server's own checksum of this version is that of the object.
     Attested,
-    /// A proof of an earlier mount, whose version is still the same.
+    /// A proof of an earlier mount, and the server still has the version.
     Carried,
 }
 
@@ -47,6 +47,8 @@ pub struct ProofFigures {
     /// Number of files in the deployed commit, and how many files are proved at some version.
     pub files: u64,
     pub proved: u64,
+    /// Proofs of an earlier mount whose versions the server was not seen to have yet.
+    pub unconfirmed: u64,
     /// Objects that were returned, their bytes, and how many were compared with the server.
     pub read_files: u64,
     pub read_bytes: u64,
@@ -69,12 +71,16 @@ struct Runs {
     tree: Arc<Tree>,
     /// Since when the code is known to be frozen; `None`: it is not.
     frozen: Option<SystemTime>,
+    /// Paths that git converts on checkout, so that an equal size proves nothing.
+    converted: Arc<BTreeSet<RemotePath>>,
 }
 
 #[derive(Default)]
 struct State {
     runs: Option<Runs>,
     table: HashMap<RemotePath, Proof>,
+    /// Proofs of an earlier mount. They count when the server is seen to have the same version still.
+    carried: HashMap<RemotePath, Proof>,
     /// Changed since it was stored.
     dirty: bool,
     off: Option<String>,
@@ -102,9 +108,10 @@ impl Proofs {
     }
 
     /// Sets the deployed commit, which is in the repository; `frozen` is the time since when the code is known to be
-    /// frozen.
-    pub fn learn(&self, tree: Arc<Tree>, frozen: Option<SystemTime>) {
-        self.lock().runs = Some(Runs { tree, frozen });
+    /// frozen. `converted` are the paths of the commit that are not proved by size and age, because git converts their
+    /// bytes on checkout.
+    pub fn learn(&self, tree: Arc<Tree>, frozen: Option<SystemTime>, converted: Arc<BTreeSet<RemotePath>>) {
+        self.lock().runs = Some(Runs { tree, frozen, converted });
     }
 
     /// The deployed commit is not known any more: proofs stay, and no new ones are added.
@@ -123,11 +130,14 @@ impl Proofs {
         {
             return Some(proof.blob);
         }
+        if let Some(blob) = state.confirm(path, version) {
+            return Some(blob);
+        }
         let runs = state.runs.as_ref()?;
         let since = runs.frozen?;
         let known = secs_from_time(since.checked_sub(FROZEN_MARGIN)?);
         let blob = self.candidate(runs, path, version)?.blob;
-        if version.mtime >= known {
+        if version.mtime >= known || runs.converted.contains(&path.strip_prefix(&self.root)?) {
             return None;
         }
         state.note(path, Proof { version, blob, how: Provenance::Frozen });
@@ -160,11 +170,12 @@ impl Proofs {
         Some(blob)
     }
 
-    /// Adds proofs from the server's checksums. Returns how many files they prove.
-    pub fn attest(&self, said: &[Attested], now: SystemTime) -> u64 {
+    /// Adds proofs from the server's checksums, computed when its clock had passed `server_secs`. Returns how many files
+    /// they prove.
+    pub fn attest(&self, said: &[Attested], server_secs: u32) -> u64 {
         let Some(runs) = self.lock().runs.clone() else { return 0 };
         let mut proved = 0;
-        for file in said.iter().filter(|file| !file.version.is_racy(now)) {
+        for file in said.iter().filter(|file| !file.version.is_racy(server_secs)) {
             let path = self.root.join_path(&file.path);
             let Some(committed) = self.candidate(&runs, &path, file.version) else { continue };
             let Ok(bytes) = self.mirror.blob(committed.blob) else { continue };
@@ -209,16 +220,13 @@ impl Proofs {
         let why = format!("{path} was not what the repository has, although that seemed proved");
         log::error!("{why}: everything is read from the server from here on");
         let mut state = self.lock();
-        state.table.clear();
-        state.dirty = true;
+        state.clear();
         state.off.get_or_insert(why);
     }
 
     /// Drops all proofs (after a migration); the deployed commit stays known.
     pub fn forget(&self) {
-        let mut state = self.lock();
-        state.table.clear();
-        state.dirty = true;
+        self.lock().clear();
     }
 
     pub fn renamed(&self, from: &RemotePath, to: &RemotePath) {
@@ -227,11 +235,26 @@ impl Proofs {
         if let Some(proof) = state.table.remove(from) {
             state.note(to, proof);
         }
+        if let Some(proof) = state.carried.remove(from) {
+            state.carried.insert(to.clone(), proof);
+            state.dirty = true;
+        }
     }
 
     /// The file was written: its new version may be equal to the proved one.
     pub fn written(&self, path: &RemotePath) {
-        self.lock().drop_proof(path);
+        let mut state = self.lock();
+        state.drop_proof(path);
+        state.thaw(path, &self.root);
+    }
+
+    /// The object at the path, with everything below it, was removed or replaced.
+    pub fn replaced(&self, path: &RemotePath) {
+        let mut state = self.lock();
+        state.thaw(path, &self.root);
+        let before = state.table.len();
+        state.table.retain(|known, _| !known.starts_with(path));
+        state.dirty |= state.table.len() != before;
     }
 
     /// The figures of the proofs.
@@ -240,6 +263,7 @@ impl Proofs {
         ProofFigures {
             files: state.runs.as_ref().map_or(0, |runs| runs.tree.len() as u64),
             proved: state.table.len() as u64,
+            unconfirmed: state.carried.len() as u64,
             read_files: self.read_files.load(Ordering::Relaxed),
             read_bytes: self.read_bytes.load(Ordering::Relaxed),
             audited: self.audited.load(Ordering::Relaxed),
@@ -249,13 +273,28 @@ impl Proofs {
 
     /// Takes over the proofs of an earlier mount, which are valid if the version is the same.
     pub(super) fn carry(&self, proofs: impl IntoIterator<Item = (RemotePath, Proof)>) {
-        self.lock().table.extend(proofs);
+        self.lock().carried.extend(proofs);
+    }
+
+    /// The carried proofs whose versions the server was not seen to have yet.
+    pub fn unconfirmed(&self) -> Vec<(RemotePath, Version)> {
+        self.lock().carried.iter().map(|(path, proof)| (path.clone(), proof.version)).collect()
+    }
+
+    /// The server has this version of the path now, or no file. A carried proof of another version is dropped.
+    pub fn confirm(&self, path: &RemotePath, now: Option<Version>) {
+        let mut state = self.lock();
+        if now.is_none_or(|now| state.confirm(path, now).is_none()) {
+            state.dirty |= state.carried.remove(path).is_some();
+        }
     }
 
     /// All proofs, if they changed since the last call.
     pub(super) fn take_changed(&self) -> Option<Vec<(RemotePath, Proof)>> {
         let mut state = self.lock();
-        std::mem::take(&mut state.dirty).then(|| state.table.iter().map(|(p, proof)| (p.clone(), *proof)).collect())
+        let all =
+            |state: &State| state.carried.iter().chain(&state.table).map(|(p, proof)| (p.clone(), *proof)).collect();
+        std::mem::take(&mut state.dirty).then(|| all(&state))
     }
 
     /// The number of proofs of each kind.
@@ -283,11 +322,32 @@ impl Proof {
 }
 
 impl State {
+    /// The path was written, so that the code cannot be frozen.
+    fn thaw(&mut self, path: &RemotePath, root: &RemotePath) {
+        if let Some(runs) = self.runs.as_mut().filter(|_| path.starts_with(root)) {
+            runs.frozen = None;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.table.clear();
+        self.carried.clear();
+        self.dirty = true;
+    }
+
     fn drop_proof(&mut self, path: &RemotePath) {
-        self.dirty |= self.table.remove(path).is_some();
+        self.dirty |= self.table.remove(path).is_some() | self.carried.remove(path).is_some();
+    }
+
+    /// The carried proof of this version counts from here on.
+    fn confirm(&mut self, path: &RemotePath, version: Version) -> Option<BlobId> {
+        let proof = *self.carried.get(path).filter(|proof| proof.version == version)?;
+        self.note(path, proof);
+        Some(proof.blob)
     }
 
     fn note(&mut self, path: &RemotePath, proof: Proof) {
+        self.carried.remove(path);
         self.table.insert(path.clone(), proof);
         self.dirty = true;
     }
