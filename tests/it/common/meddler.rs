@@ -6,7 +6,7 @@ use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use pantheonfs::transport::{Transport, TransportInfo};
@@ -40,6 +40,8 @@ pub struct Plan {
     between: Mutex<Option<(u64, Act)>>,
     /// So many answers still arrive; the connection is lost with the next one, which the server has sent.
     answers_left: Mutex<Option<u64>>,
+    /// Shared by the clients of a server.
+    links: Mutex<Option<Arc<AtomicBool>>>,
 }
 
 impl Plan {
@@ -53,6 +55,12 @@ impl Plan {
     /// The connection is lost with the answer that comes after so many others.
     pub fn lose_answer(&self, after: u64) {
         *self.answers_left.lock() = Some(after);
+    }
+
+    /// The clients that share `links` do not come between a hard link of another one and the request behind it.
+    #[allow(dead_code)] // tests/model.rs
+    pub fn share_links(&self, links: Arc<AtomicBool>) {
+        *self.links.lock() = Some(links);
     }
 
     /// Nothing more is planned by [`Plan::between`] and [`Plan::lose_answer`].
@@ -107,7 +115,15 @@ pub struct Meddler {
     under_way: u64,
     /// The last request was a hard link.
     linked: bool,
+    /// Told to the other clients from a hard link on, until nothing is under way.
+    linking: Option<Arc<AtomicBool>>,
     lost: bool,
+}
+
+impl Drop for Meddler {
+    fn drop(&mut self) {
+        self.end_linking();
+    }
 }
 
 /// The handle, in the packet of a reply or request that begins with one.
@@ -121,6 +137,11 @@ fn split(bytes: &mut Vec<u8>) -> Option<Vec<u8>> {
     let head = bytes.get(..4)?;
     let len = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize + 4;
     (bytes.len() >= len).then(|| bytes.drain(..len).collect())
+}
+
+/// Whether the first of these packets asks for a hard link.
+fn is_link(packets: &[u8]) -> bool {
+    packets.get(4) == Some(&200) && packets.get(13..21) == Some(b"hardlink")
 }
 
 /// A status packet.
@@ -149,7 +170,25 @@ impl Meddler {
             open: HashSet::new(),
             under_way: 0,
             linked: false,
+            linking: None,
             lost: false,
+        }
+    }
+
+    /// Whether another client is between a hard link and the request behind it. A hard link keeps the others out.
+    fn others_link(&mut self) -> bool {
+        let Some(links) = self.plan.links.lock().clone().filter(|_| self.linking.is_none()) else { return false };
+        if !is_link(&self.outgoing) {
+            return links.load(Ordering::Acquire);
+        }
+        let taken = links.swap(true, Ordering::AcqRel);
+        self.linking = Some(links).filter(|_| !taken);
+        taken
+    }
+
+    fn end_linking(&mut self) {
+        if let Some(links) = self.linking.take() {
+            links.store(false, Ordering::Release);
         }
     }
 
@@ -178,13 +217,13 @@ impl Meddler {
             let whole = self.outgoing.get(..4).is_some_and(|head| {
                 self.outgoing.len() >= 4 + u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize
             });
-            if whole && self.outgoing[4] != 1 && self.must_wait() {
+            if whole && self.outgoing[4] != 1 && (self.others_link() || self.must_wait()) {
                 return;
             }
             let Some(packet) = split(&mut self.outgoing) else { return };
             self.follow_request(&packet);
             let (kind, id) = (packet[4], packet.get(5..9).and_then(|id| <[u8; 4]>::try_from(id).ok()));
-            self.linked = kind == 200 && packet.windows(8).any(|word| word == b"hardlink");
+            self.linked = is_link(&packet);
             let hook = self.plan.on_request.lock().clone();
             let (Some(hook), Some(id)) = (hook.filter(|_| kind != 1), id) else {
                 self.under_way += u64::from(kind != 1);
@@ -228,8 +267,12 @@ impl Meddler {
         while let Some(packet) = split(&mut self.incoming) {
             let answers = packet[4] != 2;
             self.under_way -= u64::from(answers);
+            if self.under_way == 0 && !self.linked {
+                self.end_linking();
+            }
             if answers && self.plan.is_lost_with_this_answer() {
                 self.lost = true;
+                self.end_linking();
                 return;
             }
             if let (102, Some(handle)) = (packet[4], handle(&packet)) {
@@ -274,7 +317,11 @@ impl Transport for Meddler {
                     }
                 }
                 // Nothing more is coming for now: whoever was held back may go.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.release(true),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.release(true);
+                    // Those that waited for another client.
+                    self.sort_requests();
+                }
                 Err(error) => return Err(error),
             }
         }
