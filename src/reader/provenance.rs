@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak, mpsc};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::state::{Inner, Reader};
 use crate::attr::Area;
@@ -26,6 +26,9 @@ const MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// How often the deployed commit is checked without an event; also the pause after a failure.
 const LOOK: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(5);
+/// How often the proofs of an earlier mount are compared with what the server has listed, and how long so often.
+const CONFIRM: Duration = Duration::from_secs(1);
+const CONFIRM_LIMIT: Duration = Duration::from_secs(120);
 /// If less than this share of the files is proved (percent), the server is asked for its checksums.
 const ENOUGH_PERCENT: u64 = 90;
 
@@ -103,8 +106,30 @@ impl Reader {
         proofs.learn(tree, frozen);
         *self.0.following.learned.lock() = Some(Learned { commit, frozen });
         *self.0.following.trouble.lock() = None;
-        if frozen.is_none() {
-            self.attest_once();
+        self.save_proofs();
+    }
+
+    /// Compares the proofs of an earlier mount with what the server has, as far as it has listed that to this mount, and
+    /// asks for its checksums if too few files are proved.
+    fn review_proofs(&self) {
+        let (Some(proofs), Some(learned)) = (self.0.content.proofs(), self.0.following.learned.lock().clone()) else {
+            return;
+        };
+        // Those whose version is shown as an earlier mount saw it: the listing that decides about them is on its way.
+        let mut likely = 0;
+        for (path, version) in proofs.unconfirmed() {
+            let node = self.0.view.find(&path).and_then(|ino| self.0.view.node(ino));
+            let there = node.as_ref().filter(|node| node.attr.is_file()).and_then(|node| node.server);
+            let listed = |dir| self.0.view.listed(dir).is_some();
+            if !path.parent().and_then(|dir| self.0.view.find(&dir)).is_some_and(listed) {
+                likely += u64::from(there == Some(version));
+            } else if node.is_none_or(|node| !node.pinned) {
+                // While local changes wait, the listing says nothing about the file.
+                proofs.confirm(&path, there);
+            }
+        }
+        if learned.frozen.is_none() {
+            self.attest_once(likely);
         }
         self.save_proofs();
     }
@@ -133,14 +158,14 @@ impl Reader {
         }
     }
 
-    fn attest_once(&self) {
+    fn attest_once(&self, likely: u64) {
         let figures = self.0.content.proof_figures().unwrap_or_default();
-        let enough = figures.proved * 100 >= figures.files * ENOUGH_PERCENT;
+        let enough = (figures.proved + likely) * 100 >= figures.files * ENOUGH_PERCENT;
         let (Some(config), false, false) = (&self.0.config.attest, enough, self.0.following.attested.lock().is_some())
         else {
             return;
         };
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let asked = content::attest(config).map_err(|error| error.to_string());
         let result = asked.map(|said| self.0.content.take_attested(&said, self.0.view.clock().wall()));
         match &result {
@@ -198,11 +223,18 @@ impl Reader {
 }
 
 fn run(weak: &Weak<Inner>, woken: &mpsc::Receiver<()>) {
+    let began = Instant::now();
     loop {
         let pause = match weak.upgrade().map(Reader) {
             Some(reader) if !reader.0.view.is_closing() => {
                 reader.learn_what_runs();
-                if reader.0.following.learned.lock().is_some() { LOOK } else { RETRY }
+                reader.review_proofs();
+                let unconfirmed = reader.0.content.proof_figures().is_some_and(|figures| figures.unconfirmed > 0);
+                match reader.0.following.learned.lock().is_some() {
+                    true if unconfirmed && began.elapsed() < CONFIRM_LIMIT => CONFIRM,
+                    true => LOOK,
+                    false => RETRY,
+                }
             }
             _ => return,
         };

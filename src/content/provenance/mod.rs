@@ -30,7 +30,7 @@ pub enum Provenance {
     Verified,
     /// The server's own checksum of this version is that of the object.
     Attested,
-    /// A proof of an earlier mount, whose version is still the same.
+    /// A proof of an earlier mount, and the server still has the version.
     Carried,
 }
 
@@ -47,6 +47,8 @@ pub struct ProofFigures {
     /// Number of files in the deployed commit, and how many files are proved at some version.
     pub files: u64,
     pub proved: u64,
+    /// Proofs of an earlier mount whose versions the server was not seen to have yet.
+    pub unconfirmed: u64,
     /// Objects that were returned, their bytes, and how many were compared with the server.
     pub read_files: u64,
     pub read_bytes: u64,
@@ -75,6 +77,8 @@ struct Runs {
 struct State {
     runs: Option<Runs>,
     table: HashMap<RemotePath, Proof>,
+    /// Proofs of an earlier mount. They count when the server is seen to have the same version still.
+    carried: HashMap<RemotePath, Proof>,
     /// Changed since it was stored.
     dirty: bool,
     off: Option<String>,
@@ -122,6 +126,9 @@ impl Proofs {
             && proof.version == version
         {
             return Some(proof.blob);
+        }
+        if let Some(blob) = state.confirm(path, version) {
+            return Some(blob);
         }
         let runs = state.runs.as_ref()?;
         let since = runs.frozen?;
@@ -209,16 +216,13 @@ impl Proofs {
         let why = format!("{path} was not what the repository has, although that seemed proved");
         log::error!("{why}: everything is read from the server from here on");
         let mut state = self.lock();
-        state.table.clear();
-        state.dirty = true;
+        state.clear();
         state.off.get_or_insert(why);
     }
 
     /// Drops all proofs (after a migration); the deployed commit stays known.
     pub fn forget(&self) {
-        let mut state = self.lock();
-        state.table.clear();
-        state.dirty = true;
+        self.lock().clear();
     }
 
     pub fn renamed(&self, from: &RemotePath, to: &RemotePath) {
@@ -226,6 +230,10 @@ impl Proofs {
         state.drop_proof(to);
         if let Some(proof) = state.table.remove(from) {
             state.note(to, proof);
+        }
+        if let Some(proof) = state.carried.remove(from) {
+            state.carried.insert(to.clone(), proof);
+            state.dirty = true;
         }
     }
 
@@ -240,6 +248,7 @@ impl Proofs {
         ProofFigures {
             files: state.runs.as_ref().map_or(0, |runs| runs.tree.len() as u64),
             proved: state.table.len() as u64,
+            unconfirmed: state.carried.len() as u64,
             read_files: self.read_files.load(Ordering::Relaxed),
             read_bytes: self.read_bytes.load(Ordering::Relaxed),
             audited: self.audited.load(Ordering::Relaxed),
@@ -249,13 +258,28 @@ impl Proofs {
 
     /// Takes over the proofs of an earlier mount, which are valid if the version is the same.
     pub(super) fn carry(&self, proofs: impl IntoIterator<Item = (RemotePath, Proof)>) {
-        self.lock().table.extend(proofs);
+        self.lock().carried.extend(proofs);
+    }
+
+    /// The carried proofs whose versions the server was not seen to have yet.
+    pub fn unconfirmed(&self) -> Vec<(RemotePath, Version)> {
+        self.lock().carried.iter().map(|(path, proof)| (path.clone(), proof.version)).collect()
+    }
+
+    /// The server has this version of the path now, or no file. A carried proof of another version is dropped.
+    pub fn confirm(&self, path: &RemotePath, now: Option<Version>) {
+        let mut state = self.lock();
+        if now.is_none_or(|now| state.confirm(path, now).is_none()) {
+            state.dirty |= state.carried.remove(path).is_some();
+        }
     }
 
     /// All proofs, if they changed since the last call.
     pub(super) fn take_changed(&self) -> Option<Vec<(RemotePath, Proof)>> {
         let mut state = self.lock();
-        std::mem::take(&mut state.dirty).then(|| state.table.iter().map(|(p, proof)| (p.clone(), *proof)).collect())
+        let all =
+            |state: &State| state.carried.iter().chain(&state.table).map(|(p, proof)| (p.clone(), *proof)).collect();
+        std::mem::take(&mut state.dirty).then(|| all(&state))
     }
 
     /// The number of proofs of each kind.
@@ -283,11 +307,25 @@ impl Proof {
 }
 
 impl State {
+    fn clear(&mut self) {
+        self.table.clear();
+        self.carried.clear();
+        self.dirty = true;
+    }
+
     fn drop_proof(&mut self, path: &RemotePath) {
-        self.dirty |= self.table.remove(path).is_some();
+        self.dirty |= self.table.remove(path).is_some() | self.carried.remove(path).is_some();
+    }
+
+    /// The carried proof of this version counts from here on.
+    fn confirm(&mut self, path: &RemotePath, version: Version) -> Option<BlobId> {
+        let proof = *self.carried.get(path).filter(|proof| proof.version == version)?;
+        self.note(path, proof);
+        Some(proof.blob)
     }
 
     fn note(&mut self, path: &RemotePath, proof: Proof) {
+        self.carried.remove(path);
         self.table.insert(path.clone(), proof);
         self.dirty = true;
     }

@@ -82,3 +82,28 @@ fn what_is_proved_is_carried_to_the_next_mount() {
         assert_eq!(Proof::parse(nonsense), None, "{nonsense}");
     }
 }
+
+#[test]
+fn a_carried_proof_counts_once_the_server_is_seen_to_have_its_version() {
+    let (_dir, proofs, tree, path) = committed(b"committed");
+    proofs.learn(tree.clone(), Some(time_from_secs(NOW)));
+    let blob = proofs.of(&path, version(9, 5)).expect("proved");
+    let proof = Proof { version: version(9, 5), blob, how: Provenance::Carried };
+    let counts = |proofs: &Proofs| (proofs.figures().proved, proofs.figures().unconfirmed);
+    for seen in [Some(version(9, 5)), Some(version(9, 6)), None] {
+        let (_dir, next, ..) = committed(b"committed");
+        next.learn(tree.clone(), None);
+        next.carry([(path.clone(), proof)]);
+        assert_eq!((counts(&next), next.unconfirmed()), ((0, 1), vec![(path.clone(), version(9, 5))]));
+        next.confirm(&path, seen);
+        let holds = seen == Some(version(9, 5));
+        assert_eq!(counts(&next), (u64::from(holds), 0), "{seen:?}");
+        assert_eq!(next.of(&path, version(9, 5)), holds.then_some(blob));
+    }
+    let (_dir, next, ..) = committed(b"committed");
+    next.carry([(path.clone(), proof)]);
+    assert_eq!(next.of(&path, version(9, 6)), None, "another version");
+    assert_eq!(next.of(&path, version(9, 5)), Some(blob), "who asks has seen the version");
+    assert_eq!(counts(&next), (1, 0));
+    assert_eq!(next.take_changed().map(|all| all.len()), Some(1));
+}
