@@ -205,7 +205,9 @@ fn work_leaves_no_memory_and_no_handles_behind() {
     nothing_is_left_open(&m, open);
     let more = memory(&m).saturating_sub(before);
     assert!(more < 24 << 20, "{more} bytes more after {} operations", 20 * 60 * 9);
-    assert_eq!(m.sshd.as_ref().expect("a server").handles(), 0, "all files are gone");
+    // A directory may be open for a listing in the background.
+    let sshd = m.sshd.as_ref().expect("a server");
+    eventually("all files are gone", || sshd.handles() == 0);
     eprintln!("survived: {} operations, {} KiB more memory, no open handle left", 20 * 60 * 9, more >> 10);
 }
 
