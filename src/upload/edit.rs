@@ -205,13 +205,12 @@ impl Upload {
             if !sealed.is_sealed() {
                 return Ok(sealed);
             }
-            let copy = Arc::new(self.local.0.journal.new_spool()?);
+            let copy = self.local.0.journal.new_spool()?;
             match copy.copy_from(&sealed, keep.unwrap_or(u64::MAX)) {
                 Err(error) if self.was_let_go(ino, &sealed, &error) => {}
                 other => {
                     other?;
-                    self.local.put_spool(ino, copy.clone());
-                    return Ok(copy);
+                    return Ok(self.local.put_copy(ino, Some(&sealed), copy));
                 }
             }
         }
@@ -224,13 +223,12 @@ impl Upload {
             self.fill(&spool, path, version, keep.unwrap_or(u64::MAX), deadline)?;
             Ok(spool)
         });
-        let spool = Arc::new(filled.inspect_err(|_| {
+        let spool = filled.inspect_err(|_| {
             if let Some(node) = self.local.0.view.node(ino) {
                 self.local.0.view.expire(node.parent);
             }
-        })?);
-        self.local.put_spool(ino, spool.clone());
-        Ok(spool)
+        })?;
+        Ok(self.local.put_copy(ino, None, spool))
     }
 
     /// Each piece that arrives renews the deadline: a large file over a slow connection is progress, not a hang.

@@ -93,6 +93,11 @@ impl Local {
         self.0.spools.put(ino, spool, || self.0.view.pin(ino));
     }
 
+    /// See [`Spools::put_copy`](super::spools::Spools::put_copy).
+    pub(super) fn put_copy(&self, ino: Ino, before: Option<&Arc<Spool>>, copy: Spool) -> Arc<Spool> {
+        self.0.spools.put_copy(ino, before, Arc::new(copy), || self.0.view.pin(ino))
+    }
+
     pub(super) fn release_spool(&self, ino: Ino) {
         self.0.spools.remove(ino);
         self.unpin(ino);

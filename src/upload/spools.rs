@@ -34,6 +34,25 @@ impl Spools {
         then();
     }
 
+    /// Inserts a copy of `before`, or of the server's content if there was no spool, and calls `then` before the map is
+    /// unlocked. A spool that was inserted while the copy was made is newer: it stays, and is returned instead.
+    pub(super) fn put_copy(
+        &self,
+        ino: Ino,
+        before: Option<&Arc<Spool>>,
+        copy: Arc<Spool>,
+        then: impl FnOnce(),
+    ) -> Arc<Spool> {
+        let mut spools = self.by_ino.lock();
+        let is_copied = |now: &Arc<Spool>| before.is_some_and(|before| Arc::ptr_eq(now, before)) && now.is_sealed();
+        if let Some(now) = spools.get(&ino).filter(|now| !is_copied(now)) {
+            return now.clone();
+        }
+        spools.insert(ino, copy.clone());
+        then();
+        copy
+    }
+
     pub(super) fn remove(&self, ino: Ino) {
         self.by_ino.lock().remove(&ino);
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use pantheonfs::fs::{FsResult, OpenMode, SetAttr};
 
 use crate::common::eventually;
-use crate::common::inner::Inner;
+use crate::common::inner::{Inner, wait};
 use crate::common::meddler::Fate;
 use crate::steps::{WORK, Work, differences, furnished, look};
 
@@ -373,4 +373,30 @@ fn a_chmod_between_saves_stays() {
         let meta = fs::metadata(inner.home.join(format!("f{n}"))).expect("there");
         assert_eq!(meta.permissions().mode() & 0o777, 0o755, "f{n}");
     }
+}
+
+/// The file is emptied and written anew by one program while a write of another still waits for the old content.
+#[test]
+fn content_that_arrives_late_does_not_replace_what_was_written_meanwhile() {
+    let Some(inner) = furnished(&[]) else { return };
+    fs::write(inner.home.join("w/theirs"), [b'o'; 3000]).expect("written");
+    inner.look_anew();
+    inner.names("w").expect("listed");
+    let slow = inner.open("w/theirs", OpenMode { read: false, write: true, truncate: false }, false).expect("opened");
+    inner.stall(true);
+    thread::scope(|scope| {
+        let fs = inner.fs.clone();
+        let writing = scope.spawn(move || fs.write(slow, 0, b"X", wait()));
+        thread::sleep(Duration::from_millis(300));
+        let quick =
+            inner.open("w/theirs", OpenMode { read: true, write: true, truncate: true }, false).expect("opened");
+        inner.write_at(quick, 0, b"new").expect("written");
+        inner.stall(false);
+        writing.join().expect("no panic").expect("written");
+        assert_eq!(inner.read_at(quick).expect("read"), b"Xew");
+        inner.close(quick).expect("closed");
+    });
+    inner.close(slow).expect("closed");
+    inner.barrier();
+    assert_eq!(fs::read(inner.home.join("w/theirs")).expect("there"), b"Xew");
 }
