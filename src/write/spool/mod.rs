@@ -335,7 +335,8 @@ impl Spool {
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<Option<u64>> {
         let write = |file: &File, len: u64| {
             file.write_all_at(bytes, offset)?;
-            Ok(len.max(offset + bytes.len() as u64))
+            // Nothing, written behind the end, does not make a file longer.
+            Ok(if bytes.is_empty() { len } else { len.max(offset + bytes.len() as u64) })
         };
         self.change_noting(write, |sum, _| sum.wrote(offset, bytes))
     }

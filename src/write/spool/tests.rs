@@ -47,6 +47,7 @@ fn length_changes_and_holes() {
     assert_eq!(spool.read_at(0, 11).expect("read"), b"\0\0\0\0\0\0\0\0\0\0x");
     spool.set_len(4).expect("cut");
     assert_eq!((spool.len(), spool.read_at(2, 10).expect("read").len()), (4, 2));
+    assert_eq!(spool.write_at(9, b"").expect("written"), Some(4), "nothing behind the end");
     spool.set_len(6).expect("grown");
     assert_eq!(spool.read_at(0, 10).expect("read"), [0; 6]);
     spool.allocate(0, 100, true).expect("allocated");
