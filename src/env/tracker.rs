@@ -160,9 +160,13 @@ impl Tracker {
 
     /// Takes over an answer of the API, sets the gate, and tells the listeners if mode or commit changed.
     pub(super) fn learn(&self, environment: Environment) {
-        let changed = self.belief.lock().learn(environment, self.clock.wall());
+        let changed = {
+            let mut belief = self.belief.lock();
+            let changed = belief.learn(environment, self.clock.wall());
+            self.set_gate(&belief);
+            changed
+        };
         self.set_clock();
-        self.apply_to_gate();
         if changed {
             self.remember();
             let belief = self.belief();
@@ -173,14 +177,11 @@ impl Tracker {
 
     /// Takes over the workflows that run now, as pairs of id and description.
     pub(super) fn learn_running(&self, running: Vec<(String, String)>) {
-        let changed = {
-            let mut belief = self.belief.lock();
-            let before = belief.running.clone();
-            belief.learn_running(running, self.clock.wall());
-            before != belief.running
-        };
-        if changed {
-            self.apply_to_gate();
+        let mut belief = self.belief.lock();
+        let before = belief.running.clone();
+        belief.learn_running(running, self.clock.wall());
+        if before != belief.running {
+            self.set_gate(&belief);
         }
     }
 
@@ -220,8 +221,7 @@ impl Tracker {
     }
 
     /// The verdict while a teammate's commit, deploy or switch runs: writes wait for its end, up to a limit.
-    fn held_by_others(&self) -> Option<Verdict> {
-        let belief = self.belief.lock();
+    fn held_by_others(&self, belief: &Belief) -> Option<Verdict> {
         let job = belief.running.first()?;
         let age = self.clock.wall().duration_since(job.seen).unwrap_or_default();
         let left = OTHERS_LIMIT.checked_sub(age)?;
@@ -233,12 +233,17 @@ impl Tracker {
     }
 
     fn apply_to_gate(&self) {
-        let verdict = match self.read_only_reason() {
+        self.set_gate(&self.belief.lock());
+    }
+
+    /// Sets the gate as the belief demands, before the belief can be seen: what the status shows holds already.
+    fn set_gate(&self, belief: &Belief) {
+        let verdict = match belief.read_only_reason() {
             _ if self.config.read_only => Verdict::Closed(ReadOnlyReason::MountedReadOnly),
             Some(reason) => Verdict::Closed(reason),
             None => match self.own_jobs.lock().last() {
                 Some(job) => Verdict::Held { why: job.why.clone(), until: job.until, drains: job.drains },
-                None => self.held_by_others().unwrap_or(Verdict::Open),
+                None => self.held_by_others(belief).unwrap_or(Verdict::Open),
             },
         };
         self.gate.set(Area::Code, verdict);
