@@ -37,7 +37,7 @@ impl Sender {
             Expected::Version(version) => Base::Version(version),
             Expected::Ours => Base::Any,
             Expected::After(_) | Expected::Unknown => {
-                return Ok(Outcome::Conflict("the save before it could not be sent".into()));
+                return Ok(self.after_rejected(&op.path, "the save before it could not be sent".into()));
             }
         };
         if self.local.0.journal.is_whole(put) == Some(false) {
