@@ -86,7 +86,10 @@ fn a_commit_and_a_switch_name_what_they_lack() {
     let ran = commit();
     assert_eq!(ran.code(), 14, "{}{}", ran.out(), ran.err());
     assert!(ran.err().contains("save sites/default/settings.php"), "{}", ran.err());
-    assert_eq!(fs::read_to_string(m.path(".pantheon/stranded/sites/default/settings.php")).expect("kept"), "edited\n");
+    assert_eq!(
+        fs::read_to_string(m.path(".pantheon/stranded/code/sites/default/settings.php")).expect("kept"),
+        "edited\n"
+    );
     commit().ok();
     fs::write(&settings, "again\n").expect("saved");
     let mode = m.environ().run(&["mode", "git", "--at", &m.dir().to_string_lossy()]);
@@ -169,5 +172,10 @@ fn a_time_that_is_set_at_close_is_no_other_writer() {
         inner.fs.sync(wait()).expect("sent");
         assert_eq!(fs::read_to_string(inner.home.join("f")).expect("there"), text);
     }
+    let file = File::options().write(true).open(inner.home.join("f")).expect("opened");
+    file.set_modified(SystemTime::now() + Duration::from_secs(60)).expect("set");
+    inner.write("f", b"fourth\n").expect("saved");
+    inner.fs.sync(wait()).expect("the same content is nobody's change");
+    assert_eq!(fs::read(inner.home.join("f")).expect("there"), b"fourth\n");
     assert!(inner.fs.status().local.conflicts.is_empty());
 }
