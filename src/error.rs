@@ -54,6 +54,8 @@ pub enum Cause {
     NameTooLong,
     TooBig,
     TimedOut,
+    /// Changes were given up: the server refused them, or another writer's changes prevented them. The text names them.
+    Rejected(String),
     /// The platform refused; with the text of its answer.
     Platform(String),
     Remote(SharedError),
@@ -126,7 +128,11 @@ impl fmt::Display for Cause {
             Self::NotPermitted(what) | Self::Unsupported(what) => f.write_str(what),
             Self::AccessDenied => f.write_str("permission denied"),
             Self::CrossesAreas => f.write_str("code and uploads are separate; copy instead of moving"),
-            Self::Invalid(what) | Self::Busy(what) | Self::Platform(what) | Self::Conflict(what) => f.write_str(what),
+            Self::Invalid(what)
+            | Self::Busy(what)
+            | Self::Platform(what)
+            | Self::Conflict(what)
+            | Self::Rejected(what) => f.write_str(what),
             Self::JournalFull => {
                 f.write_str("too many changes wait to be sent; try again when the connection is faster")
             }

@@ -47,9 +47,18 @@ pub(super) fn sync(at: &Path, json: bool) -> CliResult<()> {
 }
 
 /// Sends before an unmount what is not on the server yet. Changes that cannot be sent stay for the next mount.
-pub(super) fn send_before_unmount(place: &Path) {
-    if let Err(failure) = write(place, "sync", "now\n", "sending changes") {
-        log::info!("{}", failure.explain());
+///
+/// # Errors
+///
+/// Changes were given up.
+pub(super) fn send_before_unmount(place: &Path) -> CliResult<()> {
+    match write(place, "sync", "now\n", "sending changes") {
+        Err(failure) if failure.exit == Exit::GivenUp => Err(failure),
+        Err(failure) => {
+            log::info!("{}", failure.explain());
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 
@@ -70,6 +79,7 @@ pub(super) fn write_silently(at: &Path, name: &str, words: &Path) -> CliResult<(
         let text = why.unwrap_or_else(|| format!("{}: {error}", file.display()));
         let exit = match error.raw_os_error() {
             Some(libc::EBUSY) => Exit::Busy,
+            Some(libc::EREMOTEIO) => Exit::GivenUp,
             Some(libc::EINVAL) => Exit::Usage,
             _ => Exit::Failed,
         };

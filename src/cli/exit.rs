@@ -37,8 +37,10 @@ pub(super) enum Exit {
     MountPoint = 11,
     /// FUSE is missing or may not be used.
     NoFuse = 12,
-    /// Programs use the mount.
+    /// Programs use the mount, or not every change could be sent.
     Busy = 13,
+    /// The server refused changes, or other writers' changes prevented them.
+    GivenUp = 14,
 }
 
 impl From<Exit> for ExitCode {
@@ -141,7 +143,7 @@ pub(super) fn finish_helper(result: CliResult<()>) -> ExitCode {
 
 /// The exit code of a child process.
 pub(super) fn from_code(code: Option<i32>) -> Exit {
-    const ALL: [Exit; 13] = [
+    const ALL: [Exit; 14] = [
         Exit::Failed,
         Exit::Usage,
         Exit::NoSuchSite,
@@ -155,6 +157,7 @@ pub(super) fn from_code(code: Option<i32>) -> Exit {
         Exit::MountPoint,
         Exit::NoFuse,
         Exit::Busy,
+        Exit::GivenUp,
     ];
     ALL.into_iter().find(|exit| code == Some(*exit as i32)).unwrap_or(Exit::Failed)
 }

@@ -18,7 +18,7 @@ use super::{connect, daemon, environ, identity, logging, mountpoint};
 use crate::attr::Area;
 use crate::clock::Clock;
 use crate::env::Env;
-use crate::fs::{Fs, FsConfig, Layout, Wait};
+use crate::fs::{Cause, Fs, FsConfig, Layout, Wait};
 use crate::fuse::{self, MountConfig, Mounted};
 use crate::gate::{Gate, Verdict};
 use crate::mirror::Mirror;
@@ -162,7 +162,10 @@ impl Served {
         }
         // Changes are sent while the connection exists. What cannot be sent waits for the next mount.
         if let Err(error) = self.fs.sync(Wait::Until(self.fs.deadline())) {
-            log::warn!("{error}; the next mount sends the changes");
+            match error.cause {
+                Cause::Rejected(_) => log::error!("{error}"),
+                _ => log::warn!("{error}; the next mount sends the changes"),
+            }
         }
         if let Err(error) = self.mounted.unmount() {
             log::info!("{}: {error}; unmounting it anyway", mountpoint.display());

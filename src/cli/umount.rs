@@ -20,14 +20,19 @@ const MAX_NAMED: usize = 5;
 pub(super) fn run(path: &Path, force: bool, json: bool) -> CliResult<()> {
     let place = locate(path)?;
     let status = status_of(&place);
-    if !force && status.as_ref().is_some_and(|status| status["waiting"].as_u64() != Some(0)) {
-        commands::send_before_unmount(&place);
+    let mut sent = Ok(());
+    if !force && status.is_some() {
+        sent = commands::send_before_unmount(&place);
         warn_of_unsent(status_of(&place).as_ref());
     } else {
         warn_of_unsent(status.as_ref());
     }
     // The process of a mount that does not answer cannot release it; the status request above still uses the mount.
-    mountpoint::detach(&place, force || status.is_none()).map_err(|error| match error.raw_os_error() {
+    let detached = mountpoint::detach(&place, force || status.is_none());
+    if let (Err(_), Err(given_up)) = (&detached, &sent) {
+        eprintln!("pantheonfs: {}", visible(given_up.explain()));
+    }
+    detached.map_err(|error| match error.raw_os_error() {
         Some(libc::EBUSY) => {
             let text = format!(
                 "{}: in use; close the programs that use it (`fuser -vm '{0}'` lists them), or use --force",
@@ -41,7 +46,8 @@ pub(super) fn run(path: &Path, force: bool, json: bool) -> CliResult<()> {
         let answer = serde_json::json!({ "unmounted": place.display().to_string() });
         report::print(format!("{answer:#}\n").as_bytes())?;
     }
-    Ok(())
+    // Unmounted all the same: what was given up is kept, and would not be sent later either.
+    sent
 }
 
 /// The mount on `path`. The mount itself is accessed last, so that one that does not answer is found, too.

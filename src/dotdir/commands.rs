@@ -29,7 +29,7 @@ impl Dot {
     fn commit(&self, message: &str, wait: Wait) -> Result<(), Cause> {
         let all_sent = || {
             let sent = self.0.upload.barrier(wait);
-            sent.map_err(|error| Cause::Busy(format!("not everything is on the server: {error}")))
+            sent.map_err(|error| not_sent("nothing was committed", error))
         };
         // Waits without holding back writers first, because it may take long.
         all_sent()?;
@@ -80,14 +80,26 @@ impl Dot {
     }
 
     fn send_before_switch(&self, discard: bool, wait: Wait) -> Result<(), Cause> {
-        if let Err(error) = self.0.upload.barrier(wait) {
-            log::warn!("before the switch: {error}");
+        if discard {
+            // What was given up is kept here; the next barrier reports it.
+            if let Err(error) = self.0.upload.wait_until_sent(wait) {
+                log::warn!("before the switch: {error}");
+            }
+            return Ok(());
         }
+        self.0.upload.barrier(wait).map_err(|error| not_sent("the mode was not switched", error))?;
         match self.0.upload.dirty_files().len() {
             0 => Ok(()),
-            _ if discard => Ok(()),
             n => Err(Cause::Busy(format!("{n} change(s) are not on the server yet"))),
         }
+    }
+}
+
+/// Why a command was not carried out that needs everything on the server.
+fn not_sent(what: &str, error: FsError) -> Cause {
+    match error.cause {
+        Cause::Rejected(text) => Cause::Rejected(format!("{what}: {text}")),
+        _ => Cause::Busy(format!("{what}: not everything is on the server: {error}")),
     }
 }
 

@@ -47,7 +47,7 @@ impl Dot {
         let mirror = repository.mirror().ok_or("there is no repository")?;
         let commit = repository.commit().ok_or("the API has not reported the deployed commit yet")?;
         // Queued changes are not on the server yet, and the comparison reads the server.
-        if let Err(error) = self.0.upload.barrier(wait) {
+        if let Err(error) = self.0.upload.wait_until_sent(wait) {
             log::info!("before the comparison: {error}");
         }
         let found = self.survey()?;

@@ -34,7 +34,8 @@ impl Dot {
 
     fn local_changes(&self, noted: Noted) -> LocalChanges {
         let (upload, view) = (&self.0.upload, &self.0.view);
-        let rejected = |kind| upload.rejects(kind).iter().map(|path| path.display().to_string()).collect();
+        let rejected =
+            |kind| -> Vec<String> { upload.rejects(kind).iter().map(|path| path.display().to_string()).collect() };
         let texts = |paths: Vec<RemotePath>| paths.iter().map(RemotePath::to_string).collect();
         let (backups, since) = self.backups_summary();
         LocalChanges {
@@ -42,7 +43,7 @@ impl Dot {
             waiting: upload.waiting(),
             waiting_bytes: upload.waiting_bytes(),
             conflicts: rejected(RejectKind::Conflict),
-            stranded: rejected(RejectKind::Stranded),
+            stranded: [rejected(RejectKind::Stranded), upload.refused_names()].concat(),
             written: texts(noted.written.into_iter().collect()),
             ignored_written: texts(noted.ignored.into_iter().collect()),
             backups,

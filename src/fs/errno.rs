@@ -28,6 +28,8 @@ impl FsError {
             Cause::TooBig => libc::EFBIG,
             Cause::TimedOut => libc::ETIMEDOUT,
             Cause::Platform(_) => libc::EIO,
+            // Nothing else has it, so that commands can tell it from other failures.
+            Cause::Rejected(_) => libc::EREMOTEIO,
             Cause::Remote(error) => remote_errno(error),
             // A full or broken local disk keeps its own errno, so that callers see ENOSPC.
             Cause::Local(_, errno, _) => errno.unwrap_or(libc::EIO),
@@ -95,11 +97,12 @@ mod tests {
             Cause::TimedOut => 20,
             Cause::Platform(_) => 21,
             Cause::Local(..) => 22,
+            Cause::Rejected(_) => 23,
             Cause::Remote(error) => FIRST_REMOTE + remote_number(&error.kind),
         }
     }
 
-    const FIRST_REMOTE: usize = 23;
+    const FIRST_REMOTE: usize = 24;
     const REMOTE_KINDS: usize = 17;
 
     fn remote_number(kind: &ErrorKind) -> usize {
@@ -153,6 +156,7 @@ mod tests {
             (Cause::TooBig, libc::EFBIG),
             (Cause::TimedOut, libc::ETIMEDOUT),
             (Cause::Platform(text()), libc::EIO),
+            (Cause::Rejected(text()), libc::EREMOTEIO),
             (local(libc::ENOSPC).into(), libc::ENOSPC),
             (io::Error::other("no number").into(), libc::EIO),
             (remote(ErrorKind::NotFound), libc::ENOENT),

@@ -106,7 +106,18 @@ impl Writer<'_> {
     }
 
     /// Waits for the answers. The attributes are those after the last byte, and before CLOSE.
-    pub(super) fn finish(&self, mut sent: Sent) -> Result<Attr, ErrorKind> {
+    pub(super) fn finish(&self, sent: Sent) -> Result<Attr, ErrorKind> {
+        let (attr, sized) = self.finish_of_any_size(sent)?;
+        if attr.size != self.source.len {
+            sized?;
+            let message = format!("the file has {} bytes there instead of {}", attr.size, self.source.len);
+            return Err(ErrorKind::Failure(message));
+        }
+        Ok(attr)
+    }
+
+    /// Like [`Writer::finish`], also where the server did not set the size; with its answer to that.
+    pub(super) fn finish_of_any_size(&self, mut sent: Sent) -> Result<(Attr, Result<(), ErrorKind>), ErrorKind> {
         while !sent.writes.is_empty() {
             self.finish_write(&mut sent.writes)?;
         }
@@ -116,12 +127,7 @@ impl Writer<'_> {
         }
         let attr = self.extended().attr(sent.stat)?;
         self.extended().ok(sent.closed)?;
-        if attr.size != self.source.len {
-            sized?;
-            let message = format!("the file has {} bytes there instead of {}", attr.size, self.source.len);
-            return Err(ErrorKind::Failure(message));
-        }
-        Ok(attr)
+        Ok((attr, sized))
     }
 
     fn finish_write(&self, writes: &mut VecDeque<(u64, Pending)>) -> Result<u64, ErrorKind> {

@@ -107,7 +107,7 @@ impl Storing<'_> {
         Ok(())
     }
 
-    /// By an exclusive OPEN. 2 round trips.
+    /// By an exclusive OPEN. 3 round trips.
     fn create_in_place(&self) -> Result<Attr, ErrorKind> {
         self.permit.still_valid()?;
         let perm = self.how.perm.unwrap_or(DEFAULT_PERM);
@@ -260,7 +260,7 @@ impl Storing<'_> {
         Ok(self.writer.extended().attr(now)?)
     }
 
-    /// Over the old bytes; the size follows them. 2 round trips.
+    /// Over the old bytes; the size follows them. 3 round trips.
     fn in_place(&self, base: Base) -> Result<Attr, ErrorKind> {
         self.permit.still_valid()?;
         let found = self.attempt.send_lstat(self.path);
@@ -277,16 +277,43 @@ impl Storing<'_> {
         };
         self.permit.still_valid()?;
         (self.writer.progress)(Progress::Modifying);
+        let sent = self.writer.send_all(&handle, self.how.perm)?;
+        let (attr, sized) = self.writer.finish_of_any_size(sent)?;
+        if attr.size <= self.writer.source.len || sized.is_err_and(|kind| kind.is_unanswered()) {
+            return self.seen_after(attr);
+        }
+        log::debug!("{}: the server does not shorten files; it is emptied and written again", self.path);
+        self.emptied(attr)
+    }
+
+    /// After a shorter content was written over the old bytes on a server that does not set sizes: OPEN with TRUNC,
+    /// and all bytes again. Until it is whole, the caller has the old content.
+    fn emptied(&self, written: Attr) -> Result<Attr, ErrorKind> {
+        let now = self.writer.extended().attr(self.attempt.send_lstat(self.path))?;
+        if !now.is_file() || now.size != written.size {
+            return Err(ErrorKind::Conflict { found: Some(now.version()) });
+        }
+        self.permit.still_valid()?;
+        let opened = self.writer.send_open(self.path, open::WRITE | open::CREATE | open::TRUNCATE, None);
+        let handle = self.writer.handle(opened)?;
         self.write_all(&handle, self.how.perm)
     }
 
-    /// All bytes, then size, permissions and time, then a look at what is there: it must be what was sent. Closes. The
-    /// version is that after CLOSE: some servers set the time then.
+    /// All bytes, then size, permissions and time, then a look at what is there: it must be what was sent. Closes.
     fn write_all(&self, handle: &[u8], perm: Option<u16>) -> Result<Attr, ErrorKind> {
         let sent = self.writer.send_all(handle, perm)?;
-        let after = self.attempt.send_lstat(self.path);
         let attr = self.writer.finish(sent)?;
-        match self.writer.extended().attr(after) {
+        self.seen_after(attr)
+    }
+
+    /// The version that a save leaves is that after the answer to CLOSE: some servers set the time while they carry
+    /// it out, and a request that is sent beside it may be answered before.
+    fn seen_after(&self, attr: Attr) -> Result<Attr, ErrorKind> {
+        if attr.size != self.writer.source.len {
+            let message = format!("the file has {} bytes there instead of {}", attr.size, self.writer.source.len);
+            return Err(ErrorKind::Failure(message));
+        }
+        match self.writer.extended().attr(self.attempt.send_lstat(self.path)) {
             Ok(now) if now.is_file() && now.size == attr.size => Ok(now),
             Err(kind) if kind.is_loss() => Err(kind),
             // Replaced or removed by another writer since: the attributes before CLOSE are those of what was stored.

@@ -12,6 +12,7 @@ pub(crate) mod open {
     pub(crate) const READ: u32 = 1;
     pub(crate) const WRITE: u32 = 2;
     pub(crate) const CREATE: u32 = 8;
+    pub(crate) const TRUNCATE: u32 = 16;
     pub(crate) const EXCLUSIVE: u32 = 32;
 }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 /// Name, possible values (the first is the default), and meaning.
-const TABLE: [(&str, &[&str], &str); 18] = [
+const TABLE: [(&str, &[&str], &str); 19] = [
     ("rename", &["allow", "refuse", "refuse-directories", "refuse-replace"], "which renames the SFTP server refuses"),
+    ("sites-default", &["writable", "read-only"], "read-only: sites/default and what is in it, as Drupal leaves them"),
     ("extensions", &["on", "off"], "whether new connections offer posix-rename, statvfs and limits"),
     (
         "second-connection",

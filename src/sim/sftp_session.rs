@@ -82,6 +82,9 @@ impl Sftp {
         if is_below("logs") || (is_below("code") && !self.shared.code_writable(&self.environment)) {
             return Err(code(StatusCode::PermissionDenied));
         }
+        if is_below("code/sites/default") && self.quirk_is("sites-default", "read-only") {
+            return Err(code(StatusCode::PermissionDenied));
+        }
         Ok(())
     }
 

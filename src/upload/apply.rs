@@ -37,7 +37,7 @@ impl Sender {
             Expected::Version(version) => Base::Version(version),
             Expected::Ours => Base::Any,
             Expected::After(_) | Expected::Unknown => {
-                return Ok(Outcome::Conflict("the save before it could not be sent".into()));
+                return Ok(self.after_rejected(&op.path, "the save before it could not be sent".into()));
             }
         };
         if self.local.0.journal.is_whole(put) == Some(false) {
@@ -110,6 +110,18 @@ impl Sender {
             Err(error) => error,
         };
         let ErrorKind::Conflict { found: Some(found) } = error.kind else { return Err(error) };
+        if let Base::Version(known) = base {
+            match self.compare_with_shown(&op.path, known, found) {
+                Compared::Same => {
+                    log::info!("{}: only its time changed on the server ({known}, now {found})", op.path);
+                    let attr = store(&Store { base: Base::Version(found), base_sum: None, ..how })?;
+                    self.stored(op, put, attr, source);
+                    return Ok(Outcome::Done(Expected::Version(attr.version())));
+                }
+                Compared::Unknown(why) => return Ok(Outcome::Later(LINK_PAUSE, why)),
+                Compared::Changed => {}
+            }
+        }
         if found.size > put.len || (found.size < put.len && base != Base::Absent) {
             return Err(error);
         }

@@ -85,7 +85,7 @@ impl Sender {
         }
         if base == Expected::Unknown {
             let what = "removed here, but an earlier change could not be sent: the server's version stays";
-            return Ok(Outcome::Conflict(what.into()));
+            return Ok(self.after_rejected(path, what.into()));
         }
         if let Expected::Version(version) = base
             && now.kind == FileKind::File
@@ -147,7 +147,7 @@ impl Sender {
         let there = self.stat_there(to)?;
         if ends.replaced == Expected::Unknown || (ends.base == Expected::Unknown && !ends.dir) {
             let which = if ends.replaced == Expected::Unknown { to } else { &op.path };
-            return Ok(Outcome::Conflict(format!("an earlier change of {which} could not be sent")));
+            return Ok(self.after_rejected(which, format!("an earlier change of {which} could not be sent")));
         }
         let expected = match (&there, ends.replaced) {
             (None, _) => true,

@@ -27,12 +27,33 @@ impl Upload {
     /// Waits until everything that was recorded before the call is on the server. Files that are still open for
     /// writing and were not saved do not count. As long as operations make progress the barrier keeps waiting: the
     /// deadline of one operation says nothing about all of them.
-    /// about all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::Rejected`]: everything else is there, and the text names what was given up since the last barrier
+    /// that reported it. Otherwise see [`Upload::wait_until_sent`].
+    pub fn barrier(&self, wait: Wait) -> FsResult<()> {
+        let sent = self.wait_until_sent(wait);
+        if sent.as_ref().is_err_and(FsError::would_block) {
+            return sent;
+        }
+        let Some(report) = self.local.0.given_up.report() else { return sent };
+        Err(FsError::new(
+            "sync",
+            "the mount",
+            match sent {
+                Ok(()) => Cause::Rejected(report),
+                Err(error) => Cause::Busy(format!("{}; {report}", error.cause)),
+            },
+        ))
+    }
+
+    /// Waits like [`Upload::barrier`], and leaves the report of what was given up to the next barrier.
     ///
     /// # Errors
     ///
     /// [`Cause::Busy`]: nothing progressed for the mount's time limit; the text says what is queued and why.
-    pub fn barrier(&self, wait: Wait) -> FsResult<()> {
+    pub fn wait_until_sent(&self, wait: Wait) -> FsResult<()> {
         let Wait::Until(_) = wait else { return Err(FsError::new("sync", "", Cause::WouldBlock)) };
         let unsaved = self.local.save_unsaved();
         if self.local.0.journal.barrier(self.local.0.view.timeout()) {
@@ -61,11 +82,16 @@ impl Upload {
         }
         let patience = if self.local.0.view.is_offline() { Duration::ZERO } else { self.local.0.view.timeout() };
         self.local.0.journal.barrier(patience);
-        let left = self.local.queue(Queue::len);
-        let sent = before.saturating_sub(left);
-        let said = match left {
-            0 => format!("{before} change(s) that the last mount could not send are on the server now"),
-            _ => format!("{before} change(s) were left by the last mount: {sent} are on the server now, {left} wait"),
+        let (left, given_up) = (self.local.queue(Queue::len), self.local.0.given_up.count());
+        let sent = before.saturating_sub(left + given_up);
+        let said = match (left, given_up) {
+            (0, 0) => format!("{before} change(s) that the last mount could not send are on the server now"),
+            (_, 0) => {
+                format!("{before} change(s) were left by the last mount: {sent} are on the server now, {left} wait")
+            }
+            _ => format!(
+                "{before} change(s) were left by the last mount: {sent} are on the server now, {left} wait, {given_up} were given up"
+            ),
         };
         log::warn!("{said}");
         Some(said)

@@ -13,6 +13,8 @@ use crate::remote::{Class, ErrorKind, RemoteError};
 
 /// Time limit for reading a file that is compared with the local content.
 const COMPARE_LIMIT: Duration = Duration::from_secs(120);
+/// Larger files (bytes) are not compared with what was shown.
+const MAX_SHOWN_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The result of a comparison. If it is unknown, the operation is retried: an unknown result is never taken for a
 /// conflict.
@@ -40,6 +42,20 @@ impl Sender {
             Ok(true) => Compared::Same,
             Ok(false) => Compared::Changed,
             Err(error) => Compared::Unknown(format!("the version before it cannot be read: {error:?}")),
+        }
+    }
+
+    /// Whether a file of another version has the content that callers were shown of the known one: then nobody changed
+    /// it. A server may set times on its own, for example when it copies or stores a file.
+    pub(super) fn compare_with_shown(&self, path: &RemotePath, known: Version, found: Version) -> Compared {
+        let same_size = known.size == found.size && found.size <= MAX_SHOWN_BYTES;
+        let Some(shown) = same_size.then(|| self.content.last_shown(path, known)).flatten() else {
+            return Compared::Changed;
+        };
+        match self.content.read_anew(path, found, Deadline::after(COMPARE_LIMIT)) {
+            Ok(theirs) if theirs == shown => Compared::Same,
+            Ok(_) => Compared::Changed,
+            Err(error) => Compared::Unknown(format!("what is there cannot be read: {error:?}")),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Saves that overwrite the old bytes, on servers and in directories where a temporary file cannot replace a file.
 //! While the server has only a part of the new content, the old content is stored on the local disk. The next attempt
 //! overwrites the file only if every byte is of the old or of the new content, so that it never destroys what another
-//! writer wrote.
+//! writer wrote. A save that has touched the file is not given up before the old content is there again.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -12,9 +12,10 @@ use super::sender::Sender;
 use crate::attr::Version;
 use crate::clock::Deadline;
 use crate::durable;
+use crate::error::Cause;
 use crate::path::RemotePath;
-use crate::remote::{Base, RemoteError};
-use crate::write::{Op, OpId, Put, SpoolId};
+use crate::remote::{Base, RemoteError, Store};
+use crate::write::{Action, Expected, Op, OpId, Put, SpoolId};
 
 /// Directory of old contents in the state directory. Each file is named by the number of the spool that replaces it.
 const DIR: &str = "replaced";
@@ -49,6 +50,41 @@ impl Sender {
             }
         }
         self.local.0.journal.touched(id);
+    }
+
+    /// Called before a save is given up: if the server may have a part of the new content, the old content is stored
+    /// there again. Returns why that is not so; then the save must not be given up.
+    pub(super) fn undo_if_touched(&self, id: OpId, op: &Op) -> Option<String> {
+        let is_touched = |op: &Op| matches!(&op.action, Action::Put(put) if put.base == Expected::Ours);
+        let touched = self.local.queue(|queue| queue.op(id).is_some_and(is_touched));
+        let Action::Put(put) = &op.action else { return None };
+        if !touched {
+            return None;
+        }
+        let undone = self.undo_in_place(op, put);
+        undone.err().map(|why| format!("the server may have a part of the new content, and {why}"))
+    }
+
+    fn undo_in_place(&self, op: &Op, put: &Put) -> Result<(), String> {
+        let permit = self.admission.permit_sending(op.area).map_err(|refused| Cause::from(refused).to_string())?;
+        let source = File::open(self.local.0.journal.spool_path(put.spool)).map_err(|error| error.to_string())?;
+        let base = match self.resume_in_place(op, put, &source).map_err(|error| error.to_string())? {
+            Resumed::GoOn(base) => base,
+            Resumed::Stored(_) => return Err("all of it was found there".into()),
+            // It has nothing of ours any more.
+            Resumed::End(Outcome::Conflict(_)) => return Ok(()),
+            Resumed::End(_) => return Err("what it has is not known".into()),
+        };
+        let none = |error| format!("the old content is not on the local disk: {error}");
+        let old = File::open(self.old_path(put.spool)).map_err(none)?;
+        let len = old.metadata().map_err(none)?.len();
+        let how = Store { base, base_sum: None, perm: None, mtime: None, temp_dir: None };
+        let progress = |_| self.local.0.journal.progressed();
+        let stored = self.remote.store_with_progress(&permit, &op.path, &old, len, &how, &progress);
+        stored.map_err(|error| format!("the old content could not be stored: {error}"))?;
+        log::info!("{}: the server has the old content again", op.path);
+        self.end_in_place(put.spool);
+        Ok(())
     }
 
     /// Removes the stored old content after the save.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::given_up::GivenUp;
 use super::made::Made;
 use super::spools::Spools;
 use crate::call;
@@ -30,7 +31,8 @@ pub(super) struct Inner {
     names: Mutex<()>,
     pub(super) rejects: Rejects,
     pub(super) made: Made,
-    /// With `-o sync`: the error of each rejected operation, by its path, until its caller has received it.
+    pub(super) given_up: GivenUp,
+    /// With `-o sync`: the error of each rejected operation, by the path for which its caller waits, until its caller has received it.
     pub(super) failures: Mutex<HashMap<RemotePath, FsError>>,
     /// Files whose content could not be recorded at `close` because the local disk failed.
     pub(super) unsaved: Mutex<BTreeSet<Ino>>,
@@ -55,6 +57,7 @@ impl Local {
             names: Mutex::default(),
             rejects: Rejects::new(state_dir),
             made: Made::default(),
+            given_up: GivenUp::default(),
             failures: Mutex::default(),
             unsaved: Mutex::default(),
             errors,

@@ -16,6 +16,7 @@
 //! | `local` | what both sides share: spools, journal, names lock |
 //! | `local_only` | names that are never sent |
 //! | `finish` | the end of an operation |
+//! | `given_up` | what became rejected, for the next barrier and the status |
 //! | `reject` | rejected copies: conflicts and stranded files |
 //! | `made` | files on the server that this mount created |
 //! | `reject_rename` | a save by rename whose rename is a conflict |
@@ -43,6 +44,7 @@ mod compare;
 mod edit;
 mod events;
 mod finish;
+mod given_up;
 mod in_place;
 mod local;
 mod local_only;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::sender::Sender;
 use crate::gate::ReadOnlyReason;
+use crate::path::RemotePath;
 use crate::remote::RemoteError;
-use crate::write::{Expected, Op};
+use crate::write::{Expected, Op, RejectKind};
 
 /// Pause before an operation is retried that failed because of the connection or of a read that it needed.
 pub(super) const LINK_PAUSE: Duration = Duration::from_millis(100);
@@ -24,9 +25,30 @@ pub(super) enum Outcome {
     Closed(ReadOnlyReason),
     /// The server refused the operation.
     Refused(RemoteError),
+    /// The operation builds upon another one that was rejected in this way; the text says upon which.
+    Follows(RejectKind, String),
 }
 
 impl Sender {
+    /// The outcome of an operation that builds upon a change of this path that was rejected.
+    pub(super) fn after_rejected(&self, path: &RemotePath, what: String) -> Outcome {
+        match self.local.0.given_up.kind_of(path) {
+            Some(kind) => Outcome::Follows(kind, what),
+            None => Outcome::Conflict(what),
+        }
+    }
+
+    /// The outcome of an operation in a directory that the server does not have.
+    pub(super) fn no_directory(&self, op: &Op) -> Outcome {
+        match self.local.0.given_up.above(op) {
+            Some((dir, kind)) => {
+                let dir = self.local.0.view.shown_path(&dir);
+                Outcome::Follows(kind, format!("its directory {dir} could not be made on the server"))
+            }
+            None => self.unless_away(op, Outcome::Conflict("the directory it is in was removed on the server".into())),
+        }
+    }
+
     /// The outcome of an operation whose object is missing. If the whole environment is unavailable, the operation is
     /// retried later.
     pub(super) fn unless_away(&self, op: &Op, outcome: Outcome) -> Outcome {

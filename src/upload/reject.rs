@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::local::Local;
 use crate::attr::Version;
-use crate::error::FsError;
+use crate::error::{Cause, FsError};
 use crate::inode::{Change, Ino, NodeView};
 use crate::path::RemotePath;
 use crate::write::{Action, Expected, Op, OpId, Put, RejectKind, Spool};
@@ -36,13 +36,24 @@ impl Local {
             }
         }
         let error = self.noted(error);
+        self.note_given_up(kind, op, &error);
         if self.0.sync {
-            self.0.failures.lock().insert(op.path.clone(), error);
+            self.0.failures.lock().insert(op.awaited().clone(), error);
         }
         self.0.view.touch_parents(op.paths());
         let _ending = self.finish(id, Expected::Unknown);
         self.show_theirs(op);
         self.release_after(op);
+    }
+
+    /// Takes note of a rejected operation.
+    fn note_given_up(&self, kind: RejectKind, op: &Op, error: &FsError) {
+        let mut shown = op.clone();
+        shown.path = self.0.view.shown_path(&op.path);
+        if let Action::Rename { to, .. } = &mut shown.action {
+            *to = self.0.view.shown_path(to);
+        }
+        self.0.given_up.add_op(kind, op, format!("{}: {}", shown.describe(), why(error)));
     }
 
     /// Stores the rejected copy. If there is no room for one, the spool file itself becomes the copy.
@@ -114,6 +125,7 @@ impl Local {
         match kept {
             Ok(copy) => {
                 log::warn!("{path}: could not be sent; your version is kept in {}", copy.display());
+                self.0.given_up.add(format!("save {}: it could not be sent", self.0.view.shown_path(path)));
                 if self.spool(ino).is_some_and(|now| now.id() == spool.id()) {
                     self.forget_spool(ino);
                 }
@@ -146,5 +158,13 @@ impl Local {
         }
         self.0.view.expire(node.parent);
         self.0.view.announce([Change::Content(ino)]);
+    }
+}
+
+/// The reason without the request and the path, which the description of the operation says already.
+fn why(error: &FsError) -> String {
+    match &error.cause {
+        Cause::Remote(remote) => remote.kind.to_string(),
+        cause => cause.to_string(),
     }
 }

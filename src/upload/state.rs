@@ -157,6 +157,11 @@ impl Upload {
         self.local.0.rejects.dir(kind)
     }
 
+    /// The changes of names that the server refused, one line each. There is no copy that tells of them.
+    pub fn refused_names(&self) -> Vec<String> {
+        self.local.0.given_up.names()
+    }
+
     /// The rejected copies of this kind, as paths below [`Upload::rejects_dir`].
     pub fn rejects(&self, kind: RejectKind) -> Vec<PathBuf> {
         self.local.0.rejects.list(kind)

@@ -78,8 +78,21 @@ impl Sender {
                 self.local.0.journal.put_back(id, pause);
             }
             Outcome::Refused(error) => {
+                if let Some(torn) = self.undo_if_touched(id, op) {
+                    log::warn!("{}: {error}; {torn}; it will be retried", op.describe());
+                    self.local.noted(FsError::new("sync", &op.path, error));
+                    return self.local.0.journal.put_back(id, FULL_PAUSE);
+                }
                 self.refused.lock().remove(&id);
                 self.local.reject(id, op, RejectKind::Stranded, FsError::new("sync", &op.path, error));
+            }
+            Outcome::Follows(kind, what) => {
+                log::warn!("{}: {what}", op.describe());
+                let cause = match kind {
+                    RejectKind::Conflict => Cause::Conflict(what),
+                    RejectKind::Stranded => Cause::Rejected(what),
+                };
+                self.local.reject(id, op, kind, FsError::new("sync", &op.path, cause));
             }
             Outcome::Closed(reason) => {
                 self.local.reject(
@@ -158,9 +171,7 @@ impl Sender {
                 self.admission.denied(op.area);
                 Outcome::Refused(error)
             }
-            ErrorKind::NotFound => {
-                self.unless_away(op, Outcome::Conflict("the directory it is in was removed on the server".into()))
-            }
+            ErrorKind::NotFound => self.no_directory(op),
             ErrorKind::Conflict { found: None } => {
                 self.unless_away(op, Outcome::Conflict("it was removed on the server meanwhile".into()))
             }
@@ -180,7 +191,8 @@ impl Sender {
         }
         self.local.0.made.done(op, left);
         self.refused.lock().remove(&id);
-        self.local.0.failures.lock().remove(&op.path);
+        self.local.0.failures.lock().remove(op.awaited());
+        self.local.0.given_up.done(op);
         let _ending = self.local.finish(id, left);
         self.local.release_after(op);
     }

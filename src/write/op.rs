@@ -118,6 +118,14 @@ impl Op {
         std::iter::once(&self.path).chain(second)
     }
 
+    /// The path at which its caller looks for the result.
+    pub fn awaited(&self) -> &RemotePath {
+        match &self.action {
+            Action::Rename { to, .. } => to,
+            _ => &self.path,
+        }
+    }
+
     /// Whether objects below its paths are affected, too.
     pub fn reaches_below(&self) -> bool {
         match &self.action {

@@ -29,6 +29,7 @@ mod platform;
 mod power;
 mod provenance;
 mod readme;
+mod refused;
 mod requests;
 mod rescue;
 mod round_trips;

@@ -41,10 +41,15 @@ impl Mounted {
 
     /// An empty directory of a real OpenSSH server.
     pub fn openssh(options: &str) -> Option<Self> {
+        Self::openssh_with(&[], options)
+    }
+
+    /// The same, with further lines of the server's configuration.
+    pub fn openssh_with(lines: &[&str], options: &str) -> Option<Self> {
         if !has_fuse() {
             return None;
         }
-        let sshd = Sshd::start()?;
+        let sshd = Sshd::with(lines)?;
         let tree = sshd.tree();
         let all = format!("{},{options}", sshd.options());
         let mut mounted = Self::make(Environ::new(), &sshd.url(&tree), &all, tree);
@@ -92,6 +97,13 @@ impl Mounted {
     /// Waits until the server has everything.
     pub fn barrier(&self) -> std::io::Result<()> {
         std::fs::write(self.path(".pantheon/sync"), "now\n")
+    }
+
+    /// Waits until the server has everything that it takes; something is given up.
+    #[track_caller]
+    pub fn barrier_gives_up(&self) {
+        let error = self.barrier().expect_err("what was given up is said");
+        assert_eq!(error.raw_os_error(), Some(libc::EREMOTEIO), "{error}");
     }
 
     pub fn dir(&self) -> &Path {

@@ -1,0 +1,151 @@
+//! What was given up: the changes that became rejected, until a barrier has reported them, and the changes of names
+//! that the server refused, of which no copy tells.
+
+use std::collections::{HashMap, VecDeque};
+
+use parking_lot::Mutex;
+
+use crate::path::RemotePath;
+use crate::write::{Action, Op, RejectKind};
+
+/// Number of changes of each list that are remembered by name.
+const MAX_LINES: usize = 1000;
+/// Number of changes that a report names.
+const MAX_NAMED: usize = 5;
+/// Number of paths of which it is known how they were rejected.
+const MAX_PATHS: usize = 10_000;
+
+#[derive(Default)]
+pub(super) struct GivenUp(Mutex<Lists>);
+
+#[derive(Default)]
+struct Lists {
+    /// What no barrier has reported: the number, and the first lines.
+    count: usize,
+    unsaid: Vec<String>,
+    /// Refused changes of names, one line each. The last attempt of each path counts.
+    names: VecDeque<(RemotePath, String)>,
+    /// How the last change of each path was rejected, and whether it was to bring a directory.
+    paths: HashMap<RemotePath, (RejectKind, bool)>,
+}
+
+impl GivenUp {
+    /// A change was given up; `line` describes it.
+    pub(super) fn add(&self, line: String) {
+        let mut lists = self.0.lock();
+        lists.count += 1;
+        if lists.unsaid.len() < MAX_LINES {
+            lists.unsaid.push(line);
+        }
+    }
+
+    /// An operation was given up; `line` describes it.
+    pub(super) fn add_op(&self, kind: RejectKind, op: &Op, line: String) {
+        {
+            let mut lists = self.0.lock();
+            if lists.paths.len() >= MAX_PATHS {
+                lists.paths.clear();
+            }
+            let (path, dir) = match &op.action {
+                Action::Rename { to, dir, .. } => (to, *dir),
+                action => (&op.path, matches!(action, Action::MakeDir { .. })),
+            };
+            lists.paths.insert(path.clone(), (kind, dir));
+            if op.spool().is_none() && kind == RejectKind::Stranded {
+                lists.names.retain(|(known, _)| known != path);
+                if lists.names.len() >= MAX_LINES {
+                    lists.names.pop_front();
+                }
+                lists.names.push_back((path.clone(), line.clone()));
+            }
+        }
+        self.add(line);
+    }
+
+    /// The server has a change of these paths: what was refused of them before is settled.
+    pub(super) fn done(&self, op: &Op) {
+        let mut lists = self.0.lock();
+        if !lists.paths.is_empty() {
+            let settled = |known: &RemotePath| op.paths().into_iter().any(|path| path == known);
+            lists.paths.retain(|known, _| !settled(known));
+            lists.names.retain(|(known, _)| !settled(known));
+        }
+    }
+
+    /// The number of changes that no barrier has reported.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().count
+    }
+
+    /// The report of a barrier. What it names is not reported again.
+    pub(super) fn report(&self) -> Option<String> {
+        let mut lists = self.0.lock();
+        let (count, unsaid) = (std::mem::take(&mut lists.count), std::mem::take(&mut lists.unsaid));
+        let named = unsaid.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
+        let more = if count > MAX_NAMED { format!("; and {} more", count - MAX_NAMED) } else { String::new() };
+        let text = || {
+            format!(
+                "{count} change(s) were given up, and the server does not have them: {named}{more}; \
+                 see .pantheon/status, .pantheon/stranded and .pantheon/conflicts"
+            )
+        };
+        (count > 0).then(text)
+    }
+
+    /// The refused changes of names, one line each.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.0.lock().names.iter().map(|(_, line)| line.clone()).collect()
+    }
+
+    /// How the last change of this path was rejected.
+    pub(super) fn kind_of(&self, path: &RemotePath) -> Option<RejectKind> {
+        self.0.lock().paths.get(path).map(|(kind, _)| *kind)
+    }
+
+    /// The directory above one of the operation's paths that did not come to be, and why.
+    pub(super) fn above(&self, op: &Op) -> Option<(RemotePath, RejectKind)> {
+        let lists = self.0.lock();
+        let missing = |dir: &RemotePath| op.paths().into_iter().any(|path| path != dir && path.starts_with(dir));
+        let above = lists.paths.iter().filter(|(path, (_, dir))| *dir && missing(path));
+        above.map(|(path, (kind, _))| (path.clone(), *kind)).next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::Area;
+    use crate::write::Expected;
+
+    fn path(text: &str) -> RemotePath {
+        RemotePath::parse(text).expect("valid")
+    }
+
+    fn op(at: &str, action: Action) -> Op {
+        Op { area: Area::Code, path: path(at), action, ino: 0, at: 0 }
+    }
+
+    #[test]
+    fn what_was_given_up_is_reported_once_and_named() {
+        let given_up = GivenUp::default();
+        assert_eq!(given_up.report(), None);
+        (0..7).for_each(|n| given_up.add(format!("save {n}")));
+        let text = given_up.report().expect("a report");
+        assert!(text.starts_with("7 change(s)") && text.contains("save 4; and 2 more"), "{text}");
+        assert_eq!((given_up.report(), given_up.count()), (None, 0));
+    }
+
+    #[test]
+    fn a_refused_directory_is_above_what_is_in_it_until_it_is_made() {
+        let given_up = GivenUp::default();
+        let mkdir = op("ro/d", Action::MakeDir { perm: 0o755 });
+        let below = op("ro/d/e/f", Action::Unlink { base: Expected::Absent, file: true });
+        assert_eq!(given_up.above(&below), None);
+        given_up.add_op(RejectKind::Stranded, &mkdir, "mkdir ro/d".into());
+        assert_eq!(given_up.above(&below), Some((path("ro/d"), RejectKind::Stranded)));
+        assert_eq!(given_up.above(&mkdir), None);
+        assert_eq!(given_up.names(), ["mkdir ro/d"]);
+        given_up.done(&mkdir);
+        assert_eq!((given_up.above(&below), given_up.names()), (None, Vec::new()));
+    }
+}

@@ -1,0 +1,181 @@
+//! What a server refuses: every barrier says what was given up, and no file is left torn.
+
+use std::fs::{self, File};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pantheonfs::fs::Cause;
+use pantheonfs::sim::SimConfig;
+use parking_lot::Mutex;
+
+use crate::common::inner::{Inner, wait};
+use crate::common::meddler::Fate;
+use crate::common::mounted::Mounted;
+use crate::common::program::is_mounted;
+use crate::common::server::sftp_server;
+
+const WRITE: u8 = 6;
+const FSETSTAT: u8 = 10;
+const CLOSE: u8 = 4;
+const PERMISSION_DENIED: u32 = 3;
+
+/// A server that refuses these requests to everybody, root included.
+fn refusing(requests: &str, options: &str) -> Option<Mounted> {
+    let program = sftp_server()?.display();
+    Mounted::openssh_with(&[&format!("Subsystem sftp {program} -P {requests}")], options)
+}
+
+fn stranded(m: &Mounted) -> Vec<String> {
+    serde_json::from_value(m.status()["stranded"].clone()).expect("a list")
+}
+
+#[test]
+fn refused_changes_of_names_are_said_by_the_next_barrier() {
+    let Some(m) = refusing("mkdir,rmdir,remove,rename,posix-rename", "") else { return };
+    fs::write(m.there("old"), "old").expect("written");
+    fs::create_dir(m.there("dir")).expect("made");
+    let at = m.dir().to_string_lossy().into_owned();
+    for (change, said) in [("mkdir new", "mkdir new"), ("rm old", "remove old"), ("rmdir dir", "rmdir dir")] {
+        let ran = Command::new("sh").args(["-c", change]).current_dir(m.dir()).status().expect("a shell");
+        assert!(ran.success(), "{change}");
+        m.environ().run(&["sync", &at]).fails(14, &[said, "permission denied"]);
+        m.environ().run(&["sync", &at]).ok();
+        let lines = stranded(&m);
+        assert!(lines.iter().any(|line| line.starts_with(said)), "{said} is not among {lines:?}");
+    }
+    assert!(m.there("old").exists() && m.there("dir").exists() && !m.there("new").exists());
+    fs::create_dir_all(m.path("tree/below")).expect("made here");
+    fs::write(m.path("tree/below/file"), "precious").expect("saved here");
+    let error = m.barrier().expect_err("nothing of it is on the server");
+    assert_eq!(error.raw_os_error(), Some(libc::EREMOTEIO));
+    let status = m.status();
+    assert_eq!(status["conflicts"], serde_json::json!([]), "nobody removed anything");
+    let lines = stranded(&m);
+    for line in ["mkdir tree: ", "mkdir tree/below: ", "tree/below/file"] {
+        assert!(lines.iter().any(|known| known.starts_with(line)), "{line} is not among {lines:?}");
+    }
+    let kept = fs::read_to_string(m.path(".pantheon/stranded/tree/below/file")).expect("kept");
+    assert_eq!(kept, "precious");
+    fs::create_dir(m.path("another")).expect("made here");
+    m.umount().fails(14, &["mkdir another"]);
+    assert!(!is_mounted(m.dir()), "what was given up does not keep the mount");
+}
+
+#[test]
+fn with_sync_a_refused_rename_fails() {
+    let Some(m) = refusing("rename,posix-rename,open", "sync") else { return };
+    fs::write(m.there("a"), "a").expect("written");
+    let error = fs::rename(m.path("a"), m.path("b")).expect_err("refused");
+    assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    assert!(m.path("a").exists() && m.there("a").exists());
+}
+
+#[test]
+fn a_commit_and_a_switch_name_what_they_lack() {
+    let config = SimConfig::default();
+    let Some(m) = Mounted::sim_with(&config, "dev", "") else { return };
+    let settings = m.path("sites/default/settings.php");
+    fs::create_dir_all(m.path("sites/default")).expect("made");
+    fs::write(&settings, "conf\n").expect("saved");
+    m.barrier().expect("sent");
+    m.control("habit", r#"{"name": "sites-default", "value": "read-only"}"#);
+    let commit = || m.environ().run(&["commit", "-m", "both edits", "--at", &m.dir().to_string_lossy()]);
+    fs::write(m.path("index.php"), "mine\n").expect("saved");
+    fs::write(&settings, "edited\n").expect("saved");
+    let ran = commit();
+    assert_eq!(ran.code(), 14, "{}{}", ran.out(), ran.err());
+    assert!(ran.err().contains("save sites/default/settings.php"), "{}", ran.err());
+    assert_eq!(
+        fs::read_to_string(m.path(".pantheon/stranded/code/sites/default/settings.php")).expect("kept"),
+        "edited\n"
+    );
+    commit().ok();
+    fs::write(&settings, "again\n").expect("saved");
+    let mode = m.environ().run(&["mode", "git", "--at", &m.dir().to_string_lossy()]);
+    mode.fails(14, &["save sites/default/settings.php", "the mode was not switched"]);
+    assert_eq!(m.status()["mode"], "sftp");
+}
+
+fn old_file(inner: &Inner, name: &str, bytes: &[u8]) {
+    fs::write(inner.home.join(name), bytes).expect("written");
+    let file = File::options().write(true).open(inner.home.join(name)).expect("opened");
+    file.set_modified(SystemTime::now() - Duration::from_secs(86400)).expect("old");
+}
+
+#[test]
+fn a_shorter_save_is_whole_where_sizes_cannot_be_set() {
+    let Some(inner) = Inner::with(&["-P", "fsetstat,setstat"], Duration::from_secs(1)) else { return };
+    old_file(&inner, "f", b"0123456789 the old and longer content");
+    inner.write("f", b"short").expect("saved");
+    inner.barrier();
+    assert_eq!(fs::read(inner.home.join("f")).expect("there"), b"short");
+    inner.write("f", b"").expect("saved");
+    inner.barrier();
+    assert_eq!(fs::read(inner.home.join("f")).expect("there"), b"");
+    assert!(inner.fs.status().local.stranded.is_empty());
+}
+
+/// The first piece arrives, and then every WRITE is refused until the save is given up.
+#[test]
+fn a_save_that_is_given_up_half_way_leaves_the_old_content() {
+    let Some(inner) = Inner::with(&[], Duration::from_secs(1)) else { return };
+    let (old, new) = (vec![b'o'; 700_000], vec![b'n'; 600_000]);
+    old_file(&inner, "f", &old);
+    assert_eq!(inner.read("f").expect("read"), old);
+    // Attempts, the last request, and whether a WRITE has passed.
+    let seen = Mutex::new((0, 0, false));
+    inner.faults.plan.on_request(move |_, kind| {
+        let mut seen = seen.lock();
+        if kind == FSETSTAT && seen.1 == WRITE {
+            seen.0 += 1;
+        }
+        seen.1 = kind;
+        if kind != WRITE || seen.0 >= 6 || !std::mem::replace(&mut seen.2, true) {
+            return Fate::Pass;
+        }
+        Fate::Refuse(PERMISSION_DENIED, "no")
+    });
+    inner.write("f", &new).expect("saved here");
+    let error = inner.fs.sync(wait()).expect_err("refused");
+    assert!(matches!(&error.cause, Cause::Rejected(text) if text.contains("save f")), "{error}");
+    assert!(fs::read(inner.home.join("f")).expect("there") == old, "the old content is there again");
+    assert_eq!(inner.fs.status().local.stranded, ["f"]);
+}
+
+/// The server sets the time of a file while it carries out CLOSE, after requests behind it were answered.
+#[test]
+fn a_time_that_is_set_at_close_is_no_other_writer() {
+    let Some(inner) = Inner::with(&[], Duration::from_secs(1)) else { return };
+    let kinds = Arc::new(Mutex::new(Vec::new()));
+    let (asked, path) = (kinds.clone(), inner.home.join("f"));
+    let written = Mutex::new(false);
+    inner.faults.plan.on_request(move |_, kind| {
+        asked.lock().push(kind);
+        Fate::Pass
+    });
+    inner.faults.plan.on_reply(move |number, packet| {
+        let kind = kinds.lock().get(number as usize).copied();
+        if kind == Some(WRITE) {
+            *written.lock() = true;
+        }
+        if kind == Some(CLOSE) && std::mem::take(&mut *written.lock()) {
+            std::thread::sleep(Duration::from_millis(50));
+            let file = File::options().write(true).open(&path).expect("opened");
+            let now = file.metadata().and_then(|meta| meta.modified()).expect("a time");
+            file.set_modified(now + Duration::from_secs(3)).expect("set");
+        }
+        vec![packet]
+    });
+    for text in ["first\n", "first\nsecond\n", "first\nsecond\nthird\n"] {
+        inner.write("f", text.as_bytes()).expect("saved");
+        inner.fs.sync(wait()).expect("sent");
+        assert_eq!(fs::read_to_string(inner.home.join("f")).expect("there"), text);
+    }
+    let file = File::options().write(true).open(inner.home.join("f")).expect("opened");
+    file.set_modified(SystemTime::now() + Duration::from_secs(60)).expect("set");
+    inner.write("f", b"fourth\n").expect("saved");
+    inner.fs.sync(wait()).expect("the same content is nobody's change");
+    assert_eq!(fs::read(inner.home.join("f")).expect("there"), b"fourth\n");
+    assert!(inner.fs.status().local.conflicts.is_empty());
+}
