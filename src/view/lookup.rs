@@ -82,6 +82,9 @@ impl View {
             }
             return Ok(());
         }
+        if self.0.table.is_only_here(dir) {
+            return Ok(());
+        }
         let object = self.object(dir);
         let known = self.listed(dir).is_some() || (self.0.table.is_complete(dir) && self.is_offline());
         if known && self.is_elsewhere(&object) {

@@ -238,7 +238,7 @@ impl View {
     /// not, and must not become the base of the next change. For a file that was read, the two are told apart by
     /// having the kernel request the attributes separately.
     pub fn looked_up(&self, node: &NodeView) -> Entry {
-        if !node.was_read || node.pinned {
+        if node.pinned || !node.attr.is_file() || !self.0.table.was_read(node.ino) {
             return self.entry(node);
         }
         let valid = self.0.freshness.remaining(node.ino, node.seen);

@@ -20,6 +20,7 @@ mod host_keys;
 mod hostile;
 mod load;
 mod local;
+mod local_only;
 mod modes;
 mod mount;
 mod mount8;
