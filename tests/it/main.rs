@@ -34,6 +34,7 @@ mod requests;
 mod rescue;
 mod round_trips;
 mod safety;
+mod saved_mode;
 mod secrets;
 mod semantics;
 mod sessions;

@@ -41,10 +41,15 @@ impl Mounted {
 
     /// An empty directory of a real OpenSSH server.
     pub fn openssh(options: &str) -> Option<Self> {
+        Self::openssh_with(&[], options)
+    }
+
+    /// With further lines of the server's configuration.
+    pub fn openssh_with(lines: &[&str], options: &str) -> Option<Self> {
         if !has_fuse() {
             return None;
         }
-        let sshd = Sshd::start()?;
+        let sshd = Sshd::with(lines)?;
         let tree = sshd.tree();
         let all = format!("{},{options}", sshd.options());
         let mut mounted = Self::make(Environ::new(), &sshd.url(&tree), &all, tree);
