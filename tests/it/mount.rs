@@ -391,3 +391,26 @@ fn a_directorys_time_follows_its_names() {
         assert!(time() > before, "{work}");
     }
 }
+
+#[test]
+fn the_first_df_is_the_servers() {
+    let Some(m) = Mounted::openssh("") else { return };
+    let shown = rustix::fs::statvfs(m.dir()).expect("df");
+    let there = rustix::fs::statvfs(m.there("")).expect("df");
+    assert_eq!((shown.f_blocks, shown.f_frsize), (there.f_blocks, there.f_frsize));
+}
+
+#[test]
+fn no_link_leads_to_a_removed_file_that_is_open() {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let Some(m) = Mounted::openssh("") else { return };
+    let links = |file: &fs::File| {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+        statx(file, "", flags, StatxFlags::NLINK).expect("stat").stx_nlink
+    };
+    fs::write(m.path("f"), "x").expect("written");
+    let file = fs::File::open(m.path("f")).expect("opened");
+    assert_eq!(links(&file), 1);
+    fs::remove_file(m.path("f")).expect("removed");
+    assert_eq!(links(&file), 0);
+}
