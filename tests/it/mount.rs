@@ -414,3 +414,33 @@ fn no_link_leads_to_a_removed_file_that_is_open() {
     fs::remove_file(m.path("f")).expect("removed");
     assert_eq!(links(&file), 0);
 }
+
+#[test]
+fn a_log_that_only_grew_is_followed() {
+    let Some(m) = Mounted::openssh("fresh=1") else { return };
+    fs::write(m.there("app.log"), "line 0\n").expect("written");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let mut file = File::open(m.path("app.log")).expect("opened");
+    let mut seen = String::new();
+    file.read_to_string(&mut seen).expect("read");
+    for at in 1..4 {
+        let mut log = OpenOptions::new().append(true).open(m.there("app.log")).expect("opened");
+        writeln!(log, "line {at}").expect("written");
+        eventually("the new line is read", || {
+            // As tail(1) does: the size first, then what is new.
+            file.metadata().expect("stat");
+            file.read_to_string(&mut seen).expect("no ESTALE");
+            seen.ends_with(&format!("line {at}\n"))
+        });
+    }
+    assert_eq!(seen, "line 0\nline 1\nline 2\nline 3\n");
+    // Longer, and not what it was: bytes of both are never mixed.
+    fs::write(m.there("app.log"), "other content that is longer than all of the lines\n").expect("written");
+    let mut error = None;
+    eventually("the reader is told", || {
+        file.metadata().expect("stat");
+        error = file.read_to_string(&mut seen).err();
+        error.is_some()
+    });
+    assert_eq!(error.and_then(|error| error.raw_os_error()), Some(libc::ESTALE));
+}
