@@ -41,7 +41,7 @@ impl Upload {
         }
         view.is_directory(op, parent, &dir)?;
         let permit = self.permit(op, parent, &path, wait)?;
-        view.ensure_listed(op, parent, view.freshness(parent), wait)?;
+        view.ensure_known(op, parent, &name, view.freshness(parent), wait)?;
         Ok(Target { parent, name, path, area: permit.area() })
     }
 

@@ -444,3 +444,26 @@ fn a_log_that_only_grew_is_followed() {
     });
     assert_eq!(error.and_then(|error| error.raw_os_error()), Some(libc::ESTALE));
 }
+
+#[test]
+fn a_directory_that_may_only_be_entered_is_entered() {
+    let server = crate::common::server::sftp_server().map(|path| path.display().to_string()).unwrap_or_default();
+    if !rustix::process::geteuid().is_root() || !has_program("setpriv") {
+        return crate::common::skip("a server that runs as nobody needs root and setpriv");
+    }
+    let nobody = format!("Subsystem sftp /usr/bin/setpriv --reuid=65534 --regid=65534 --clear-groups {server}");
+    let Some(m) = Mounted::openssh_with(&[&nobody], "fresh=1") else { return };
+    fs::create_dir_all(m.there("home/site")).expect("made");
+    fs::write(m.there("home/site/index.php"), "hello").expect("written");
+    fs::set_permissions(m.there("home/site"), fs::Permissions::from_mode(0o777)).expect("set");
+    fs::set_permissions(m.there("home"), fs::Permissions::from_mode(0o711)).expect("set");
+    eventually("it is there", || m.path("home/site/index.php").exists());
+    assert_eq!(fs::read_to_string(m.path("home/site/index.php")).expect("read"), "hello");
+    assert_eq!(fs::read_dir(m.path("home")).err().map(|error| error.kind()), Some(ErrorKind::PermissionDenied));
+    assert_eq!(fs::metadata(m.path("home/none")).err().map(|error| error.kind()), Some(ErrorKind::NotFound));
+    fs::write(m.path("home/site/new"), "x").expect("written");
+    assert_eq!(fs::read_to_string(m.on_server("home/site/new")).expect("there"), "x");
+    fs::rename(m.there("home/site"), m.there("home/moved")).expect("moved");
+    eventually("it is gone here, too", || !m.path("home/site").exists());
+    assert!(m.path("home/moved/index.php").exists());
+}
