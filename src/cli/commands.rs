@@ -72,8 +72,12 @@ pub(super) fn write(at: &Path, name: &str, words: &str, doing: &str) -> CliResul
 /// Like [`write`], without progress. The status has the reason of a failure.
 pub(super) fn write_silently(at: &Path, name: &str, words: &Path) -> CliResult<()> {
     let file = mountpoint::around(at)?.mountpoint.join(".pantheon").join(name);
-    let bytes = words.as_os_str().as_bytes();
-    let written = fs::OpenOptions::new().write(true).open(&file).and_then(|mut file| file.write_all(bytes));
+    let mut bytes = words.as_os_str().as_bytes().to_vec();
+    if !bytes.ends_with(b"\n") {
+        // Without it the command is run at `close`, whose result is lost.
+        bytes.push(b'\n');
+    }
+    let written = fs::OpenOptions::new().write(true).open(&file).and_then(|mut file| file.write_all(&bytes));
     written.map_err(|error| {
         let why = report::status_json(at).ok().and_then(|s| Some(s["last_error"]["message"].as_str()?.to_owned()));
         let text = why.unwrap_or_else(|| format!("{}: {error}", file.display()));

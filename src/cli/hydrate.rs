@@ -29,12 +29,15 @@ pub(super) fn run(path: &Path, json: bool) -> CliResult<()> {
     done.store(true, Ordering::Relaxed);
     // The thread only draws; its result does not matter.
     drop(shown.map(thread::JoinHandle::join));
-    written?;
     let after = report::status_json(path)?;
     let now = &after["hydration"];
     let fetched = number(&after, "fetched_bytes").saturating_sub(number(&before, "fetched_bytes"));
     if json {
-        return report::print(format!("{now:#}\n").as_bytes());
+        report::print(format!("{now:#}\n").as_bytes())?;
+        return written;
+    }
+    if written.is_err() && number(now, "files") == 0 {
+        return written;
     }
     let (files, bytes, missed) = (number(now, "files"), number(now, "bytes"), number(now, "missed"));
     let mut text = format!(
@@ -46,7 +49,8 @@ pub(super) fn run(path: &Path, json: bool) -> CliResult<()> {
     if missed > 0 {
         text.push_str(&format!("{missed} changed or disappeared meanwhile; run the command again to get them\n"));
     }
-    report::print(text.as_bytes())
+    report::print(text.as_bytes())?;
+    written
 }
 
 fn number(value: &Value, key: &str) -> u64 {

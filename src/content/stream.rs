@@ -25,7 +25,11 @@ impl Content {
     /// The bytes of the version as this mount last returned or sent them, if all are still cached: the base of a change. The
     /// server may have other bytes under the same version.
     pub fn last_shown(&self, path: &RemotePath, version: Version) -> Option<Vec<u8>> {
-        let range = 0..version.size;
+        self.shown_part(path, version, 0..version.size)
+    }
+
+    /// A part of it.
+    pub fn shown_part(&self, path: &RemotePath, version: Version, range: Range<u64>) -> Option<Vec<u8>> {
         self.read_cached(path, version, range.clone()).or_else(|| {
             let blocks: Option<Vec<_>> =
                 blocks_of(&range).map(|index| self.0.unconfirmed(path, version, index)).collect();

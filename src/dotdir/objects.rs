@@ -163,7 +163,7 @@ impl Dot {
                 Err(_) => return Err(gone("getattr")),
             },
         };
-        Ok(Entry { ino, attr, valid, ask_attr: false })
+        Ok(Entry { ino, attr, valid, ask_attr: false, unlinked: false })
     }
 
     pub fn children(&self, ino: Ino) -> Vec<(Name, Ino)> {

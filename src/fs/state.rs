@@ -95,8 +95,13 @@ impl Fs {
         self.dot.status()
     }
 
-    pub fn statfs(&self) -> Space {
-        self.view.statfs()
+    /// What `df` shows.
+    ///
+    /// # Errors
+    ///
+    /// Only [`Cause::WouldBlock`](crate::error::Cause::WouldBlock): the server was not asked yet.
+    pub fn statfs(&self, wait: Wait) -> FsResult<Space> {
+        self.view.statfs(wait)
     }
 
     /// Prepares the end of the mount: stops prefetching and sending, and saves what was learned.

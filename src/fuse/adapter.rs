@@ -313,7 +313,8 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, req: &Request, number: INodeNo, reply: ReplyStatfs) {
-        Answer::to(req, "statfs", number, reply).space(&self.fs.statfs());
+        let answer = Answer::to(req, "statfs", number, reply);
+        self.run(answer, Fs::statfs, |_, answer, space| answer.space(&space), |_, _| {});
     }
 
     fn access(&self, req: &Request, number: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {

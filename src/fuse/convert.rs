@@ -39,7 +39,11 @@ pub(super) fn attr(fs: &Fs, entry: &Entry) -> FileAttr {
         crtime: UNIX_EPOCH,
         kind: kind(of),
         perm: fs.shown_perm(perm),
-        nlink: if of == FileKind::Directory { 2 } else { 1 },
+        nlink: match of {
+            _ if entry.unlinked => 0,
+            FileKind::Directory => 2,
+            FileKind::File | FileKind::Symlink | FileKind::Other => 1,
+        },
         uid: fs.uid(),
         gid: fs.gid(),
         rdev: 0,

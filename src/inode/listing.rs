@@ -102,6 +102,41 @@ impl Table {
         out
     }
 
+    /// Applies what the server has under one name of a directory that it does not list.
+    pub fn apply_one(&self, dir: Ino, name: &Name, attr: Attr, now: Instant) -> Vec<Change> {
+        let (mut state, mut out) = (self.lock(), Vec::new());
+        let Some(path) = self.path_in(&state, dir) else { return out };
+        let known = state.dir(dir).and_then(|dir| dir.children.get(name).copied());
+        let ino = match known {
+            Some(ino) if state.refresh(ino, attr, &mut out) || state.holds_pinned(ino) => ino,
+            other => {
+                if let Some(ino) = other {
+                    state.unlink_node(ino);
+                    out.push(Change::Entry { parent: dir, name: name.clone() });
+                }
+                let ino = state.free_number(&path.join(name));
+                state.nodes.insert(ino, Node::new(dir, Some(name.clone()), attr, Some(attr.version())));
+                if let Some(known) = state.dir_mut(dir) {
+                    known.children.insert(name.clone(), ino);
+                }
+                ino
+            }
+        };
+        if let Some(node) = state.nodes.get_mut(&ino) {
+            node.seen = Some(now);
+        }
+        out
+    }
+
+    /// Notes that the server has nothing under one name of a directory that it does not list.
+    pub fn apply_missing(&self, dir: Ino, name: &Name) -> Vec<Change> {
+        let (mut state, mut out) = (self.lock(), Vec::new());
+        if let Some(ino) = state.dir_mut(dir).and_then(|dir| dir.children.remove(name)) {
+            state.remove_missing(dir, name.clone(), ino, &mut out);
+        }
+        out
+    }
+
     /// Notes that another writer changed the content of a file without a change of its version.
     pub fn content_changed(&self, ino: Ino) -> Option<Change> {
         let mut state = self.lock();

@@ -25,6 +25,8 @@ pub(super) struct Node {
     pub(super) foreign_changes: u32,
     /// Local changes are queued: listings do not change the node meanwhile.
     pub(super) pinned: bool,
+    /// It never leaves this machine: the server does not have it, and is not to get it.
+    pub(super) only_here: bool,
     pub(super) unlinked: bool,
     pub(super) dir: Option<Box<Dir>>,
 }
@@ -74,6 +76,7 @@ impl Node {
             seen: None,
             foreign_changes: 0,
             pinned: false,
+            only_here: false,
             unlinked: false,
             dir: attr.is_dir().then(Box::default),
         }
@@ -93,8 +96,6 @@ pub struct NodeView {
     pub server: Option<Version>,
     /// See [`NodeView::base`].
     pub shown: Option<Version>,
-    /// Whether bytes of it were returned.
-    pub was_read: bool,
     /// The permission bits were changed locally and are not on the server yet.
     pub perm_changed: bool,
     /// When the attributes were last confirmed by the server or set locally.
@@ -102,6 +103,8 @@ pub struct NodeView {
     pub foreign_changes: u32,
     pub opens: u32,
     pub pinned: bool,
+    /// It never leaves this machine.
+    pub only_here: bool,
     pub unlinked: bool,
 }
 

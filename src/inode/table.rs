@@ -346,7 +346,7 @@ impl Table {
     /// with `keep_perm`.
     pub fn confirmed(&self, ino: Ino, server: Attr, keep_perm: bool) {
         let mut state = self.lock();
-        let Some(node) = state.nodes.get_mut(&ino) else { return };
+        let Some(node) = state.nodes.get_mut(&ino).filter(|node| !node.only_here) else { return };
         node.server = Some(server.version());
         node.callers.shown = node.server;
         if !keep_perm {
@@ -367,6 +367,21 @@ impl Table {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
             (node.server, node.callers.shown) = (base, base);
         }
+    }
+
+    /// Sets whether the object never leaves this machine. One that does not has no version on the server, and listings
+    /// never change it.
+    pub fn stay_here(&self, ino: Ino, stays: bool) {
+        if let Some(node) = self.lock().nodes.get_mut(&ino) {
+            node.only_here = stays;
+            if stays {
+                (node.server, node.callers.shown, node.pinned) = (None, None, true);
+            }
+        }
+    }
+
+    pub fn is_only_here(&self, ino: Ino) -> bool {
+        self.lock().nodes.get(&ino).is_some_and(|node| node.only_here)
     }
 
     /// Notes a local change of the permission bits.
@@ -396,6 +411,7 @@ impl Table {
     pub fn unpin_unless(&self, ino: Ino, keep: impl FnOnce() -> bool) {
         let mut state = self.lock();
         if let Some(node) = state.nodes.get_mut(&ino)
+            && !node.only_here
             && !keep()
         {
             node.pinned = false;
@@ -429,12 +445,12 @@ pub(super) fn view_of(state: &State, ino: Ino) -> Option<NodeView> {
         attr: node.attr,
         server: node.server,
         shown: node.callers.shown,
-        was_read: node.callers.was_read,
         perm_changed: node.perm_changed,
         seen: node.seen.max(listed),
         foreign_changes: node.foreign_changes,
         opens: node.callers.opens,
         pinned: node.pinned,
+        only_here: node.only_here,
         unlinked: node.unlinked,
     })
 }

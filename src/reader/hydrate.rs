@@ -1,7 +1,7 @@
 //! Hydration: copies everything below a directory to the local disk, for working offline. It is requested by writing
 //! a path to `.pantheon/hydrate`, and reading that file shows the progress.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::state::Reader;
@@ -11,7 +11,7 @@ use crate::content::{Fetching, ReadError};
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::{Ino, ROOT};
 use crate::path::RemotePath;
-use crate::remote::Class;
+use crate::remote::{Class, ErrorKind};
 use crate::vfiles::Hydration;
 
 /// Limits for the requests in flight: files, and bytes.
@@ -31,14 +31,25 @@ struct Coming {
     fetching: Fetching,
 }
 
+/// What the server does not let this account read, and what it says.
+#[derive(Default)]
+struct Unread(BTreeMap<RemotePath, String>);
+
+impl Unread {
+    fn note(&mut self, path: &RemotePath, why: &ErrorKind) {
+        log::info!("hydrate: {path}: {why}");
+        self.0.insert(path.clone(), why.to_string());
+    }
+}
+
 struct Found {
     path: RemotePath,
     version: Version,
 }
 
 impl Reader {
-    /// Returns when everything is on the local disk, or at the first file that cannot be fetched. Progress renews the
-    /// time limit.
+    /// Returns when everything is on the local disk, or when the connection fails. What cannot be read there is left out,
+    /// and named in the error at the end. Progress renews the time limit.
     pub fn hydrate(&self, below: &RemotePath, wait: Wait) -> FsResult<()> {
         let Wait::Until(_) = wait else { return Err(FsError::new("hydrate", below, Cause::WouldBlock)) };
         if self.0.content.disk_figures().is_none() {
@@ -47,10 +58,13 @@ impl Reader {
         }
         let began = Instant::now();
         self.progress(|_| Hydration { running: true, ..Hydration::default() });
-        let result = self.find_all(below).and_then(|files| {
-            self.fetch_all(below, &files)?;
+        let mut unread = Unread::default();
+        let result = self.find_all(below, &mut unread).and_then(|mut files| {
+            self.fetch_all(below, &files, &mut unread)?;
             self.0.content.flush();
-            self.check_on_disk(below, &files)
+            files.retain(|file| !unread.0.contains_key(&file.path));
+            self.check_on_disk(below, &files)?;
+            self.expect_all(below, &unread)
         });
         self.progress(|now| Hydration { running: false, took: began.elapsed(), ..now });
         result
@@ -66,7 +80,7 @@ impl Reader {
     }
 
     /// The files below a path, level by level, each level in tree order.
-    fn find_all(&self, below: &RemotePath) -> FsResult<Vec<Found>> {
+    fn find_all(&self, below: &RemotePath, unread: &mut Unread) -> FsResult<Vec<Found>> {
         let root = self.0.view.in_code(below);
         let mut ino = ROOT;
         for name in below.names() {
@@ -95,13 +109,14 @@ impl Reader {
             }
             let mut next = Vec::new();
             for dir in level {
-                self.0.view.ensure_listed(
-                    "hydrate",
-                    dir,
-                    self.0.view.freshness(dir),
-                    Wait::Until(self.0.view.deadline()),
-                )?;
-                next.extend(self.files_of(dir, &mut found));
+                let wait = Wait::Until(self.0.view.deadline());
+                match self.0.view.ensure_listed("hydrate", dir, self.0.view.freshness(dir), wait) {
+                    Ok(()) => next.extend(self.files_of(dir, &mut found)),
+                    Err(FsError { cause: Cause::Remote(error), .. }) if dir != ino && !error.kind.is_unanswered() => {
+                        unread.note(&self.0.view.object(dir), &error.kind);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             level = next;
         }
@@ -127,7 +142,7 @@ impl Reader {
         dirs
     }
 
-    fn fetch_all(&self, below: &RemotePath, files: &[Found]) -> FsResult<()> {
+    fn fetch_all(&self, below: &RemotePath, files: &[Found], unread: &mut Unread) -> FsResult<()> {
         let figures = self.0.content.disk_figures().unwrap_or_default();
         let wanted: u64 = files.iter().map(|file| file.version.size).sum();
         if wanted > figures.budget_bytes {
@@ -147,7 +162,7 @@ impl Reader {
                 bytes += end - at;
                 coming.push_back(Coming { path: file.path.clone(), bytes: end - at, last, fetching });
                 while coming.len() > MAX_FILES || (bytes > MAX_BYTES && coming.len() > 1) {
-                    bytes -= self.arrived(&mut coming)?;
+                    bytes -= self.arrived(&mut coming, unread)?;
                 }
                 if last {
                     break;
@@ -159,9 +174,20 @@ impl Reader {
             }
         }
         while !coming.is_empty() {
-            self.arrived(&mut coming)?;
+            self.arrived(&mut coming, unread)?;
         }
         Ok(())
+    }
+
+    /// The error that names what could not be read.
+    fn expect_all(&self, below: &RemotePath, unread: &Unread) -> FsResult<()> {
+        if unread.0.is_empty() {
+            return Ok(());
+        }
+        let named: Vec<String> = unread.0.iter().take(NAMED).map(|(path, why)| format!("{}: {why}", path)).collect();
+        let more = if unread.0.len() > NAMED { ", …" } else { "" };
+        let text = format!("{} cannot be read there, the rest is here: {}{more}", unread.0.len(), named.join(", "));
+        Err(self.noted(FsError::new("hydrate", below, Cause::Busy(text))))
     }
 
     /// Checks that all files are on the local disk. Those that are not, although they were transferred, are requested once
@@ -191,11 +217,17 @@ impl Reader {
     }
 
     /// Waits for the oldest piece. A file that changed or was removed meanwhile is counted, and is no error.
-    fn arrived(&self, coming: &mut VecDeque<Coming>) -> FsResult<u64> {
+    fn arrived(&self, coming: &mut VecDeque<Coming>, unread: &mut Unread) -> FsResult<u64> {
         let Some(piece) = coming.pop_front() else { return Ok(0) };
         let deadline = Deadline::after(self.0.view.timeout());
         let missed = match piece.fetching.wait(deadline) {
             Ok(()) => false,
+            Err(ReadError::Remote(error))
+                if matches!(error.kind, ErrorKind::PermissionDenied | ErrorKind::Failure(_)) =>
+            {
+                unread.note(&piece.path, &error.kind);
+                return Ok(piece.bytes);
+            }
             Err(ReadError::Remote(error)) if !error.kind.is_loss() => {
                 log::info!("hydrate: {}: {error}", piece.path);
                 true

@@ -35,6 +35,8 @@ pub struct OpenFile {
 pub(super) struct Reading {
     /// The node's count of changes by other writers when the version was chosen.
     pub(super) foreign_changes: u32,
+    /// The version that was chosen last.
+    pub(super) version: Version,
     /// Whether bytes were returned.
     pub(super) started: bool,
     pub(super) ahead: ReadAhead,
@@ -142,7 +144,8 @@ impl Reader {
     fn opened_by(&self, node: &NodeView, mode: OpenMode, scanned: bool) -> OpenedFile {
         let view = &self.0.view;
         let version = node.version();
-        let reading = Reading { foreign_changes: node.foreign_changes, started: false, ahead: ReadAhead::default() };
+        let reading =
+            Reading { foreign_changes: node.foreign_changes, version, started: false, ahead: ReadAhead::default() };
         if let Some(spool) = self.0.upload.spool(node.ino)
             && let Err(error) = spool.file()
         {
@@ -209,6 +212,7 @@ impl Reader {
             }
             reading.foreign_changes = node.foreign_changes;
         }
-        Some(node.version())
+        reading.version = node.version();
+        Some(reading.version)
     }
 }

@@ -12,12 +12,17 @@ use crate::path::RemotePath;
 use crate::remote::ErrorKind;
 use crate::view::OPEN_FRESH;
 
+/// Bytes before the end of the version before that are compared when a file has grown.
+const COMPARED_BYTES: u64 = 64 * 1024;
+/// How often a file may grow while it is compared.
+const MAX_GROWTHS: u32 = 3;
+
 impl Reader {
     /// Reads up to `size` bytes at `offset`.
     ///
     /// # Errors
     ///
-    /// [`Cause::Stale`]: the file changed on the server after bytes of it were returned. [`Cause::TimedOut`].
+    /// [`Cause::Stale`]: the file changed on the server after bytes of it were returned, other than by growing. [`Cause::TimedOut`].
     pub fn read(&self, file: &OpenFile, offset: u64, size: u32, wait: Wait) -> FsResult<Vec<u8>> {
         let view = &self.0.view;
         if let Some(bytes) = self.read_spool(file.ino, offset, size)? {
@@ -33,10 +38,10 @@ impl Reader {
             // The file was renamed after the path was looked up.
             Err(error) if is_missing(&error) && view.object(file.ino) != path => self.read_version(file, range, wait),
             // No bytes of the old version were returned yet: read the new version, once.
-            Err(error) if has_changed(&error) && !file.reading.lock().started => {
-                self.take_newer(file, wait)?;
+            Err(error) if has_changed(&error) && !file.reading.lock().started && self.take_newer(file, wait)? => {
                 self.read_version(file, range, wait)
             }
+            Err(error) if has_changed(&error) && self.take_grown(file, wait)? => self.read_version(file, range, wait),
             other => other,
         }
     }
@@ -108,13 +113,44 @@ impl Reader {
         self.noted(FsError::new("read", path, error))
     }
 
-    fn take_newer(&self, file: &OpenFile, wait: Wait) -> FsResult<()> {
+    fn take_newer(&self, file: &OpenFile, wait: Wait) -> FsResult<bool> {
         let node = self.0.view.fresh_node("read", file.ino, OPEN_FRESH, wait)?;
-        if !file.fits(&node) {
-            return Err(FsError::new("read", self.0.view.object(file.ino), Cause::Stale));
+        let fits = file.fits(&node);
+        if fits {
+            file.reading.lock().foreign_changes = node.foreign_changes;
         }
-        file.reading.lock().foreign_changes = node.foreign_changes;
-        Ok(())
+        Ok(fits)
+    }
+
+    /// Takes a newer version that begins with the one before, as far as a comparison of the bytes before its end shows: a
+    /// log that only grew. Whoever follows it has seen nothing that is not in it.
+    fn take_grown(&self, file: &OpenFile, wait: Wait) -> FsResult<bool> {
+        let before = file.reading.lock().version;
+        let part = before.size.saturating_sub(COMPARED_BYTES)..before.size;
+        for _ in 0..MAX_GROWTHS {
+            let node = self.0.view.fresh_node("read", file.ino, OPEN_FRESH, wait)?;
+            let (path, now) = (self.0.view.object(file.ino), node.version());
+            if node.unlinked || node.pinned || !node.attr.is_file() || now.size <= before.size {
+                return Ok(false);
+            }
+            let Some(old) = self.0.content.shown_part(&path, before, part.clone()) else { return Ok(false) };
+            let Wait::Until(deadline) = wait else { return Err(FsError::new("read", &path, Cause::WouldBlock)) };
+            match self.0.content.read(&path, now, part.clone(), deadline) {
+                Ok(new) if new == old => {
+                    let mut reading = file.reading.lock();
+                    (reading.foreign_changes, reading.version) = (node.foreign_changes, now);
+                    return Ok(true);
+                }
+                Ok(_) => return Ok(false),
+                Err(error) => {
+                    let error = self.read_error(file, &path, error);
+                    if !has_changed(&error) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -85,7 +85,14 @@ impl Copying<'_> {
             (self.progress)(Progress::Transferred);
         }
         let base = if self.replace { Base::Any } else { Base::Absent };
-        let how = Store { base, base_sum: None, perm: Some(attr.perm), mtime: Some(attr.mtime), temp_dir: None };
+        let how = Store {
+            base,
+            base_sum: None,
+            perm: Some(attr.perm),
+            made_with: None,
+            mtime: Some(attr.mtime),
+            temp_dir: None,
+        };
         store::store(self.client, self.permit, to, Source { file: &local, len: attr.size }, &how, self.progress)
             .map_err(exists)?;
         self.unchanged(from, attr)?;

@@ -31,8 +31,10 @@ pub struct Store {
     pub base: Base,
     /// CRC-32 of the base, where its version alone does not tell one content from the next.
     pub base_sum: Option<u32>,
-    /// Permission bits of a new file, or to change to.
+    /// Permission bits to set, because they were asked for.
     pub perm: Option<u16>,
+    /// Permission bits with which a file is made, if none are set: the server's umask and default ACL apply to them.
+    pub made_with: Option<u16>,
     /// Seconds; the server's own time if not given.
     pub mtime: Option<u32>,
     /// A directory on the same disk of the server that is not served; for temporary files.
@@ -90,6 +92,10 @@ impl Storing<'_> {
                 self.temp_failed(dir, kind)?;
                 in_place()
             }
+            Err(Failed::Perm) => {
+                log::debug!("{}: it would lose its permissions, and is overwritten in place", self.path);
+                in_place()
+            }
             Err(Failed::Store(kind)) => Err(kind),
             Ok(attr) => Ok(attr),
         }
@@ -110,7 +116,7 @@ impl Storing<'_> {
     /// By an exclusive OPEN. 3 round trips.
     fn create_in_place(&self) -> Result<Attr, ErrorKind> {
         self.permit.still_valid()?;
-        let perm = self.how.perm.unwrap_or(DEFAULT_PERM);
+        let perm = self.made_with();
         let opened = self.writer.send_open(self.path, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(perm));
         let found = self.attempt.send_lstat(self.path);
         let handle = match self.writer.handle(opened) {
@@ -128,13 +134,16 @@ impl Storing<'_> {
             }
             Err(kind) => return Err(kind),
         };
-        // Set again after the OPEN, in which the server applies its own umask.
-        let result = self.write_all(&handle, Some(perm));
+        let result = self.write_all(&handle, self.how.perm);
         if matches!(&result, Err(kind) if !kind.is_loss()) {
             // Half a file is of no use, and this attempt made it under a name that was free.
             drop(self.writer.extended().ok(self.writer.send_remove(self.path)));
         }
         result
+    }
+
+    fn made_with(&self) -> u16 {
+        self.how.perm.or(self.how.made_with).unwrap_or(DEFAULT_PERM)
     }
 
     /// What is there now, if it may be replaced.
@@ -157,7 +166,8 @@ impl Storing<'_> {
         self.remove_left();
         let temp = self.attempt.temp_files().make(dir, self.attempt.session().epoch())?;
         let found = self.attempt.send_lstat(self.path);
-        let opened = self.writer.send_open(&temp.path, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(0o600));
+        let opened =
+            self.writer.send_open(&temp.path, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(self.made_with()));
         let found = self.check(base, self.writer.extended().attr(found));
         let handle = match self.writer.handle(opened) {
             Ok(handle) => handle,
@@ -172,18 +182,26 @@ impl Storing<'_> {
             temp.forget();
         };
         let result = found.inspect_err(|_| drop(self.writer.close(&handle))).and_then(|found| {
-            let perm = self.how.perm.or(found.map(|attr| attr.perm)).unwrap_or(DEFAULT_PERM);
-            let sent = self.writer.send_all(&handle, Some(perm))?;
+            let perm = self.how.perm.or(found.map(|attr| attr.perm));
+            let sent = self.writer.send_all(&handle, perm)?;
             // The base once more, behind the last byte: shows what happened meanwhile without a round trip of its own.
             let again = self.writer.send(Request::Lstat { path: self.attempt.wire(self.path) });
-            self.writer.finish(sent)?;
-            self.check(base, self.writer.extended().attr(again))
+            let made = self.writer.finish(sent)?;
+            self.check(base, self.writer.extended().attr(again))?;
+            Ok(found.is_none_or(|old| self.how.perm.is_some() || (old.perm ^ made.perm) & 0o777 == 0))
         });
-        if let Err(kind) = result {
-            if !kind.is_loss() {
+        match result {
+            Ok(true) => {}
+            Ok(false) => {
                 remove_temp();
+                return Err(Failed::Perm);
             }
-            return Err(kind.into());
+            Err(kind) => {
+                if !kind.is_loss() {
+                    remove_temp();
+                }
+                return Err(kind.into());
+            }
         }
         let moved = match base {
             Base::Absent => self.move_to_free_name(&temp.path),
@@ -265,7 +283,7 @@ impl Storing<'_> {
         self.permit.still_valid()?;
         let found = self.attempt.send_lstat(self.path);
         let create = if base == Base::Any { open::CREATE } else { 0 };
-        let opened = self.writer.send_open(self.path, open::WRITE | create, self.how.perm.filter(|_| create != 0));
+        let opened = self.writer.send_open(self.path, open::WRITE | create, (create != 0).then(|| self.made_with()));
         let found = self.check(base, self.writer.extended().attr(found));
         let handle = match (self.writer.handle(opened), found) {
             (Ok(handle), Ok(_)) => handle,
@@ -326,6 +344,9 @@ impl Storing<'_> {
 enum Failed {
     /// Temporary files do not work here; another way may.
     Temp(ErrorKind),
+    /// The temporary file does not get the permissions of the file that it is to replace, because the server refuses or
+    /// ignores that.
+    Perm,
     /// The save itself; another way would fail, too.
     Store(ErrorKind),
 }

@@ -92,6 +92,7 @@ impl Sender {
             base,
             base_sum,
             perm: (!put.keep_perm).then_some(put.perm),
+            made_with: Some(put.perm),
             mtime: Some(put.mtime),
             temp_dir: self.temp_dir(op.area),
         };

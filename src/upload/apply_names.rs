@@ -41,13 +41,6 @@ impl Sender {
             }
             other => other?,
         };
-        let attr = if attr.perm == perm {
-            attr
-        } else {
-            // The server applied its own umask, or the directory existed before.
-            let change = SetAttr { perm: Some(perm), ..SetAttr::default() };
-            self.remote.set_attr(permit, &op.path, change).unwrap_or(attr)
-        };
         self.confirm(op, attr);
         Ok(Outcome::Done(Expected::Absent))
     }

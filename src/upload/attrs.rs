@@ -83,7 +83,7 @@ impl Upload {
         let travels = || {
             let node = view.node(ino).unwrap_or_else(|| node.clone());
             let waits_for_content = self.local.spool(ino).is_some_and(|spool| spool.is_dirty());
-            node.unlinked || waits_for_content || self.local.is_unrecorded(&node)
+            node.unlinked || node.only_here || waits_for_content || self.local.is_unrecorded(&node)
         };
         if !travels() {
             self.local.may_record("setattr", path, wait)?;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::local_only::is_local_only;
 use super::state::Upload;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::Ino;
@@ -14,10 +13,10 @@ impl Upload {
     /// The paths of all dirty objects: those whose shown state is not on the server yet.
     pub fn dirty_files(&self) -> Vec<RemotePath> {
         let view = &self.local.0.view;
-        let live = |ino: &Ino| view.node(*ino).is_some_and(|node| !node.unlinked);
+        let live = |ino: &Ino| view.node(*ino).is_some_and(|node| !node.unlinked && !node.only_here);
         let spools = self.local.0.spools.all().into_iter();
         let dirty = spools.filter(|(ino, spool)| spool.is_dirty() && live(ino)).map(|(ino, _)| view.object(ino));
-        let mut paths: Vec<RemotePath> = dirty.filter(|path| !is_local_only(path)).collect();
+        let mut paths: Vec<RemotePath> = dirty.collect();
         paths.extend(self.local.queue(|queue| queue.ops().map(|(_, op)| op.path.clone()).collect::<Vec<_>>()));
         paths.sort();
         paths.dedup();

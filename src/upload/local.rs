@@ -131,7 +131,8 @@ impl Local {
         let Some(spool) = self.spool(ino) else { return };
         let unlinked = self.0.view.node(ino).is_none_or(|node| node.unlinked);
         let waits = self.queue(|queue| queue.concerns(ino.0));
-        if unlinked || (!spool.is_dirty() && !waits) {
+        let only_here = self.0.view.node(ino).is_some_and(|node| node.only_here);
+        if unlinked || (!only_here && !spool.is_dirty() && !waits) {
             // The file may have been opened again, and another spool may have replaced this one. Checked under the
             // lock of the map, because `open` counts itself before it looks for a spool, and again for a save, because
             // the file may have been closed again, too.
@@ -153,7 +154,7 @@ impl Local {
     /// Whether the object exists only on this machine and no operation for it is queued, so that the server need not
     /// be told.
     pub(super) fn is_unrecorded(&self, node: &NodeView) -> bool {
-        node.server.is_none() && !self.queue(|queue| queue.concerns(node.ino.0))
+        node.only_here || (node.server.is_none() && !self.queue(|queue| queue.concerns(node.ino.0)))
     }
 
     /// The text of a symlink that is on this machine and not on the server.

@@ -1,12 +1,16 @@
-//! Local-only names: swap and backup files of editors, files of desktops. On the server they would be served to the
-//! public (`wp-config.php~` is plain text) and be uncommitted changes.
+//! Local-only objects: swap and backup files of editors, files and trash of desktops. On the server they would be served
+//! to the public (`wp-config.php~` is plain text) and be uncommitted changes.
+//!
+//! The name decides only where an object is made. What the server has under such a name is as any other object, and what
+//! is only here stays here whatever the server gets.
 
 use std::sync::Arc;
 
 use super::local::Local;
+use crate::attr::FileKind;
 use crate::error::Cause;
 use crate::inode::{Ino, NodeView};
-use crate::path::RemotePath;
+use crate::path::{Name, RemotePath};
 use crate::write::Spool;
 
 impl Local {
@@ -14,13 +18,22 @@ impl Local {
     /// changed, so that the next mount finds them.
     pub(super) fn record_local_only(&self, ino: Ino) -> Result<(), Cause> {
         let Some(spool) = self.spool(ino) else { return Ok(()) };
-        let path = self.0.view.path(ino).filter(is_local_only);
-        let now = match (path, self.0.view.node(ino)) {
-            (Some(path), Some(node)) if !node.unlinked => Some((path, node.attr.perm)),
+        let now = match (self.0.view.path(ino), self.0.view.node(ino)) {
+            (Some(path), Some(node)) if node.only_here && !node.unlinked => Some((path, node.attr.perm)),
             _ => None,
         };
         spool.stay(now.is_some());
         Ok(self.0.journal.note_local_only(spool.id(), now)?)
+    }
+
+    pub(super) fn is_only_here(&self, ino: Ino) -> bool {
+        self.0.view.node(ino).is_some_and(|node| node.only_here)
+    }
+
+    /// Whether an object that is made under this name never leaves this machine.
+    pub(super) fn stays_here(&self, parent: Ino, name: &Name, kind: FileKind) -> bool {
+        let name = name.as_bytes();
+        self.is_only_here(parent) || is_tree(name) || (kind != FileKind::Directory && matches(name))
     }
 
     /// The content of a local-only file is in another spool now.
@@ -37,15 +50,17 @@ impl Local {
         if !moved.attr.is_dir() {
             return self.record_local_only(moved.ino);
         }
-        let below = |ino: &Ino| self.0.view.path(*ino).is_some_and(|path| path.starts_with(to) && is_local_only(&path));
+        let below =
+            |ino: &Ino| self.0.view.path(*ino).is_some_and(|path| path.starts_with(to)) && self.is_only_here(*ino);
         let inodes = self.0.spools.all().into_iter().map(|(ino, _)| ino);
         inodes.filter(below).try_for_each(|ino| self.record_local_only(ino))
     }
 }
 
-/// Whether an object of this name stays on this machine.
-pub(super) fn is_local_only(path: &RemotePath) -> bool {
-    path.file_name().is_some_and(|name| matches(name.as_bytes()))
+/// Directories that desktops make in the root of a disk, and everything in them.
+fn is_tree(name: &[u8]) -> bool {
+    let trash = name.starts_with(b".Trash-") && name.len() > 7;
+    trash || [&b".Trashes"[..], b".Spotlight-V100", b".fseventsd", b".TemporaryItems"].contains(&name)
 }
 
 fn matches(name: &[u8]) -> bool {
@@ -57,11 +72,13 @@ fn matches(name: &[u8]) -> bool {
         tail[..2] == *b".s" && tail[2].is_ascii_lowercase() && tail[3].is_ascii_lowercase() && tail[2] >= b'v'
     };
     let probe = name == b"4913";
+    let office = (starts(b".~lock.") && name.ends_with(b"#")) || (starts(b"~$") && name.len() > 2);
+    let removed = starts(b".fuse_hidden");
     let emacs = starts(b".#") || (starts(b"#") && name.ends_with(b"#") && name.len() > 2);
     let backup = name.len() > 1 && name.ends_with(b"~");
     let system = starts(b"._") && name.len() > 2
         || [&b".DS_Store"[..], b"Thumbs.db", b"desktop.ini", b".directory"].contains(&name);
-    swap || probe || emacs || backup || system
+    swap || probe || office || removed || emacs || backup || system
 }
 
 #[cfg(test)]
@@ -81,9 +98,14 @@ mod tests {
             ".DS_Store",
             "._index.php",
             "Thumbs.db",
+            ".~lock.a.odt#",
+            "~$a.docx",
+            ".fuse_hidden0001",
         ] {
             assert!(matches(name.as_bytes()), "{name}");
         }
+        assert!([&b".Trash-1000"[..], b".Spotlight-V100", b".fseventsd", b".TemporaryItems"].into_iter().all(is_tree));
+        assert!(![&b".Trash-"[..], b".Trash.php", b"Trash-1000", b".git"].into_iter().any(is_tree));
         for name in
             ["index.php", ".htaccess", "a.swp", "49130", "~", "#", "##", "._", ".env", "style.css", ".s", "x.swf"]
         {

@@ -1,6 +1,5 @@
 //! create, mkdir, rmdir, unlink, symlink: changed in the view, recorded in the journal, and sent by the worker.
 
-use super::local_only::is_local_only;
 use super::state::Upload;
 use crate::attr::{Area, Attr, FileKind, secs_from_time};
 use crate::error::{Cause, FsError, FsResult, Wait};
@@ -42,7 +41,7 @@ impl Upload {
         }
         view.is_directory(op, parent, &dir)?;
         let permit = self.permit(op, parent, &path, wait)?;
-        view.ensure_listed(op, parent, view.freshness(parent), wait)?;
+        view.ensure_known(op, parent, &name, view.freshness(parent), wait)?;
         Ok(Target { parent, name, path, area: permit.area() })
     }
 
@@ -91,7 +90,10 @@ impl Upload {
         let ino = {
             let _names = self.local.lock_names();
             self.vacant("create", &target)?;
-            view.insert(parent, &target.name, attr, None).ok_or_else(gone)?
+            let stays = self.local.stays_here(parent, &target.name, FileKind::File);
+            let ino = view.insert(parent, &target.name, attr, None).ok_or_else(gone)?;
+            view.stay_here(ino, stays);
+            ino
         };
         if let Err(error) = self.new_spool("create", ino) {
             view.remove(parent, &target.name);
@@ -124,6 +126,9 @@ impl Upload {
     pub fn mkdir(&self, parent: Ino, name: &[u8], perm: u16, wait: Wait) -> FsResult<Entry> {
         let target = self.target("mkdir", parent, name, wait)?;
         let attr = self.new_attr(FileKind::Directory, DIR_SIZE, perm);
+        if self.local.stays_here(parent, &target.name, FileKind::Directory) {
+            return self.make_here("mkdir", &target, attr);
+        }
         self.make("mkdir", &target, attr, Action::MakeDir { perm })
     }
 
@@ -135,23 +140,24 @@ impl Upload {
             return Err(FsError::new("symlink", &target.path, cause));
         }
         let attr = self.new_attr(FileKind::Symlink, text.len() as u64, LINK_PERM);
-        if is_local_only(&target.path) {
-            return self.make_local_link(&target, attr, text);
+        if self.local.stays_here(parent, &target.name, FileKind::Symlink) {
+            let entry = self.make_here("symlink", &target, attr)?;
+            self.local.0.spools.put_link(entry.ino, text);
+            return Ok(entry);
         }
         self.make("symlink", &target, attr, Action::Symlink { text: text.to_vec() })
     }
 
-    /// The lock of an editor (emacs uses symlinks). It is local-only and not recorded, because it is void when the
-    /// machine stops.
-    fn make_local_link(&self, target: &Target, attr: Attr, text: &[u8]) -> FsResult<Entry> {
+    /// Makes a directory or symlink that is local-only. It is not recorded: the locks of an editor (emacs uses symlinks)
+    /// are void when the machine stops, and directories come back with the files in them.
+    fn make_here(&self, op: &'static str, target: &Target, attr: Attr) -> FsResult<Entry> {
         let view = &self.local.0.view;
-        self.local.begin("symlink", &target.path)?;
+        self.local.begin(op, &target.path)?;
         let _names = self.local.lock_names();
-        self.vacant("symlink", target)?;
-        let gone = || FsError::new("symlink", &target.path, Cause::NotFound);
+        self.vacant(op, target)?;
+        let gone = || FsError::new(op, &target.path, Cause::NotFound);
         let ino = view.insert(target.parent, &target.name, attr, None).ok_or_else(gone)?;
-        view.pin(ino);
-        self.local.0.spools.put_link(ino, text);
+        view.stay_here(ino, true);
         view.add_lookup(ino);
         Ok(view.entry(&view.node(ino).ok_or_else(gone)?))
     }
@@ -223,9 +229,11 @@ impl Upload {
             if self.local.0.view.child_count(node.ino) > 0 {
                 return Err(FsError::new("rmdir", &target.path, Cause::NotEmpty));
             }
-            self.local
-                .record(node.ino, &target.path, Action::RemoveDir)
-                .map_err(|cause| self.local.noted(FsError::new("rmdir", &target.path, cause)))?;
+            if !node.only_here {
+                self.local
+                    .record(node.ino, &target.path, Action::RemoveDir)
+                    .map_err(|cause| self.local.noted(FsError::new("rmdir", &target.path, cause)))?;
+            }
             self.local.0.view.remove(target.parent, &target.name);
         }
         self.local.wait_if_sync("rmdir", &target.path)

@@ -111,7 +111,7 @@ impl Local {
             len: sealed.len,
             sum: sealed.sum,
             perm: node.attr.perm,
-            keep_perm: node.server.is_some() && !node.perm_changed,
+            keep_perm: !node.perm_changed,
             mtime: node.attr.mtime,
             base: node.base().into(),
         };

@@ -106,15 +106,31 @@ impl Upload {
 
     fn show_one(&self, id: SpoolId, path: &RemotePath, perm: u16) -> Option<()> {
         let spool = Arc::new(self.local.0.journal.reopen_local_only(id).ok()?);
-        let (parent, name) = (self.dir_at(&path.parent()?)?, path.file_name()?);
+        let (parent, name) = (self.local_dir_at(&path.parent()?)?, path.file_name()?);
         if let Child::Positive(_) = self.local.0.view.child(parent, &name) {
             return None;
         }
         let at = secs_from_time(self.local.0.view.clock().wall());
         let attr = Attr { kind: FileKind::File, size: spool.len(), perm, mtime: at, atime: at };
         let ino = self.local.0.view.insert(parent, &name, attr, None)?;
+        self.local.0.view.stay_here(ino, true);
         self.local.put_spool(ino, spool);
         Some(())
+    }
+
+    /// Like [`Upload::dir_at`], for the directory of a local-only file, which may be local-only as well.
+    fn local_dir_at(&self, path: &RemotePath) -> Option<Ino> {
+        let view = &self.local.0.view;
+        if let Some(ino) = view.find(path) {
+            return Some(ino);
+        }
+        let (parent, name) = (self.local_dir_at(&path.parent()?)?, path.file_name()?);
+        if !self.local.stays_here(parent, &name, FileKind::Directory) {
+            return view.assume_dir(parent, &name, UNKNOWN_DIR);
+        }
+        let ino = view.insert(parent, &name, Attr { perm: 0o700, ..UNKNOWN_DIR }, None)?;
+        view.stay_here(ino, true);
+        Some(ino)
     }
 
     fn show_content(&self, ino: Ino, put: &Put) {

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use super::local_only::is_local_only;
 use super::names::Target;
 use super::state::Upload;
 use crate::attr::FileKind;
@@ -27,7 +26,12 @@ impl Upload {
         if let Some(node) = &replaced {
             self.check_replace(&moved, node, &target, wait)?;
         }
-        if becomes_local_only(&moved, &source, &target) && self.local.spool(moved.ino).is_none() {
+        let stays = self.stays_at(&target, &moved, replaced.as_ref());
+        if stays != moved.only_here && !moved.attr.is_file() {
+            // What only this machine has cannot be moved to the server at once, nor the other way.
+            return Err(FsError::new("rename", &target.path, Cause::CrossesAreas));
+        }
+        if stays && !moved.only_here && self.local.spool(moved.ino).is_none() {
             self.take_over("rename", moved.ino, None, wait)?;
         }
         self.local.begin("rename", &target.path)?;
@@ -48,12 +52,23 @@ impl Upload {
         self.local.wait_if_sync("rename", &target.path)
     }
 
+    /// Whether the object is local-only under its new name. What the server has under such a name is replaced there.
+    fn stays_at(&self, target: &Target, moved: &NodeView, replaced: Option<&NodeView>) -> bool {
+        match replaced.filter(|node| node.attr.is_file()) {
+            Some(node) => node.only_here,
+            // Only an editor's lock is a local-only symlink, and it is made under its name.
+            None if moved.attr.kind == FileKind::Symlink && !moved.only_here => self.local.is_only_here(target.parent),
+            None => self.local.stays_here(target.parent, &target.name, moved.attr.kind),
+        }
+    }
+
     /// Repeats the checks under the names lock, records the rename, and changes the view.
     fn rename_now(&self, source: &Target, target: &Target) -> FsResult<()> {
         let failed = |cause: Cause| FsError::new("rename", &target.path, cause);
         let moved = self.existing("rename", source)?;
         let replaced = self.existing("rename", target).ok();
-        self.record_rename(source, target, &moved, replaced.as_ref())
+        let stays = self.stays_at(target, &moved, replaced.as_ref());
+        self.record_rename((source, target), &moved, replaced.as_ref(), stays)
             .map_err(|cause| self.local.noted(FsError::new("rename", &source.path, cause)))?;
         self.tell_renamed(&source.path, &target.path, moved.server.filter(|_| moved.attr.is_file()));
         self.local.0.view.rename((source.parent, &source.name), (target.parent, &target.name));
@@ -63,7 +78,7 @@ impl Upload {
         if let Some(node) = replaced {
             self.local.release_if_closed(node.ino);
         }
-        self.save_from_local_only(source, target, &moved)
+        self.save_from_local_only(&moved, stays)
             .and_then(|()| self.local.renamed_local_only(&moved, &target.path))
             .map_err(|cause| self.local.noted(failed(cause)))
     }
@@ -81,14 +96,16 @@ impl Upload {
     /// Records the rename. Called before the view is changed.
     fn record_rename(
         &self,
-        source: &Target,
-        target: &Target,
+        (source, target): (&Target, &Target),
         moved: &NodeView,
         replaced: Option<&NodeView>,
+        stays: bool,
     ) -> Result<(), Cause> {
         let dir = moved.attr.is_dir();
-        if becomes_local_only(moved, source, target) {
-            return self.keep_here(source, target, moved);
+        match (moved.only_here, stays) {
+            (true, true) => return Ok(()),
+            (false, true) => return self.keep_here(source, target, moved),
+            (_, false) => {}
         }
         if let Some(node) = replaced.filter(|node| node.attr.is_dir()) {
             self.local.record(node.ino, &target.path, Action::RemoveDir)?;
@@ -97,11 +114,12 @@ impl Upload {
             // A save cannot replace an object of another kind.
             self.local.record(node.ino, &target.path, Action::Unlink { base: node.base().into(), file: false })?;
         }
-        let replaced = replaced.filter(|node| node.attr.is_file() && !is_local_only(&target.path));
+        let replaced = replaced.filter(|node| node.attr.is_file() && !node.only_here);
         if self.local.is_unrecorded(moved) {
             // The object exists only on this machine. It is saved under the new name, with the replaced file as its
             // base.
             let base = replaced.and_then(NodeView::base);
+            self.local.0.view.stay_here(moved.ino, false);
             self.local.0.view.adopt_base(moved.ino, base);
             return Ok(());
         }
@@ -119,6 +137,8 @@ impl Upload {
             self.local.put_spool(moved.ino, copy);
         }
         if let Some(spool) = self.local.spool(moved.ino) {
+            // It may go to the server under another name later, which has nothing of it then.
+            spool.write_at(spool.len(), &[])?;
             // Recorded before the removal, so that the content is never without a record.
             spool.stay(true);
             self.local.0.journal.note_local_only(spool.id(), Some((target.path.clone(), moved.attr.perm)))?;
@@ -126,14 +146,14 @@ impl Upload {
         if !self.local.is_unrecorded(moved) {
             self.local.record(moved.ino, &source.path, Action::Unlink { base: moved.base().into(), file: true })?;
         }
-        self.local.0.view.adopt_base(moved.ino, None);
+        self.local.0.view.stay_here(moved.ino, true);
         Ok(())
     }
 
     /// Renames a local-only file to a name that the server gets. A file that is still open is saved when it is
     /// closed.
-    fn save_from_local_only(&self, source: &Target, target: &Target, moved: &NodeView) -> Result<(), Cause> {
-        let comes = is_local_only(&source.path) && !is_local_only(&target.path) && moved.attr.is_file();
+    fn save_from_local_only(&self, moved: &NodeView, stays: bool) -> Result<(), Cause> {
+        let comes = moved.only_here && !stays && moved.attr.is_file();
         if comes && moved.opens == 0 { self.local.save_now(moved.ino).map(drop) } else { Ok(()) }
     }
 }
@@ -150,8 +170,4 @@ fn check_places(source: &Target, target: &Target, moved: &NodeView) -> FsResult<
         return Err(FsError::new("rename", &target.path, Cause::NotEmpty));
     }
     Ok(())
-}
-
-fn becomes_local_only(moved: &NodeView, source: &Target, target: &Target) -> bool {
-    moved.attr.is_file() && is_local_only(&target.path) && !is_local_only(&source.path)
 }

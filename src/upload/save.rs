@@ -1,6 +1,5 @@
 //! close and fsync: record what was written, and flush it to the local disk.
 
-use super::local_only::is_local_only;
 use super::state::Upload;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::Ino;
@@ -14,7 +13,7 @@ impl Upload {
             return Ok(());
         }
         let path = self.local.0.view.object(ino);
-        if is_local_only(&path) {
+        if self.local.0.view.node(ino).is_some_and(|node| node.only_here) {
             return Ok(());
         }
         let room = self.local.may_record(op, &path, wait);

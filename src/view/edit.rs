@@ -123,6 +123,11 @@ impl View {
         self.0.table.adopt_base(ino, base);
     }
 
+    /// Sets whether the object never leaves this machine.
+    pub fn stay_here(&self, ino: Ino, stays: bool) {
+        self.0.table.stay_here(ino, stays);
+    }
+
     /// The permission bits were changed locally and are not on the server yet.
     pub fn perm_changed(&self, ino: Ino) {
         self.0.table.perm_changed(ino);

@@ -103,6 +103,9 @@ impl Listings {
         let (Some(path), Some(count)) = (table.path(dir), table.changes(dir)) else {
             return done(Ok(()));
         };
+        if table.is_only_here(dir) {
+            return done(Ok(()));
+        }
         let (listings, at) = (self.clone(), path.clone());
         self.0.remote.list_async(path, class, move |result| match result {
             Ok(entries) => match listings.take_over(dir, &at, count, entries) {

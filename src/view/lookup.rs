@@ -9,7 +9,7 @@ use crate::clock::Deadline;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::{Child, Ino, NodeView, ROOT};
 use crate::path::{Name, RemotePath};
-use crate::remote::Class;
+use crate::remote::{Class, ErrorKind};
 
 /// If the server has sent nothing at all for this long since it was asked, callers are shown the previous answer
 /// where there is one.
@@ -25,7 +25,7 @@ impl View {
             Child::Positive(node) => node.ino,
             Child::Negative | Child::Unknown => parent,
         };
-        self.ensure_listed("lookup", parent, self.freshness(parent).min(self.freshness(known)), wait)?;
+        self.ensure_known("lookup", parent, &name, self.freshness(parent).min(self.freshness(known)), wait)?;
         match self.child(parent, &name) {
             Child::Positive(node) => {
                 self.add_lookup(node.ino);
@@ -66,9 +66,33 @@ impl View {
             // A root is in no listing of a parent; its own listing confirms it.
             return Ok(node);
         }
-        self.ensure_listed(op, node.parent, bound, wait)?;
+        match self.object(ino).file_name() {
+            Some(name) => self.ensure_known(op, node.parent, &name, bound, wait)?,
+            None => self.ensure_listed(op, node.parent, bound, wait)?,
+        }
         let node = self.node(ino).ok_or_else(gone)?;
         if node.unlinked && node.opens == 0 { Err(gone()) } else { Ok(node) }
+    }
+
+    /// Makes sure that the name in the directory is known: by the directory's listing, or, in a directory that may be
+    /// entered and not listed, by a look at this name alone.
+    pub fn ensure_known(&self, op: &'static str, dir: Ino, name: &Name, bound: Duration, wait: Wait) -> FsResult<()> {
+        let listed = self.ensure_listed(op, dir, bound, wait);
+        let denied = |error: &FsError| matches!(&error.cause, Cause::Remote(error) if matches!(error.kind, ErrorKind::PermissionDenied));
+        if !listed.as_ref().is_err_and(denied) {
+            return listed;
+        }
+        if matches!(self.child(dir, name), Child::Positive(node) if node.pinned) {
+            return Ok(());
+        }
+        let path = self.object(dir).join(name);
+        let (table, now) = (&self.0.table, self.clock().now());
+        match self.0.remote.lstat(&path) {
+            Ok(attr) => self.announce(table.apply_one(dir, name, attr, now)),
+            Err(error) if matches!(error.kind, ErrorKind::NotFound) => self.announce(table.apply_missing(dir, name)),
+            Err(error) => return Err(self.0.errors.noted(FsError::new(op, path, error))),
+        }
+        Ok(())
     }
 
     /// Makes sure that the directory's listing is complete and at most `bound` old. While the connection is down an
@@ -80,6 +104,9 @@ impl View {
                 // Renewed before it expires, so that no caller has to wait for it.
                 drop(self.start_listing(dir, Class::Background));
             }
+            return Ok(());
+        }
+        if self.0.table.is_only_here(dir) {
             return Ok(());
         }
         let object = self.object(dir);

@@ -1,10 +1,12 @@
-//! statfs. It never waits for the network, because `df` must not hang when the connection does.
+//! statfs. It waits for the network only for the first answer, and not long, because `df` must not hang when the
+//! connection does.
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::pool::background;
 use crate::remote::{Remote, StatVfs};
 
@@ -34,6 +36,9 @@ const UNKNOWN: Space = Space {
 /// Age of the figures at which they are requested again, after the answer was given.
 const VALID: Duration = Duration::from_secs(30);
 
+/// How long the first answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The last figures of the server. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct SpaceCache(Arc<Inner>);
@@ -42,30 +47,48 @@ struct Inner {
     remote: Remote,
     known: Mutex<Option<(Instant, Space)>>,
     asking: AtomicBool,
+    answered: Condvar,
 }
 
 impl SpaceCache {
     pub(super) fn new(remote: Remote) -> Self {
-        Self(Arc::new(Inner { remote, known: Mutex::default(), asking: AtomicBool::new(false) }))
+        Self(Arc::new(Inner {
+            remote,
+            known: Mutex::default(),
+            asking: AtomicBool::new(false),
+            answered: Condvar::new(),
+        }))
     }
 
-    pub(super) fn statfs(&self) -> Space {
+    pub(super) fn statfs(&self, wait: Wait, offline: bool) -> FsResult<Space> {
         let known = *self.0.known.lock();
         let fresh = known.is_some_and(|(at, _)| at.elapsed() < VALID);
         if !fresh && !self.0.asking.swap(true, Ordering::AcqRel) {
             let cache = self.clone();
             background().run(move || cache.ask());
         }
-        known.map_or(UNKNOWN, |(_, space)| space)
+        if let Some((_, space)) = known {
+            return Ok(space);
+        }
+        let Wait::Until(deadline) = wait else { return Err(FsError::new("statfs", "", Cause::WouldBlock)) };
+        let mut known = self.0.known.lock();
+        if !offline {
+            let asking = |known: &mut Option<_>| known.is_none() && self.0.asking.load(Ordering::Acquire);
+            self.0.answered.wait_while_for(&mut known, asking, PATIENCE.min(deadline.remaining()));
+        }
+        Ok(known.map_or(UNKNOWN, |(_, space)| space))
     }
 
     fn ask(&self) {
-        let space = match self.0.remote.statvfs() {
-            Ok(Some(stat)) => Space::from(stat),
-            Ok(None) | Err(_) => UNKNOWN,
+        let asked = self.0.remote.statvfs();
+        let mut known = self.0.known.lock();
+        *known = match (asked, *known) {
+            (Ok(stat), _) => Some((Instant::now(), stat.map_or(UNKNOWN, Space::from))),
+            // The previous figures, if any, are nearer the truth than none.
+            (Err(_), before) => before.map(|(_, space)| (Instant::now(), space)),
         };
-        *self.0.known.lock() = Some((Instant::now(), space));
         self.0.asking.store(false, Ordering::Release);
+        self.0.answered.notify_all();
     }
 }
 

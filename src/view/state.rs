@@ -16,7 +16,7 @@ use super::space::{Space, SpaceCache};
 use crate::admit::Admission;
 use crate::attr::{Area, Attr};
 use crate::clock::{Clock, Deadline};
-use crate::error::LastError;
+use crate::error::{FsResult, LastError, Wait};
 use crate::inode::{Change, Child, Ino, NodeView, ROOT, Root, Table};
 use crate::path::{Name, RemotePath};
 use crate::remote::{Link, Remote};
@@ -41,6 +41,8 @@ pub struct Entry {
     pub valid: Duration,
     /// Whether the kernel must request the attributes separately before it shows them.
     pub ask_attr: bool,
+    /// It has no name any more: programs that have it open are told that no link leads to it.
+    pub unlinked: bool,
 }
 
 /// See the module documentation. Cheap to clone.
@@ -119,9 +121,13 @@ impl View {
         Deadline::after(self.0.timeout)
     }
 
-    /// What `df` shows. Never waits.
-    pub fn statfs(&self) -> Space {
-        self.0.space.statfs()
+    /// What `df` shows.
+    ///
+    /// # Errors
+    ///
+    /// Only [`Cause::WouldBlock`]: the server was not asked yet.
+    pub fn statfs(&self, wait: Wait) -> FsResult<Space> {
+        self.0.space.statfs(wait, self.is_offline())
     }
 
     pub fn is_offline(&self) -> bool {
@@ -238,12 +244,12 @@ impl View {
     /// not, and must not become the base of the next change. For a file that was read, the two are told apart by
     /// having the kernel request the attributes separately.
     pub fn looked_up(&self, node: &NodeView) -> Entry {
-        if !node.was_read || node.pinned {
+        if node.pinned || !node.attr.is_file() || !self.0.table.was_read(node.ino) {
             return self.entry(node);
         }
         let valid = self.0.freshness.remaining(node.ino, node.seen);
         self.0.table.tell_size(node.ino, node.attr.size);
-        Entry { ino: node.ino, attr: node.attr, valid, ask_attr: true }
+        Entry { ino: node.ino, attr: node.attr, valid, ask_attr: true, unlinked: node.unlinked }
     }
 
     /// The answer to the kernel about an object: from here on it counts as shown.
@@ -251,7 +257,7 @@ impl View {
         self.0.table.mark_shown(node.ino);
         let valid = self.0.freshness.remaining(node.ino, node.seen);
         self.0.table.tell_size(node.ino, node.attr.size);
-        Entry { ino: node.ino, attr: node.attr, valid, ask_attr: false }
+        Entry { ino: node.ino, attr: node.attr, valid, ask_attr: false, unlinked: node.unlinked }
     }
 
     /// Whether the kernel has cached another size than the file has: reads would be cut off, or end in zeros.

@@ -391,3 +391,79 @@ fn a_directorys_time_follows_its_names() {
         assert!(time() > before, "{work}");
     }
 }
+
+#[test]
+fn the_first_df_is_the_servers() {
+    let Some(m) = Mounted::openssh("") else { return };
+    let shown = rustix::fs::statvfs(m.dir()).expect("df");
+    let there = rustix::fs::statvfs(m.there("")).expect("df");
+    assert_eq!((shown.f_blocks, shown.f_frsize), (there.f_blocks, there.f_frsize));
+}
+
+#[test]
+fn no_link_leads_to_a_removed_file_that_is_open() {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let Some(m) = Mounted::openssh("") else { return };
+    let links = |file: &fs::File| {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+        statx(file, "", flags, StatxFlags::NLINK).expect("stat").stx_nlink
+    };
+    fs::write(m.path("f"), "x").expect("written");
+    let file = fs::File::open(m.path("f")).expect("opened");
+    assert_eq!(links(&file), 1);
+    fs::remove_file(m.path("f")).expect("removed");
+    assert_eq!(links(&file), 0);
+}
+
+#[test]
+fn a_log_that_only_grew_is_followed() {
+    let Some(m) = Mounted::openssh("fresh=1") else { return };
+    fs::write(m.there("app.log"), "line 0\n").expect("written");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let mut file = File::open(m.path("app.log")).expect("opened");
+    let mut seen = String::new();
+    file.read_to_string(&mut seen).expect("read");
+    for at in 1..4 {
+        let mut log = OpenOptions::new().append(true).open(m.there("app.log")).expect("opened");
+        writeln!(log, "line {at}").expect("written");
+        eventually("the new line is read", || {
+            // As tail(1) does: the size first, then what is new.
+            file.metadata().expect("stat");
+            file.read_to_string(&mut seen).expect("no ESTALE");
+            seen.ends_with(&format!("line {at}\n"))
+        });
+    }
+    assert_eq!(seen, "line 0\nline 1\nline 2\nline 3\n");
+    // Longer, and not what it was: bytes of both are never mixed.
+    fs::write(m.there("app.log"), "other content that is longer than all of the lines\n").expect("written");
+    let mut error = None;
+    eventually("the reader is told", || {
+        file.metadata().expect("stat");
+        error = file.read_to_string(&mut seen).err();
+        error.is_some()
+    });
+    assert_eq!(error.and_then(|error| error.raw_os_error()), Some(libc::ESTALE));
+}
+
+#[test]
+fn a_directory_that_may_only_be_entered_is_entered() {
+    let server = crate::common::server::sftp_server().map(|path| path.display().to_string()).unwrap_or_default();
+    if !rustix::process::geteuid().is_root() || !has_program("setpriv") {
+        return crate::common::skip("a server that runs as nobody needs root and setpriv");
+    }
+    let nobody = format!("Subsystem sftp /usr/bin/setpriv --reuid=65534 --regid=65534 --clear-groups {server}");
+    let Some(m) = Mounted::openssh_with(&[&nobody], "fresh=1") else { return };
+    fs::create_dir_all(m.there("home/site")).expect("made");
+    fs::write(m.there("home/site/index.php"), "hello").expect("written");
+    fs::set_permissions(m.there("home/site"), fs::Permissions::from_mode(0o777)).expect("set");
+    fs::set_permissions(m.there("home"), fs::Permissions::from_mode(0o711)).expect("set");
+    eventually("it is there", || m.path("home/site/index.php").exists());
+    assert_eq!(fs::read_to_string(m.path("home/site/index.php")).expect("read"), "hello");
+    assert_eq!(fs::read_dir(m.path("home")).err().map(|error| error.kind()), Some(ErrorKind::PermissionDenied));
+    assert_eq!(fs::metadata(m.path("home/none")).err().map(|error| error.kind()), Some(ErrorKind::NotFound));
+    fs::write(m.path("home/site/new"), "x").expect("written");
+    assert_eq!(fs::read_to_string(m.on_server("home/site/new")).expect("there"), "x");
+    fs::rename(m.there("home/site"), m.there("home/moved")).expect("moved");
+    eventually("it is gone here, too", || !m.path("home/site").exists());
+    assert!(m.path("home/moved/index.php").exists());
+}

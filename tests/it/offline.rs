@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -171,4 +172,38 @@ fn content(root: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
         }
     }
     out
+}
+
+#[test]
+fn hydrate_names_what_the_server_does_not_let_it_read() {
+    let server = crate::common::server::sftp_server().map(|path| path.display().to_string()).unwrap_or_default();
+    if !rustix::process::geteuid().is_root() || !crate::common::has_program("setpriv") {
+        return crate::common::skip("a server that runs as nobody needs root and setpriv");
+    }
+    let nobody = format!("Subsystem sftp /usr/bin/setpriv --reuid=65534 --regid=65534 --clear-groups {server}");
+    let Some(m) = Mounted::openssh_with(&[&nobody], "fresh=1") else { return };
+    for dir in ["a", "closed"] {
+        fs::create_dir(m.there(dir)).expect("made");
+    }
+    for file in ["a/1", "a/2", "top", "closed/x"] {
+        fs::write(m.there(file), file).expect("written");
+    }
+    fs::set_permissions(m.there("closed"), fs::Permissions::from_mode(0o700)).expect("set");
+    std::thread::sleep(Duration::from_millis(1100));
+    let hydrate = || m.environ().run(&["hydrate", &m.dir().to_string_lossy()]);
+    let ran = hydrate();
+    assert_ne!(ran.code(), 0, "{}", ran.out());
+    assert!(ran.out().starts_with("3 files"), "the rest is here: {}", ran.out());
+    assert!(ran.err().contains("closed: permission denied"), "{}", ran.err());
+    fs::remove_dir_all(m.there("closed")).expect("removed");
+    fs::write(m.there("a/secret"), "s").expect("written");
+    fs::set_permissions(m.there("a/secret"), fs::Permissions::from_mode(0o600)).expect("set");
+    std::thread::sleep(Duration::from_millis(1100));
+    let ran = hydrate();
+    assert_ne!(ran.code(), 0, "{}", ran.out());
+    assert!(ran.out().starts_with("3 files"), "{}", ran.out());
+    assert!(ran.err().contains("a/secret: permission denied"), "{}", ran.err());
+    fs::remove_file(m.there("a/secret")).expect("removed");
+    std::thread::sleep(Duration::from_millis(1100));
+    hydrate().ok();
 }

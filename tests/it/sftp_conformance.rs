@@ -41,7 +41,14 @@ fn content(bytes: &[u8]) -> fs::File {
 }
 
 fn store(remote: &Remote, file: &str, bytes: &[u8], base: Base, temp: Option<&str>) -> RemoteResult<Attr> {
-    let how = Store { base, base_sum: None, perm: Some(0o640), mtime: Some(1_000_000_000), temp_dir: temp.map(path) };
+    let how = Store {
+        base,
+        base_sum: None,
+        perm: Some(0o640),
+        made_with: None,
+        mtime: Some(1_000_000_000),
+        temp_dir: temp.map(path),
+    };
     remote.store(&permit(), &path(file), &content(bytes), bytes.len() as u64, &how, &|_| {})
 }
 
@@ -204,7 +211,7 @@ fn a_permit_of_before_the_switch_changes_nothing() {
     let gate = Gate::new();
     let permit = gate.admit(Area::Code).expect("open");
     gate.set(Area::Code, Verdict::Closed(ReadOnlyReason::GitMode));
-    let how = Store { base: Base::Absent, base_sum: None, perm: None, mtime: None, temp_dir: None };
+    let how = Store { base: Base::Absent, base_sum: None, perm: None, made_with: None, mtime: None, temp_dir: None };
     let error = remote.store(&permit, &path("x"), &content(b"x"), 1, &how, &|_| {}).expect_err("closed");
     assert!(matches!(error.kind, ErrorKind::Refused(_)), "{error}");
     assert!(remote.mkdir(&permit, &path("d"), 0o755).is_err());

@@ -522,7 +522,6 @@ fn merge(mut old: Action, perm: Option<u16>, times: Option<(u32, u32)>) -> Optio
             *old_perm = perm.or(*old_perm);
             *old_times = times.or(*old_times);
         }
-        Action::MakeDir { perm: old_perm } if times.is_none() => *old_perm = perm.unwrap_or(*old_perm),
         _ => return None,
     }
     Some(old)

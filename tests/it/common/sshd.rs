@@ -92,6 +92,8 @@ impl Sshd {
 
     /// A directory on the server to mount.
     pub fn tree(&self) -> PathBuf {
+        // For servers that run as somebody else.
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o711)).expect("set");
         let tree = self.dir.path().join("tree");
         fs::create_dir_all(&tree).expect("made");
         fs::set_permissions(&tree, fs::Permissions::from_mode(0o755)).expect("set");
