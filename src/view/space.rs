@@ -2,8 +2,8 @@
 //! connection does.
 
 use parking_lot::{Condvar, Mutex};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::error::{Cause, FsError, FsResult, Wait};
@@ -36,8 +36,8 @@ const UNKNOWN: Space = Space {
 /// Age of the figures at which they are requested again, after the answer was given.
 const VALID: Duration = Duration::from_secs(30);
 
-/// How long the first answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the first answer is waited for, from the moment when it was asked for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The last figures of the server. Cheap to clone.
 #[derive(Clone)]
@@ -47,6 +47,8 @@ struct Inner {
     remote: Remote,
     known: Mutex<Option<(Instant, Space)>>,
     asking: AtomicBool,
+    /// When the server was asked first.
+    asked: OnceLock<Instant>,
     answered: Condvar,
 }
 
@@ -56,6 +58,7 @@ impl SpaceCache {
             remote,
             known: Mutex::default(),
             asking: AtomicBool::new(false),
+            asked: OnceLock::new(),
             answered: Condvar::new(),
         }))
     }
@@ -71,10 +74,12 @@ impl SpaceCache {
             return Ok(space);
         }
         let Wait::Until(deadline) = wait else { return Err(FsError::new("statfs", "", Cause::WouldBlock)) };
+        let asked = *self.0.asked.get_or_init(Instant::now);
         let mut known = self.0.known.lock();
         if !offline {
             let asking = |known: &mut Option<_>| known.is_none() && self.0.asking.load(Ordering::Acquire);
-            self.0.answered.wait_while_for(&mut known, asking, PATIENCE.min(deadline.remaining()));
+            let patience = PATIENCE.saturating_sub(asked.elapsed()).min(deadline.remaining());
+            self.0.answered.wait_while_for(&mut known, asking, patience);
         }
         Ok(known.map_or(UNKNOWN, |(_, space)| space))
     }
