@@ -85,7 +85,7 @@ impl Clock {
     }
 
     /// Notes the time of the platform's API (seconds since the epoch), from an answer that was received at `heard`. The
-    /// clocks of the platform's machines differ by at most [`AGREE_SECS`].
+    /// clocks of the platform's machines differ by at most `AGREE_SECS`.
     pub fn platform_time(&self, secs: u32, heard: Instant) {
         let secs = secs.saturating_sub(AGREE_SECS);
         let since = self.now().saturating_duration_since(heard).as_secs();

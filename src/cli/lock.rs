@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::exit::{CliResult, Exit, Failure};
 
 /// How long a previous mount of the same environment is given to end.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// How often a lock is tried meanwhile.
 const PAUSE: Duration = Duration::from_millis(50);
 

@@ -86,10 +86,20 @@ impl Reader {
     /// [`Cause::ReadOnly`] for writing if the environment accepts no changes; [`Cause::IsADirectory`];
     /// [`Cause::NotPermitted`] if it is not a regular file.
     pub fn open(&self, ino: Ino, mode: OpenMode, wait: Wait) -> FsResult<OpenedFile> {
-        let view = &self.0.view;
-        if let Some(successor) = view.successor(ino) {
-            return self.open(successor, mode, wait).map(|opened| OpenedFile { direct: true, ..opened });
+        loop {
+            if let Some(successor) = self.0.view.successor(ino) {
+                return self.open(successor, mode, wait).map(|opened| OpenedFile { direct: true, ..opened });
+            }
+            match self.open_this(ino, mode, wait) {
+                // It was replaced meanwhile: what took its place is opened.
+                Err(error) if matches!(error.cause, Cause::NotFound) && self.0.view.successor(ino).is_some() => {}
+                other => return other,
+            }
         }
+    }
+
+    fn open_this(&self, ino: Ino, mode: OpenMode, wait: Wait) -> FsResult<OpenedFile> {
+        let view = &self.0.view;
         let scanned = if mode.write || mode.truncate {
             self.0.upload.permit("open", ino, &view.object(ino), wait)?;
             false
@@ -116,10 +126,7 @@ impl Reader {
         }
         if !self.0.upload.count_open(ino) {
             // It lost its name before it was counted as open, so that its content was not kept.
-            return match view.successor(ino) {
-                Some(_) => self.open(ino, mode, wait),
-                None => Err(FsError::new("open", view.object(ino), Cause::NotFound)),
-            };
+            return Err(FsError::new("open", view.object(ino), Cause::NotFound));
         }
         Ok(self.opened_by(&node, mode, scanned))
     }

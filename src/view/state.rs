@@ -125,7 +125,7 @@ impl View {
     ///
     /// # Errors
     ///
-    /// Only [`Cause::WouldBlock`]: the server was not asked yet.
+    /// Only [`Cause::WouldBlock`](crate::error::Cause::WouldBlock): the server was not asked yet.
     pub fn statfs(&self, wait: Wait) -> FsResult<Space> {
         self.0.space.statfs(wait, self.is_offline())
     }
