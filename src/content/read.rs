@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use super::blocks::{assemble, blocks_of, clamp};
 use super::fetch_limit::FetchLimit;
@@ -14,7 +15,7 @@ use crate::attr::{ContentId, Version};
 use crate::cache::{
     BLOCK_BYTES, BlockKey, Disk, DiskFigures, Figures, Generations, InFlight, Memory, Role, Ticket, Waiter,
 };
-use crate::clock::{Clock, Deadline};
+use crate::clock::{Clock, Deadline, Expiry};
 use crate::path::RemotePath;
 use crate::remote::{Class, Remote, RemoteError};
 
@@ -25,6 +26,24 @@ pub(super) const MAX_FETCH_BYTES: u64 = 1024 * 1024;
 const DEFAULT_HANDLES: usize = 100;
 /// Largest number of concurrent fetches.
 const MAX_FETCHES: usize = 384;
+
+/// For whom blocks are fetched.
+#[derive(Clone, Copy)]
+enum Purpose {
+    /// A caller that waits.
+    Waiting,
+    /// A caller that may ask for them later, and may be given bytes that were requested at most so long ago.
+    Ahead(Duration),
+}
+
+impl Purpose {
+    fn class(self) -> Class {
+        match self {
+            Self::Waiting => Class::Interactive,
+            Self::Ahead(_) => Class::Bulk,
+        }
+    }
+}
 
 /// Why bytes could not be read.
 #[derive(Debug, Clone)]
@@ -98,7 +117,7 @@ impl Content {
     ) -> Result<Vec<u8>, ReadError> {
         let range = clamp(range, version);
         let indices = blocks_of(&range);
-        let waits = self.want(path, version, indices.clone(), Class::Interactive);
+        let waits = self.want(path, version, indices.clone(), Purpose::Waiting);
         let mut blocks = Vec::with_capacity(waits.len());
         for (index, wait) in indices.zip(waits) {
             blocks.push(match wait {
@@ -116,16 +135,22 @@ impl Content {
         Ok(assemble(&range, &blocks))
     }
 
-    /// Starts to fetch the bytes that are not cached, for a later read. Returns the number of bytes requested.
-    pub fn prefetch(&self, path: &RemotePath, version: Version, range: Range<u64>) -> u64 {
-        if self.0.is_racy(version) {
+    /// Starts to fetch the bytes that are not cached, for a later read. Returns the number of bytes requested. Bytes of a
+    /// racy version serve one read, within `fresh` of the request; later ones need those that the server has then.
+    pub fn prefetch(&self, path: &RemotePath, version: Version, range: Range<u64>, fresh: Duration) -> u64 {
+        let racy = self.0.is_racy(version);
+        if racy && fresh.is_zero() {
             return 0;
         }
         let range = clamp(range, version);
         let missing: Vec<u64> = self.missing(path, version, &range);
         let bytes = missing.len() as u64 * BLOCK_BYTES;
-        for index in missing {
-            drop(self.want(path, version, index..index + 1, Class::Bulk));
+        // Each request for a racy version opens the file anew, so that its blocks are requested together.
+        let together = |before: &u64, after: &u64| racy && before + 1 == *after;
+        for run in missing.chunk_by(together) {
+            if let [first, .., last] | [first @ last] = run {
+                drop(self.want(path, version, *first..last + 1, Purpose::Ahead(fresh)));
+            }
         }
         bytes.min(range.end - range.start)
     }
@@ -135,7 +160,9 @@ impl Content {
         let range = clamp(range, version);
         let mut waiters = Vec::new();
         for index in self.missing(path, version, &range) {
-            if let Some(Wanted::Coming(waiter)) = self.want(path, version, index..index + 1, Class::Bulk).pop() {
+            if let Some(Wanted::Coming(waiter)) =
+                self.want(path, version, index..index + 1, Purpose::Ahead(Duration::ZERO)).pop()
+            {
                 waiters.push(waiter);
             }
         }
@@ -180,7 +207,7 @@ impl Content {
     }
 
     /// Every block of `indices`: cached, or being fetched (requested now if it was not).
-    fn want(&self, path: &RemotePath, version: Version, indices: Range<u64>, class: Class) -> Vec<Wanted> {
+    fn want(&self, path: &RemotePath, version: Version, indices: Range<u64>, purpose: Purpose) -> Vec<Wanted> {
         let mut out = Vec::new();
         let mut run: Vec<Ticket<BlockKey, BlockResult>> = Vec::new();
         let mut run_start = 0;
@@ -193,7 +220,7 @@ impl Content {
                     Role::Follower(waiter) => Wanted::Coming(waiter),
                     Role::Leader(ticket) => {
                         if run_start + run.len() as u64 != index || run.len() as u64 * BLOCK_BYTES >= MAX_FETCH_BYTES {
-                            self.fetch(path, version, run_start, std::mem::take(&mut run), class);
+                            self.fetch(path, version, run_start, std::mem::take(&mut run), purpose);
                             run_start = index;
                         }
                         let waiter = ticket.waiter();
@@ -204,7 +231,7 @@ impl Content {
             };
             out.push(wanted);
         }
-        self.fetch(path, version, run_start, run, class);
+        self.fetch(path, version, run_start, run, purpose);
         out
     }
 
@@ -215,7 +242,7 @@ impl Content {
         version: Version,
         first: u64,
         tickets: Vec<Ticket<BlockKey, BlockResult>>,
-        class: Class,
+        purpose: Purpose,
     ) {
         if tickets.is_empty() {
             return;
@@ -227,18 +254,22 @@ impl Content {
             inner.fetched.file();
         }
         let id = self.0.remote_id(path, version);
-        let take_in = move |racy: bool, result: Result<Vec<u8>, RemoteError>| match result {
+        let take_in = move |racy: bool, asked: Instant, result: Result<Vec<u8>, RemoteError>| match result {
             Ok(bytes) => {
                 inner.fetched.bytes(bytes.len() as u64);
                 let content = if racy { id } else { inner.read_in_full(&at, version, &bytes, id) };
                 let chunks = bytes.chunks(BLOCK_BYTES as usize).map(Arc::<[u8]>::from);
                 for ((index, ticket), block) in (first..).zip(tickets).zip(chunks) {
-                    // Bytes of a racy version are returned to the callers that wait. Later they are used only if the
-                    // server cannot be asked.
+                    // Bytes of a racy version are returned to the callers that wait, or to the one for whom they were
+                    // prefetched. Later they are used only if the server cannot be asked.
                     let sum = crc32fast::hash(&block);
                     if racy {
                         inner.racy.note(&at, version, index, sum);
-                        inner.insert(BlockKey { content: unconfirmed(&content), index }, block.clone());
+                        let key = BlockKey { content: unconfirmed(&content), index };
+                        if let Purpose::Ahead(fresh) = purpose {
+                            inner.fetched.note_ahead(key.clone(), Expiry(asked + fresh));
+                        }
+                        inner.insert(key, block.clone());
                     } else {
                         inner.racy.confirm(&at, version, index, sum);
                         inner.insert(BlockKey { content: content.clone(), index }, block.clone());
@@ -252,11 +283,12 @@ impl Content {
             }
         };
         let (remote, clock, path) = (self.0.remote.clone(), self.0.clock.clone(), path.clone());
+        let class = purpose.class();
         self.0.fetch_limit.run(class, self.0.max_fetches(), move |permit| {
             // By the server's clock at the time of the request: the server reads the content after that.
-            let racy = version.is_racy(clock.server_floor());
+            let (racy, asked) = (version.is_racy(clock.server_floor()), clock.now());
             remote.fetch_async(path, (version, !racy), range, class, move |result| {
-                take_in(racy, result);
+                take_in(racy, asked, result);
                 drop(permit);
             });
         });
@@ -294,6 +326,12 @@ impl Inner {
         if let ContentId::Blob(blob) = key.content {
             return self.from_repository(path, version, blob, key.index);
         }
+        let racy = unconfirmed_key(key);
+        if self.fetched.take_ahead(&racy, &self.clock)
+            && let Some(block) = self.memory.get(&racy)
+        {
+            return Some(block);
+        }
         let block = self.disk.as_ref()?.get(key)?;
         self.memory.insert(key.clone(), block.clone());
         Some(block)
@@ -301,7 +339,10 @@ impl Inner {
 
     fn has(&self, key: &BlockKey) -> bool {
         let proved = matches!(key.content, ContentId::Blob(_));
-        proved || self.memory.contains(key) || self.disk.as_ref().is_some_and(|disk| disk.contains(key))
+        proved
+            || self.memory.contains(key)
+            || self.disk.as_ref().is_some_and(|disk| disk.contains(key))
+            || self.fetched.is_ahead(&unconfirmed_key(key), &self.clock)
     }
 
     pub(super) fn insert(&self, key: BlockKey, block: Arc<[u8]>) {
@@ -311,6 +352,10 @@ impl Inner {
         }
         self.memory.insert(key, block);
     }
+}
+
+fn unconfirmed_key(key: &BlockKey) -> BlockKey {
+    BlockKey { content: unconfirmed(&key.content), index: key.index }
 }
 
 enum Wanted {

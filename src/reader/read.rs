@@ -99,7 +99,7 @@ impl Reader {
     fn read_ahead(&self, file: &OpenFile, path: &RemotePath, version: Version, range: &Range<u64>) {
         let ahead = file.reading.lock().ahead.note(range);
         if let Some(ahead) = ahead.filter(|_| !self.0.view.is_elsewhere(path)) {
-            self.0.content.prefetch(path, version, ahead);
+            self.0.content.prefetch(path, version, ahead, self.0.view.open_freshness(file.ino));
         }
     }
 

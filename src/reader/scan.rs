@@ -57,6 +57,8 @@ struct Scan {
     /// How many of them have been requested.
     asked: usize,
     asked_bytes: u64,
+    /// When the last ones were requested.
+    asked_at: Instant,
     walk: Walk,
     /// Directories from the current one on, as far as they were looked up, and when each was last fresh.
     dirs: VecDeque<(Ino, Option<Instant>)>,
@@ -113,7 +115,8 @@ impl Scans {
         dirs.into_iter().for_each(|dir| self.renew_ahead(dir));
         for next in wanted {
             if !self.view.is_elsewhere(&next.path) {
-                self.content.prefetch(&next.path, next.version, 0..next.bytes());
+                let fresh = self.view.open_freshness(next.ino);
+                self.content.prefetch(&next.path, next.version, 0..next.bytes(), fresh);
             }
         }
         many
@@ -194,6 +197,7 @@ impl Scan {
             upcoming: VecDeque::new(),
             asked: 0,
             asked_bytes: 0,
+            asked_at: view.clock().now(),
             walk,
             dirs,
             dir_walk,
@@ -261,6 +265,11 @@ impl Scan {
     fn fill(&mut self, view: &View, most: u64) -> Vec<Upcoming> {
         // The first hit may be chance; a few are a scan.
         let files = if self.hits == 0 { 0 } else { (8 << self.hits.min(16)).min(MAX_FILES) };
+        let now = view.clock().now();
+        if now.saturating_duration_since(self.asked_at) > view.open_freshness(self.last) {
+            // What was requested for racy versions is too old by now. The others are not requested again.
+            (self.asked, self.asked_bytes) = (0, 0);
+        }
         // Refilled by halves, because one burst of requests is faster than many single ones.
         if self.asked > files / 2 {
             return Vec::new();
@@ -269,6 +278,7 @@ impl Scan {
             let Some(next) = self.walk.next_file(view) else { break };
             self.upcoming.push_back(next);
         }
+        self.asked_at = now;
         let mut wanted = Vec::new();
         while self.asked < files && self.asked_bytes < most {
             let Some(next) = self.upcoming.get(self.asked) else { break };

@@ -78,7 +78,8 @@ impl Reader {
             let other = &all[at];
             if other.attr.is_file() && other.attr.size <= CACHED_BYTES {
                 let version = other.attr.version();
-                bytes += self.0.content.prefetch(&self.0.view.in_code(&other.path), version, 0..version.size);
+                let path = self.0.view.in_code(&other.path);
+                bytes += self.0.content.prefetch(&path, version, 0..version.size, Duration::ZERO);
             }
             at += 1;
         }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::spools::Filled;
 use super::state::Upload;
@@ -250,7 +251,8 @@ impl Upload {
         spool.fill(0, &[])?;
         while at < end {
             let piece = at..(at + FILL_BYTES).min(end);
-            self.content.prefetch(path, version, piece.start..(piece.end + FILL_AHEAD * FILL_BYTES).min(end));
+            let ahead = piece.start..(piece.end + FILL_AHEAD * FILL_BYTES).min(end);
+            self.content.prefetch(path, version, ahead, Duration::ZERO);
             let bytes = self.content.read(path, version, piece.clone(), deadline).map_err(|error| match error {
                 ReadError::Remote(e) if matches!(e.kind, ErrorKind::Changed { .. }) => Cause::Stale,
                 other => Cause::from(other),
