@@ -18,7 +18,7 @@ use crate::remote::{ErrorKind, Link, RemoteError, SetAttr};
 use crate::write::{Action, Expected, Journal, Next, Op, OpId, RejectKind};
 
 /// Limits for the operations that are applied at a time: their number, and bytes of content in them.
-const MAX_RUNNING: usize = 256;
+const MAX_RUNNING: usize = 512;
 const MAX_RUNNING_BYTES: u64 = 16 * 1024 * 1024;
 /// How often the thread checks whether the mount still exists.
 const TICK: Duration = Duration::from_millis(500);
