@@ -38,8 +38,14 @@ pub(super) fn mode(args: &args::Mode) -> CliResult<()> {
 pub(super) fn sync(at: &Path, json: bool) -> CliResult<()> {
     let before = report::status_json(at)?["waiting"].as_u64().unwrap_or_default();
     write(at, "sync", "now\n", "sending changes")?;
+    let conflicts = report::status_json(at)?["conflicts"].as_array().map_or(0, Vec::len);
     if json {
-        return report::print(format!("{:#}\n", json!({ "sent": before })).as_bytes());
+        return report::print(format!("{:#}\n", json!({ "sent": before, "conflicts": conflicts })).as_bytes());
+    }
+    if conflicts > 0 {
+        eprintln!(
+            "pantheonfs: another writer changed {conflicts} of the files; your versions are kept in .pantheon/conflicts; run: pantheonfs resolve PATH"
+        );
     }
     report::print(
         if before == 0 { "nothing to send\n".into() } else { format!("{before} change(s) sent\n") }.as_bytes(),

@@ -5,6 +5,7 @@ use crate::control::ConnectionMode;
 use crate::env::{CommitError, SwitchError};
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::gate::ReadOnlyReason;
+use crate::upload::Reports;
 use crate::vfiles::{self, Command};
 
 impl Dot {
@@ -19,7 +20,7 @@ impl Dot {
             Err(what) => Err(Cause::Invalid(what)),
             Ok(Command::Switch { mode, discard }) => self.switch_mode(mode, discard, wait),
             Ok(Command::Commit(message)) => self.commit(&message, wait),
-            Ok(Command::Sync) => self.0.upload.barrier(wait).map_err(|error| error.cause),
+            Ok(Command::Sync) => self.0.upload.barrier(Reports::Refused, wait).map_err(|error| error.cause),
             Ok(Command::Hydrate(below)) => self.0.reader.hydrate(&below, wait).map_err(|error| error.cause),
         };
         result.map_err(|cause| self.0.errors.noted(FsError::new("write", object, cause)))
@@ -28,7 +29,7 @@ impl Dot {
     /// Commits. Everything must be on the server first: the commit is made there.
     fn commit(&self, message: &str, wait: Wait) -> Result<(), Cause> {
         let all_sent = || {
-            let sent = self.0.upload.barrier(wait);
+            let sent = self.0.upload.barrier(Reports::All, wait);
             sent.map_err(|error| not_sent("nothing was committed", error))
         };
         // Waits without holding back writers first, because it may take long.
@@ -87,7 +88,7 @@ impl Dot {
             }
             return Ok(());
         }
-        self.0.upload.barrier(wait).map_err(|error| not_sent("the mode was not switched", error))?;
+        self.0.upload.barrier(Reports::All, wait).map_err(|error| not_sent("the mode was not switched", error))?;
         match self.0.upload.dirty_files().len() {
             0 => Ok(()),
             n => Err(Cause::Busy(format!("{n} change(s) are not on the server yet"))),

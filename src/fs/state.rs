@@ -10,7 +10,7 @@ use crate::error::{FsResult, Wait};
 use crate::inode::Change;
 use crate::path::RemotePath;
 use crate::reader::Reader;
-use crate::upload::Upload;
+use crate::upload::{Reports, Upload};
 use crate::vfiles::Status;
 use crate::view::{Space, View};
 
@@ -87,7 +87,7 @@ impl Fs {
     ///
     /// The changes that are queued, and why they were not sent.
     pub fn sync(&self, wait: Wait) -> FsResult<()> {
-        self.upload.barrier(wait)
+        self.upload.barrier(Reports::Refused, wait)
     }
 
     /// The status of the mount, from local state.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::given_up::Reports;
 use super::state::Upload;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::Ino;
@@ -31,12 +32,12 @@ impl Upload {
     ///
     /// [`Cause::Rejected`]: everything else is there, and the text names what was given up since the last barrier
     /// that reported it. Otherwise see [`Upload::wait_until_sent`].
-    pub fn barrier(&self, wait: Wait) -> FsResult<()> {
+    pub fn barrier(&self, reports: Reports, wait: Wait) -> FsResult<()> {
         let sent = self.wait_until_sent(wait);
         if sent.as_ref().is_err_and(FsError::would_block) {
             return sent;
         }
-        let Some(report) = self.local.0.given_up.report() else { return sent };
+        let Some(report) = self.local.0.given_up.report(reports) else { return sent };
         Err(FsError::new(
             "sync",
             "the mount",

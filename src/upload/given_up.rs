@@ -20,22 +20,43 @@ pub(super) struct GivenUp(Mutex<Lists>);
 
 #[derive(Default)]
 struct Lists {
-    /// What no barrier has reported: the number, and the first lines.
-    count: usize,
-    unsaid: Vec<String>,
+    /// What no barrier has reported.
+    refused: Unreported,
+    conflicts: Unreported,
     /// Refused changes of names, one line each. The last attempt of each path counts.
     names: VecDeque<(RemotePath, String)>,
     /// How the last change of each path was rejected, and whether it was to bring a directory.
     paths: HashMap<RemotePath, (RejectKind, bool)>,
 }
 
+/// Changes that no barrier has reported: their number, and the first lines.
+#[derive(Default)]
+struct Unreported {
+    count: usize,
+    lines: Vec<String>,
+}
+
+/// What a barrier reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reports {
+    /// What the server refused. A conflict is no failure of a barrier that only sends: the user's version is kept and
+    /// listed until it is resolved.
+    Refused,
+    /// Conflicts, too: what is committed or discarded next would lack the user's version.
+    All,
+}
+
 impl GivenUp {
     /// A change was given up; `line` describes it.
-    pub(super) fn add(&self, line: String) {
+    pub(super) fn add(&self, kind: RejectKind, line: String) {
         let mut lists = self.0.lock();
-        lists.count += 1;
-        if lists.unsaid.len() < MAX_LINES {
-            lists.unsaid.push(line);
+        let unreported = match kind {
+            RejectKind::Conflict => &mut lists.conflicts,
+            RejectKind::Stranded => &mut lists.refused,
+        };
+        unreported.count += 1;
+        if unreported.lines.len() < MAX_LINES {
+            unreported.lines.push(line);
         }
     }
 
@@ -59,7 +80,7 @@ impl GivenUp {
                 lists.names.push_back((path.clone(), line.clone()));
             }
         }
-        self.add(line);
+        self.add(kind, line);
     }
 
     /// The server has a change of these paths: what was refused of them before is settled.
@@ -74,14 +95,23 @@ impl GivenUp {
 
     /// The number of changes that no barrier has reported.
     pub(super) fn count(&self) -> usize {
-        self.0.lock().count
+        let lists = self.0.lock();
+        lists.refused.count + lists.conflicts.count
     }
 
     /// The report of a barrier. What it names is not reported again.
-    pub(super) fn report(&self) -> Option<String> {
-        let mut lists = self.0.lock();
-        let (count, unsaid) = (std::mem::take(&mut lists.count), std::mem::take(&mut lists.unsaid));
-        let named = unsaid.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
+    pub(super) fn report(&self, reports: Reports) -> Option<String> {
+        let Unreported { count, lines } = {
+            let mut lists = self.0.lock();
+            let mut unreported = std::mem::take(&mut lists.refused);
+            if reports == Reports::All {
+                let conflicts = std::mem::take(&mut lists.conflicts);
+                unreported.count += conflicts.count;
+                unreported.lines.extend(conflicts.lines);
+            }
+            unreported
+        };
+        let named = lines.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
         let more = if count > MAX_NAMED { format!("; and {} more", count - MAX_NAMED) } else { String::new() };
         let text = || {
             format!(
@@ -128,11 +158,15 @@ mod tests {
     #[test]
     fn what_was_given_up_is_reported_once_and_named() {
         let given_up = GivenUp::default();
-        assert_eq!(given_up.report(), None);
-        (0..7).for_each(|n| given_up.add(format!("save {n}")));
-        let text = given_up.report().expect("a report");
-        assert!(text.starts_with("7 change(s)") && text.contains("save 4; and 2 more"), "{text}");
-        assert_eq!((given_up.report(), given_up.count()), (None, 0));
+        assert_eq!(given_up.report(Reports::All), None);
+        given_up.add(RejectKind::Conflict, "save theirs".into());
+        assert_eq!((given_up.report(Reports::Refused), given_up.count()), (None, 1));
+        (0..6).for_each(|n| given_up.add(RejectKind::Stranded, format!("save {n}")));
+        let text = given_up.report(Reports::Refused).expect("a report");
+        assert!(text.starts_with("6 change(s)") && text.contains("save 4; and 1 more"), "{text}");
+        let text = given_up.report(Reports::All).expect("a report");
+        assert!(text.starts_with("1 change(s)") && text.contains("save theirs"), "{text}");
+        assert_eq!((given_up.report(Reports::All), given_up.count()), (None, 0));
     }
 
     #[test]

@@ -125,7 +125,8 @@ impl Local {
         match kept {
             Ok(copy) => {
                 log::warn!("{path}: could not be sent; your version is kept in {}", copy.display());
-                self.0.given_up.add(format!("save {}: it could not be sent", self.0.view.shown_path(path)));
+                let line = format!("save {}: it could not be sent", self.0.view.shown_path(path));
+                self.0.given_up.add(kind, line);
                 if self.spool(ino).is_some_and(|now| now.id() == spool.id()) {
                     self.forget_spool(ino);
                 }

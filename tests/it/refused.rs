@@ -97,6 +97,23 @@ fn a_commit_and_a_switch_name_what_they_lack() {
     assert_eq!(m.status()["mode"], "sftp");
 }
 
+#[test]
+fn a_conflict_fails_a_commit_and_not_a_sync() {
+    let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "") else { return };
+    fs::read(m.path("index.php")).expect("read");
+    fs::write(m.there("index.php"), "theirs, and longer than before\n").expect("written");
+    fs::write(m.path("index.php"), "mine\n").expect("saved");
+    let run = |args: &[&str]| m.environ().run(args);
+    let at = m.dir().to_string_lossy().into_owned();
+    let sync = run(&["sync", &at]).ok();
+    assert!(sync.err().contains("another writer changed 1 of the files"), "{}", sync.err());
+    let commit = run(&["commit", "-m", "all", "--at", &at]);
+    assert_eq!(commit.code(), 14, "{}", commit.err());
+    assert!(commit.err().contains("nothing was committed: 1 change(s) were given up"), "{}", commit.err());
+    run(&["commit", "-m", "all", "--at", &at]).ok();
+    assert_eq!(fs::read(m.path(".pantheon/conflicts/code/index.php")).expect("kept"), b"mine\n");
+}
+
 fn old_file(inner: &Inner, name: &str, bytes: &[u8]) {
     fs::write(inner.home.join(name), bytes).expect("written");
     let file = File::options().write(true).open(inner.home.join(name)).expect("opened");
