@@ -1,9 +1,10 @@
 //! One attempt at a call: on which session, until when, and whether the server may have executed the call before.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use super::client::Client;
 use super::error::ErrorKind;
+use super::handles::Slot;
 use super::rename_capabilities::RenameCapabilities;
 use super::reply;
 use super::session::Session;
@@ -65,6 +66,13 @@ impl<'a> Attempt<'a> {
 
     pub(super) fn send(&self, request: Request) -> Pending {
         self.session.send(request, Class::Interactive)
+    }
+
+    /// Waits until a handle may be opened.
+    pub(super) fn handle_slot(&self) -> Result<Slot, ErrorKind> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.session.handles().acquire(Class::Bulk, move |slot| drop(sender.send(slot)));
+        receiver.recv_timeout(self.deadline.remaining()).map_err(|_| ErrorKind::Timeout)
     }
 
     pub(super) fn send_lstat(&self, path: &RemotePath) -> Pending {

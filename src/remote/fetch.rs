@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::client::Client;
 use super::error::{Answer, ErrorKind, RemoteResult};
-use super::handles::Slot;
+use super::handles::{MAX_REFUSALS, Slot};
 use super::open_files::{Access, FileRange, OpenFile};
 use super::reply;
 use super::retry::{Repeat, retry_async};
@@ -42,16 +42,33 @@ fn attempt(session: &Arc<Session>, wire: &[u8], wanted: &FileRange, answer: Answ
         Access::Open(file, answer) => read(session, &file, wanted, answer),
         Access::MustOpen(answer) => {
             let (on, wire, wanted) = (session.clone(), wire.to_vec(), wanted.clone());
-            session.handles().acquire(wanted.class, move |slot| open_and_read(on, slot, wire, wanted, answer));
+            open_and_read(on, wire, wanted, 0, answer);
         }
         Access::Queued => {}
     }
 }
 
-fn open_and_read(session: Arc<Session>, slot: Slot, wire: Vec<u8>, wanted: FileRange, answer: Answer<Vec<u8>>) {
-    let request = Request::Open { path: wire, flags: open::READ, perm: None };
+/// Opens the file as soon as a handle may be opened; the OPEN was `refused` so often.
+fn open_and_read(session: Arc<Session>, wire: Vec<u8>, wanted: FileRange, refused: u32, answer: Answer<Vec<u8>>) {
+    let on = session.clone();
+    session.handles().acquire(wanted.class, move |slot| send_open(on, slot, wire, wanted, refused, answer));
+}
+
+fn send_open(
+    session: Arc<Session>,
+    slot: Slot,
+    wire: Vec<u8>,
+    wanted: FileRange,
+    refused: u32,
+    answer: Answer<Vec<u8>>,
+) {
+    let request = Request::Open { path: wire.clone(), flags: open::READ, perm: None };
     let on = session.clone();
     session.submit(request, wanted.class, move |received| match reply::handle(received.clone()) {
+        Err(ErrorKind::Failure(_)) if refused < MAX_REFUSALS && on.handles().refused() => {
+            drop(slot);
+            open_and_read(on, wire, wanted, refused + 1, answer);
+        }
         Ok(handle) => {
             let file = on.open_file(handle, slot);
             let waiting = on.open_files().opened(&wanted, Some(&file));

@@ -1,4 +1,5 @@
-//! The limit on handles that are open on the server at once. A call above the limit waits until a handle is closed.
+//! The limit on handles that are open on the server at once. A call above the limit waits until a handle is closed. Not every
+//! server tells its limit: an OPEN that is refused while others are open lowers it, and it grows again slowly.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
@@ -10,6 +11,12 @@ use crate::sftp::Class;
 const DEFAULT_HANDLES: usize = 100;
 /// More than this is never needed to fill the window of requests.
 const MAX_HANDLES: usize = 512;
+/// The limit is not lowered below this: a server that refuses an OPEN beside so few has another reason.
+const MIN_HANDLES: usize = 4;
+/// The number of closed handles after which a lowered limit grows by one.
+const CLOSED_PER_GROWTH: usize = 64;
+/// How often a call is repeated whose OPEN was refused while others were open.
+pub(super) const MAX_REFUSALS: u32 = 8;
 
 type Turn = Box<dyn FnOnce(Slot) + Send>;
 
@@ -18,7 +25,12 @@ type Turn = Box<dyn FnOnce(Slot) + Send>;
 pub(super) struct Handles(Arc<Mutex<State>>);
 
 struct State {
-    free: usize,
+    /// How many may be open now, and what the server told.
+    limit: usize,
+    told: usize,
+    open: usize,
+    /// Since the limit was changed last.
+    closed: usize,
     /// One for each [`Class`].
     waiting: [VecDeque<Turn>; 3],
     /// A caller up the stack or on another thread hands out turns already, and serves this one, too: a dead session with
@@ -31,17 +43,25 @@ pub(super) struct Slot(Handles);
 
 impl Handles {
     pub(super) fn new(told: u32) -> Self {
-        let free = match told as usize {
+        let told = match told as usize {
             0 => DEFAULT_HANDLES,
             // Leaves room for handles that the server counts and this client does not.
             n => n.saturating_sub(n / 16 + 1).clamp(1, MAX_HANDLES),
         };
-        Self(Arc::new(Mutex::new(State { free, waiting: Default::default(), serving: false })))
+        Self(Arc::new(Mutex::new(State {
+            limit: told,
+            told,
+            open: 0,
+            closed: 0,
+            waiting: Default::default(),
+            serving: false,
+        })))
     }
 
     /// How many may be opened now.
     pub(super) fn free(&self) -> usize {
-        self.lock().free
+        let state = self.lock();
+        state.limit.saturating_sub(state.open)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -54,15 +74,30 @@ impl Handles {
         self.serve();
     }
 
+    /// Called when the server answered an OPEN with FAILURE, which says nothing about the reason. If other handles are open,
+    /// it may have none left: then the limit is lowered, and the caller should ask again.
+    pub(super) fn refused(&self) -> bool {
+        let mut state = self.lock();
+        if state.open <= MIN_HANDLES {
+            return false;
+        }
+        let limit = (state.open - state.open / 4).max(MIN_HANDLES);
+        if limit < state.limit {
+            log::info!("the server refuses to open more beside {} handles; at most {limit} are used", state.open);
+            (state.limit, state.closed) = (limit, 0);
+        }
+        true
+    }
+
     fn serve(&self) {
         let mut state = self.lock();
         if state.serving {
             return;
         }
         state.serving = true;
-        while state.free > 0 {
+        while state.open < state.limit {
             let Some(turn) = state.waiting.iter_mut().find_map(VecDeque::pop_front) else { break };
-            state.free -= 1;
+            state.open += 1;
             drop(state);
             turn(Slot(self.clone()));
             state = self.lock();
@@ -73,7 +108,14 @@ impl Handles {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.lock().free += 1;
+        {
+            let mut state = self.0.lock();
+            state.open -= 1;
+            state.closed += 1;
+            if state.closed >= CLOSED_PER_GROWTH && state.limit < state.told {
+                (state.limit, state.closed) = (state.limit + 1, 0);
+            }
+        }
         self.0.serve();
     }
 }
@@ -100,5 +142,33 @@ mod tests {
             drop(slot);
         }
         assert_eq!(turns.load(Ordering::Relaxed), 1000);
+    }
+
+    #[test]
+    fn a_refusal_lowers_the_limit_until_many_were_closed() {
+        let handles = Handles::new(0);
+        let held: Arc<Mutex<Vec<Slot>>> = Arc::default();
+        let open = |count: usize| {
+            for _ in 0..count {
+                let held = held.clone();
+                handles.acquire(Class::Bulk, move |slot| held.lock().push(slot));
+            }
+        };
+        let count = || held.lock().len();
+        open(MIN_HANDLES);
+        assert!(!handles.refused(), "so few are not too many");
+        open(36);
+        assert!(handles.refused());
+        open(5);
+        assert_eq!(count(), 40, "none is opened while 40 are open and the limit is 30");
+        let all = std::mem::take(&mut *held.lock());
+        drop(all);
+        assert_eq!((count(), handles.free()), (5, 25));
+        for _ in 0..CLOSED_PER_GROWTH {
+            open(1);
+            let last = held.lock().pop();
+            drop(last);
+        }
+        assert!(handles.free() >= 26, "{}", handles.free());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::client::Client;
 use super::entries::{Entries, ListingMemory};
 use super::error::{Answer, ErrorKind, RemoteResult};
-use super::handles::Slot;
+use super::handles::{MAX_REFUSALS, Slot};
 use super::reply;
 use super::retry::{Repeat, retry_async};
 use super::session::Session;
@@ -30,15 +30,25 @@ pub(super) fn list(
     let (wire, of) = (client.wire(&dir), dir.clone());
     let send = move |session: &Arc<Session>, answer: Answer<Entries>| {
         let (on, wire) = (session.clone(), wire.clone());
-        session.handles().acquire(class, move |slot| open(on, slot, wire, class, answer));
+        open(on, wire, class, 0, answer);
     };
     let done = move |result: RemoteResult<Entries>| done(result.map(|entries| entries.into_listing(&of)));
     retry_async(client.clone(), "list", dir, Repeat::Safe, send, done);
 }
 
-fn open(session: Arc<Session>, slot: Slot, wire: Vec<u8>, class: Class, answer: Answer<Entries>) {
+/// Opens the directory as soon as a handle may be opened; the OPENDIR was `refused` so often.
+fn open(session: Arc<Session>, wire: Vec<u8>, class: Class, refused: u32, answer: Answer<Entries>) {
     let on = session.clone();
-    session.submit(Request::OpenDir { path: wire }, class, move |received| match reply::handle(received) {
+    session.handles().acquire(class, move |slot| send_open(on, slot, wire, class, refused, answer));
+}
+
+fn send_open(session: Arc<Session>, slot: Slot, wire: Vec<u8>, class: Class, refused: u32, answer: Answer<Entries>) {
+    let on = session.clone();
+    session.submit(Request::OpenDir { path: wire.clone() }, class, move |received| match reply::handle(received) {
+        Err(ErrorKind::Failure(_)) if refused < MAX_REFUSALS && on.handles().refused() => {
+            drop(slot);
+            open(on, wire, class, refused + 1, answer);
+        }
         Ok(handle) => {
             let entries = Entries::new(on.listing_memory());
             let progress = Progress {

@@ -11,7 +11,7 @@ use super::error::{ErrorKind, RemoteResult};
 use super::retry::{Repeat, retry};
 use super::second_name::{Done, Guard};
 use crate::attr::{Attr, Version};
-use crate::gate::WritePermit;
+use crate::gate::{Refused, WritePermit};
 use crate::path::RemotePath;
 use crate::sftp::{Request, open};
 
@@ -53,6 +53,7 @@ pub(super) fn store(
     progress: &dyn Fn(Progress),
 ) -> RemoteResult<Attr> {
     retry(client, "store", path, Repeat::Never, |attempt| {
+        let _slot = attempt.handle_slot()?;
         let writer = Writer { attempt, path, source, mtime: how.mtime, progress };
         let storing = Storing { attempt, permit, path, how, writer };
         match how.base {
@@ -101,6 +102,13 @@ impl Storing<'_> {
         }
     }
 
+    /// An OPEN was refused in this way. If that may be because the server has no handle left: that the save has to wait.
+    fn beyond_a_limit(&self, kind: &ErrorKind) -> Option<ErrorKind> {
+        let limited = matches!(kind, ErrorKind::Failure(_)) && self.attempt.session().handles().refused();
+        let held = || Refused::Held("the server opens no more files at the moment".into());
+        limited.then(|| ErrorKind::Refused(held()))
+    }
+
     /// Temporary files did not work. Where they have before, that is a passing failure, and the caller tries again.
     fn temp_failed(&self, dir: &RemotePath, kind: ErrorKind) -> Result<(), ErrorKind> {
         let caps = self.attempt.rename_capabilities();
@@ -121,10 +129,10 @@ impl Storing<'_> {
         let found = self.attempt.send_lstat(self.path);
         let handle = match self.writer.handle(opened) {
             Ok(handle) => handle,
-            Err(ErrorKind::Failure(message)) => {
+            Err(kind @ ErrorKind::Failure(_)) => {
                 return Err(match self.writer.extended().attr(found) {
                     Ok(attr) => ErrorKind::Conflict { found: Some(attr.version()) },
-                    Err(_) => ErrorKind::Failure(message),
+                    Err(_) => self.beyond_a_limit(&kind).unwrap_or(kind),
                 });
             }
             Err(ErrorKind::Exists) => {
@@ -174,7 +182,10 @@ impl Storing<'_> {
             Err(kind) if kind.is_loss() => return Err(kind.into()),
             Err(kind) => {
                 temp.forget();
-                return Err(found.err().map_or(Failed::Temp(kind), Failed::Store));
+                return Err(match (found, self.beyond_a_limit(&kind)) {
+                    (Err(kind), _) | (Ok(_), Some(kind)) => Failed::Store(kind),
+                    (Ok(_), None) => Failed::Temp(kind),
+                });
             }
         };
         let remove_temp = || {
@@ -291,7 +302,8 @@ impl Storing<'_> {
                 drop(self.writer.close(&handle));
                 return Err(kind);
             }
-            (Err(kind), Ok(_)) | (Err(_), Err(kind)) => return Err(kind),
+            (Err(kind), Ok(_)) => return Err(self.beyond_a_limit(&kind).unwrap_or(kind)),
+            (Err(_), Err(kind)) => return Err(kind),
         };
         self.permit.still_valid()?;
         (self.writer.progress)(Progress::Modifying);

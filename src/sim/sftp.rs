@@ -212,7 +212,7 @@ impl Handler for Sftp {
                 ("statvfs@openssh.com", [path]) => {
                     Ok(Packet::ExtendedReply(ExtendedReply { id, data: sftp.statvfs(path)? }))
                 }
-                ("limits@openssh.com", _) => {
+                ("limits@openssh.com", _) if sftp.quirk_is("handles", "told") => {
                     let words = [MAX_DATA_BYTES + 1024, MAX_DATA_BYTES, MAX_DATA_BYTES, MAX_HANDLES];
                     let data = words.iter().flat_map(|word| word.to_be_bytes()).collect();
                     Ok(Packet::ExtendedReply(ExtendedReply { id, data }))

@@ -261,3 +261,36 @@ fn a_stat_beside_a_bulk_copy_takes_a_few_round_trips() {
     // Two rounds each; the rest is the machine, which the simulator shares with the copy.
     assert!(beside < idle * 3 + RTT * 2, "{beside:?} beside a copy, {idle:?} without");
 }
+
+/// The server refuses to open more than 20 handles and does not tell. That is no verdict on any file.
+#[test]
+fn a_server_with_few_handles_takes_and_gives_everything() {
+    const FILES: usize = 400;
+    let rtt = Duration::from_millis(50);
+    let config = SimConfig { rtt, quirks: vec![("handles".into(), "few".into())], ..SimConfig::default() };
+    let Some(m) = Mounted::sim_with(&config, "dev", "") else { return };
+    let name = |n: usize| format!("many/d{}/f{n}", n % 40);
+    (0..40).for_each(|n| fs::create_dir_all(m.path(&format!("many/d{n}"))).expect("made"));
+    m.barrier().expect("sent");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..FILES {
+                fs::write(m.path(&name(n)), n.to_string()).expect("saved");
+            }
+        });
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let grep =
+                    Command::new("grep").args(["-rc", "--exclude-dir=many", "no such word"]).arg(m.dir()).output();
+                let grep = grep.expect("it runs");
+                assert_eq!(grep.status.code(), Some(1), "{}", String::from_utf8_lossy(&grep.stderr));
+            });
+        }
+    });
+    m.barrier().expect("sent");
+    for n in 0..FILES {
+        assert_eq!(fs::read_to_string(m.there(&name(n))).expect("there"), n.to_string());
+    }
+    let status = m.status();
+    assert_eq!((&status["conflicts"], &status["stranded"]), (&serde_json::json!([]), &serde_json::json!([])));
+}
