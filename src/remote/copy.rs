@@ -13,7 +13,7 @@ use super::{fetch, list};
 use crate::attr::{Attr, FileKind};
 use crate::gate::WritePermit;
 use crate::path::{Name, RemotePath};
-use crate::sftp::Class;
+use crate::sftp::{Class, RawAttrs, Request};
 
 /// Bytes read at a time.
 const PIECE_BYTES: u64 = 1024 * 1024;
@@ -93,10 +93,31 @@ impl Copying<'_> {
             mtime: Some(attr.mtime),
             temp_dir: None,
         };
-        store::store(self.client, self.permit, to, Source { file: &local, len: attr.size }, &how, self.progress)
-            .map_err(exists)?;
+        let source = Source { file: &local, len: attr.size };
+        let made = store::store(self.client, self.permit, to, source, &how, self.progress).map_err(exists)?;
+        self.keep_time(to, attr, &made)?;
         self.unchanged(from, attr)?;
         self.unlink(from)
+    }
+
+    /// A save goes on without the time that it asked for. A file that was moved must have the time that it had: it is part of
+    /// the version on which later changes are based.
+    fn keep_time(&self, to: &RemotePath, attr: &Attr, made: &Attr) -> RemoteResult<()> {
+        if made.mtime == attr.mtime {
+            return Ok(());
+        }
+        let attrs = RawAttrs { times: Some((attr.mtime, attr.mtime)), ..RawAttrs::default() };
+        let set = retry(self.client, "rename", to, Repeat::Safe, |attempt| {
+            self.permit.still_valid()?;
+            attempt.ok(attempt.send(Request::SetStat { path: attempt.wire(to), attrs: attrs.clone() }))
+        });
+        match set {
+            Err(RemoteError { kind: ErrorKind::Unsupported | ErrorKind::PermissionDenied, .. }) => {
+                log::info!("{to}: the server does not set times; the moved file has a new one");
+                Ok(())
+            }
+            set => set,
+        }
     }
 
     /// Another writer may have written to the source meanwhile: then both stay.

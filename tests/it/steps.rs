@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use pantheonfs::fs::{OpenMode, SetAttr};
 
@@ -71,12 +73,14 @@ pub fn differences<'a>(one: &'a Tree, other: &'a Tree) -> Vec<&'a String> {
 /// A server with something on it.
 pub fn furnished(args: &[&'static str]) -> Option<Inner> {
     let inner = Inner::with(args, std::time::Duration::from_secs(3600))?;
-    for dir in ["w", "w/tree", "w/tree/sub"] {
-        inner.mkdir(dir).expect("made");
+    // Files of the site, older than this mount: their times must not change when they are moved.
+    let old = SystemTime::now() - Duration::from_secs(86_400);
+    fs::create_dir_all(inner.home.join("w/tree/sub")).expect("made");
+    for path in ["w/tree/x", "w/tree/sub/y"] {
+        let mut file = fs::File::create(inner.home.join(path)).expect("made");
+        file.write_all(&path.as_bytes()[path.len() - 1..]).and_then(|()| file.set_modified(old)).expect("written");
     }
-    for (path, content) in [("w/a", &[b'o'; 3000][..]), ("w/tree/x", b"x"), ("w/tree/sub/y", b"y")] {
-        inner.write(path, content).expect("saved");
-    }
+    inner.write("w/a", &[b'o'; 3000]).expect("saved");
     inner.barrier();
     // So that everything is known before the link goes.
     for dir in ["w", "w/tree", "w/tree/sub"] {
