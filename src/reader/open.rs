@@ -86,14 +86,14 @@ impl Reader {
     /// [`Cause::ReadOnly`] for writing if the environment accepts no changes; [`Cause::IsADirectory`];
     /// [`Cause::NotPermitted`] if it is not a regular file.
     pub fn open(&self, ino: Ino, mode: OpenMode, wait: Wait) -> FsResult<OpenedFile> {
+        // The kernel keeps a reference to the inode that it opens, but not to the one that took its place, which may be
+        // replaced and forgotten before it is open: each attempt begins at the kernel's.
+        let mut opens = self.0.view.successor(ino).unwrap_or(ino);
         loop {
-            if let Some(successor) = self.0.view.successor(ino) {
-                return self.open(successor, mode, wait).map(|opened| OpenedFile { direct: true, ..opened });
-            }
-            match self.open_this(ino, mode, wait) {
-                // It was replaced meanwhile: what took its place is opened.
-                Err(error) if matches!(error.cause, Cause::NotFound) && self.0.view.successor(ino).is_some() => {}
-                other => return other,
+            let opened = self.open_this(opens, mode, wait);
+            match (&opened, self.0.view.successor(ino)) {
+                (Err(error), Some(next)) if matches!(error.cause, Cause::NotFound) && next != opens => opens = next,
+                _ => return opened.map(|opened| OpenedFile { direct: opened.direct || opens != ino, ..opened }),
             }
         }
     }

@@ -426,10 +426,7 @@ fn what_was_replaced_unseen_survives_the_loss_of_the_answer() {
 fn read_until(path: &Path, stop: &AtomicBool, size: usize) -> Result<usize, String> {
     let mut reads = 0;
     while !stop.load(Ordering::Relaxed) {
-        let bytes = match fs::read(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            other => other.map_err(|error| error.to_string())?,
-        };
+        let bytes = fs::read(path).map_err(|error| error.to_string())?;
         let whole = bytes.len() == size && bytes.iter().all(|byte| *byte == bytes[0]);
         if !whole {
             return Err(format!("{} bytes, from {:?} to {:?}", bytes.len(), bytes.first(), bytes.last()));
