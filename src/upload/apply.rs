@@ -115,7 +115,9 @@ impl Sender {
             match self.compare_with_shown(&op.path, known, found) {
                 Compared::Same => {
                     log::info!("{}: only its time changed on the server ({known}, now {found})", op.path);
-                    let attr = store(&Store { base: Base::Version(found), base_sum: None, ..how })?;
+                    // Its time is of this moment, in which others may write the same number of bytes.
+                    let base_sum = self.content.shown_sum(&op.path, known);
+                    let attr = store(&Store { base: Base::Version(found), base_sum, ..how })?;
                     self.stored(op, put, attr, source);
                     return Ok(Outcome::Done(Expected::Version(attr.version())));
                 }
@@ -132,7 +134,8 @@ impl Sender {
         match self.compare_with_ours(&op.path, found, source) {
             Compared::Same if found.size == put.len => Ok(self.found_stored(op, put, found, source)),
             Compared::Same => {
-                let attr = store(&Store { base: Base::Version(found), ..how })?;
+                let base_sum = self.sum_of_beginning(source, found.size);
+                let attr = store(&Store { base: Base::Version(found), base_sum, ..how })?;
                 self.stored(op, put, attr, source);
                 Ok(Outcome::Done(Expected::Version(attr.version())))
             }

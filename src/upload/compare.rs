@@ -71,6 +71,14 @@ impl Sender {
         if same { Compared::Same } else { Compared::Changed }
     }
 
+    /// CRC-32 of the first bytes of the local content, for a check of what is there right before it is replaced; `None`: not
+    /// known, or too much to be read again.
+    pub(super) fn sum_of_beginning(&self, ours: &File, len: u64) -> Option<u32> {
+        let mut bytes = vec![0; usize::try_from(len).ok().filter(|_| len <= MAX_SHOWN_BYTES)?];
+        ours.read_exact_at(&mut bytes, 0).ok()?;
+        Some(crc32fast::hash(&bytes))
+    }
+
     /// Whether the directory has entries on the server.
     pub(super) fn holds_there(&self, dir: &RemotePath) -> bool {
         let (sender, receiver) = mpsc::sync_channel(1);
