@@ -33,6 +33,21 @@ pub(super) struct Source<'a> {
     pub(super) len: u64,
 }
 
+impl Source<'_> {
+    /// CRC-32 of the content.
+    pub(super) fn sum(&self) -> std::io::Result<u32> {
+        let (mut sum, mut at) = (crc32fast::Hasher::new(), 0);
+        let mut piece = vec![0; SMALL_BYTES as usize];
+        while at < self.len {
+            let len = (self.len - at).min(SMALL_BYTES) as usize;
+            self.file.read_exact_at(&mut piece[..len], at)?;
+            sum.update(&piece[..len]);
+            at += len as u64;
+        }
+        Ok(sum.finalize())
+    }
+}
+
 /// Sends the content of one file within one attempt.
 #[derive(Clone, Copy)]
 pub(super) struct Writer<'a> {

@@ -109,7 +109,7 @@ impl Copying<'_> {
         let attrs = RawAttrs { times: Some((attr.mtime, attr.mtime)), ..RawAttrs::default() };
         let set = retry(self.client, "rename", to, Repeat::Safe, |attempt| {
             self.permit.still_valid()?;
-            attempt.ok(attempt.send(Request::SetStat { path: attempt.wire(to), attrs: attrs.clone() }))
+            attempt.ok(attempt.send(Request::SetStat { path: attempt.wire(to), attrs }))
         });
         match set {
             Err(RemoteError { kind: ErrorKind::Unsupported | ErrorKind::PermissionDenied, .. }) => {

@@ -117,8 +117,8 @@ impl Guard {
     }
 }
 
-/// CRC-32 of what has the second name.
-fn sum(attempt: &Attempt<'_>, link: &RemotePath, attr: &Attr) -> Result<u32, ErrorKind> {
+/// CRC-32 of the content of a file.
+pub(super) fn sum(attempt: &Attempt<'_>, link: &RemotePath, attr: &Attr) -> Result<u32, ErrorKind> {
     let request = Request::Open { path: attempt.wire(link), flags: open::READ, perm: None };
     let handle = reply::handle(attempt.send(request).wait(attempt.deadline()))?;
     let (mut sum, mut at) = (crc32fast::Hasher::new(), 0);

@@ -8,6 +8,7 @@ use super::attempt::Attempt;
 use super::client::Client;
 use super::content::{Progress, Source, Writer};
 use super::error::{ErrorKind, RemoteResult};
+use super::guard;
 use super::retry::{Repeat, retry};
 use super::second_name::{Done, Guard};
 use crate::attr::{Attr, Version};
@@ -199,11 +200,12 @@ impl Storing<'_> {
             let again = self.writer.send(Request::Lstat { path: self.attempt.wire(self.path) });
             let made = self.writer.finish(sent)?;
             self.check(base, self.writer.extended().attr(again))?;
-            Ok(found.is_none_or(|old| self.how.perm.is_some() || (old.perm ^ made.perm) & 0o777 == 0))
+            let keeps_perm = found.is_none_or(|old| self.how.perm.is_some() || (old.perm ^ made.perm) & 0o777 == 0);
+            Ok((made, keeps_perm))
         });
-        match result {
-            Ok(true) => {}
-            Ok(false) => {
+        let made = match result {
+            Ok((made, true)) => made,
+            Ok((_, false)) => {
                 remove_temp();
                 return Err(Failed::Perm);
             }
@@ -213,10 +215,13 @@ impl Storing<'_> {
                 }
                 return Err(kind.into());
             }
-        }
+        };
         let moved = match base {
             Base::Absent => self.move_to_free_name(&temp.path),
-            Base::Version(_) | Base::Any => self.move_over(&temp.path, base, dir),
+            Base::Version(_) | Base::Any => self.move_over(&temp.path, base, dir).and_then(|now| {
+                self.is_ours(&made, &now)?;
+                Ok(now)
+            }),
         };
         match &moved {
             Err(Failed::Store(kind)) if kind.is_loss() => {}
@@ -287,6 +292,19 @@ impl Storing<'_> {
             return Err(ErrorKind::Conflict { found: Some(other) }.into());
         }
         Ok(self.writer.extended().attr(now)?)
+    }
+
+    /// Checks that what is at the path right after the replacement is what was moved there. Another writer may have
+    /// replaced it in between, and cannot have seen it.
+    fn is_ours(&self, made: &Attr, now: &Attr) -> Result<(), ErrorKind> {
+        if now.version() == made.version() {
+            return Ok(());
+        }
+        // The same size with another time: some servers set the time at CLOSE.
+        let same = now.is_file()
+            && now.size == made.size
+            && guard::sum(self.attempt, self.path, now)? == self.writer.source.sum()?;
+        if same { Ok(()) } else { Err(ErrorKind::Conflict { found: Some(now.version()) }) }
     }
 
     /// Over the old bytes; the size follows them. 3 round trips.

@@ -2,6 +2,7 @@
 //! that the server refused, of which no copy tells.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 
 use parking_lot::Mutex;
 
@@ -33,7 +34,25 @@ struct Lists {
 #[derive(Default)]
 struct Unreported {
     count: usize,
-    lines: Vec<String>,
+    /// Each with the copy of the user's version, if it has one.
+    lines: Vec<(String, Option<PathBuf>)>,
+}
+
+impl Unreported {
+    fn add(&mut self, line: String, copy: Option<PathBuf>) {
+        self.count += 1;
+        if self.lines.len() < MAX_LINES {
+            self.lines.push((line, copy));
+        }
+    }
+
+    /// What is not resolved: the copy goes when it is.
+    fn unresolved(mut self) -> Self {
+        let before = self.lines.len();
+        self.lines.retain(|(_, copy)| copy.as_ref().is_none_or(|copy| copy.exists()));
+        self.count -= before - self.lines.len();
+        self
+    }
 }
 
 /// What a barrier reports.
@@ -47,21 +66,17 @@ pub enum Reports {
 }
 
 impl GivenUp {
-    /// A change was given up; `line` describes it.
-    pub(super) fn add(&self, kind: RejectKind, line: String) {
+    /// A change was given up; `line` describes it, and the user's version is in `copy`.
+    pub(super) fn add(&self, kind: RejectKind, line: String, copy: Option<PathBuf>) {
         let mut lists = self.0.lock();
-        let unreported = match kind {
-            RejectKind::Conflict => &mut lists.conflicts,
-            RejectKind::Stranded => &mut lists.refused,
-        };
-        unreported.count += 1;
-        if unreported.lines.len() < MAX_LINES {
-            unreported.lines.push(line);
+        match kind {
+            RejectKind::Conflict => lists.conflicts.add(line, copy),
+            RejectKind::Stranded => lists.refused.add(line, copy),
         }
     }
 
-    /// An operation was given up; `line` describes it.
-    pub(super) fn add_op(&self, kind: RejectKind, op: &Op, line: String) {
+    /// An operation was given up; `line` describes it, and the user's version is in `copy`.
+    pub(super) fn add_op(&self, kind: RejectKind, op: &Op, line: String, copy: Option<PathBuf>) {
         {
             let mut lists = self.0.lock();
             if lists.paths.len() >= MAX_PATHS {
@@ -80,7 +95,7 @@ impl GivenUp {
                 lists.names.push_back((path.clone(), line.clone()));
             }
         }
-        self.add(kind, line);
+        self.add(kind, line, copy);
     }
 
     /// The server has a change of these paths: what was refused of them before is settled.
@@ -105,13 +120,13 @@ impl GivenUp {
             let mut lists = self.0.lock();
             let mut unreported = std::mem::take(&mut lists.refused);
             if reports == Reports::All {
-                let conflicts = std::mem::take(&mut lists.conflicts);
+                let conflicts = std::mem::take(&mut lists.conflicts).unresolved();
                 unreported.count += conflicts.count;
                 unreported.lines.extend(conflicts.lines);
             }
             unreported
         };
-        let named = lines.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
+        let named = lines.iter().take(MAX_NAMED).map(|(line, _)| line.as_str()).collect::<Vec<_>>().join("; ");
         let more = if count > MAX_NAMED { format!("; and {} more", count - MAX_NAMED) } else { String::new() };
         let text = || {
             format!(
@@ -159,9 +174,10 @@ mod tests {
     fn what_was_given_up_is_reported_once_and_named() {
         let given_up = GivenUp::default();
         assert_eq!(given_up.report(Reports::All), None);
-        given_up.add(RejectKind::Conflict, "save theirs".into());
-        assert_eq!((given_up.report(Reports::Refused), given_up.count()), (None, 1));
-        (0..6).for_each(|n| given_up.add(RejectKind::Stranded, format!("save {n}")));
+        given_up.add(RejectKind::Conflict, "save theirs".into(), None);
+        given_up.add(RejectKind::Conflict, "save resolved".into(), Some("no/such/copy".into()));
+        assert_eq!((given_up.report(Reports::Refused), given_up.count()), (None, 2));
+        (0..6).for_each(|n| given_up.add(RejectKind::Stranded, format!("save {n}"), None));
         let text = given_up.report(Reports::Refused).expect("a report");
         assert!(text.starts_with("6 change(s)") && text.contains("save 4; and 1 more"), "{text}");
         let text = given_up.report(Reports::All).expect("a report");
@@ -175,7 +191,7 @@ mod tests {
         let mkdir = op("ro/d", Action::MakeDir { perm: 0o755 });
         let below = op("ro/d/e/f", Action::Unlink { base: Expected::Absent, file: true });
         assert_eq!(given_up.above(&below), None);
-        given_up.add_op(RejectKind::Stranded, &mkdir, "mkdir ro/d".into());
+        given_up.add_op(RejectKind::Stranded, &mkdir, "mkdir ro/d".into(), None);
         assert_eq!(given_up.above(&below), Some((path("ro/d"), RejectKind::Stranded)));
         assert_eq!(given_up.above(&mkdir), None);
         assert_eq!(given_up.names(), ["mkdir ro/d"]);

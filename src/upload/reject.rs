@@ -21,11 +21,13 @@ const MAX_BASE_BYTES: u64 = 4 * 1024 * 1024;
 impl Local {
     /// Ends an operation that the server does not accept.
     pub(super) fn reject(&self, id: OpId, op: &Op, kind: RejectKind, error: FsError) {
+        let mut kept = None;
         if let Some(spool) = op.spool() {
             match self.keep_copy(kind, &op.path, &self.0.journal.spool_path(spool)) {
                 Ok(copy) => {
                     log::warn!("{}: your version is kept in {}", op.path, copy.display());
                     self.keep_base(op, kind, &copy);
+                    kept = Some(copy);
                 }
                 Err(trouble) => {
                     // Waiting is better than losing the content: the operation stays in the journal.
@@ -36,7 +38,7 @@ impl Local {
             }
         }
         let error = self.noted(error);
-        self.note_given_up(kind, op, &error);
+        self.note_given_up(kind, op, &error, kept);
         if self.0.sync {
             self.0.failures.lock().insert(op.awaited().clone(), error);
         }
@@ -47,13 +49,13 @@ impl Local {
     }
 
     /// Takes note of a rejected operation.
-    fn note_given_up(&self, kind: RejectKind, op: &Op, error: &FsError) {
+    fn note_given_up(&self, kind: RejectKind, op: &Op, error: &FsError, copy: Option<PathBuf>) {
         let mut shown = op.clone();
         shown.path = self.0.view.shown_path(&op.path);
         if let Action::Rename { to, .. } = &mut shown.action {
             *to = self.0.view.shown_path(to);
         }
-        self.0.given_up.add_op(kind, op, format!("{}: {}", shown.describe(), why(error)));
+        self.0.given_up.add_op(kind, op, format!("{}: {}", shown.describe(), why(error)), copy);
     }
 
     /// Stores the rejected copy. If there is no room for one, the spool file itself becomes the copy.
@@ -126,7 +128,7 @@ impl Local {
             Ok(copy) => {
                 log::warn!("{path}: could not be sent; your version is kept in {}", copy.display());
                 let line = format!("save {}: it could not be sent", self.0.view.shown_path(path));
-                self.0.given_up.add(kind, line);
+                self.0.given_up.add(kind, line, Some(copy));
                 if self.spool(ino).is_some_and(|now| now.id() == spool.id()) {
                     self.forget_spool(ino);
                 }

@@ -99,13 +99,6 @@ impl Mounted {
         std::fs::write(self.path(".pantheon/sync"), "now\n")
     }
 
-    /// Waits until the server has everything that it takes; something is given up.
-    #[track_caller]
-    pub fn barrier_gives_up(&self) {
-        let error = self.barrier().expect_err("what was given up is said");
-        assert_eq!(error.raw_os_error(), Some(libc::EREMOTEIO), "{error}");
-    }
-
     pub fn dir(&self) -> &Path {
         &self.dir
     }
