@@ -157,6 +157,14 @@ impl RemotePath {
         }
     }
 
+    /// A relative text for a symlink at `link` that leads here, both relative to the same root.
+    pub fn relative_from(&self, link: &RemotePath) -> Vec<u8> {
+        let up = link.depth().saturating_sub(1);
+        let mut text = b"../".repeat(up);
+        text.extend_from_slice(self.as_bytes());
+        if text.is_empty() { b".".to_vec() } else { text }
+    }
+
     pub fn starts_with(&self, base: &RemotePath) -> bool {
         self.strip_prefix(base).is_some()
     }
@@ -274,6 +282,13 @@ mod tests {
             assert_eq!(serde_json::from_str::<RemotePath>(&text).expect("read"), path, "{text}");
         }
         assert!(serde_json::from_str::<RemotePath>("\"a/../b\"").is_err());
+    }
+
+    #[test]
+    fn relative_texts_climb_to_the_common_root() {
+        assert_eq!(path(".pantheon/files").relative_from(&path("wp-content/uploads")), b"../.pantheon/files");
+        assert_eq!(path("a/b").relative_from(&path("link")), b"a/b");
+        assert_eq!(RemotePath::root().relative_from(&path("link")), b".");
     }
 
     #[test]

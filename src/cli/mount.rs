@@ -199,6 +199,7 @@ fn fs_config(
         content_dir: Some(content_dir.to_owned()),
         journal: journal(state_dir)?,
         sync: options.sync,
+        links: options.links,
         layout: plan.layout,
         backups: backups(plan.layout, state_dir)?,
         attest: plan.attest.take(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::exit::{CliResult, Exit, Failure};
 use crate::control::ConnectionMode;
+use crate::fs::Links;
 use crate::transport::Strict;
 
 /// The values of all `-o` options.
@@ -23,6 +24,7 @@ pub(super) struct Options {
     pub(super) nonempty: bool,
     pub(super) sync: bool,
     pub(super) mode: Option<ConnectionMode>,
+    pub(super) links: Links,
     pub(super) fresh: Duration,
     pub(super) timeout: Duration,
     pub(super) cache_bytes: u64,
@@ -51,6 +53,7 @@ impl Default for Options {
             nonempty: false,
             sync: false,
             mode: None,
+            links: Links::default(),
             fresh: Duration::from_secs(30),
             timeout: Duration::from_secs(15),
             cache_bytes: 256 * 1024 * 1024,
@@ -99,11 +102,12 @@ const FLAGS: [&str; 28] = [
     "async",
 ];
 /// Options with a value.
-const VALUES: [&str; 17] = [
+const VALUES: [&str; 18] = [
     "uid",
     "gid",
     "umask",
     "mode",
+    "links",
     "fresh",
     "timeout",
     "cache",
@@ -191,6 +195,13 @@ impl Options {
                 self.umask = bits.ok_or_else(|| bad("octal permission bits such as 022"))?;
             }
             "mode" => self.mode = Some(ConnectionMode::parse(value).ok_or_else(|| bad("sftp or git"))?),
+            "links" => {
+                self.links = match value {
+                    "contain" => Links::Contain,
+                    "as-is" => Links::AsIs,
+                    _ => return Err(bad("contain or as-is")),
+                }
+            }
             "fresh" => self.fresh = seconds(value).ok_or_else(|| bad("seconds, 0 to 3600"))?,
             "timeout" => {
                 self.timeout = seconds(value).filter(|t| !t.is_zero()).ok_or_else(|| bad("seconds, 1 to 3600"))?;

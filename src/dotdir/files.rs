@@ -14,6 +14,7 @@ use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::Ino;
 use crate::pending::DiffFile;
 use crate::vfiles::{self, MAX_COMMAND_BYTES};
+use crate::view::{OUTSIDE_PATH, goes_on, outside_text};
 
 /// An open virtual file.
 pub struct VirtualFile(Content);
@@ -80,6 +81,10 @@ impl Dot {
                     None => return Err(gone("open")),
                 }
             }
+            Object::Outside(path) if goes_on(&path) => {
+                return Err(FsError::new("open", OUTSIDE_PATH, Cause::IsADirectory));
+            }
+            Object::Outside(path) => Content::Text(outside_text(&path).ok_or_else(|| gone("open"))?),
             Object::Rejected(kind, below) => {
                 let path = self.rejected(kind, &below);
                 if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
@@ -161,5 +166,6 @@ fn name_of(object: &Object) -> String {
         Object::Rejected(kind, below) => format!(".pantheon/{}/{}", kind.dir_name(), below.display()),
         Object::Head(path) => format!(".pantheon/head/{path}"),
         Object::Diff(path) => format!(".pantheon/diffs/{path}"),
+        Object::Outside(path) => format!("{OUTSIDE_PATH}/{path}"),
     }
 }

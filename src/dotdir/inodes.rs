@@ -37,6 +37,8 @@ pub(super) enum Object {
     Rejected(RejectKind, PathBuf),
     /// `head`, or a committed object: the path below the code directory.
     Head(RemotePath),
+    /// `outside`, or a name that stands for the text of a symlink: the path below it.
+    Outside(RemotePath),
     /// `diffs`, or a difference: the path below the code directory.
     Diff(RemotePath),
 }
@@ -92,7 +94,7 @@ fn fixed(object: &Object) -> Option<Ino> {
         }),
         Object::Head(path) if path.is_root() => Some(HEAD),
         Object::Diff(path) if path.is_root() => Some(DIFFS),
-        Object::Rejected(..) | Object::Head(_) | Object::Diff(_) => None,
+        Object::Rejected(..) | Object::Head(_) | Object::Diff(_) | Object::Outside(_) => None,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::inode::{Ino, LOGS, ROOT, UPLOADS};
 use crate::path::{Name, RemotePath};
 use crate::pending::DiffFile;
 use crate::vfiles;
-use crate::view::Entry;
+use crate::view::{Entry, goes_on, outside_text};
 use crate::write::RejectKind;
 
 /// How long the kernel may cache the entry of `.pantheon`, and committed objects.
@@ -73,7 +73,11 @@ impl Dot {
                 let path = Name::new(name).ok().map(|name| dir.join(&name));
                 path.filter(|path| self.difference(path).is_some()).map(Object::Diff)
             }
-            Some(Object::File(_)) | None => None,
+            Some(Object::Outside(dir)) if goes_on(&dir) => {
+                let path = Name::new(name).ok().map(|name| dir.join(&name));
+                path.filter(|path| goes_on(path) || outside_text(path).is_some()).map(Object::Outside)
+            }
+            Some(Object::File(_) | Object::Outside(_)) | None => None,
         };
         let entry = object.and_then(|object| self.getattr(self.0.inodes.number(object)).ok());
         Ok((entry, entry.map_or(Duration::ZERO, |entry| entry.valid)))
@@ -92,6 +96,7 @@ impl Dot {
     fn named(&self, name: &[u8]) -> Option<Object> {
         match name {
             b"head" if self.has_repository() => return Some(Object::Head(RemotePath::root())),
+            b"outside" => return Some(Object::Outside(RemotePath::root())),
             b"diffs" if self.has_repository() => return Some(Object::Diff(RemotePath::root())),
             _ => {}
         }
@@ -152,6 +157,11 @@ impl Dot {
                 None if path.is_root() => (directory(0o555), Duration::ZERO),
                 None => return Err(gone("getattr")),
             },
+            Object::Outside(path) if goes_on(&path) => (directory(0o555), STABLE),
+            Object::Outside(path) => {
+                let text = outside_text(&path).ok_or_else(|| gone("getattr"))?;
+                (attr(FileKind::File, text.len() as u64, 0o444), STABLE)
+            }
             Object::Rejected(kind, below) => match self.rejected(kind, &below).symlink_metadata() {
                 Ok(meta) if meta.is_dir() => (directory(0o555), Duration::ZERO),
                 Ok(meta) => {
@@ -191,7 +201,7 @@ impl Dot {
                 let names: BTreeSet<Name> = below.collect();
                 names.into_iter().map(|name| (name.clone(), Object::Diff(dir.join(&name)))).collect()
             }
-            Some(Object::File(_)) | None => Vec::new(),
+            Some(Object::File(_) | Object::Outside(_)) | None => Vec::new(),
         };
         named.into_iter().map(|(name, object)| (name, self.0.inodes.number(object))).collect()
     }

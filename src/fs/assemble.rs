@@ -14,7 +14,7 @@ use crate::env::Env;
 use crate::error::LastError;
 use crate::gate::Gate;
 use crate::mirror::Mirror;
-use crate::reader::{Reader, ReaderConfig, Repository, open_disk, proofs_of};
+use crate::reader::{Links, Reader, ReaderConfig, Repository, open_disk, proofs_of};
 use crate::remote::Remote;
 use crate::upload::{Upload, unsent_in};
 use crate::vfiles::Connection;
@@ -46,6 +46,8 @@ pub struct FsConfig {
     pub journal: Arc<Journal>,
     /// `-o sync`: `close`, `fsync` and operations on names wait for the server.
     pub sync: bool,
+    /// `-o links=`: how symlinks of the server are shown that lead out of the mount.
+    pub links: Links,
     pub layout: Layout,
     /// The local copy of the site's repository, if it can be fetched.
     pub mirror: Option<Arc<Mirror>>,
@@ -81,7 +83,7 @@ impl Fs {
         let (below, server) = ((view.clone(), admission.clone()), (remote.clone(), content.clone()));
         let upload = Upload::new(below, server, config.journal, &config.state_dir, config.sync, errors.clone());
 
-        let reader = ReaderConfig { cache_dir: config.cache_dir, attest: config.attest };
+        let reader = ReaderConfig { links: config.links, cache_dir: config.cache_dir, attest: config.attest };
         let repository = Repository::new(config.mirror, env.clone());
         let (below, server) = ((view.clone(), upload.clone()), (remote.clone(), content));
         let reader = Reader::new(reader, below, server, repository, errors.clone());

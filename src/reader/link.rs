@@ -1,16 +1,17 @@
-//! readlink, and where symlinks may lead: inside the mount, by a relative path. The platform's symlink to the uploads
-//! leads out of the code directory; it is shown as a symlink to `.pantheon/files`.
+//! readlink, and where symlinks may lead: by default inside the mount, unless they were made through it or are committed.
+//! The platform's symlink to the uploads leads out of the code directory; it is shown as a symlink to `.pantheon/files`.
 
-use super::state::Reader;
+use super::state::{Links, Reader};
 use crate::attr::FileKind;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::Ino;
+use crate::mirror::{Committed, hash};
 use crate::path::{LinkTarget, RemotePath, resolve_link};
 use crate::remote::Link;
-use crate::view::UPLOADS_PATH;
+use crate::view::{UPLOADS_DIR, UPLOADS_PATH, outside_path};
 
-/// The directory of the binding that holds the uploads.
-const UPLOADS_DIR: &[u8] = b"files";
+/// Git's mode of a symlink.
+const SYMLINK_MODE: u32 = 0o120_000;
 
 impl Reader {
     pub fn readlink(&self, ino: Ino, wait: Wait) -> FsResult<Vec<u8>> {
@@ -28,12 +29,40 @@ impl Reader {
                 self.0.remote.readlink(&path).map_err(|e| self.noted(FsError::new("readlink", &path, e)))?
             }
         };
-        self.shown_link(&path, &text)
-            .ok_or_else(|| FsError::new("readlink", path, Cause::NotPermitted("the symlink leads out of the mount")))
+        Ok(self.shown_link(ino, &path, text))
     }
 
-    /// The text to show for a symlink of the server; `None` if it leads out of the mount.
-    fn shown_link(&self, link: &RemotePath, text: &[u8]) -> Option<Vec<u8>> {
+    /// The text to show for a symlink.
+    fn shown_link(&self, ino: Ino, link: &RemotePath, text: Vec<u8>) -> Vec<u8> {
+        let shown = self.0.view.shown_path(link);
+        if let Some(uploads) = self.uploads_text(link, &text) {
+            return uploads;
+        }
+        let trusted = || self.0.upload.made_link(&shown, &text) || self.is_committed(ino, &text);
+        if self.0.config.links == Links::AsIs || trusted() {
+            return text;
+        }
+        self.inside_text(link, &text).unwrap_or_else(|| outside_path(&text).relative_from(&shown))
+    }
+
+    /// Whether the repository has this symlink with this text at the commit of the environment. Asks nobody.
+    fn is_committed(&self, ino: Ino, text: &[u8]) -> bool {
+        let repository = &self.0.repository;
+        let committed = || repository.object(&self.0.view.below_code(ino)?).flatten();
+        let is_same = |file: Committed| file.mode == SYMLINK_MODE && hash(text).is_ok_and(|blob| blob == file.blob);
+        repository.is_known() && committed().is_some_and(is_same)
+    }
+
+    /// The text to show for a symlink from the code to the uploads.
+    fn uploads_text(&self, link: &RemotePath, text: &[u8]) -> Option<Vec<u8>> {
+        let target = self.server_target(link, text).filter(|_| self.0.view.is_pantheon())?;
+        let uploads = RemotePath::parse(UPLOADS_DIR).ok().filter(|uploads| !link.starts_with(uploads))?;
+        let there = RemotePath::parse(UPLOADS_PATH).ok()?.join_path(&target.strip_prefix(&uploads)?);
+        Some(there.relative_from(&self.0.view.shown_path(link)))
+    }
+
+    /// The text to show for a symlink of the server that stays inside; `None` if it leads out of the mount.
+    fn inside_text(&self, link: &RemotePath, text: &[u8]) -> Option<Vec<u8>> {
         let root = self.0.view.root_above(link)?;
         let inside = link.strip_prefix(&root.path)?;
         if let LinkTarget::Inside(target) = resolve_link(&inside, text) {
@@ -41,20 +70,11 @@ impl Reader {
                 return Some(text.to_vec());
             }
             let there = self.0.view.shown_path(&root.path.join_path(&target));
-            return Some(relative(&self.0.view.shown_path(link), &there));
+            return Some(there.relative_from(&self.0.view.shown_path(link)));
         }
         let target = self.server_target(link, text)?;
-        let here = self.0.view.shown_path(link);
-        let there = if let Some(rest) = target.strip_prefix(&root.path) {
-            self.0.view.shown_path(&root.path.join_path(&rest))
-        } else if self.0.view.is_pantheon() {
-            let uploads = RemotePath::parse(UPLOADS_DIR).ok()?;
-            let rest = target.strip_prefix(&uploads)?;
-            RemotePath::parse(UPLOADS_PATH).ok()?.join_path(&rest)
-        } else {
-            return None;
-        };
-        Some(relative(&here, &there))
+        let rest = target.strip_prefix(&root.path)?;
+        Some(self.0.view.shown_path(&root.path.join_path(&rest)).relative_from(&self.0.view.shown_path(link)))
     }
 
     /// The path on the server, below the login directory, that the text names.
@@ -78,24 +98,9 @@ fn turns_back(text: &[u8]) -> bool {
     parts.by_ref().any(|part| part != b"..") && parts.any(|part| part == b"..")
 }
 
-/// A relative text for a symlink `from` that leads to `to`, both relative to the same root.
-fn relative(from: &RemotePath, to: &RemotePath) -> Vec<u8> {
-    let up = from.depth().saturating_sub(1);
-    let mut text = b"../".repeat(up);
-    text.extend_from_slice(to.as_bytes());
-    if text.is_empty() { b".".to_vec() } else { text }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn relative_texts_climb_to_the_root_of_the_mount() {
-        let path = |text: &str| RemotePath::parse(text).expect("valid");
-        assert_eq!(relative(&path("wp-content/uploads"), &path(".pantheon/files")), b"../.pantheon/files");
-        assert_eq!(relative(&path("link"), &path("a/b")), b"a/b");
-    }
 
     #[test]
     fn texts_that_climb_after_going_down_are_told() {

@@ -33,5 +33,5 @@ mod whole;
 
 pub use open::{OpenFile, OpenMode, OpenedFile};
 pub use repository::Repository;
-pub use state::{Reader, ReaderConfig};
+pub use state::{Links, Reader, ReaderConfig};
 pub use storage::{open_disk, proofs_of};

@@ -16,10 +16,21 @@ use crate::upload::Upload;
 use crate::vfiles::Hydration;
 use crate::view::View;
 
+/// How symlinks of the server are shown that lead out of the mount (`-o links=`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Links {
+    /// As symlinks to a name below `.pantheon/outside`, so that nothing outside is reached by following them.
+    #[default]
+    Contain,
+    /// With their own text, for those who trust the server.
+    AsIs,
+}
+
 /// The options of a reader.
 pub struct ReaderConfig {
     /// Directory of the proofs. It may be deleted at any time.
     pub cache_dir: Option<PathBuf>,
+    pub links: Links,
     /// How to ask the server for checksums of the code.
     pub attest: Option<AttestConfig>,
 }

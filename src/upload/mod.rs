@@ -25,6 +25,7 @@
 //! | `save` | close and fsync |
 //! | `edit` | changing content: write, truncate, fallocate |
 //! | `names` | create, mkdir, rmdir, unlink, symlink |
+//! | `own_links` | which symlinks out of the mount were made through it |
 //! | `rename` | rename |
 //! | `attrs` | permission bits and times |
 //! | `sender` | the worker's side: the type `Sender` |
@@ -52,6 +53,7 @@ mod made;
 
 mod names;
 mod outcome;
+mod own_links;
 mod record;
 mod recover;
 mod reject;

@@ -4,8 +4,8 @@ use super::state::Upload;
 use crate::attr::{Area, Attr, FileKind, secs_from_time};
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::{Child, Ino, NodeView, ROOT};
-use crate::path::{LinkTarget, Name, RemotePath, resolve_link};
-use crate::view::{DOT_DIR, Entry};
+use crate::path::{Name, RemotePath};
+use crate::view::{DOT_DIR, Entry, OUTSIDE_PATH, UPLOADS_DIR, UPLOADS_PATH, outside_text};
 use crate::write::Action;
 
 /// Size shown for a directory that was made by this mount (bytes); most servers report the same.
@@ -134,11 +134,11 @@ impl Upload {
 
     pub fn symlink(&self, parent: Ino, name: &[u8], text: &[u8], wait: Wait) -> FsResult<Entry> {
         let target = self.target("symlink", parent, name, wait)?;
-        let inside = self.local.0.view.shown_path(&target.path);
-        if !matches!(resolve_link(&inside, text), LinkTarget::Inside(_)) {
-            let cause = Cause::NotPermitted("a symlink may only lead to a place inside the mount, by a relative path");
-            return Err(FsError::new("symlink", &target.path, cause));
+        let copied = self.copied_text(&target, text);
+        if copied.is_none() {
+            self.own_links.add(&self.local.0.view.shown_path(&target.path), text);
         }
+        let text = copied.as_deref().unwrap_or(text);
         let attr = self.new_attr(FileKind::Symlink, text.len() as u64, LINK_PERM);
         if self.local.stays_here(parent, &target.name, FileKind::Symlink) {
             let entry = self.make_here("symlink", &target, attr)?;
@@ -146,6 +146,23 @@ impl Upload {
             return Ok(entry);
         }
         self.make("symlink", &target, attr, Action::Symlink { text: text.to_vec() })
+    }
+
+    /// The server's text of a symlink that leads out of the mount or to the uploads, if this text is the one by which it is
+    /// shown: a program copies it. It may have read it in another directory, so that the number of `..` tells nothing.
+    fn copied_text(&self, target: &Target, text: &[u8]) -> Option<Vec<u8>> {
+        let mut text = text;
+        while let Some(rest) = text.strip_prefix(b"../") {
+            text = rest;
+        }
+        let shown = RemotePath::parse(text).ok()?;
+        let below = |path: &str| shown.strip_prefix(&RemotePath::parse(path).ok()?);
+        if let Some(real) = below(OUTSIDE_PATH).and_then(|below| outside_text(&below)) {
+            return Some(real);
+        }
+        let in_code = self.local.0.view.is_pantheon() && target.area == Area::Code;
+        let uploads = RemotePath::parse(UPLOADS_DIR).ok().filter(|_| in_code)?;
+        Some(uploads.join_path(&below(UPLOADS_PATH)?).relative_from(&target.path))
     }
 
     /// Makes a directory or symlink that is local-only. It is not recorded: the locks of an editor (emacs uses symlinks)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::events::{Listener, Listeners};
 use super::local::Local;
+use super::own_links::OwnLinks;
 use super::root_check::RootCheck;
 use super::sender::Sender;
 use super::worker::start;
@@ -29,6 +30,7 @@ pub struct Upload {
     pub(super) remote: Remote,
     /// Read only: the content of the server, to copy it into spools.
     pub(super) content: Content,
+    pub(super) own_links: Arc<OwnLinks>,
     listeners: Arc<Listeners>,
 }
 
@@ -65,7 +67,8 @@ impl Upload {
         errors: LastError,
     ) -> Self {
         let local = Local::new((view, content.clone()), journal, state_dir, sync, errors);
-        Self { local, admission, remote, content, listeners: Arc::default() }
+        let own_links = Arc::new(OwnLinks::remembered(state_dir));
+        Self { local, admission, remote, content, own_links, listeners: Arc::default() }
     }
 
     /// Adds a listener for events from now on. The listener must not keep an [`Upload`] alive.
@@ -114,6 +117,11 @@ impl Upload {
     /// one closes its own descriptor.
     pub fn last_closed(&self, ino: Ino) {
         self.local.last_closed(ino);
+    }
+
+    /// Whether a symlink at `link` (from the root of the mount) that leads where this text does was made through this mount.
+    pub fn made_link(&self, link: &RemotePath, text: &[u8]) -> bool {
+        self.own_links.has(link, text)
     }
 
     /// The text of a symlink that is on this machine and not on the server.

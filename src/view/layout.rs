@@ -6,6 +6,8 @@ use crate::path::RemotePath;
 
 /// The directory of virtual files in the root of the mount.
 pub const DOT_DIR: &[u8] = b".pantheon";
+/// The directory of the binding that holds the uploads.
+pub const UPLOADS_DIR: &str = "files";
 /// Where the uploads are shown, from the root of the mount.
 pub const UPLOADS_PATH: &str = ".pantheon/files";
 /// Where the logs are shown.
@@ -30,7 +32,7 @@ impl Layout {
         match self {
             Layout::Pantheon => vec![
                 root(ROOT, "code", Area::Code),
-                root(UPLOADS, "files", Area::Uploads),
+                root(UPLOADS, UPLOADS_DIR, Area::Uploads),
                 root(LOGS, "logs", Area::Logs),
             ],
             Layout::Plain => vec![root(ROOT, "", Area::Code)],

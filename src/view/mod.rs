@@ -11,6 +11,7 @@
 //! | `freshness` | how old an answer may be |
 //! | `listings` | one listing of a directory, taken over into the table |
 //! | `ahead` | listing ahead of a walk |
+//! | `outside` | how symlinks that lead out of the mount are shown |
 //! | `saved` | the tree on the local disk |
 //! | `space` | statfs |
 //! | `state` | the type [`View`] and its read access |
@@ -24,13 +25,15 @@ mod freshness;
 mod layout;
 mod listings;
 mod lookup;
+mod outside;
 mod saved;
 mod space;
 mod state;
 
 pub use freshness::{FROZEN_FRESH, OPEN_FRESH};
-pub use layout::{DOT_DIR, LOGS_PATH, Layout, UPLOADS_PATH};
+pub use layout::{DOT_DIR, LOGS_PATH, Layout, UPLOADS_DIR, UPLOADS_PATH};
 pub use listings::{ListResult, Unsent};
+pub use outside::{OUTSIDE_PATH, goes_on, outside_path, outside_text};
 pub use saved::knows_a_tree;
 pub use space::Space;
 pub use state::{Entry, View, ViewConfig};

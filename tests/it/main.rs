@@ -18,6 +18,7 @@ mod editors;
 mod faults;
 mod host_keys;
 mod hostile;
+mod links;
 mod load;
 mod local;
 mod local_only;

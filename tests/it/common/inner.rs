@@ -16,7 +16,7 @@ use pantheonfs::attr::Area;
 use pantheonfs::clock::{Clock, Deadline};
 use pantheonfs::control::ConnectionMode;
 use pantheonfs::env::{Env, EnvConfig};
-use pantheonfs::fs::{Fs, FsConfig, FsResult, Layout, OpenMode, SetAttr, Wait};
+use pantheonfs::fs::{Fs, FsConfig, FsResult, Layout, Links, OpenMode, SetAttr, Wait};
 use pantheonfs::gate::{Gate, Verdict};
 use pantheonfs::inode::{Ino, ROOT};
 use pantheonfs::remote::{Remote, RemoteConfig};
@@ -575,6 +575,7 @@ fn assemble(dial: Dial, state: &Path, setup: &Setup) -> (Fs, Arc<Journal>) {
         state_dir: state.to_owned(),
         journal: journal.clone(),
         sync: false,
+        links: Links::default(),
         layout,
         mirror: None,
         attest: None,

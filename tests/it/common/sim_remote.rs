@@ -7,7 +7,7 @@ use std::time::Duration;
 use pantheonfs::clock::{Clock, Deadline};
 use pantheonfs::control::ConnectionMode;
 use pantheonfs::env::{Env, EnvConfig};
-use pantheonfs::fs::{Fs, FsConfig, Layout};
+use pantheonfs::fs::{Fs, FsConfig, Layout, Links};
 use pantheonfs::gate::Gate;
 use pantheonfs::remote::{Dial, Remote, RemoteConfig};
 use pantheonfs::sim::{Sim, SimConfig};
@@ -62,6 +62,7 @@ impl SimRemote {
             journal: Arc::new(Journal::open(&state).expect("opened")),
             state_dir: state,
             sync: false,
+            links: Links::default(),
             layout: Layout::Pantheon,
             mirror: None,
             attest: None,
