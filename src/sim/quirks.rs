@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 /// Name, possible values (the first is the default), and meaning.
-const TABLE: [(&str, &[&str], &str); 19] = [
+const TABLE: [(&str, &[&str], &str); 21] = [
     ("rename", &["allow", "refuse", "refuse-directories", "refuse-replace"], "which renames the SFTP server refuses"),
     ("sites-default", &["writable", "read-only"], "read-only: sites/default and what is in it, as Drupal leaves them"),
     ("extensions", &["on", "off"], "whether new connections offer posix-rename, statvfs and limits"),
@@ -27,6 +27,12 @@ const TABLE: [(&str, &[&str], &str); 19] = [
         "how the API answers; burst: 503 to two calls of three",
     ),
     ("workflow", &["succeed", "fail", "abort", "slow"], "how mode switches and commits end; slow: after 4 s"),
+    (
+        "sync",
+        &["short", "long", "unseen", "lost", "none"],
+        "the sync_code after a commit, which moves target_commit at its end: after 2 s, after 8 s; unseen: target_commit never moves; lost: nor does the commit get into the history; none: it moves at once",
+    ),
+    ("styx-header", &["off", "on"], "on: the health check has the header of the platform's older CDN"),
     ("build", &["none", "composer"], "composer: a build runs, so SFTP mode is refused"),
     ("site", &["active", "frozen"], "frozen: the platform has frozen the site"),
     (
