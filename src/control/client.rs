@@ -178,6 +178,11 @@ impl Control {
         Ok(all.into_iter().filter(|w| w.outcome.is_none() && w.environment.as_deref() == Some(env)).collect())
     }
 
+    /// A workflow as it is now.
+    pub fn workflow(&self, site: &str, id: &str) -> Answer<Workflow> {
+        Workflow::from_json(&self.ask(&self.routes.workflow(site, id))?)
+    }
+
     /// The account that is logged in.
     pub fn profile(&self) -> Answer<Profile> {
         let user = self.user_id()?;

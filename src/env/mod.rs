@@ -10,6 +10,7 @@ mod handle;
 mod hold;
 mod jobs;
 mod memory;
+mod settle;
 mod tracker;
 mod watcher;
 

@@ -174,7 +174,7 @@ fn environment_json(shared: &Shared, env: &str) -> std::io::Result<Value> {
         "environment_created": 1_700_000_000,
         "dns_zone": "pantheonsite.io",
         "target_ref": site::target_ref(env),
-        "target_commit": site::head(shared, env)?,
+        "target_commit": site::deployed(shared, env)?,
         "lock": lock(shared),
         "php_version": "82",
         "randseed": "sim",

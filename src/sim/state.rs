@@ -57,6 +57,8 @@ pub(super) struct Environment {
     pub(super) sessions: u32,
     /// The largest number of SFTP sessions that ran at once.
     pub(super) most_sessions: u32,
+    /// The commit that is shown as `target_commit` while the code of a newer one is still being synchronized.
+    pub(super) deployed: Option<String>,
     /// The list of uncommitted paths when it was last asked for by itself.
     pub(super) stale_diffstat: Option<serde_json::Value>,
 }
@@ -82,7 +84,7 @@ impl State {
 impl Environment {
     fn new(name: &str) -> io::Result<Self> {
         let mode = if EnvKind::of(name).takes_code() { ConnectionMode::Sftp } else { ConnectionMode::Git };
-        Ok(Self { mode, binding: random_hex(16)?, sessions: 0, most_sessions: 0, stale_diffstat: None })
+        Ok(Self { mode, binding: random_hex(16)?, sessions: 0, most_sessions: 0, deployed: None, stale_diffstat: None })
     }
 }
 

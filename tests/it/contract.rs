@@ -108,7 +108,13 @@ fn the_calls_of_terminus_are_answered_in_its_order() {
     let log = terminus.get(&format!("sites/{site}/environments/dev/code-log"));
     assert_eq!((&log[0]["message"], &log[0]["author"]), (&json!("Change"), &json!("Dev")));
     let hash = log[0]["hash"].as_str().expect("a hash");
-    assert_eq!(terminus.get(&format!("sites/{site}/environments/dev"))["target_commit"], hash);
+    // The environment shows the commit after the code is synchronized.
+    let target = || terminus.get(&format!("sites/{site}/environments/dev"))["target_commit"].clone();
+    assert_ne!(target(), hash);
+    let jobs = terminus.get(&format!("sites/{site}/workflows"));
+    let sync = jobs.as_array().expect("a list").iter().find(|job| job["type"] == "sync_code").expect("it runs");
+    assert_eq!((&sync["environment"], &sync["result"]), (&json!("dev"), &Value::Null));
+    eventually("it is shown", || target() == hash);
     // connection:set there and back; the same mode again is not asked.
     assert_eq!(terminus.workflow(&site, "enable_git_mode", json!({}))["result"], "succeeded");
     assert_eq!(terminus.get(&format!("sites/{site}/environments/dev"))["on_server_development"], false);

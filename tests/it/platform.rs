@@ -60,6 +60,43 @@ fn a_commit_that_the_platform_refuses_loses_nothing() {
     assert!(head(&m).ends_with("Try again"));
 }
 
+/// The workflow of a commit succeeds seconds before the environment shows the commit.
+#[test]
+fn a_commit_is_reported_once_its_code_is_synchronized() {
+    let Some(m) = Mounted::sim() else { return };
+    let place = m.dir().to_string_lossy().into_owned();
+    m.control("habit", r#"{"name": "sync", "value": "long"}"#);
+    fs::write(m.path("index.php"), "changed").expect("written");
+    let began = std::time::Instant::now();
+    let ran = m.environ().run(&["commit", "-m", "Takes a while", "--at", &place]).ok();
+    assert!(began.elapsed().as_secs() >= 8, "the platform showed it later: {:?}", began.elapsed());
+    let hash = head(&m).split(' ').next().expect("a hash").to_owned();
+    assert_eq!(ran.out().matches("commit: ").count(), 1, "{}", ran.out());
+    assert!(ran.out().contains(&hash), "{}", ran.out());
+    fs::write(m.path("index.php"), "goes on").expect("written");
+    assert_eq!(fs::read(m.on_server("index.php")).expect("there"), b"goes on");
+}
+
+/// An environment may go on showing the commit before, although the new one is in its history: no failure. Where it is
+/// in neither, that is one.
+#[test]
+fn the_history_decides_where_the_environment_does_not_show_the_commit() {
+    let Some(m) = Mounted::sim() else { return };
+    let place = m.dir().to_string_lossy().into_owned();
+    let commit = |message: &str| m.environ().run(&["commit", "-m", message, "--at", &place]);
+    m.control("habit", r#"{"name": "sync", "value": "unseen"}"#);
+    fs::write(m.path("index.php"), "changed").expect("written");
+    let said = commit("In the history").ok().out();
+    assert!(said.contains(head(&m).split(' ').next().expect("a hash")), "{said}");
+    m.control("habit", r#"{"name": "sync", "value": "lost"}"#);
+    fs::write(m.path("index.php"), "changed again").expect("written");
+    let ran = commit("Nowhere");
+    assert_eq!(ran.code(), 1, "{}", ran.err());
+    for word in ["neither the environment", "nor its history shows it", "check the dashboard"] {
+        assert!(ran.err().contains(word), "'{word}' is not said in: {}", ran.err());
+    }
+}
+
 #[test]
 fn the_commands_say_what_the_files_say() {
     let Some(m) = Mounted::sim() else { return };
