@@ -10,7 +10,9 @@ mod http;
 mod json;
 mod login;
 mod routes;
+mod session;
 mod site;
+mod throttle;
 mod wake;
 mod workflow;
 

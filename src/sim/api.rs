@@ -1,8 +1,9 @@
 //! The API that Terminus uses, as far as a client of an environment needs it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use axum::body::HttpBody;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -16,6 +17,11 @@ use super::keys::random_hex;
 use super::state::{EMAIL, LOCK, Shared};
 use super::{site, workflows};
 use crate::control::{ConnectionMode, EnvKind};
+
+/// Life of a session.
+const SESSION_LIFE: Duration = Duration::from_secs(300);
+/// The same with the quirk `login=brief`: only the first seconds are more than a minute before the end.
+const BRIEF_LIFE: Duration = Duration::from_secs(65);
 
 type App = State<Arc<Shared>>;
 type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
@@ -65,40 +71,78 @@ fn error(status: StatusCode, text: &str) -> (StatusCode, Json<Value>) {
 /// Applies the quirk `api` to every answer, then checks the session.
 async fn behave(State(shared): App, headers: HeaderMap, request: Request, next: Next) -> Response {
     tokio::time::sleep(shared.link.rtt()).await;
-    let (quirk, call) = {
-        let mut state = shared.lock();
-        state.api_calls += 1;
-        (state.quirks.get("api"), state.api_calls)
+    let (quirk, call, refusal) = {
+        let mut guard = shared.lock();
+        let state = &mut *guard;
+        let number = state.calls.note(request.method().as_str(), request.uri().path());
+        (state.quirks.get("api"), number, state.calls.refusal(&mut state.quirks))
     };
+    if let Some(refusal) = refusal {
+        return refusal;
+    }
     match quirk {
         "burst" if call % 3 != 0 => {
             return error(StatusCode::SERVICE_UNAVAILABLE, "too many requests").into_response();
         }
         "error" => return error(StatusCode::SERVICE_UNAVAILABLE, "the service is unavailable").into_response(),
         "malformed" => return "{\"id\": \"cut off in the mid".into_response(),
+        "error-page" => {
+            let page = "<html><body><h1>502 Bad Gateway</h1></body></html>";
+            return (StatusCode::BAD_GATEWAY, [(header::CONTENT_TYPE, "text/html")], page).into_response();
+        }
         "html" => return ([(header::CONTENT_TYPE, "text/html")], "<html>please log in</html>").into_response(),
         "slow" => tokio::time::sleep(Duration::from_secs(60)).await,
         _ => {}
     }
     let open = request.uri().path().ends_with("machine-token") || request.uri().path().ends_with("track");
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let known = bearer.is_some_and(|session| shared.lock().sessions.iter().any(|s| s == session));
+    let lives = |(known, until): &(String, Instant)| bearer == Some(known.as_str()) && Instant::now() < *until;
+    let known = shared.lock().sessions.iter().any(lives);
     if !open && !known {
-        return error(StatusCode::UNAUTHORIZED, "Unauthorized: the session has expired.").into_response();
+        return match shared.quirk_is("ended-session", "403") {
+            true => error(StatusCode::FORBIDDEN, "Invalid or expired session.").into_response(),
+            false => error(StatusCode::UNAUTHORIZED, "Unauthorized: the session has expired.").into_response(),
+        };
     }
-    next.run(request).await
+    let answer = next.run(request).await;
+    shared.lock().calls.answered(answer.body().size_hint().exact().unwrap_or(0));
+    answer
 }
 
 async fn log_in(State(shared): App, Json(body): Json<Value>) -> Answer {
+    let quirk = shared.lock().quirks.get("login");
+    let failed = |status, text: &str| Err(error(status, text));
+    match quirk {
+        "error" if shared.lock().calls.login() % 3 != 0 => {
+            return failed(StatusCode::INTERNAL_SERVER_ERROR, "An unexpected error occurred.");
+        }
+        "busy" => return failed(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests"),
+        _ => {}
+    }
     if body.get("machine_token").and_then(Value::as_str) != Some(shared.token.as_str()) {
-        let text = "Authorization failed. Please check that your machine token is valid.";
-        return Err(error(StatusCode::INTERNAL_SERVER_ERROR, text));
+        return failed(StatusCode::UNAUTHORIZED, "Authorization failed. Please check that your token is valid.");
+    }
+    // The platform will refuse clients that do not say so.
+    if body.get("is_short_ttl_capable") != Some(&json!(true)) {
+        log::info!("a client logs in that does not say that it can renew short sessions");
     }
     let random = random_hex(16).map_err(|e| error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()))?;
     let session = format!("{}:{}", shared.user_id, random);
-    shared.lock().sessions.push(session.clone());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    Ok(Json(json!({ "session": session, "expires_at": now + 2_419_200, "user_id": shared.user_id })))
+    let life = if quirk == "brief" { BRIEF_LIFE } else { SESSION_LIFE };
+    shared.lock().sessions.push((session.clone(), Instant::now() + life));
+    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + life;
+    let name = if quirk == "access-token" { "access_token" } else { "session" };
+    let mut answer = json!({ "user_id": shared.user_id });
+    answer[name] = json!(session);
+    match quirk {
+        "missing" => {}
+        "null" => answer["expires_at"] = Value::Null,
+        "float" => answer["expires_at"] = json!(end.as_secs_f64()),
+        "text" => answer["expires_at"] = json!(end.as_secs().to_string()),
+        "date" => answer["expires_at"] = json!(humantime::format_rfc3339_seconds(UNIX_EPOCH + end).to_string()),
+        _ => answer["expires_at"] = json!(end.as_secs()),
+    }
+    Ok(Json(answer))
 }
 
 async fn user(State(shared): App) -> Answer {

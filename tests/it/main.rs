@@ -21,6 +21,7 @@ mod hostile;
 mod load;
 mod local;
 mod local_only;
+mod logins;
 mod modes;
 mod mount;
 mod mount8;

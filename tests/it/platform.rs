@@ -163,7 +163,7 @@ fn logging_in_keeps_the_session_and_the_token_private() {
     assert_eq!(json[0]["name"], "sim-wordpress");
     around.run(&["sites", "nosuch"]).fails(3, &["no such site"]);
     let bad = around.command().arg("login").stdin(Stdio::null()).output().expect("runs");
-    Ran(bad).fails(2, &["no machine token"]);
+    Ran(bad).fails(2, &["no token was given", "Personal Access Token"]);
 }
 
 #[test]
