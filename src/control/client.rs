@@ -1,11 +1,14 @@
 //! The client: questions to the API, with a session that is renewed and pauses before a second try.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::board::Board;
 use super::config::ControlConfig;
 use super::environment::{ConnectionMode, Diffstat, Environment};
 use super::error::ControlError;
@@ -41,6 +44,9 @@ pub struct Control {
     routes: Box<dyn Routes>,
     login: Mutex<Login>,
     throttle: Throttle,
+    board: Board,
+    /// The API does not know single environments, only their list.
+    only_lists: AtomicBool,
 }
 
 type Answer<T> = Result<T, ControlError>;
@@ -57,7 +63,8 @@ impl Control {
         let http = Http::new(&config, (routes.host(), routes.base()), CALL_LIMIT)?;
         let name = format!("throttle-{}.json", http::segment(config.host.as_deref().unwrap_or(routes.host())));
         let throttle = Throttle::new(config.shared_dir.as_ref().map(|dir| dir.join(name)));
-        Ok(Self { http, routes, throttle, login: Mutex::new(Login::new(config)) })
+        let (board, only_lists) = (Board::new(config.shared_dir.clone()), AtomicBool::new(false));
+        Ok(Self { http, routes, throttle, board, only_lists, login: Mutex::new(Login::new(config)) })
     }
 
     /// The platform's time (seconds since the epoch) in its last answer, and when the answer was received.
@@ -182,15 +189,23 @@ impl Control {
 
     pub fn environment(&self, site: &str, env: &str) -> Answer<Environment> {
         let missing = |message: String| ControlError::NoSuchEnvironment { name: env.into(), message };
-        let Some(call) = self.routes.environment(site, env) else {
-            let all = self.environments(site)?;
-            return all.into_iter().find(|(name, _)| name == env).map(|(_, e)| e).ok_or_else(|| missing(String::new()));
-        };
-        match self.ask(&call) {
-            Ok(value) => Environment::from_json(&value),
-            Err(ControlError::NotFound { message, .. }) => Err(missing(message)),
-            Err(error) => Err(error),
+        let mut said = String::new();
+        let single = self.routes.environment(site, env).filter(|_| !self.only_lists.load(Ordering::Relaxed));
+        if let Some(call) = &single {
+            match self.ask(call) {
+                Ok(value) => return Environment::from_json(&value),
+                Err(ControlError::NotFound { message, .. }) => said = message,
+                Err(error) => return Err(error),
+            }
         }
+        let all = match self.environments(site) {
+            Err(ControlError::NotFound { .. }) => return Err(missing(said)),
+            all => all?,
+        };
+        let found = all.into_iter().find(|(name, _)| name == env).map(|(_, environment)| environment);
+        // It is listed, and not there by itself: the platform's clients have used the list alone since 2017.
+        self.only_lists.fetch_or(found.is_some(), Ordering::Relaxed);
+        found.ok_or_else(|| missing(said))
     }
 
     /// Whether code was deployed to Test or Live yet; `None`: the API does not say. Other environments always have code.
@@ -231,8 +246,19 @@ impl Control {
 
     /// Workflows of this environment that run now.
     pub fn running(&self, site: &str, env: &str) -> Answer<Vec<Workflow>> {
-        let all = Workflow::list(&self.ask(&self.routes.workflows(site))?);
-        Ok(all.into_iter().filter(|w| w.outcome.is_none() && w.environment.as_deref() == Some(env)).collect())
+        let all = self.jobs(site, Duration::ZERO)?;
+        Ok(all.into_iter().filter(|job| job.environment.as_deref() == Some(env)).collect())
+    }
+
+    /// Workflows of the site that run now, or ran when another process of the user asked within `max_age`.
+    pub fn jobs(&self, site: &str, max_age: Duration) -> Answer<Vec<Workflow>> {
+        if let Some(known) = self.board.read(site, max_age) {
+            return Ok(known);
+        }
+        let mut jobs = Workflow::list(&self.ask(&self.routes.workflows(site))?);
+        jobs.retain(|job| job.outcome.is_none());
+        self.board.write(site, &jobs);
+        Ok(jobs)
     }
 
     /// A workflow as it is now.
@@ -246,27 +272,50 @@ impl Control {
         Profile::from_json(&self.get(format!("users/{}", http::segment(&user)))?)
     }
 
-    /// The sites of the account, by name.
+    /// The sites of the account and of its organizations, each once, by name.
     pub fn sites(&self) -> Answer<Vec<Site>> {
         let user = self.user_id()?;
-        let (mut out, mut start) = (Vec::new(), String::new());
-        // Until a page is short or has no new site.
-        for number in 1..=MAX_PAGES {
-            let path = format!("users/{}/memberships/sites?limit={PAGE}{start}", http::segment(&user));
-            let page = self.get(path)?;
-            let (sites, last) = Site::memberships(&page);
-            let full = page.as_array().is_some_and(|page| page.len() >= PAGE);
-            let known = sites.iter().all(|site: &Site| out.contains(site));
-            out.extend(sites);
-            match last {
-                Some(_) if full && number == MAX_PAGES => log::warn!("only the first {} sites are listed", out.len()),
-                Some(last) if full && !known => start = format!("&start={}", http::segment(&last)),
-                _ => break,
+        let mut out = self.memberships(&format!("users/{}", http::segment(&user)))?;
+        for organization in self.organizations(&user) {
+            match self.memberships(&format!("organizations/{}", http::segment(&organization))) {
+                Ok(sites) => out.extend(sites),
+                Err(error) => log::warn!("the sites of an organization cannot be listed: {error}"),
             }
         }
-        out.sort_by(|a: &Site, b: &Site| a.name.cmp(&b.name));
-        out.dedup();
+        out.sort_by(|a: &Site, b: &Site| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        out.dedup_by(|a, b| a.id == b.id);
         Ok(out)
+    }
+
+    /// The sites of a user or an organization. Pages may be short: the last one is empty, or has nothing new.
+    fn memberships(&self, of: &str) -> Answer<Vec<Site>> {
+        let (mut out, mut start) = (Vec::new(), String::new());
+        let mut ids = HashSet::new();
+        for _ in 0..MAX_PAGES {
+            let page = self.get(format!("{of}/memberships/sites?limit={PAGE}{start}"))?;
+            let (sites, members) = Site::memberships(&page);
+            let before = ids.len();
+            ids.extend(members.iter().cloned());
+            out.extend(sites);
+            match members.last() {
+                Some(last) if ids.len() > before => start = format!("&start={}", http::segment(last)),
+                _ => return Ok(out),
+            }
+        }
+        log::warn!("only the first {} sites are listed", out.len());
+        Ok(out)
+    }
+
+    /// The ids of the user's organizations; none where the API does not list them.
+    fn organizations(&self, user: &str) -> Vec<String> {
+        let path = format!("users/{}/memberships/organizations?limit={PAGE}", http::segment(user));
+        match self.get(path) {
+            Ok(page) => Site::organizations(&page),
+            Err(error) => {
+                log::info!("the organizations cannot be listed: {error}");
+                Vec::new()
+            }
+        }
     }
 
     /// Names of a site's environments with what the API says about each.

@@ -85,7 +85,9 @@ pub(super) fn commit(tracker: &Arc<Tracker>, message: &str) -> Result<Committed,
     drop(holding);
     tracker.check();
     let Settled { hash, environment } = settled?;
-    environment.into_iter().for_each(|environment| tracker.learn(environment));
+    if let Some(environment) = environment {
+        tracker.learn(environment);
+    }
     Ok(Committed { hash, message: message.to_owned(), files, in_repository: None })
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::body::HttpBody;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +18,10 @@ use super::state::{EMAIL, LOCK, Shared};
 use super::{site, workflows};
 use crate::control::{ConnectionMode, EnvKind};
 
+/// An organization of the account.
+const ORGANIZATION: &str = "0a0a0a0a-0000-4000-8000-00000000a6e0";
+/// Id and name of its site, which has the environments of the simulated one.
+const AGENCY_SITE: (&str, &str) = ("0b0b0b0b-0000-4000-8000-00000000517e", "sim-agency");
 /// Life of a session.
 const SESSION_LIFE: Duration = Duration::from_secs(300);
 /// The same with the quirk `login=brief`: only the first seconds are more than a minute before the end.
@@ -37,6 +41,8 @@ fn common() -> Router<Arc<Shared>> {
         .route("/authorize/machine-token", post(log_in))
         .route("/users/{user}", get(user))
         .route("/users/{user}/memberships/sites", get(memberships))
+        .route("/users/{user}/memberships/organizations", get(organizations))
+        .route("/organizations/{organization}/memberships/sites", get(organization_sites))
         .route("/site-names/{name}", get(site_name))
         .route("/sites/{site}", get(site_info))
         .route("/sites/{site}/environments", get(environments))
@@ -153,9 +159,37 @@ async fn user(State(shared): App) -> Answer {
     })))
 }
 
-async fn memberships(State(shared): App) -> Answer {
-    let site = json!({ "id": shared.site_id, "name": shared.site_name, "framework": "wordpress" });
-    Ok(Json(json!([{ "id": shared.site_id, "site_id": shared.site_id, "role": "developer", "site": site }])))
+#[derive(serde::Deserialize)]
+struct Page {
+    start: Option<String>,
+}
+
+/// Sites of a member in pages of one, which are short, as the platform's may be; the last one is empty.
+fn page(of: &[(&str, &str)], role: &str, page: &Page) -> Json<Value> {
+    let first = match &page.start {
+        None => 0,
+        Some(start) => of.iter().position(|(id, _)| id == start).map_or(of.len(), |last| last + 1),
+    };
+    let member = |(id, name): &(&str, &str)| {
+        let site = json!({ "id": id, "name": name, "framework": "wordpress" });
+        json!({ "id": id, "site_id": id, "role": role, "site": site })
+    };
+    Json(of[first..].iter().take(1).map(member).collect())
+}
+
+async fn memberships(State(shared): App, Query(start): Query<Page>) -> Answer {
+    Ok(page(&[(&shared.site_id, &shared.site_name)], "developer", &start))
+}
+
+async fn organizations(State(shared): App) -> Answer {
+    let organization = json!({ "id": ORGANIZATION, "profile": { "name": "Sim Agency" } });
+    let id = format!("{}:{ORGANIZATION}", shared.user_id);
+    Ok(Json(json!([{ "id": id, "organization_id": ORGANIZATION, "organization": organization, "role": "developer" }])))
+}
+
+/// The site of the user again, and one that is listed here only.
+async fn organization_sites(State(shared): App, Query(start): Query<Page>) -> Answer {
+    Ok(page(&[(&shared.site_id, &shared.site_name), (AGENCY_SITE.0, AGENCY_SITE.1)], "team_member", &start))
 }
 
 async fn site_name(State(shared): App, Path(name): Path<String>) -> Answer {
@@ -166,7 +200,7 @@ async fn site_name(State(shared): App, Path(name): Path<String>) -> Answer {
 }
 
 fn check_site(shared: &Shared, id: &str) -> Result<(), (StatusCode, Json<Value>)> {
-    if id == shared.site_id { Ok(()) } else { Err(error(StatusCode::NOT_FOUND, "Not found.")) }
+    if id == shared.site_id || id == AGENCY_SITE.0 { Ok(()) } else { Err(error(StatusCode::NOT_FOUND, "Not found.")) }
 }
 
 async fn site_info(State(shared): App, Path(id): Path<String>) -> Answer {
@@ -245,6 +279,9 @@ fn check_env(shared: &Shared, (id, env): &(String, String)) -> Result<(), (Statu
 
 async fn environment(State(shared): App, Path(at): Path<(String, String)>) -> Answer {
     check_env(&shared, &at)?;
+    if shared.quirk_is("single-environment", "404") {
+        return Err(error(StatusCode::NOT_FOUND, "Not found."));
+    }
     environment_json(&shared, &at.1).map(Json).map_err(failed)
 }
 
@@ -275,6 +312,9 @@ fn started(
     kind: &str,
     params: Value,
 ) -> Result<(StatusCode, Json<Value>), (StatusCode, Json<Value>)> {
+    if shared.quirk_is("changes", "409") {
+        return Err(error(StatusCode::CONFLICT, "This operation is not supported for this site."));
+    }
     if !EnvKind::of(env).takes_code() {
         return Err(error(StatusCode::FORBIDDEN, "This environment takes no code changes."));
     }

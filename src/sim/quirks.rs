@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 /// Name, possible values (the first is the default), and meaning.
-const TABLE: [(&str, &[&str], &str); 24] = [
+const TABLE: [(&str, &[&str], &str); 26] = [
     ("rename", &["allow", "refuse", "refuse-directories", "refuse-replace"], "which renames the SFTP server refuses"),
     ("sites-default", &["writable", "read-only"], "read-only: sites/default and what is in it, as Drupal leaves them"),
     ("extensions", &["on", "off"], "whether new connections offer posix-rename, statvfs and limits"),
@@ -44,6 +44,12 @@ const TABLE: [(&str, &[&str], &str); 24] = [
         &["lenient", "strict", "strict-retry-after"],
         "429 after 600 calls a minute; strict: 429 to the next call, once; strict-retry-after: with Retry-After: 2",
     ),
+    (
+        "single-environment",
+        &["404", "served"],
+        "a request for one environment: 404, as clients have used only the list since 2017; served: as in recordings of 2016",
+    ),
+    ("changes", &["supported", "409"], "409: the platform does not support workflows for this site"),
     ("build", &["none", "composer"], "composer: a build runs, so SFTP mode is refused"),
     ("site", &["active", "frozen"], "frozen: the platform has frozen the site"),
     (

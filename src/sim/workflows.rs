@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::job::{ABORTED, Workflow};
+use super::job::{ABORTED, HISTORY, Workflow};
 use super::keys::random_uuid;
 use super::site;
 use super::state::{EMAIL, Shared};
@@ -140,7 +140,8 @@ pub(super) fn find(shared: &Shared, id: &str) -> Option<Value> {
 /// Newest first.
 pub(super) fn list(shared: &Shared) -> Value {
     let state = shared.lock();
-    Value::Array(state.workflows.iter().rev().map(|workflow| describe(shared, workflow)).collect())
+    let past = (0..HISTORY).map(|number| describe(shared, &Workflow::past(number)));
+    Value::Array(state.workflows.iter().rev().map(|workflow| describe(shared, workflow)).chain(past).collect())
 }
 
 fn describe(shared: &Shared, workflow: &Workflow) -> Value {
