@@ -11,13 +11,13 @@ use super::report;
 use crate::control::{Control, ControlError, EnvKind, Environment, Site};
 use crate::text::{self, visible};
 
-/// `pantheonfs login`: exchanges a machine token for a session and saves both where Terminus does.
+/// `pantheonfs login`: exchanges a token for a session and saves both where Terminus does.
 pub(super) fn login(as_json: bool) -> CliResult<()> {
     let around = Environ::look()?;
     let token = read_token()?;
     if token.trim().is_empty() {
         let text =
-            "no machine token was given; create one at https://dashboard.pantheon.io/personal-settings/machine-tokens";
+            "no token was given; create a Personal Access Token (https://docs.pantheon.io/personal-access-tokens)";
         return Err(Failure::new(Exit::Usage, text));
     }
     let mut config = around.control;
@@ -34,7 +34,7 @@ pub(super) fn login(as_json: bool) -> CliResult<()> {
 fn read_token() -> CliResult<Zeroizing<String>> {
     let failed = |e: std::io::Error| Failure::caused(Exit::Failed, "the token cannot be read", e);
     if std::io::stdin().is_terminal() {
-        return rpassword::prompt_password("Machine token: ").map(Zeroizing::new).map_err(failed);
+        return rpassword::prompt_password("Personal Access Token: ").map(Zeroizing::new).map_err(failed);
     }
     let mut line = Zeroizing::new(String::new());
     std::io::stdin().read_line(&mut line).map_err(failed)?;

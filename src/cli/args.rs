@@ -52,7 +52,7 @@ pub(super) enum Command {
     Log(InMount),
     /// Print how other SFTP and git clients connect to the environment
     Connection(InMount),
-    /// Log in to the platform with a machine token, read from the terminal or standard input
+    /// Log in to the platform with a Personal Access Token, read from the terminal or standard input
     Login(Output),
     /// List the sites of your account and their environments
     Sites {

@@ -16,6 +16,7 @@ use super::report::Outcomes;
 use super::source::Source;
 use super::{connect, logging, mount, wake};
 use crate::attr::Area;
+use crate::control::Control;
 use crate::fs::Layout;
 use crate::gate::Gate;
 use crate::path::RemotePath;
@@ -45,6 +46,9 @@ fn walk(args: &args::Doctor, steps: &mut Steps) -> CliResult<()> {
     if let Source::Pantheon { .. } = source {
         let from = if around.control.token.is_some() { "token variable" } else { "Terminus' files" };
         steps.note("login", &format!("credentials from: {from}"))?;
+        if let Some(warning) = Control::new(around.control.clone())?.token_warning() {
+            steps.note("token", &warning)?;
+        }
     }
     let plan = steps.value("platform", plan::make(&source, &options, &around), describe_platform)?;
     if let Some(waker) = &plan.waker
@@ -134,7 +138,11 @@ fn keys(plan: &Plan) -> String {
             out.push(format!("{} ({kind}{remark})", file.display()));
         }
     }
-    if out.is_empty() { "none found; the server will ask for a password".into() } else { out.join(", ") }
+    if out.is_empty() {
+        "none found; Pantheon accepts only keys, other servers may ask for a password".into()
+    } else {
+        out.join(", ")
+    }
 }
 
 fn describe_platform(plan: &Plan) -> String {

@@ -103,6 +103,8 @@ impl Environ {
             port,
             token: token(),
             cache_dir: path("TERMINUS_CACHE_DIR").or(terminus),
+            tokens_dir: path("TERMINUS_TOKENS_DIR"),
+            shared_dir: root("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("api")),
             user: text("TERMINUS_USER"),
             api: text("PANTHEONFS_API"),
         };

@@ -200,6 +200,8 @@ impl From<ControlError> for Failure {
             ControlError::Unhealthy { .. } => Exit::Unreachable,
             ControlError::NotFound { .. }
             | ControlError::Status { .. }
+            | ControlError::NotSupported { .. }
+            | ControlError::TooManyCalls { .. }
             | ControlError::Malformed { .. }
             | ControlError::Unreachable { .. } => Exit::Api,
             ControlError::Insecure { .. } | ControlError::NoSuchApi(_) => Exit::Usage,

@@ -37,6 +37,10 @@ pub(super) fn rousing<T>(plan: &Plan, limit: Duration, attempt: impl Fn(Deadline
     match waker.wake(Deadline::after(WAKE_LIMIT.min(limit * 2))) {
         Ok(took) => again(failure, took, limit, attempt),
         Err(error @ ControlError::Frozen { .. }) => Err(error.into()),
+        Err(error @ ControlError::Unhealthy { .. }) => {
+            let text = format!("{}; {error}", failure.explain());
+            Err(Failure::caused(failure.exit, text, failure))
+        }
         Err(error) => {
             log::info!("{error}");
             Err(failure)

@@ -11,10 +11,14 @@ pub struct ControlConfig {
     pub protocol: Option<String>,
     pub host: Option<String>,
     pub port: Option<u16>,
-    /// A machine token given for this run.
+    /// A token given for this run.
     pub token: Option<Zeroizing<String>>,
-    /// Terminus' directory with `session` and `tokens/`.
+    /// Terminus' directory with `session`.
     pub cache_dir: Option<PathBuf>,
+    /// Terminus' directory with saved tokens; `None`: `tokens` in `cache_dir`.
+    pub tokens_dir: Option<PathBuf>,
+    /// A directory for what the processes of one user tell each other about the API.
+    pub shared_dir: Option<PathBuf>,
     /// Email of the account whose saved token to use where there are several.
     pub user: Option<String>,
     /// `terminus` (the default) or `v0`: which of the platform's two APIs.

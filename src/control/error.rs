@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The error below a [`ControlError`]; shared, so that the error stays `Clone`.
 pub type ControlSource = Arc<dyn Error + Send + Sync>;
@@ -10,15 +11,18 @@ pub type ControlSource = Arc<dyn Error + Send + Sync>;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ControlError {
     #[error(
-        "not logged in to Pantheon: set TERMINUS_MACHINE_TOKEN, or log in with `terminus auth:login` \
-         (make a token at https://dashboard.pantheon.io/personal-settings/machine-tokens)"
+        "not logged in to Pantheon: run `pantheonfs login` or `terminus auth:login`, or set TERMINUS_MACHINE_TOKEN \
+         (create a Personal Access Token: https://docs.pantheon.io/personal-access-tokens)"
     )]
     NotLoggedIn,
     #[error("several Terminus accounts are saved ({}): choose one with TERMINUS_USER", .0.join(", "))]
     SeveralAccounts(Vec<String>),
-    #[error("the machine token was refused: {message}; make a new one in the dashboard under Machine Tokens")]
+    #[error(
+        "the token was refused: {message}; create a new Personal Access Token (they expire after 90 days: \
+         https://docs.pantheon.io/personal-access-tokens) and run `pantheonfs login`"
+    )]
     TokenRefused { message: String },
-    #[error("{what}: the API session is not accepted: {message}; log in again with `terminus auth:login`")]
+    #[error("{what}: the API session is not accepted: {message}; log in again with `pantheonfs login`")]
     Unauthorized { what: String, message: String },
     #[error("{what}: your account is not allowed to do this: {message}")]
     Forbidden { what: String, message: String },
@@ -36,6 +40,10 @@ pub enum ControlError {
     NotInitialized { name: String },
     #[error("{domain}: the environment does not pass its health check ({detail}); open its web site in a browser")]
     Unhealthy { domain: String, detail: String },
+    #[error("{what}: the platform does not support this for the site: {message}; trying again does not help")]
+    NotSupported { what: String, message: String },
+    #[error("{what}: the API answered 429, too many calls: {message}; try again in some minutes")]
+    TooManyCalls { what: String, message: String, retry_after: Option<Duration> },
     #[error("{what}: the API answered {status}: {message}; try again later")]
     Status { what: String, status: u16, message: String },
     #[error(
@@ -73,8 +81,17 @@ impl ControlError {
         Self::Unreachable { host: host.into(), source: Arc::from(source.into()) }
     }
 
+    /// Whether a new session may help. The platform answers 403 to some sessions that have ended.
+    pub(super) fn is_ended_session(&self) -> bool {
+        let says = |message: &str| message.to_ascii_lowercase().contains("session");
+        matches!(self, Self::Unauthorized { .. }) || matches!(self, Self::Forbidden { message, .. } if says(message))
+    }
+
     /// Whether the request may succeed later unchanged.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Status { .. } | Self::Malformed { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Status { .. } | Self::TooManyCalls { .. } | Self::Malformed { .. }
+        )
     }
 }

@@ -14,6 +14,8 @@ pub(super) const USER_AGENT: &str = concat!("pantheonfs/", env!("CARGO_PKG_VERSI
 /// Largest answer that is read (bytes): an environment with thousands of pending files is about 1 MB. Parsed, an answer may
 /// take thirty times as much memory.
 const MAX_ANSWER_BYTES: u64 = 8 * 1024 * 1024;
+/// How much of a web page is looked at for its words (characters).
+const MAX_PAGE_CHARS: usize = 4000;
 /// Longest error text of the API that is shown (characters).
 const MAX_MESSAGE_CHARS: usize = 300;
 
@@ -74,6 +76,7 @@ impl Http {
         };
         let mut response = sent.map_err(|e| ControlError::unreachable(&self.host, e))?;
         let status = response.status();
+        let retry_after = response.headers().get("retry-after").and_then(|value| pause(value.to_str().ok()?));
         let date = response.headers().get("date").and_then(|value| seconds(value.to_str().ok()?));
         if let Some(secs) = date {
             *self.server_time.lock() = Some((secs, Instant::now()));
@@ -89,7 +92,7 @@ impl Http {
         if status.is_success() {
             return serde_json::from_slice(&bytes).map_err(|e| ControlError::malformed(path, e));
         }
-        Err(refusal(path, status, &message(&bytes)))
+        Err(refusal(path, (status, retry_after), &message(&bytes)))
     }
 }
 
@@ -113,15 +116,38 @@ fn message(body: &[u8]) -> String {
             .unwrap_or_else(|| value.to_string()),
         Err(_) => String::from_utf8_lossy(body).into_owned(),
     };
+    // A page is no message; its words without the tags may be.
+    let text = if text.trim_start().starts_with('<') { without_tags(&text) } else { text };
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect::<String>().trim().into()
 }
 
-fn refusal(what: &str, status: StatusCode, message: &str) -> ControlError {
+/// The words of a web page, such as proxies and maintenance pages send.
+fn without_tags(page: &str) -> String {
+    let mut out = String::new();
+    for part in page.chars().take(MAX_PAGE_CHARS).collect::<String>().split('<') {
+        let words = part.split_once('>').map_or("", |(_, words)| words);
+        out.extend(words.split_whitespace().flat_map(|word| [word, " "]));
+    }
+    out
+}
+
+/// Parses a `Retry-After` header: seconds, or a date.
+fn pause(text: &str) -> Option<Duration> {
+    let from_date = || {
+        let then = std::time::UNIX_EPOCH + Duration::from_secs(seconds(text)?.into());
+        Some(then.duration_since(std::time::SystemTime::now()).unwrap_or_default())
+    };
+    text.trim().parse().ok().map(Duration::from_secs).or_else(from_date)
+}
+
+fn refusal(what: &str, (status, retry_after): (StatusCode, Option<Duration>), message: &str) -> ControlError {
     let (what, message) = (what.to_owned(), message.to_owned());
     match status.as_u16() {
         401 => ControlError::Unauthorized { what, message },
         403 => ControlError::Forbidden { what, message },
         404 => ControlError::NotFound { what, message },
+        409 => ControlError::NotSupported { what, message },
+        429 => ControlError::TooManyCalls { what, message, retry_after },
         status => ControlError::Status { what, status, message },
     }
 }
@@ -165,11 +191,18 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_is_seconds_or_a_date() {
+        assert_eq!(pause("12"), Some(Duration::from_secs(12)));
+        assert_eq!(pause("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!((pause("-1"), pause("soon")), (None, None));
+    }
+
+    #[test]
     fn every_shape_of_error_body_is_understood() {
         assert_eq!(message(br#""No such site""#), "No such site");
         assert_eq!(message(br#"{"message": "expired"}"#), "expired");
         assert_eq!(message(br#"{"errors": [{"message": "bad"}]}"#), "bad");
-        assert_eq!(message(b"<html>\n502</html>"), "<html> 502</html>");
+        assert_eq!(message(b"<html>\n<h1>502 Bad\nGateway</h1></html>"), "502 Bad Gateway");
         assert_eq!(message(&vec![b'x'; 10_000]).len(), MAX_MESSAGE_CHARS);
     }
 

@@ -1,6 +1,7 @@
 //! Client of the platform's API (the one that Terminus uses): log in, find a site, ask how an environment stands, start
 //! workflows. Knows nothing of files, mounts or SSH. Every wait has a limit, every answer a maximal size.
 
+mod board;
 mod client;
 mod config;
 mod environment;
@@ -10,7 +11,9 @@ mod http;
 mod json;
 mod login;
 mod routes;
+mod session;
 mod site;
+mod throttle;
 mod wake;
 mod workflow;
 

@@ -32,8 +32,8 @@ impl Site {
         })
     }
 
-    /// The sites of a page of memberships, and the id that the next page starts after.
-    pub fn memberships(page: &Value) -> (Vec<Self>, Option<String>) {
+    /// The sites of a page of memberships, and the ids of the memberships; the next page starts after the last of them.
+    pub fn memberships(page: &Value) -> (Vec<Self>, Vec<String>) {
         let members = || page.as_array().into_iter().flatten();
         let site = |member: &Value| {
             let site = member.get("site")?;
@@ -44,7 +44,19 @@ impl Site {
             let (name, framework) = (optional(site, "name"), optional(site, "framework"));
             (!archived && !id.is_empty()).then_some(Self { id, name, framework, frozen })
         };
-        (members().filter_map(site).collect(), members().last().map(|member| optional(member, "id")))
+        let ids = members().map(|member| optional(member, "id")).filter(|id| !id.is_empty());
+        (members().filter_map(site).collect(), ids.collect())
+    }
+
+    /// The ids of the organizations of a page of memberships.
+    pub fn organizations(page: &Value) -> Vec<String> {
+        let id = |member: &Value| {
+            let named = optional(member, "organization_id");
+            let named =
+                if named.is_empty() { member.get("organization").map(|org| optional(org, "id")) } else { Some(named) };
+            named.filter(|id| !id.is_empty())
+        };
+        page.as_array().into_iter().flatten().filter_map(id).collect()
     }
 }
 

@@ -3,12 +3,14 @@
 use serde_json::Value;
 
 use super::error::ControlError;
-use super::json::text;
+use super::json::{optional, text};
 
 /// A job of the platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workflow {
     pub id: String,
+    /// The API's name of the kind of job, such as `sync_code`; empty if it is not said.
+    pub kind: String,
     pub environment: Option<String>,
     pub description: String,
     /// `None` while it runs.
@@ -33,6 +35,7 @@ impl Workflow {
         let running = ["active_description", "description", "type"].iter().find_map(|field| value.get(field)?.as_str());
         Ok(Self {
             id: text(value, "id", "the workflow")?,
+            kind: optional(value, "type"),
             environment: environment.map(str::to_owned),
             description: words(&Value::from(running.unwrap_or("a workflow"))).unwrap_or_default(),
             outcome,

@@ -42,7 +42,7 @@ impl Dot {
             }
             CommitError::ReadOnly(reason) => Cause::ReadOnly(reason),
             error @ (CommitError::EmptyMessage | CommitError::Nothing) => Cause::Invalid(error.to_string()),
-            error @ (CommitError::NotThere(_) | CommitError::Api(_)) => Cause::Platform(error.to_string()),
+            error @ (CommitError::NotThere { .. } | CommitError::Api(_)) => Cause::Platform(error.to_string()),
         })?;
         if let Some(mirror) = self.0.reader.repository().mirror() {
             let found = mirror.ensure(&done.hash);

@@ -56,6 +56,9 @@ impl Dot {
                     must_wait("open", file.name(), wait)?;
                     self.compare(wait, file == vfiles::File::Diff);
                 }
+                if matches!(file, vfiles::File::Mode | vfiles::File::Activity) {
+                    self.0.env.look();
+                }
                 match self.0.comparisons.diff().filter(|_| file == vfiles::File::Diff) {
                     Some(diff) => Content::Diff(diff.clone(), 0..diff.len()),
                     None => {

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::control::{Commit, ConnectionMode, Diffstat, EnvKind, Environment};
+use super::code_jobs::holds_code;
+use crate::control::{Commit, ConnectionMode, Diffstat, EnvKind, Environment, Workflow};
 use crate::gate::ReadOnlyReason;
 
 /// Where the mode comes from.
@@ -32,6 +33,8 @@ impl fmt::Display for Source {
 pub struct Running {
     pub id: String,
     pub description: String,
+    /// Why writes to code wait for it; `None`: they do not.
+    pub holds: Option<&'static str>,
     /// When it was first seen.
     pub seen: SystemTime,
 }
@@ -91,10 +94,15 @@ impl Belief {
     }
 
     /// Takes over the workflows that run now; each keeps the time at which it was first seen.
-    pub(super) fn learn_running(&mut self, running: Vec<(String, String)>, now: SystemTime) {
+    pub(super) fn learn_running(&mut self, running: Vec<Workflow>, now: SystemTime) {
         let known = std::mem::take(&mut self.running);
         let seen = |id: &str| known.iter().find(|job| job.id == id).map_or(now, |job| job.seen);
-        let jobs = running.into_iter().map(|(id, description)| Running { seen: seen(&id), id, description });
+        let jobs = running.into_iter().map(|job| Running {
+            seen: seen(&job.id),
+            holds: holds_code(&job.kind),
+            id: job.id,
+            description: job.description,
+        });
         self.running = jobs.collect();
     }
 

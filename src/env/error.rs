@@ -27,8 +27,11 @@ pub enum CommitError {
     Nothing,
     #[error("{0}")]
     ReadOnly(ReadOnlyReason),
-    #[error("the platform reports a commit, but the environment still runs {0}; check the dashboard")]
-    NotThere(String),
+    #[error(
+        "the platform reports a commit, but {seconds} s later neither the environment, which runs {runs}, nor its history shows it; \
+         check the dashboard before you commit again"
+    )]
+    NotThere { runs: String, seconds: u64 },
     #[error(transparent)]
     Api(#[from] ControlError),
 }

@@ -50,9 +50,14 @@ impl Env {
         self.0.check();
     }
 
+    /// Notes that somebody looks at the mode or at running jobs: the API is asked soon, unless it was asked a moment ago.
+    pub fn look(&self) {
+        self.0.look();
+    }
+
     /// Asks the API now and waits for the answer; without an answer the belief stays.
     pub fn refresh(&self) {
-        watcher::ask(&self.0);
+        watcher::ask_now(&self.0);
     }
 
     /// Whether the mode needs no further question: the API confirmed it within this time, or there is no API.

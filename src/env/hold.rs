@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::tracker::{Job, Tracker};
 
 /// How long a workflow of this mount may hold writes.
-const LIMIT: Duration = Duration::from_secs(310);
+const LIMIT: Duration = Duration::from_secs(510);
 
 /// As long as it lives, new changes of code wait.
 pub struct Holding {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::error::{CommitError, SwitchError};
 use super::hold::Holding;
+use super::settle::{Settled, Settling};
 use super::tracker::Tracker;
-use crate::control::{ConnectionMode, Control, ControlError, Diffstat, EnvKind, Environment};
+use crate::control::{ConnectionMode, Control, ControlError, Diffstat, EnvKind};
 
 /// What a commit made.
 #[derive(Debug, Clone)]
@@ -78,16 +79,16 @@ pub(super) fn commit(tracker: &Arc<Tracker>, message: &str) -> Result<Committed,
         return Err(CommitError::Nothing);
     }
     let (author, email) = author(tracker, control)?;
-    let after = run(tracker, "a commit runs".into(), || {
-        control.commit(site, name, message, &author, &email).and_then(|()| control.environment(site, name))
-    })?;
-    let (old, new) = (before.target_commit.unwrap_or_default(), after.target_commit.clone().unwrap_or_default());
-    tracker.learn(after);
+    run(tracker, "a commit runs".into(), || control.commit(site, name, message, &author, &email))?;
+    let holding = Holding::new(tracker, "the platform synchronizes the code after the commit".into(), false);
+    let settled = Settling::new((control, site, name), before.target_commit, message).wait();
+    drop(holding);
     tracker.check();
-    if new == old {
-        return Err(CommitError::NotThere(old));
+    let Settled { hash, environment } = settled?;
+    if let Some(environment) = environment {
+        tracker.learn(environment);
     }
-    Ok(Committed { hash: new, message: message.to_owned(), files, in_repository: None })
+    Ok(Committed { hash, message: message.to_owned(), files, in_repository: None })
 }
 
 fn author(tracker: &Tracker, control: &Control) -> Result<(String, String), ControlError> {
@@ -99,11 +100,11 @@ fn author(tracker: &Tracker, control: &Control) -> Result<(String, String), Cont
 }
 
 /// Runs a workflow while writes are held, and has the API asked if it failed.
-fn run(
+fn run<T>(
     tracker: &Arc<Tracker>,
     why: String,
-    workflow: impl FnOnce() -> Result<Environment, ControlError>,
-) -> Result<Environment, ControlError> {
+    workflow: impl FnOnce() -> Result<T, ControlError>,
+) -> Result<T, ControlError> {
     let holding = Holding::new(tracker, why, false);
     let done = workflow();
     drop(holding);

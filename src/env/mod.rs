@@ -4,12 +4,15 @@
 //! an API (a plain SFTP server, or no login) the belief follows the mount options.
 
 mod belief;
+mod code_jobs;
 mod config;
 mod error;
 mod handle;
 mod hold;
 mod jobs;
 mod memory;
+mod pace;
+mod settle;
 mod tracker;
 mod watcher;
 

@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::belief::{Belief, Source};
+use super::belief::{Belief, Running, Source};
 use super::config::EnvConfig;
 use super::memory::Memory;
+use super::pace::{Budget, Due, Pace, Usage};
 use crate::attr::Area;
 use crate::clock::Clock;
-use crate::control::{Commit, ConnectionMode, ControlError, EnvKind, Environment};
+use crate::control::{Commit, ConnectionMode, Control, ControlError, EnvKind, Environment, Workflow};
 use crate::gate::{Gate, ReadOnlyReason, Verdict};
 
 /// In use: the mount was asked for something within this time.
 const IN_USE: Duration = Duration::from_secs(60);
+/// Between questions because somebody looks.
+const LOOK_PAUSE: Duration = Duration::from_secs(2);
 /// How long a teammate's workflow may hold writes.
 const OTHERS_LIMIT: Duration = Duration::from_secs(60);
 
@@ -23,8 +26,10 @@ type OnChange = Box<dyn Fn(&Belief) + Send + Sync>;
 
 /// What the watcher is told.
 pub(super) enum Wake {
-    /// Ask the API now.
+    /// Ask the API for the environment now.
     Check,
+    /// Ask for the environment and for its jobs now.
+    Look,
     Stop,
 }
 
@@ -36,6 +41,18 @@ pub(super) struct Job {
     pub(super) drains: bool,
 }
 
+/// When the API was asked, and when it may be asked again.
+struct Asking {
+    /// When the mount was used last.
+    touched: Instant,
+    pace: Pace,
+    budget: Budget,
+    /// When somebody looked last.
+    looked: Option<Instant>,
+    /// Somebody looks: what other mounts know is not enough.
+    look: bool,
+}
+
 /// See the module header.
 pub(super) struct Tracker {
     config: EnvConfig,
@@ -43,12 +60,18 @@ pub(super) struct Tracker {
     clock: Clock,
     belief: Mutex<Belief>,
     listeners: Mutex<Vec<OnChange>>,
-    touched: Mutex<Instant>,
+    asking: Mutex<Asking>,
     /// Switches and commits that this mount asked for; the last one decides.
     own_jobs: Mutex<Vec<Arc<Job>>>,
     wake: mpsc::Sender<Wake>,
     /// How many questions to the API have ended, with an answer or without.
     answers: (Mutex<u64>, Condvar),
+}
+
+impl Asking {
+    fn new(now: Instant) -> Self {
+        Self { touched: now, pace: Pace::default(), budget: Budget::new(now), looked: None, look: false }
+    }
 }
 
 impl Tracker {
@@ -65,7 +88,7 @@ impl Tracker {
             gate,
             belief: Mutex::new(belief),
             listeners: Mutex::default(),
-            touched: Mutex::new(Instant::now()),
+            asking: Mutex::new(Asking::new(Instant::now())),
             own_jobs: Mutex::default(),
             clock,
             wake,
@@ -90,7 +113,14 @@ impl Tracker {
     }
 
     pub(super) fn belief(&self) -> Belief {
-        self.belief.lock().clone()
+        let mut belief = self.belief.lock().clone();
+        if let Some(pause) = self.config.api.as_ref().and_then(|(control, _)| control.throttled()) {
+            belief.error = Some(format!(
+                "the API answered 429, too many calls; it is asked again in {} s",
+                pause.as_secs_f64().ceil()
+            ));
+        }
+        belief
     }
 
     pub(super) fn is_frozen(&self) -> bool {
@@ -107,14 +137,53 @@ impl Tracker {
 
     /// Notes that the mount is used; the first use after a pause asks the API.
     pub(super) fn touch(&self) {
-        let was_idle = std::mem::replace(&mut *self.touched.lock(), Instant::now()).elapsed() > IN_USE;
+        let was_idle = std::mem::replace(&mut self.asking.lock().touched, Instant::now()).elapsed() > IN_USE;
         if was_idle {
             self.check();
         }
     }
 
-    pub(super) fn is_in_use(&self) -> bool {
-        self.touched.lock().elapsed() < IN_USE
+    fn usage(&self) -> Usage {
+        let held = self.belief.lock().running.iter().any(|job| job.holds.is_some());
+        Usage { in_use: self.asking.lock().touched.elapsed() < IN_USE, held }
+    }
+
+    /// What the watcher has to ask for now.
+    pub(super) fn due(&self) -> Due {
+        let usage = self.usage();
+        self.asking.lock().pace.due(usage, Instant::now())
+    }
+
+    /// Until the watcher's next question.
+    pub(super) fn wait(&self) -> Duration {
+        let usage = self.usage();
+        self.asking.lock().pace.wait(usage, Instant::now())
+    }
+
+    pub(super) fn asked(&self, due: Due) {
+        self.asking.lock().pace.asked(due, Instant::now());
+    }
+
+    /// Notes that somebody looks at the mode or the jobs.
+    pub(super) fn look(&self) {
+        let now = Instant::now();
+        let asked = {
+            let mut asking = self.asking.lock();
+            let recent = asking.looked.is_some_and(|at| now.duration_since(at) < LOOK_PAUSE);
+            let asked = !recent && asking.budget.take(now);
+            if asked {
+                (asking.looked, asking.look) = (Some(now), true);
+            }
+            asked
+        };
+        if asked {
+            let _ = self.wake.send(Wake::Look);
+        }
+    }
+
+    /// Whether somebody has looked since the last call.
+    pub(super) fn take_look(&self) -> bool {
+        std::mem::take(&mut self.asking.lock().look)
     }
 
     /// Has the watcher ask the API soon. Without a watcher there is no API.
@@ -137,6 +206,9 @@ impl Tracker {
 
     /// Has the API asked and waits for the end of the question, until `until`.
     pub(super) fn confirm(&self, until: Instant) {
+        if !self.asking.lock().budget.take(Instant::now()) {
+            return;
+        }
         let (ended, more) = (&self.answers.0, &self.answers.1);
         let mut count = ended.lock();
         let before = *count;
@@ -159,7 +231,8 @@ impl Tracker {
     }
 
     /// Takes over an answer of the API, sets the gate, and tells the listeners if mode or commit changed.
-    pub(super) fn learn(&self, environment: Environment) {
+    /// Returns whether they did.
+    pub(super) fn learn(&self, environment: Environment) -> bool {
         let changed = {
             let mut belief = self.belief.lock();
             let changed = belief.learn(environment, self.clock.wall());
@@ -173,10 +246,26 @@ impl Tracker {
             log::info!("the environment changed: mode {}, commit {:?}", belief.mode, belief.target_commit);
             self.listeners.lock().iter().for_each(|listener| listener(&belief));
         }
+        changed
     }
 
-    /// Takes over the workflows that run now, as pairs of id and description.
-    pub(super) fn learn_running(&self, running: Vec<(String, String)>) {
+    /// Asks for each job that holds writes. Returns whether one has ended.
+    pub(super) fn ask_held(&self, control: &Control, site: &str) -> bool {
+        let holding = |job: &&Running| job.holds.is_some();
+        let ids: Vec<String> = self.belief.lock().running.iter().filter(holding).map(|job| job.id.clone()).collect();
+        let has_ended = |id: &String| match control.workflow(site, id) {
+            Ok(job) => job.outcome.is_some(),
+            Err(error) => !error.is_passing(),
+        };
+        let ended: Vec<&String> = ids.iter().filter(|id| has_ended(id)).collect();
+        let mut belief = self.belief.lock();
+        belief.running.retain(|job| !ended.contains(&&job.id));
+        self.set_gate(&belief);
+        !ended.is_empty()
+    }
+
+    /// Takes over the workflows that run now.
+    pub(super) fn learn_running(&self, running: Vec<Workflow>) {
         let mut belief = self.belief.lock();
         let before = belief.running.clone();
         belief.learn_running(running, self.clock.wall());
@@ -222,11 +311,11 @@ impl Tracker {
 
     /// The verdict while a teammate's commit, deploy or switch runs: writes wait for its end, up to a limit.
     fn held_by_others(&self, belief: &Belief) -> Option<Verdict> {
-        let job = belief.running.first()?;
+        let job = belief.running.iter().find(|job| job.holds.is_some())?;
         let age = self.clock.wall().duration_since(job.seen).unwrap_or_default();
         let left = OTHERS_LIMIT.checked_sub(age)?;
         Some(Verdict::Held {
-            why: format!("on the platform: {}", job.description),
+            why: format!("on the platform: {}, which {}", job.description, job.holds.unwrap_or_default()),
             until: Instant::now() + left,
             drains: false,
         })

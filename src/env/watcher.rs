@@ -1,15 +1,11 @@
-//! The thread that asks the API: often while the mount is in use, seldom while it is not.
+//! The thread that asks the API, at the pace of [`Pace`] and when it is told to.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::Instant;
 
+use super::pace::{Due, JOBS};
 use super::tracker::{Tracker, Wake};
-
-/// How often the API is asked while the mount is in use: a teammate's switch is noticed within this time.
-const POLL_IN_USE: Duration = Duration::from_secs(3);
-/// How often it is asked otherwise.
-const POLL_IDLE: Duration = Duration::from_secs(30);
 
 /// Starts the thread. It ends when told to, or when the last handle of the environment is gone.
 pub(super) fn start(tracker: &Arc<Tracker>, woken: Receiver<Wake>) {
@@ -21,47 +17,83 @@ pub(super) fn start(tracker: &Arc<Tracker>, woken: Receiver<Wake>) {
 }
 
 fn watch(weak: &Weak<Tracker>, woken: &Receiver<Wake>) {
-    if let Some(tracker) = weak.upgrade() {
-        ask(&tracker);
-    }
+    let mut told = Due { environment: true, ..Due::default() };
     loop {
-        let pause = {
+        let wait = {
             let Some(tracker) = weak.upgrade() else { return };
-            if tracker.is_in_use() { POLL_IN_USE } else { POLL_IDLE }
+            let due = tracker.due();
+            let due = Due { environment: due.environment || told.environment, jobs: due.jobs || told.jobs, ..due };
+            ask(&tracker, due);
+            tracker.wait()
         };
-        match woken.recv_timeout(pause) {
-            Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-            Ok(Wake::Check) | Err(RecvTimeoutError::Timeout) => {}
-        }
+        told = Due::default();
+        let mut wake = match woken.recv_timeout(wait) {
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => None,
+            Ok(wake) => Some(wake),
+        };
         // Many wake-ups at once lead to one question.
-        while let Ok(wake) = woken.try_recv() {
-            if matches!(wake, Wake::Stop) {
-                return;
+        while let Some(one) = wake {
+            match one {
+                Wake::Stop => return,
+                Wake::Check => told.environment = true,
+                Wake::Look => (told.environment, told.jobs) = (true, true),
             }
+            wake = woken.try_recv().ok();
         }
-        let Some(tracker) = weak.upgrade() else { return };
-        ask(&tracker);
     }
 }
 
-/// Asks for the environment, then for its running workflows, then for the history if it is old.
-pub(super) fn ask(tracker: &Tracker) {
+/// Asks for the environment now.
+pub(super) fn ask_now(tracker: &Tracker) {
+    ask(tracker, Due { environment: true, ..Due::default() });
+}
+
+/// Asks for what is due: the environment with its history, the jobs of the site, and the jobs that hold writes.
+fn ask(tracker: &Tracker, due: Due) {
+    tracker.asked(due);
     let (Some((control, site)), Some(name)) = (&tracker.config().api, &tracker.config().name) else { return };
-    let answer = control.environment(site, name);
-    match &answer {
-        Ok(environment) => tracker.learn(environment.clone()),
-        Err(error) => tracker.failed(error),
+    let mut jobs = due.jobs;
+    if due.held && tracker.ask_held(control, site) {
+        // One of them has ended: the code may be another.
+        ask_environment(tracker);
+    } else if due.environment {
+        // Who switches or commits has jobs that follow.
+        jobs |= ask_environment(tracker);
     }
-    tracker.answered();
-    if answer.is_err() {
+    if !jobs {
         return;
     }
-    if let Ok(running) = control.running(site, name) {
-        tracker.learn_running(running.into_iter().map(|job| (job.id, job.description)).collect());
+    tracker.asked(Due { jobs: true, ..Due::default() });
+    // What another mount of the site learned a moment ago is not asked again, unless something happened.
+    let max_age = if due.jobs { JOBS[0] / 2 } else { std::time::Duration::ZERO };
+    let max_age = if tracker.take_look() { std::time::Duration::ZERO } else { max_age };
+    match control.jobs(site, max_age) {
+        Ok(all) => {
+            tracker.learn_running(all.into_iter().filter(|job| job.environment.as_deref() == Some(name)).collect())
+        }
+        Err(error) => log::debug!("the jobs of the site are not known: {error}"),
     }
-    if tracker.log_is_old()
+}
+
+/// Returns whether mode or commit are others than before.
+fn ask_environment(tracker: &Tracker) -> bool {
+    let (Some((control, site)), Some(name)) = (&tracker.config().api, &tracker.config().name) else { return false };
+    let began = Instant::now();
+    let changed = match control.environment(site, name) {
+        Ok(environment) => Some(tracker.learn(environment)),
+        Err(error) => {
+            tracker.failed(&error);
+            None
+        }
+    };
+    log::trace!("the API was asked for the environment: {:?}", began.elapsed());
+    tracker.answered();
+    if changed.is_some()
+        && tracker.log_is_old()
         && let Ok(log) = control.log(site, name)
     {
         tracker.learn_log(log);
     }
+    changed == Some(true)
 }

@@ -1,9 +1,10 @@
 //! The API that Terminus uses, as far as a client of an environment needs it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use axum::extract::{Path, Request, State};
+use axum::body::HttpBody;
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -16,6 +17,15 @@ use super::keys::random_hex;
 use super::state::{EMAIL, LOCK, Shared};
 use super::{site, workflows};
 use crate::control::{ConnectionMode, EnvKind};
+
+/// An organization of the account.
+const ORGANIZATION: &str = "0a0a0a0a-0000-4000-8000-00000000a6e0";
+/// Id and name of its site, which has the environments of the simulated one.
+const AGENCY_SITE: (&str, &str) = ("0b0b0b0b-0000-4000-8000-00000000517e", "sim-agency");
+/// Life of a session.
+const SESSION_LIFE: Duration = Duration::from_secs(300);
+/// The same with the quirk `login=brief`: only the first seconds are more than a minute before the end.
+const BRIEF_LIFE: Duration = Duration::from_secs(65);
 
 type App = State<Arc<Shared>>;
 type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
@@ -31,6 +41,8 @@ fn common() -> Router<Arc<Shared>> {
         .route("/authorize/machine-token", post(log_in))
         .route("/users/{user}", get(user))
         .route("/users/{user}/memberships/sites", get(memberships))
+        .route("/users/{user}/memberships/organizations", get(organizations))
+        .route("/organizations/{organization}/memberships/sites", get(organization_sites))
         .route("/site-names/{name}", get(site_name))
         .route("/sites/{site}", get(site_info))
         .route("/sites/{site}/environments", get(environments))
@@ -65,40 +77,78 @@ fn error(status: StatusCode, text: &str) -> (StatusCode, Json<Value>) {
 /// Applies the quirk `api` to every answer, then checks the session.
 async fn behave(State(shared): App, headers: HeaderMap, request: Request, next: Next) -> Response {
     tokio::time::sleep(shared.link.rtt()).await;
-    let (quirk, call) = {
-        let mut state = shared.lock();
-        state.api_calls += 1;
-        (state.quirks.get("api"), state.api_calls)
+    let (quirk, call, refusal) = {
+        let mut guard = shared.lock();
+        let state = &mut *guard;
+        let number = state.calls.note(request.method().as_str(), request.uri().path());
+        (state.quirks.get("api"), number, state.calls.refusal(&mut state.quirks))
     };
+    if let Some(refusal) = refusal {
+        return refusal;
+    }
     match quirk {
         "burst" if call % 3 != 0 => {
             return error(StatusCode::SERVICE_UNAVAILABLE, "too many requests").into_response();
         }
         "error" => return error(StatusCode::SERVICE_UNAVAILABLE, "the service is unavailable").into_response(),
         "malformed" => return "{\"id\": \"cut off in the mid".into_response(),
+        "error-page" => {
+            let page = "<html><body><h1>502 Bad Gateway</h1></body></html>";
+            return (StatusCode::BAD_GATEWAY, [(header::CONTENT_TYPE, "text/html")], page).into_response();
+        }
         "html" => return ([(header::CONTENT_TYPE, "text/html")], "<html>please log in</html>").into_response(),
         "slow" => tokio::time::sleep(Duration::from_secs(60)).await,
         _ => {}
     }
     let open = request.uri().path().ends_with("machine-token") || request.uri().path().ends_with("track");
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let known = bearer.is_some_and(|session| shared.lock().sessions.iter().any(|s| s == session));
+    let lives = |(known, until): &(String, Instant)| bearer == Some(known.as_str()) && Instant::now() < *until;
+    let known = shared.lock().sessions.iter().any(lives);
     if !open && !known {
-        return error(StatusCode::UNAUTHORIZED, "Unauthorized: the session has expired.").into_response();
+        return match shared.quirk_is("ended-session", "403") {
+            true => error(StatusCode::FORBIDDEN, "Invalid or expired session.").into_response(),
+            false => error(StatusCode::UNAUTHORIZED, "Unauthorized: the session has expired.").into_response(),
+        };
     }
-    next.run(request).await
+    let answer = next.run(request).await;
+    shared.lock().calls.answered(answer.body().size_hint().exact().unwrap_or(0));
+    answer
 }
 
 async fn log_in(State(shared): App, Json(body): Json<Value>) -> Answer {
+    let quirk = shared.lock().quirks.get("login");
+    let failed = |status, text: &str| Err(error(status, text));
+    match quirk {
+        "error" if shared.lock().calls.login() % 3 != 0 => {
+            return failed(StatusCode::INTERNAL_SERVER_ERROR, "An unexpected error occurred.");
+        }
+        "busy" => return failed(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests"),
+        _ => {}
+    }
     if body.get("machine_token").and_then(Value::as_str) != Some(shared.token.as_str()) {
-        let text = "Authorization failed. Please check that your machine token is valid.";
-        return Err(error(StatusCode::INTERNAL_SERVER_ERROR, text));
+        return failed(StatusCode::UNAUTHORIZED, "Authorization failed. Please check that your token is valid.");
+    }
+    // The platform will refuse clients that do not say so.
+    if body.get("is_short_ttl_capable") != Some(&json!(true)) {
+        log::info!("a client logs in that does not say that it can renew short sessions");
     }
     let random = random_hex(16).map_err(|e| error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()))?;
     let session = format!("{}:{}", shared.user_id, random);
-    shared.lock().sessions.push(session.clone());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    Ok(Json(json!({ "session": session, "expires_at": now + 2_419_200, "user_id": shared.user_id })))
+    let life = if quirk == "brief" { BRIEF_LIFE } else { SESSION_LIFE };
+    shared.lock().sessions.push((session.clone(), Instant::now() + life));
+    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + life;
+    let name = if quirk == "access-token" { "access_token" } else { "session" };
+    let mut answer = json!({ "user_id": shared.user_id });
+    answer[name] = json!(session);
+    match quirk {
+        "missing" => {}
+        "null" => answer["expires_at"] = Value::Null,
+        "float" => answer["expires_at"] = json!(end.as_secs_f64()),
+        "text" => answer["expires_at"] = json!(end.as_secs().to_string()),
+        "date" => answer["expires_at"] = json!(humantime::format_rfc3339_seconds(UNIX_EPOCH + end).to_string()),
+        _ => answer["expires_at"] = json!(end.as_secs()),
+    }
+    Ok(Json(answer))
 }
 
 async fn user(State(shared): App) -> Answer {
@@ -109,9 +159,37 @@ async fn user(State(shared): App) -> Answer {
     })))
 }
 
-async fn memberships(State(shared): App) -> Answer {
-    let site = json!({ "id": shared.site_id, "name": shared.site_name, "framework": "wordpress" });
-    Ok(Json(json!([{ "id": shared.site_id, "site_id": shared.site_id, "role": "developer", "site": site }])))
+#[derive(serde::Deserialize)]
+struct Page {
+    start: Option<String>,
+}
+
+/// Sites of a member in pages of one, which are short, as the platform's may be; the last one is empty.
+fn page(of: &[(&str, &str)], role: &str, page: &Page) -> Json<Value> {
+    let first = match &page.start {
+        None => 0,
+        Some(start) => of.iter().position(|(id, _)| id == start).map_or(of.len(), |last| last + 1),
+    };
+    let member = |(id, name): &(&str, &str)| {
+        let site = json!({ "id": id, "name": name, "framework": "wordpress" });
+        json!({ "id": id, "site_id": id, "role": role, "site": site })
+    };
+    Json(of[first..].iter().take(1).map(member).collect())
+}
+
+async fn memberships(State(shared): App, Query(start): Query<Page>) -> Answer {
+    Ok(page(&[(&shared.site_id, &shared.site_name)], "developer", &start))
+}
+
+async fn organizations(State(shared): App) -> Answer {
+    let organization = json!({ "id": ORGANIZATION, "profile": { "name": "Sim Agency" } });
+    let id = format!("{}:{ORGANIZATION}", shared.user_id);
+    Ok(Json(json!([{ "id": id, "organization_id": ORGANIZATION, "organization": organization, "role": "developer" }])))
+}
+
+/// The site of the user again, and one that is listed here only.
+async fn organization_sites(State(shared): App, Query(start): Query<Page>) -> Answer {
+    Ok(page(&[(&shared.site_id, &shared.site_name), (AGENCY_SITE.0, AGENCY_SITE.1)], "team_member", &start))
 }
 
 async fn site_name(State(shared): App, Path(name): Path<String>) -> Answer {
@@ -122,7 +200,7 @@ async fn site_name(State(shared): App, Path(name): Path<String>) -> Answer {
 }
 
 fn check_site(shared: &Shared, id: &str) -> Result<(), (StatusCode, Json<Value>)> {
-    if id == shared.site_id { Ok(()) } else { Err(error(StatusCode::NOT_FOUND, "Not found.")) }
+    if id == shared.site_id || id == AGENCY_SITE.0 { Ok(()) } else { Err(error(StatusCode::NOT_FOUND, "Not found.")) }
 }
 
 async fn site_info(State(shared): App, Path(id): Path<String>) -> Answer {
@@ -174,7 +252,7 @@ fn environment_json(shared: &Shared, env: &str) -> std::io::Result<Value> {
         "environment_created": 1_700_000_000,
         "dns_zone": "pantheonsite.io",
         "target_ref": site::target_ref(env),
-        "target_commit": site::head(shared, env)?,
+        "target_commit": site::deployed(shared, env)?,
         "lock": lock(shared),
         "php_version": "82",
         "randseed": "sim",
@@ -201,6 +279,9 @@ fn check_env(shared: &Shared, (id, env): &(String, String)) -> Result<(), (Statu
 
 async fn environment(State(shared): App, Path(at): Path<(String, String)>) -> Answer {
     check_env(&shared, &at)?;
+    if shared.quirk_is("single-environment", "404") {
+        return Err(error(StatusCode::NOT_FOUND, "Not found."));
+    }
     environment_json(&shared, &at.1).map(Json).map_err(failed)
 }
 
@@ -231,6 +312,9 @@ fn started(
     kind: &str,
     params: Value,
 ) -> Result<(StatusCode, Json<Value>), (StatusCode, Json<Value>)> {
+    if shared.quirk_is("changes", "409") {
+        return Err(error(StatusCode::CONFLICT, "This operation is not supported for this site."));
+    }
     if !EnvKind::of(env).takes_code() {
         return Err(error(StatusCode::FORBIDDEN, "This environment takes no code changes."));
     }

@@ -40,7 +40,7 @@ const ROUTES: [(&str, &str); 14] = [
     ("POST /control/reset", "{}: the counters start again from zero"),
     (
         "GET /control/counters",
-        "SFTP requests, round trips (needs a latency), connections, health checks, SFTP sessions now, and most SFTP sessions at once",
+        "SFTP requests, round trips (needs a latency), connections, health checks, SFTP sessions now, most SFTP sessions at once, and calls of the API with the bytes of their answers",
     ),
 ];
 
@@ -176,15 +176,18 @@ async fn key(State(shared): App, Json(body): Json<Value>) -> Answer {
 
 async fn reset(State(shared): App) -> Answer {
     shared.round_trips().reset();
-    shared.lock().sftp_sessions = 0;
+    let mut state = shared.lock();
+    state.sftp_sessions = 0;
+    state.calls.reset();
+    drop(state);
     Ok(Json(json!({})))
 }
 
 async fn counters(State(shared): App) -> Answer {
-    let (connections, visits, sessions, most) = {
+    let (connections, visits, sessions, most, api) = {
         let state = shared.lock();
         let of = |count: fn(&Environment) -> u32| state.environments.values().map(count).sum::<u32>();
-        (state.sftp_sessions, state.visits, of(|env| env.sessions), of(|env| env.most_sessions))
+        (state.sftp_sessions, state.visits, of(|env| env.sessions), of(|env| env.most_sessions), state.calls.describe())
     };
     let rounds = shared.round_trips();
     Ok(Json(json!({
@@ -194,6 +197,7 @@ async fn counters(State(shared): App) -> Answer {
         "visits": visits,
         "sessions": sessions,
         "most_sessions": most,
+        "api": api,
     })))
 }
 

@@ -9,6 +9,23 @@ pub(super) const ABORTED: &str = "aborted: ";
 /// Tasks of a workflow.
 const TASKS: u128 = 4;
 
+/// Ids of tasks in a description: with them it is as long as the platform's, about 4 kB.
+const TASK_IDS: u32 = 75;
+/// Finished workflows that a list has besides those of this run, as on the platform.
+pub(super) const HISTORY: usize = 100;
+/// Their types in turn.
+const HISTORY_KINDS: [&str; 9] = [
+    "do_export",
+    "clone_database",
+    "clone_files",
+    "clear_cache",
+    "deploy",
+    "sync_code",
+    "commit_and_push_on_server_changes",
+    "restore_database",
+    "scale_environment",
+];
+
 /// A workflow, running or done.
 pub(super) struct Workflow {
     pub(super) id: String,
@@ -22,6 +39,18 @@ pub(super) struct Workflow {
 }
 
 impl Workflow {
+    /// A workflow of the past.
+    pub(super) fn past(number: usize) -> Self {
+        Self {
+            id: format!("{number:08x}-1111-4111-8111-111111111111"),
+            kind: HISTORY_KINDS[number % HISTORY_KINDS.len()].to_owned(),
+            environment: "dev".into(),
+            started: Instant::now(),
+            lasting: Duration::ZERO,
+            result: Some(Ok(())),
+        }
+    }
+
     /// The API's description; `account`: the ids of site and user, and the user's email.
     pub(super) fn describe(&self, [site_id, user_id, email]: [&str; 3]) -> Value {
         let (result, reason) = match &self.result {
@@ -51,6 +80,10 @@ impl Workflow {
             "result": result,
             "reason": reason,
             "final_task": if done { json!({ "result": result, "reason": reason, "messages": {} }) } else { Value::Null },
+            "task_ids": (0..TASK_IDS).map(|n| format!("{n:08x}-0000-4000-8000-{}", &self.id[..12])).collect::<Vec<_>>(),
+            "trace_id": self.id,
+            "role": "owner",
+            "has_operation_log_output": false,
             "run_time": self.started.elapsed().as_secs_f64(),
         })
     }

@@ -5,6 +5,7 @@
 
 mod api;
 mod binding;
+mod calls;
 mod codeserver;
 mod config;
 mod control;

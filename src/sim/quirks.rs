@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 /// Name, possible values (the first is the default), and meaning.
-const TABLE: [(&str, &[&str], &str); 20] = [
+const TABLE: [(&str, &[&str], &str); 27] = [
     ("rename", &["allow", "refuse", "refuse-directories", "refuse-replace"], "which renames the SFTP server refuses"),
     ("sites-default", &["writable", "read-only"], "read-only: sites/default and what is in it, as Drupal leaves them"),
     ("extensions", &["on", "off"], "whether new connections offer posix-rename, statvfs and limits"),
@@ -28,10 +28,33 @@ const TABLE: [(&str, &[&str], &str); 20] = [
     ("diffstat", &["fresh", "stale"], "stale: the environment has the list of the last direct request for it"),
     (
         "api",
-        &["ok", "error", "burst", "malformed", "html", "slow"],
+        &["ok", "error", "error-page", "burst", "malformed", "html", "slow"],
         "how the API answers; burst: 503 to two calls of three",
     ),
     ("workflow", &["succeed", "fail", "abort", "slow"], "how mode switches and commits end; slow: after 4 s"),
+    (
+        "sync",
+        &["short", "long", "unseen", "lost", "none"],
+        "the sync_code after a commit, which moves target_commit at its end: after 2 s, after 8 s; unseen: target_commit never moves; lost: nor does the commit get into the history; none: it moves at once",
+    ),
+    ("styx-header", &["off", "on"], "on: the health check has the header of the platform's older CDN"),
+    (
+        "login",
+        &["session", "access-token", "float", "text", "date", "null", "missing", "brief", "error", "busy"],
+        "the answer to a login: how it names the session, and how its end, five minutes later; brief: sessions end after 65 s; error: 500 to two of three; busy: 429",
+    ),
+    ("ended-session", &["401", "403"], "the status for a session that has ended"),
+    (
+        "limit",
+        &["lenient", "strict", "strict-retry-after"],
+        "429 after 600 calls a minute; strict: 429 to the next call, once; strict-retry-after: with Retry-After: 2",
+    ),
+    (
+        "single-environment",
+        &["404", "served"],
+        "a request for one environment: 404, as clients have used only the list since 2017; served: as in recordings of 2016",
+    ),
+    ("changes", &["supported", "409"], "409: the platform does not support workflows for this site"),
     ("build", &["none", "composer"], "composer: a build runs, so SFTP mode is refused"),
     ("site", &["active", "frozen"], "frozen: the platform has frozen the site"),
     (

@@ -169,6 +169,12 @@ pub(super) fn head(shared: &Shared, environment: &str) -> io::Result<String> {
     Ok(tip.map_err(other)?.id().to_string())
 }
 
+/// The commit that the API names as `target_commit`: an older one while the newest is being synchronized.
+pub(super) fn deployed(shared: &Shared, environment: &str) -> io::Result<String> {
+    let older = shared.lock().environments.get(environment).and_then(|env| env.deployed.clone());
+    older.map_or_else(|| head(shared, environment), Ok)
+}
+
 /// The uncommitted paths as the API lists them: an object keyed by path, with counts as text.
 pub(super) fn diffstat(shared: &Shared, environment: &str) -> io::Result<Value> {
     // The SFTP server must not wait for it: on the platform another machine does this.
@@ -244,7 +250,10 @@ pub(super) fn log(shared: &Shared, environment: &str) -> io::Result<Value> {
     let walk = || -> Result<Vec<Value>, git2::Error> {
         let mut walk = repo.revwalk()?;
         walk.set_sorting(Sort::TOPOLOGICAL)?;
-        walk.push_head()?;
+        match shared.quirk_is("sync", "lost") {
+            true => walk.push(git2::Oid::from_str(&deployed(shared, environment).unwrap_or_default())?)?,
+            false => walk.push_head()?,
+        }
         let mut out = Vec::new();
         for id in walk {
             let commit = repo.find_commit(id?)?;

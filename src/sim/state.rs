@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use russh::keys::{PublicKey, PublicKeyBase64};
 use tempfile::TempDir;
 
+use super::calls::Calls;
 use super::config::{ENVIRONMENTS, SimConfig};
 use super::job::Workflow;
 use super::keys::{random_hex, random_uuid, ssh_keygen};
@@ -36,8 +37,8 @@ pub(super) struct State {
     pub(super) environments: BTreeMap<String, Environment>,
     pub(super) quirks: Quirks,
     pub(super) authorized: Vec<PublicKey>,
-    /// API sessions that are accepted.
-    pub(super) sessions: Vec<String>,
+    /// API sessions that are accepted, and until when.
+    pub(super) sessions: Vec<(String, Instant)>,
     pub(super) workflows: Vec<Workflow>,
     pub(super) sftp_sessions: u64,
     pub(super) ssh_port: u16,
@@ -45,8 +46,8 @@ pub(super) struct State {
     pub(super) visits: u64,
     /// When the sleeping site will be awake.
     pub(super) woken: Option<Instant>,
-    /// Calls of the API so far.
-    pub(super) api_calls: u64,
+    /// The API's account of its calls.
+    pub(super) calls: Calls,
 }
 
 pub(super) struct Environment {
@@ -57,6 +58,8 @@ pub(super) struct Environment {
     pub(super) sessions: u32,
     /// The largest number of SFTP sessions that ran at once.
     pub(super) most_sessions: u32,
+    /// The commit that is shown as `target_commit` while the code of a newer one is still being synchronized.
+    pub(super) deployed: Option<String>,
     /// The list of uncommitted paths when it was last asked for by itself.
     pub(super) stale_diffstat: Option<serde_json::Value>,
 }
@@ -74,7 +77,7 @@ impl State {
             ssh_port: 0,
             visits: 0,
             woken: None,
-            api_calls: 0,
+            calls: Calls::default(),
         })
     }
 }
@@ -82,7 +85,7 @@ impl State {
 impl Environment {
     fn new(name: &str) -> io::Result<Self> {
         let mode = if EnvKind::of(name).takes_code() { ConnectionMode::Sftp } else { ConnectionMode::Git };
-        Ok(Self { mode, binding: random_hex(16)?, sessions: 0, most_sessions: 0, stale_diffstat: None })
+        Ok(Self { mode, binding: random_hex(16)?, sessions: 0, most_sessions: 0, deployed: None, stale_diffstat: None })
     }
 }
 

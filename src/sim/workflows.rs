@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::job::{ABORTED, Workflow};
+use super::job::{ABORTED, HISTORY, Workflow};
 use super::keys::random_uuid;
 use super::site;
 use super::state::{EMAIL, Shared};
@@ -15,6 +15,11 @@ use crate::control::ConnectionMode;
 const DURATION: Duration = Duration::from_millis(300);
 /// How long it takes with the quirk `slow`.
 const SLOW: Duration = Duration::from_secs(4);
+
+/// How long the code is synchronized after a commit; recorded on the platform: 7 s.
+const SYNC: Duration = Duration::from_secs(2);
+/// The same with the quirk `sync=long`.
+const LONG_SYNC: Duration = Duration::from_secs(8);
 
 /// Starts a workflow and returns the answer of the API.
 pub(super) fn start(shared: &Arc<Shared>, environment: &str, kind: &str, params: Value) -> std::io::Result<Value> {
@@ -38,7 +43,7 @@ fn run(
     environment: &str,
     kind: &str,
     lasting: Duration,
-    work: impl FnOnce(&Shared) -> Result<(), String> + Send + 'static,
+    work: impl FnOnce(&Arc<Shared>) -> Result<(), String> + Send + 'static,
 ) -> std::io::Result<Value> {
     let workflow = Workflow {
         id: random_uuid()?,
@@ -62,7 +67,34 @@ fn run(
     Ok(answer)
 }
 
-fn carry_out(shared: &Shared, environment: &str, kind: &str, params: &Value) -> Result<(), String> {
+/// Commits. The environment goes on showing the commit before it until its code is synchronized.
+fn commit(shared: &Arc<Shared>, environment: &str, [message, name, email]: [&str; 3]) -> std::io::Result<()> {
+    let sync = shared.lock().quirks.get("sync");
+    let show = |commit: Option<String>| {
+        if let Some(env) = shared.lock().environments.get_mut(environment) {
+            env.deployed = commit;
+        }
+    };
+    if sync != "none" {
+        show(Some(site::deployed(shared, environment)?));
+    }
+    site::commit(shared, environment, message, name, email)?;
+    let lasting = match sync {
+        "short" => SYNC,
+        "long" => LONG_SYNC,
+        _ => return Ok(()),
+    };
+    let at = environment.to_owned();
+    run(shared, environment, "sync_code", lasting, move |shared| {
+        if let Some(env) = shared.lock().environments.get_mut(&at) {
+            env.deployed = None;
+        }
+        Ok(())
+    })
+    .map(drop)
+}
+
+fn carry_out(shared: &Arc<Shared>, environment: &str, kind: &str, params: &Value) -> Result<(), String> {
     if shared.quirk_is("workflow", "fail") {
         return Err("the code could not be converged: build_status is building".into());
     }
@@ -78,7 +110,7 @@ fn carry_out(shared: &Shared, environment: &str, kind: &str, params: &Value) -> 
         "enable_git_mode" => set_mode(shared, environment, ConnectionMode::Git),
         "commit_and_push_on_server_changes" => {
             let (message, name, email) = (text("message"), text("committer_name"), text("committer_email"));
-            site::commit(shared, environment, &message, &name, &email).map(drop).map_err(|e| e.to_string())
+            commit(shared, environment, [&message, &name, &email]).map_err(|e| e.to_string())
         }
         other => Err(format!("unknown workflow type {other}")),
     }
@@ -108,7 +140,8 @@ pub(super) fn find(shared: &Shared, id: &str) -> Option<Value> {
 /// Newest first.
 pub(super) fn list(shared: &Shared) -> Value {
     let state = shared.lock();
-    Value::Array(state.workflows.iter().rev().map(|workflow| describe(shared, workflow)).collect())
+    let past = (0..HISTORY).map(|number| describe(shared, &Workflow::past(number)));
+    Value::Array(state.workflows.iter().rev().map(|workflow| describe(shared, workflow)).chain(past).collect())
 }
 
 fn describe(shared: &Shared, workflow: &Workflow) -> Value {

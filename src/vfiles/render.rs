@@ -337,7 +337,8 @@ fn log(status: &Status) -> String {
 fn activity(status: &Status) -> String {
     let mut out = String::new();
     for job in &status.belief.running {
-        let _ = writeln!(out, "{} (seen {})", line(&job.description), ago(job.seen, status.now));
+        let waits = job.holds.map(|why| format!("; writes wait: it {why}")).unwrap_or_default();
+        let _ = writeln!(out, "{} (seen {}{waits})", line(&job.description), ago(job.seen, status.now));
     }
     if out.is_empty() { "# nothing runs on this environment\n".into() } else { out }
 }

@@ -76,6 +76,29 @@ fn a_sleeping_environment_is_woken_and_waited_for() {
     }
 }
 
+/// Since 2026 the platform's CDN leaves out the header by which older clients knew its answers: 200 alone says awake.
+#[test]
+fn an_answer_without_the_platforms_header_wakes_and_others_are_shown() {
+    use pantheonfs::clock::Deadline;
+    use pantheonfs::control::{WakeConfig, Waker};
+    let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
+    let url = sim.env()["PANTHEONFS_WAKE_URL"].clone();
+    for header in ["off", "on"] {
+        let habit = format!(r#"{{"name": "styx-header", "value": "{header}"}}"#);
+        post(&format!("{}/habit", sim.control()), &habit);
+        let answer = ureq::get(format!("{url}/pantheon_healthcheck")).call().expect("an answer");
+        assert_eq!(answer.headers().contains_key("X-Pantheon-Styx-Hostname"), header == "on");
+        let config =
+            WakeConfig { site: sim.site().into(), env: "dev".into(), url: Some(url.clone()), ..WakeConfig::default() };
+        let deadline = Deadline::after(std::time::Duration::from_secs(5));
+        Waker::new(config).expect("valid").wake(deadline).expect("awake");
+    }
+    let config = WakeConfig { site: "other".into(), env: "dev".into(), url: Some(url), ..WakeConfig::default() };
+    let deadline = Deadline::after(std::time::Duration::from_secs(5));
+    let error = Waker::new(config).expect("valid").wake(deadline).expect_err("another site").to_string();
+    assert!(error.contains("status 404 Not Found, text/plain"), "{error}");
+}
+
 #[test]
 fn who_waits_at_a_terminal_is_told() {
     if !has_fuse() || !has_program("script") {

@@ -103,7 +103,7 @@ fn the_api_has_a_bad_day() {
     let around = Environ::new().with(desk.sim.env()).with(wrong);
     let mnt = desk.around.path("mnt");
     let ran = around.run(&["mount", &desk.site("dev"), &mnt.to_string_lossy(), "-o", &desk.sim.options()]);
-    ran.fails(NOT_LOGGED_IN, &["machine token was refused", "make a new one"]);
+    ran.fails(NOT_LOGGED_IN, &["the token was refused", "expire after 90 days", "create a new Personal Access Token"]);
     let nobody = Environ::new();
     nobody.run(&["mount", "mysite.dev", &mnt.to_string_lossy()]).fails(NOT_LOGGED_IN, &["not logged in", "auth:login"]);
     let elsewhere = Environ::new().with(desk.sim.env()).with([("TERMINUS_PORT".to_owned(), free_port().to_string())]);

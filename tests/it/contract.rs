@@ -6,7 +6,7 @@ use std::process::Command;
 use pantheonfs::sim::{Sim, SimConfig};
 use serde_json::{Value, json};
 
-use crate::common::mounted::{Mounted, post};
+use crate::common::mounted::{Mounted, get, post};
 use crate::common::program::Environ;
 use crate::common::{eventually, has_fuse};
 
@@ -108,10 +108,16 @@ fn the_calls_of_terminus_are_answered_in_its_order() {
     let log = terminus.get(&format!("sites/{site}/environments/dev/code-log"));
     assert_eq!((&log[0]["message"], &log[0]["author"]), (&json!("Change"), &json!("Dev")));
     let hash = log[0]["hash"].as_str().expect("a hash");
-    assert_eq!(terminus.get(&format!("sites/{site}/environments/dev"))["target_commit"], hash);
+    // The environment shows the commit after the code is synchronized.
+    let target = || terminus.get(&format!("sites/{site}/environments"))["dev"]["target_commit"].clone();
+    assert_ne!(target(), hash);
+    let jobs = terminus.get(&format!("sites/{site}/workflows"));
+    let sync = jobs.as_array().expect("a list").iter().find(|job| job["type"] == "sync_code").expect("it runs");
+    assert_eq!((&sync["environment"], &sync["result"]), (&json!("dev"), &Value::Null));
+    eventually("it is shown", || target() == hash);
     // connection:set there and back; the same mode again is not asked.
     assert_eq!(terminus.workflow(&site, "enable_git_mode", json!({}))["result"], "succeeded");
-    assert_eq!(terminus.get(&format!("sites/{site}/environments/dev"))["on_server_development"], false);
+    assert_eq!(terminus.get(&format!("sites/{site}/environments"))["dev"]["on_server_development"], false);
     assert_eq!(terminus.workflow(&site, "enable_on_server_development", json!({}))["result"], "succeeded");
     // Refusals are final for Terminus only below 500.
     let (status, text) = terminus.call("GET", "site-names/nosuch", None);
@@ -219,4 +225,37 @@ fn a_known_site_mounts_without_the_api_and_a_checkout_says_which_site() {
     command.current_dir(&checkout).args(["mount", &place, "-o", &m.sim_ref().options()]);
     let ran = crate::common::program::Ran(command.output().expect("runs")).ok();
     assert!(ran.out().starts_with("sim-wordpress.feature-x is mounted on"), "{}", ran.out());
+}
+
+/// What clients of today meet, and those of the recordings of 2016 did not.
+#[test]
+fn an_environment_is_found_alone_or_in_the_list_and_what_is_not_supported_is_final() {
+    let Some(m) = Mounted::sim() else { return };
+    let place = m.dir().to_string_lossy().into_owned();
+    let by_kind = || get(&format!("{}/counters", m.sim_ref().control()))["api"]["by_kind"].take();
+    let single = by_kind()["GET /api/sites/ID/environments/dev"].as_u64();
+    assert!(single.is_some_and(|calls| calls <= 2), "one look by the command, one by the mount: {single:?}");
+    assert_eq!(m.status()["mode_source"], "api");
+    let around = m.environ();
+    let other = around.path("other");
+    fs::create_dir(&other).expect("made");
+    let nosuch = format!("{}.nosuch", m.sim_ref().site());
+    around
+        .run(&["mount", &nosuch, &other.to_string_lossy(), "-o", &m.sim_ref().options()])
+        .fails(3, &["no such environment"]);
+    m.control("habit", r#"{"name": "single-environment", "value": "served"}"#);
+    let feature = format!("{}.feature-x", m.sim_ref().site());
+    around.run(&["mount", &feature, &other.to_string_lossy(), "-o", &m.sim_ref().options()]).ok();
+    around.run(&["umount", &other.to_string_lossy()]).ok();
+    m.control("habit", r#"{"name": "changes", "value": "409"}"#);
+    around.run(&["mode", "git", "--at", &place]).fails(1, &["does not support this", "trying again does not help"]);
+}
+
+#[test]
+fn sites_of_organizations_are_listed_and_each_once() {
+    let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
+    let around = Environ::new().with(sim.env());
+    let json: Value = serde_json::from_str(&around.run(&["sites", "--json"]).ok().out()).expect("JSON");
+    let names: Vec<&Value> = json.as_array().expect("a list").iter().map(|site| &site["name"]).collect();
+    assert_eq!(names, ["sim-agency", "sim-wordpress"]);
 }

@@ -22,6 +22,7 @@ mod links;
 mod load;
 mod local;
 mod local_only;
+mod logins;
 mod modes;
 mod mount;
 mod mount8;

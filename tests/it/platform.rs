@@ -60,6 +60,43 @@ fn a_commit_that_the_platform_refuses_loses_nothing() {
     assert!(head(&m).ends_with("Try again"));
 }
 
+/// The workflow of a commit succeeds seconds before the environment shows the commit.
+#[test]
+fn a_commit_is_reported_once_its_code_is_synchronized() {
+    let Some(m) = Mounted::sim() else { return };
+    let place = m.dir().to_string_lossy().into_owned();
+    m.control("habit", r#"{"name": "sync", "value": "long"}"#);
+    fs::write(m.path("index.php"), "changed").expect("written");
+    let began = std::time::Instant::now();
+    let ran = m.environ().run(&["commit", "-m", "Takes a while", "--at", &place]).ok();
+    assert!(began.elapsed().as_secs() >= 8, "the platform showed it later: {:?}", began.elapsed());
+    let hash = head(&m).split(' ').next().expect("a hash").to_owned();
+    assert_eq!(ran.out().matches("commit: ").count(), 1, "{}", ran.out());
+    assert!(ran.out().contains(&hash), "{}", ran.out());
+    fs::write(m.path("index.php"), "goes on").expect("written");
+    assert_eq!(fs::read(m.on_server("index.php")).expect("there"), b"goes on");
+}
+
+/// An environment may go on showing the commit before, although the new one is in its history: no failure. Where it is
+/// in neither, that is one.
+#[test]
+fn the_history_decides_where_the_environment_does_not_show_the_commit() {
+    let Some(m) = Mounted::sim() else { return };
+    let place = m.dir().to_string_lossy().into_owned();
+    let commit = |message: &str| m.environ().run(&["commit", "-m", message, "--at", &place]);
+    m.control("habit", r#"{"name": "sync", "value": "unseen"}"#);
+    fs::write(m.path("index.php"), "changed").expect("written");
+    let said = commit("In the history").ok().out();
+    assert!(said.contains(head(&m).split(' ').next().expect("a hash")), "{said}");
+    m.control("habit", r#"{"name": "sync", "value": "lost"}"#);
+    fs::write(m.path("index.php"), "changed again").expect("written");
+    let ran = commit("Nowhere");
+    assert_eq!(ran.code(), 1, "{}", ran.err());
+    for word in ["neither the environment", "nor its history shows it", "check the dashboard"] {
+        assert!(ran.err().contains(word), "'{word}' is not said in: {}", ran.err());
+    }
+}
+
 #[test]
 fn the_commands_say_what_the_files_say() {
     let Some(m) = Mounted::sim() else { return };
@@ -100,6 +137,57 @@ fn a_teammates_job_is_shown_and_holds_writes() {
     });
 }
 
+/// A backup of the platform takes minutes, and touches no code; so may a kind of job that nobody knows yet.
+#[test]
+fn jobs_that_do_not_touch_code_are_shown_and_hold_no_write() {
+    let Some(m) = Mounted::sim() else { return };
+    for kind in ["do_export", "clone_database", "newly_invented"] {
+        m.control("job", &format!(r#"{{"environment": "dev", "kind": "{kind}", "ms": 60000}}"#));
+    }
+    eventually("they are seen", || {
+        let text = fs::read_to_string(m.path(".pantheon/activity")).unwrap_or_default();
+        ["do_export", "clone_database", "newly_invented"].iter().all(|kind| text.contains(kind))
+    });
+    let activity = fs::read_to_string(m.path(".pantheon/activity")).expect("readable");
+    assert!(!activity.contains("writes wait"), "{activity}");
+    let began = std::time::Instant::now();
+    fs::write(m.path("index.php"), "during the backup").expect("saved");
+    assert_eq!(fs::read(m.on_server("index.php")).expect("there"), b"during the backup");
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+    assert_eq!(m.status()["code"]["writable"], true);
+}
+
+/// Counted on the simulated platform: what mounts in use ask for in a bit more than a minute.
+#[test]
+fn mounts_in_use_ask_the_api_seldom_and_share_what_they_learn() {
+    let Some(m) = Mounted::sim() else { return };
+    let other = m.environ().path("other");
+    fs::create_dir(&other).expect("made");
+    let feature = format!("{}.feature-x", m.sim_ref().site());
+    m.environ().run(&["mount", &feature, &other.to_string_lossy(), "-o", &m.sim_ref().options()]).ok();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    m.control("reset", "{}");
+    let began = std::time::Instant::now();
+    for count in 0.. {
+        if began.elapsed().as_secs() >= 62 {
+            break;
+        }
+        for dir in [m.dir(), other.as_path()] {
+            assert!(fs::metadata(dir.join(format!("wp-includes/none-{count}"))).is_err());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(250));
+    }
+    let api = crate::common::mounted::get(&format!("{}/counters", m.sim_ref().control()))["api"].take();
+    m.environ().run(&["umount", &other.to_string_lossy()]).ok();
+    let calls = api["calls"].as_u64().expect("a number");
+    let lists = api["by_kind"]["GET /api/sites/ID/workflows"].as_u64().expect("the jobs were asked for");
+    assert!(calls <= 9, "four a minute and mount: {api}");
+    assert!(lists <= 2, "one list serves both mounts: {api}");
+    let bytes = api["bytes"].as_u64().expect("a number");
+    assert!((300_000..1_000_000).contains(&bytes), "{api}");
+    eprintln!("two mounts in use, 62 s: {calls} calls, {bytes} bytes");
+}
+
 #[test]
 fn logging_in_keeps_the_session_and_the_token_private() {
     let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
@@ -123,10 +211,10 @@ fn logging_in_keeps_the_session_and_the_token_private() {
     assert!(sites.contains("sim-wordpress (wordpress)") && sites.contains("sim-wordpress.dev\tsftp mode"), "{sites}");
     assert!(sites.contains("sim-wordpress.live\tcode is read-only"), "{sites}");
     let json: serde_json::Value = serde_json::from_str(&around.run(&["sites", "--json"]).ok().out()).expect("JSON");
-    assert_eq!(json[0]["name"], "sim-wordpress");
+    assert_eq!(json[1]["name"], "sim-wordpress");
     around.run(&["sites", "nosuch"]).fails(3, &["no such site"]);
     let bad = around.command().arg("login").stdin(Stdio::null()).output().expect("runs");
-    Ran(bad).fails(2, &["no machine token"]);
+    Ran(bad).fails(2, &["no token was given", "Personal Access Token"]);
 }
 
 #[test]
