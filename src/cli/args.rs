@@ -52,6 +52,15 @@ pub(super) enum Command {
     Log(InMount),
     /// Print how other SFTP and git clients connect to the environment
     Connection(InMount),
+    /// Tell git which paths of a mount changed since it asked last; git runs this by itself
+    #[command(hide = true)]
+    Fsmonitor {
+        /// Version of git's protocol: 2
+        #[arg(value_name = "VERSION")]
+        protocol: u32,
+        /// The token of the last answer
+        token: OsString,
+    },
     /// Log in to the platform with a machine token, read from the terminal or standard input
     Login(Output),
     /// List the sites of your account and their environments

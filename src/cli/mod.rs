@@ -16,6 +16,8 @@ mod dispatch;
 mod doctor;
 mod environ;
 mod exit;
+mod git_commit;
+mod git_hook;
 mod hydrate;
 mod identity;
 #[cfg(feature = "sim")]

@@ -22,6 +22,8 @@ pub(super) struct Options {
     pub(super) noatime: bool,
     pub(super) nonempty: bool,
     pub(super) sync: bool,
+    /// Whether the mount has a `.git` of this machine.
+    pub(super) git: bool,
     pub(super) mode: Option<ConnectionMode>,
     pub(super) fresh: Duration,
     pub(super) timeout: Duration,
@@ -50,6 +52,7 @@ impl Default for Options {
             noatime: false,
             nonempty: false,
             sync: false,
+            git: true,
             mode: None,
             fresh: Duration::from_secs(30),
             timeout: Duration::from_secs(15),
@@ -99,7 +102,8 @@ const FLAGS: [&str; 28] = [
     "async",
 ];
 /// Options with a value.
-const VALUES: [&str; 17] = [
+const VALUES: [&str; 18] = [
+    "git",
     "uid",
     "gid",
     "umask",
@@ -189,6 +193,13 @@ impl Options {
             "umask" => {
                 let bits = u16::from_str_radix(value, 8).ok().filter(|bits| *bits <= 0o777);
                 self.umask = bits.ok_or_else(|| bad("octal permission bits such as 022"))?;
+            }
+            "git" => {
+                self.git = match value {
+                    "yes" => true,
+                    "no" => false,
+                    _ => return Err(bad("yes or no")),
+                };
             }
             "mode" => self.mode = Some(ConnectionMode::parse(value).ok_or_else(|| bad("sftp or git"))?),
             "fresh" => self.fresh = seconds(value).ok_or_else(|| bad("seconds, 0 to 3600"))?,

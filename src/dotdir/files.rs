@@ -63,6 +63,11 @@ impl Dot {
                     }
                 }
             }
+            Object::GitLink => Content::Text(self.0.config.git.link()),
+            Object::Since(token) => {
+                must_wait("open", ".pantheon/since", wait)?;
+                Content::Text(self.changes_since(&token, wait))
+            }
             Object::Head(path) => match self.0.reader.repository().object(&path) {
                 Some(Some(file)) => {
                     let blob = self.0.reader.repository().blob(&file);
@@ -161,5 +166,7 @@ fn name_of(object: &Object) -> String {
         Object::Rejected(kind, below) => format!(".pantheon/{}/{}", kind.dir_name(), below.display()),
         Object::Head(path) => format!(".pantheon/head/{path}"),
         Object::Diff(path) => format!(".pantheon/diffs/{path}"),
+        Object::GitLink => ".git".into(),
+        Object::Since(_) => ".pantheon/since".into(),
     }
 }

@@ -50,6 +50,7 @@ impl Dot {
             backups_since: since.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at)),
             lost: texts(noted.lost),
             committed: noted.committed,
+            git: self.0.config.git.status(self.server_has_git()),
         }
     }
 

@@ -81,6 +81,28 @@ fn matches(name: &[u8]) -> bool {
     swap || probe || office || removed || emacs || backup || system
 }
 
+/// The same names as patterns of `gitignore`.
+pub const LOCAL_ONLY_PATTERNS: [&str; 18] = [
+    ".Trash-*",
+    ".Trashes",
+    ".Spotlight-V100",
+    ".fseventsd",
+    ".TemporaryItems",
+    ".*.s[v-z][a-z]",
+    "4913",
+    ".~lock.*#",
+    "~$*",
+    ".fuse_hidden*",
+    ".#*",
+    r"\#*#",
+    "?*~",
+    "._?*",
+    ".DS_Store",
+    "Thumbs.db",
+    "desktop.ini",
+    ".directory",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;

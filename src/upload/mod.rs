@@ -67,5 +67,6 @@ mod worker;
 pub use attrs::{SetAttr, Time};
 pub use edit::Allocate;
 pub use events::{Applied, AppliedChange, Listener};
+pub use local_only::LOCAL_ONLY_PATTERNS;
 pub use names::Created;
 pub use state::{Upload, unsent_in};

@@ -3,9 +3,9 @@
 use super::state::Upload;
 use crate::attr::{Area, Attr, FileKind, secs_from_time};
 use crate::error::{Cause, FsError, FsResult, Wait};
-use crate::inode::{Child, Ino, NodeView, ROOT};
+use crate::inode::{Child, Ino, NodeView};
 use crate::path::{LinkTarget, Name, RemotePath, resolve_link};
-use crate::view::{DOT_DIR, Entry};
+use crate::view::Entry;
 use crate::write::Action;
 
 /// Size shown for a directory that was made by this mount (bytes); most servers report the same.
@@ -36,8 +36,12 @@ impl Upload {
         let dir = view.object(parent);
         let name = Name::new(name).map_err(|e| FsError::new(op, &dir, e))?;
         let path = dir.join(&name);
-        if parent == ROOT && name.as_bytes() == DOT_DIR {
-            return Err(FsError::new(op, name, Cause::NotPermitted(".pantheon belongs to the mount")));
+        if view.is_own(parent, name.as_bytes()) {
+            return Err(FsError::new(
+                op,
+                name,
+                Cause::NotPermitted(".pantheon and .git in the root belong to the mount"),
+            ));
         }
         view.is_directory(op, parent, &dir)?;
         let permit = self.permit(op, parent, &path, wait)?;

@@ -2,6 +2,7 @@
 //! and parses bytes to a [`Command`]. `dotdir` carries commands out.
 
 mod file;
+mod git;
 mod hydration;
 mod json;
 mod origin;
@@ -9,6 +10,7 @@ mod render;
 mod status;
 
 pub use file::{FILES, File};
+pub use git::GitStatus;
 pub use hydration::Hydration;
 pub use origin::Origin;
 pub use render::render;

@@ -136,6 +136,9 @@ fn status_text(status: &Status) -> String {
     if let Some(origin) = &status.traffic.origin {
         put("repository", &line(origin.text()));
     }
+    if let Some(git) = &status.local.git {
+        put("git", &line(git.text()));
+    }
     put("cached", &format!("{}, {} names", bytes(status.traffic.cached_bytes), status.traffic.inodes));
     put(
         "on-disk",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Hydration, Origin};
+use super::{GitStatus, Hydration, Origin};
 use crate::env::{Belief, Committed};
 use crate::pending::Pending;
 
@@ -73,6 +73,8 @@ pub struct LocalChanges {
     pub lost: Vec<String>,
     /// The last commit made through this mount.
     pub committed: Option<Committed>,
+    /// The `.git` of the mount, if it has one.
+    pub git: Option<GitStatus>,
 }
 
 /// Transferred and cached data.

@@ -577,6 +577,7 @@ fn assemble(dial: Dial, state: &Path, setup: &Setup) -> (Fs, Arc<Journal>) {
         sync: false,
         layout,
         mirror: None,
+        git: None,
         attest: None,
         backups: None,
         connection: Connection::default(),

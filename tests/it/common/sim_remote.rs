@@ -64,6 +64,7 @@ impl SimRemote {
             sync: false,
             layout: Layout::Pantheon,
             mirror: None,
+            git: None,
             attest: None,
             backups: None,
             connection: Connection::default(),
