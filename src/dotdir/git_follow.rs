@@ -137,8 +137,9 @@ impl Dot {
     fn show_git(&self, shown: &Shown, branch: Option<&str>) -> Result<(), String> {
         shown.dir.prepare(branch, &excluded()).map_err(|error| error.to_string())?;
         shown.status.lock().shown = true;
-        self.0.view.expire(ROOT);
         if let Ok(name) = Name::new(GIT_FILE) {
+            // The kernel may have cached the names of the root without it.
+            self.0.view.touch_parents([&self.0.view.in_code(&RemotePath::root().join(&name))]);
             self.0.view.announce([Change::Entry { parent: ROOT, name }]);
         }
         Ok(())
