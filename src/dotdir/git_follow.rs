@@ -127,10 +127,10 @@ impl Dot {
     fn make_git(&self, shown: &Shown, branch: Option<&str>, commit: &str) -> Result<(), String> {
         self.survey()?;
         shown.dir.prepare(branch, &excluded()).map_err(|error| error.to_string())?;
+        shown.dir.follow(branch, commit).map_err(|error| error.to_string())?;
         let times = self.proved_times();
         let seen = |path: &RemotePath, _: &Committed| times.get(path).copied();
         shown.dir.first_index(commit, seen).map_err(|error| error.to_string())?;
-        shown.dir.follow(branch, commit).map_err(|error| error.to_string())?;
         self.show_git(shown, branch)
     }
 

@@ -76,6 +76,36 @@ fn the_mount_is_a_work_tree_at_the_commit_that_runs() {
 }
 
 #[test]
+fn the_first_status_reads_no_file_that_is_proved() {
+    let Some(m) = sim() else { return };
+    let dir = m.status()["git"]["dir"].as_str().expect("a path").to_owned();
+    m.umount().ok();
+    fs::remove_dir_all(dir).expect("removed");
+    // Files of a site are older than those of a test.
+    let old = Command::new("find")
+        .arg(&m.server)
+        .args(["-type", "f", "-exec", "touch", "-d", "2 days ago", "{}", "+"])
+        .status();
+    assert!(old.expect("find runs").success());
+    m.mount(&format!("{}.dev", m.sim_ref().site()), &m.sim_ref().options()).ok();
+    let m = with_git(m);
+    let repository = &m.status()["repository"];
+    if repository["not_attested"] != serde_json::Value::Null {
+        println!("SKIPPED: the server gives no checksums: {repository}");
+        return;
+    }
+    assert_eq!(repository["proved"], repository["files"], "{repository}");
+    let entries = out(&m, &["ls-files", "--debug"]);
+    let times: Vec<&str> = entries.lines().filter(|line| line.trim().starts_with("mtime:")).collect();
+    assert!(times.len() > 50 && !times.iter().any(|time| time.ends_with(" 0:0")), "{entries}");
+    let read = |m: &Mounted| m.status()["repository"]["read_files"].as_u64().expect("a number");
+    let before = read(&m);
+    assert_eq!(out(&m, &["status", "--porcelain"]), "");
+    // Git reads the rules for ignored files, and no other.
+    assert!(read(&m) - before <= 3, "{} files", read(&m) - before);
+}
+
+#[test]
 fn the_local_git_directory_never_reaches_the_server() {
     let Some(m) = sim() else { return };
     out(&m, &["stash", "list"]);
