@@ -8,8 +8,8 @@ use clap::{CommandFactory, Parser};
 use super::args::{self, Args, Command};
 use super::exit::{self, CliResult, Exit, Failure};
 use super::{
-    account, commands, commit, doctor, environ, git_hook, hydrate, mount, options, report, rescue, resolve, revert,
-    source, umount,
+    account, commands, commit, doctor, environ, git_hook, hydrate, local_names, mount, options, report, rescue,
+    resolve, revert, source, umount,
 };
 #[cfg(feature = "sim")]
 use super::{demo, link, simulate};
@@ -63,6 +63,7 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Sync(at) => commands::sync(&at.path, at.output.json),
         Command::Hydrate(what) => hydrate::run(&what.path, what.output.json),
         Command::Mode(mode) => commands::mode(&mode),
+        Command::Local(local) => local_names::run(&local.what),
         Command::Pending(at) => report::file(&at, "pending", "pending"),
         Command::Diff(diff) => report::diff(&diff.paths, diff.output.json),
         Command::Revert(revert) => revert::run(&revert.paths, revert.output.json),

@@ -22,6 +22,7 @@ mod hydrate;
 mod identity;
 #[cfg(feature = "sim")]
 mod link;
+mod local_names;
 mod lock;
 mod logging;
 mod mount;

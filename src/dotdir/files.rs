@@ -4,6 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -23,6 +24,8 @@ enum Content {
         file: vfiles::File,
         text: Vec<u8>,
         input: Mutex<Vec<u8>>,
+        /// Whether the first command replaces what the file has.
+        replaces: AtomicBool,
     },
     /// The content of an object of the repository.
     Text(Vec<u8>),
@@ -39,7 +42,7 @@ impl Dot {
     ///
     /// [`Cause::AccessDenied`] for writing if the file accepts no commands; [`Cause::Platform`] if the repository
     /// does not have the object.
-    pub fn open(&self, ino: Ino, writes: bool, wait: Wait) -> FsResult<VirtualFile> {
+    pub fn open(&self, ino: Ino, writes: bool, empties: bool, wait: Wait) -> FsResult<VirtualFile> {
         let object = self.object(ino).ok_or_else(|| gone("open"))?;
         if writes {
             let takes_commands = matches!(&object, Object::File(file) if file.takes_commands());
@@ -59,7 +62,7 @@ impl Dot {
                     Some(diff) => Content::Diff(diff.clone(), 0..diff.len()),
                     None => {
                         let text = vfiles::render(file, &self.status());
-                        Content::Rendered { file, text, input: Mutex::default() }
+                        Content::Rendered { file, text, input: Mutex::default(), replaces: AtomicBool::new(empties) }
                     }
                 }
             }
@@ -121,7 +124,7 @@ impl Dot {
     /// Writes to a command file. A command that ends with a newline is carried out at once, so that the writer gets
     /// the result from `write`: shells ignore the result of `close`.
     pub fn write(&self, file: &VirtualFile, bytes: &[u8], wait: Wait) -> FsResult<u32> {
-        let Content::Rendered { file, input, .. } = &file.0 else {
+        let Content::Rendered { file, input, replaces, .. } = &file.0 else {
             return Err(FsError::new("write", ".pantheon", Cause::BadHandle));
         };
         let complete = bytes.ends_with(b"\n");
@@ -136,7 +139,7 @@ impl Dot {
             input.extend_from_slice(bytes);
         }
         if complete {
-            self.carry_out(*file, input, wait)?;
+            self.carry_out(*file, input, replaces, wait)?;
         }
         Ok(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
     }
@@ -144,17 +147,17 @@ impl Dot {
     /// Called at `close`: text without a newline is a command, too.
     pub fn flush(&self, file: &VirtualFile, wait: Wait) -> FsResult<()> {
         match &file.0 {
-            Content::Rendered { file, input, .. } if !input.lock().is_empty() => {
+            Content::Rendered { file, input, replaces, .. } if !input.lock().is_empty() => {
                 must_wait("close", file.name(), wait)?;
-                self.carry_out(*file, input, wait)
+                self.carry_out(*file, input, replaces, wait)
             }
             _ => Ok(()),
         }
     }
 
-    fn carry_out(&self, file: vfiles::File, input: &Mutex<Vec<u8>>, wait: Wait) -> FsResult<()> {
+    fn carry_out(&self, file: vfiles::File, input: &Mutex<Vec<u8>>, replaces: &AtomicBool, wait: Wait) -> FsResult<()> {
         let text = std::mem::take(&mut *input.lock());
-        self.command(file, &text, wait)
+        self.command(file, &text, replaces.swap(false, Ordering::Relaxed), wait)
     }
 }
 

@@ -93,6 +93,9 @@ impl Dot {
             // Of an earlier mount: there is something to work with at once, without the network, too.
             self.show_git(shown, branch.as_deref())?;
         }
+        if shown.status.lock().shown {
+            shown.dir.exclude(&self.excluded()).map_err(|error| error.to_string())?;
+        }
         let commit = belief.target_commit.ok_or("the platform has not said which commit runs")?;
         if !self.0.reader.is_learned(&commit) {
             return Err("the commit that runs is not on this machine yet".into());
@@ -124,9 +127,16 @@ impl Dot {
         Ok(SOON)
     }
 
+    /// What git leaves out of `status`: what is never sent.
+    fn excluded(&self) -> Vec<String> {
+        let users = self.0.upload.local_names();
+        let ours = ["/.pantheon/"].into_iter().chain(LOCAL_ONLY_PATTERNS);
+        ours.chain(users.lines()).filter(|line| !line.starts_with("# ")).map(str::to_owned).collect()
+    }
+
     fn make_git(&self, shown: &Shown, branch: Option<&str>, commit: &str) -> Result<(), String> {
         self.survey()?;
-        shown.dir.prepare(branch, &excluded()).map_err(|error| error.to_string())?;
+        shown.dir.prepare(branch, &self.excluded()).map_err(|error| error.to_string())?;
         shown.dir.follow(branch, commit).map_err(|error| error.to_string())?;
         let times = self.proved_times();
         let seen = |path: &RemotePath, _: &Committed| times.get(path).copied();
@@ -135,7 +145,7 @@ impl Dot {
     }
 
     fn show_git(&self, shown: &Shown, branch: Option<&str>) -> Result<(), String> {
-        shown.dir.prepare(branch, &excluded()).map_err(|error| error.to_string())?;
+        shown.dir.prepare(branch, &self.excluded()).map_err(|error| error.to_string())?;
         shown.status.lock().shown = true;
         if let Ok(name) = Name::new(GIT_FILE) {
             // The kernel may have cached the names of the root without it.
@@ -165,11 +175,6 @@ fn branch(belief: &Belief) -> Option<String> {
         EnvKind::Multidev => belief.environment.clone(),
         EnvKind::Test | EnvKind::Live => None,
     }
-}
-
-/// What git leaves out of `status`.
-fn excluded() -> Vec<String> {
-    ["/.pantheon/"].iter().chain(&LOCAL_ONLY_PATTERNS).map(|pattern| (*pattern).to_owned()).collect()
 }
 
 fn run(weak: &Weak<Inner>, woken: &mpsc::Receiver<()>) {

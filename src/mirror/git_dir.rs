@@ -151,7 +151,12 @@ impl GitDir {
         Ok(())
     }
 
-    fn exclude(&self, patterns: &[String]) -> io::Result<()> {
+    /// Sets the patterns that git leaves out beside the user's own.
+    ///
+    /// # Errors
+    ///
+    /// Of the local disk.
+    pub fn exclude(&self, patterns: &[String]) -> io::Result<()> {
         let file = self.config.dir.join("info/exclude");
         let before = fs::read_to_string(&file).unwrap_or_default();
         let after = with_part(&before, patterns);

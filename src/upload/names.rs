@@ -1,5 +1,6 @@
 //! create, mkdir, rmdir, unlink, symlink: changed in the view, recorded in the journal, and sent by the worker.
 
+use super::here::Object;
 use super::state::Upload;
 use crate::attr::{Area, Attr, FileKind, secs_from_time};
 use crate::error::{Cause, FsError, FsResult, Wait};
@@ -131,7 +132,9 @@ impl Upload {
         let target = self.target("mkdir", parent, name, wait)?;
         let attr = self.new_attr(FileKind::Directory, DIR_SIZE, perm);
         if self.local.stays_here(parent, &target.name, FileKind::Directory) {
-            return self.make_here("mkdir", &target, attr);
+            let entry = self.make_here("mkdir", &target, attr)?;
+            self.local.0.spools.here.made(&target.path, &Object::Dir(perm));
+            return Ok(entry);
         }
         self.make("mkdir", &target, attr, Action::MakeDir { perm })
     }
@@ -147,13 +150,13 @@ impl Upload {
         if self.local.stays_here(parent, &target.name, FileKind::Symlink) {
             let entry = self.make_here("symlink", &target, attr)?;
             self.local.0.spools.put_link(entry.ino, text);
+            self.local.0.spools.here.made(&target.path, &Object::Link(text.to_vec()));
             return Ok(entry);
         }
         self.make("symlink", &target, attr, Action::Symlink { text: text.to_vec() })
     }
 
-    /// Makes a directory or symlink that is local-only. It is not recorded: the locks of an editor (emacs uses symlinks)
-    /// are void when the machine stops, and directories come back with the files in them.
+    /// Makes a directory or symlink that is local-only, and stays out of the journal.
     fn make_here(&self, op: &'static str, target: &Target, attr: Attr) -> FsResult<Entry> {
         let view = &self.local.0.view;
         self.local.begin(op, &target.path)?;
@@ -191,6 +194,9 @@ impl Upload {
             }
             self.local.0.view.remove(target.parent, &target.name);
             self.local.0.spools.remove_link(node.ino);
+            if node.only_here && !node.attr.is_file() {
+                self.local.0.spools.here.removed(&target.path);
+            }
             self.local.record_local_only(node.ino).map_err(|cause| FsError::new("unlink", &target.path, cause))?;
             self.local.release_if_closed(node.ino);
             break;
@@ -233,7 +239,9 @@ impl Upload {
             if self.local.0.view.child_count(node.ino) > 0 {
                 return Err(FsError::new("rmdir", &target.path, Cause::NotEmpty));
             }
-            if !node.only_here {
+            if node.only_here {
+                self.local.0.spools.here.removed(&target.path);
+            } else {
                 self.local
                     .record(node.ino, &target.path, Action::RemoveDir)
                     .map_err(|cause| self.local.noted(FsError::new("rmdir", &target.path, cause)))?;

@@ -139,6 +139,9 @@ fn traffic(status: &Status) -> Value {
         "fetched_bytes": traffic.fetched_bytes,
         "cached_bytes": traffic.cached_bytes,
         "hydration": super::hydration::json(&traffic.hydration),
+        "local_names": {
+            "patterns": traffic.stays.patterns, "files": traffic.stays.files, "bytes": traffic.stays.bytes,
+        },
         "on_disk_bytes": traffic.disk_bytes,
         "on_disk_hits": traffic.disk_hits,
         "inodes": traffic.inodes,

@@ -77,6 +77,16 @@ pub struct LocalChanges {
     pub git: Option<GitStatus>,
 }
 
+/// Names that stay on this machine.
+#[derive(Debug, Clone, Default)]
+pub struct LocalNames {
+    /// The patterns, as the user wrote them.
+    pub patterns: String,
+    /// Number of files, and their bytes.
+    pub files: usize,
+    pub bytes: u64,
+}
+
 /// Transferred and cached data.
 #[derive(Debug, Clone, Default)]
 pub struct Traffic {
@@ -89,6 +99,7 @@ pub struct Traffic {
     /// File content in memory.
     pub cached_bytes: u64,
     pub hydration: Hydration,
+    pub stays: LocalNames,
     /// File content on the local disk.
     pub disk_bytes: u64,
     /// Blocks that were read from the disk cache.

@@ -21,6 +21,7 @@ mod host_keys;
 mod hostile;
 mod load;
 mod local;
+mod local_names;
 mod local_only;
 mod modes;
 mod mount;
