@@ -17,7 +17,7 @@
 //! | 2 | [`cache`] | attr, durable, path |
 //! | 2 | [`gate`] | attr |
 //! | 2 | [`inode`] | attr, durable, path |
-//! | 2 | [`mirror`] | attr, path |
+//! | 2 | [`mirror`] | attr, durable, path |
 //! | 2 | [`sftp`] | attr, clock, transport |
 //! | 2 | [`sim`] | control |
 //! | 2 | [`write`](mod@write) | attr, durable, path |

@@ -24,7 +24,7 @@ const ROOMS: [(&str, &[&str]); 31] = [
     ("transport", &["clock", "durable"]),
     ("gate", &["attr"]),
     ("sftp", &["attr", "clock", "transport"]),
-    ("mirror", &["path", "attr"]),
+    ("mirror", &["durable", "path", "attr"]),
     ("control", &["durable", "clock"]),
     ("inode", &["durable", "path", "attr"]),
     ("cache", &["durable", "path", "attr"]),

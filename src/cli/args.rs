@@ -35,6 +35,8 @@ pub(super) enum Command {
     Hydrate(Hydrate),
     /// Print or switch the connection mode of an environment
     Mode(Mode),
+    /// List or change the patterns of names that stay on this machine
+    Local(Local),
     /// List the uncommitted changes on the server
     Pending(InMount),
     /// Print the uncommitted changes as git does
@@ -52,6 +54,15 @@ pub(super) enum Command {
     Log(InMount),
     /// Print how other SFTP and git clients connect to the environment
     Connection(InMount),
+    /// Tell git which paths of a mount changed since it asked last; git runs this by itself
+    #[command(hide = true)]
+    Fsmonitor {
+        /// Version of git's protocol: 2
+        #[arg(value_name = "VERSION")]
+        protocol: u32,
+        /// The token of the last answer
+        token: OsString,
+    },
     /// Log in to the platform with a Personal Access Token, read from the terminal or standard input
     Login(Output),
     /// List the sites of your account and their environments
@@ -164,6 +175,37 @@ pub(super) struct Hydrate {
 pub(super) struct Diff {
     /// Files or directories in the mount (default: all changes)
     pub(super) paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Local {
+    #[command(subcommand)]
+    pub(super) what: LocalCommand,
+}
+
+#[derive(Subcommand)]
+pub(super) enum LocalCommand {
+    /// Print the patterns
+    List(InMount),
+    /// Add patterns of gitignore
+    Add(Patterns),
+    /// Remove patterns; what is only here stays here
+    Remove(Patterns),
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Patterns {
+    /// Patterns, as in .gitignore
+    #[arg(required = true)]
+    pub(super) patterns: Vec<String>,
+    /// Any path in the mount
+    #[arg(long, value_name = "PATH", default_value = ".")]
+    pub(super) at: PathBuf,
+    /// Add patterns although the server has such names; they stay there, and are shown from there
+    #[arg(long)]
+    pub(super) leave: bool,
     #[command(flatten)]
     pub(super) output: Output,
 }

@@ -8,8 +8,8 @@ use clap::{CommandFactory, Parser};
 use super::args::{self, Args, Command};
 use super::exit::{self, CliResult, Exit, Failure};
 use super::{
-    account, commands, commit, doctor, environ, hydrate, mount, options, report, rescue, resolve, revert, source,
-    umount,
+    account, commands, commit, doctor, environ, git_hook, hydrate, local_names, mount, options, report, rescue,
+    resolve, revert, source, umount,
 };
 #[cfg(feature = "sim")]
 use super::{demo, link, simulate};
@@ -24,6 +24,9 @@ pub fn main() -> ExitCode {
     let called = words.first().map(std::path::Path::new).and_then(|path| path.file_name());
     if called.is_some_and(|name| name == HELPER_NAME) {
         return exit::finish_helper(args::helper(&words[1..]).and_then(|m| m.map_or(Ok(()), |m| mount::run(&m))));
+    }
+    if let Some((git_dir, hook)) = words.first().and_then(|program| git_hook::called_as(program)) {
+        return exit::finish(git_hook::run(&git_dir, &hook, &words[1..]));
     }
     let args = match Args::try_parse_from(&words) {
         Ok(args) => args,
@@ -60,6 +63,7 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Sync(at) => commands::sync(&at.path, at.output.json),
         Command::Hydrate(what) => hydrate::run(&what.path, what.output.json),
         Command::Mode(mode) => commands::mode(&mode),
+        Command::Local(local) => local_names::run(&local.what),
         Command::Pending(at) => report::file(&at, "pending", "pending"),
         Command::Diff(diff) => report::diff(&diff.paths, diff.output.json),
         Command::Revert(revert) => revert::run(&revert.paths, revert.output.json),
@@ -67,6 +71,7 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Rescue(rescue) => rescue::run(&rescue),
         Command::Commit(commit) => commit::run(&commit),
         Command::Log(at) => report::file(&at, "log", "log"),
+        Command::Fsmonitor { protocol, token } => git_hook::fsmonitor(protocol, &token),
         Command::Connection(at) => report::file(&at, "connection", "connection"),
         Command::Login(output) => account::login(output.json),
         Command::Sites { site, output } => account::sites(site.as_deref(), output.json),

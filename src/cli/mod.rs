@@ -16,10 +16,13 @@ mod dispatch;
 mod doctor;
 mod environ;
 mod exit;
+mod git_commit;
+mod git_hook;
 mod hydrate;
 mod identity;
 #[cfg(feature = "sim")]
 mod link;
+mod local_names;
 mod lock;
 mod logging;
 mod mount;

@@ -21,7 +21,7 @@ use crate::env::Env;
 use crate::fs::{Cause, Fs, FsConfig, Layout, Wait};
 use crate::fuse::{self, MountConfig, Mounted};
 use crate::gate::{Gate, Verdict};
-use crate::mirror::Mirror;
+use crate::mirror::{GitDirConfig, Mirror};
 use crate::remote::{Link, Remote};
 use crate::text::visible;
 use crate::transport::{Prompt as _, Rates};
@@ -202,10 +202,21 @@ fn fs_config(
         links: options.links,
         layout: plan.layout,
         backups: backups(plan.layout, state_dir)?,
+        git: git_dir(plan, options, state_dir)?,
         attest: plan.attest.take(),
         mirror: plan.mirror.take().map(|config| Arc::new(Mirror::new(config))),
         connection: plan.connection.clone(),
     })
+}
+
+/// The git directory of the mount. It needs the repository, and the program under a name that stays.
+fn git_dir(plan: &Plan, options: &Options, state_dir: &Path) -> CliResult<Option<GitDirConfig>> {
+    if !options.git || plan.mirror.is_none() {
+        return Ok(None);
+    }
+    let program = std::env::current_exe()
+        .map_err(|e| Failure::caused(Exit::Failed, "the path of this program is not known; try -o git=no", e))?;
+    Ok(Some(GitDirConfig { dir: state_dir.join("git"), program }))
 }
 
 fn mount_config(source: &str, options: &Options) -> MountConfig {

@@ -23,6 +23,8 @@ pub(super) struct Options {
     pub(super) noatime: bool,
     pub(super) nonempty: bool,
     pub(super) sync: bool,
+    /// Whether the mount has a `.git` of this machine.
+    pub(super) git: bool,
     pub(super) mode: Option<ConnectionMode>,
     pub(super) links: Links,
     pub(super) fresh: Duration,
@@ -52,6 +54,7 @@ impl Default for Options {
             noatime: false,
             nonempty: false,
             sync: false,
+            git: true,
             mode: None,
             links: Links::default(),
             fresh: Duration::from_secs(30),
@@ -102,7 +105,8 @@ const FLAGS: [&str; 28] = [
     "async",
 ];
 /// Options with a value.
-const VALUES: [&str; 18] = [
+const VALUES: [&str; 19] = [
+    "git",
     "uid",
     "gid",
     "umask",
@@ -193,6 +197,13 @@ impl Options {
             "umask" => {
                 let bits = u16::from_str_radix(value, 8).ok().filter(|bits| *bits <= 0o777);
                 self.umask = bits.ok_or_else(|| bad("octal permission bits such as 022"))?;
+            }
+            "git" => {
+                self.git = match value {
+                    "yes" => true,
+                    "no" => false,
+                    _ => return Err(bad("yes or no")),
+                };
             }
             "mode" => self.mode = Some(ConnectionMode::parse(value).ok_or_else(|| bad("sftp or git"))?),
             "links" => {

@@ -14,13 +14,20 @@ impl Dot {
     /// # Errors
     ///
     /// [`Cause::Invalid`] if the text is not a valid command; otherwise the reason why the command failed.
-    pub(super) fn command(&self, file: vfiles::File, text: &[u8], wait: Wait) -> FsResult<()> {
+    ///
+    /// `replace`: the file was emptied first. Of those that keep what is written to them, the text takes its place.
+    pub(super) fn command(&self, file: vfiles::File, text: &[u8], replace: bool, wait: Wait) -> FsResult<()> {
         let object = format!(".pantheon/{}", file.name());
         let result = match vfiles::parse(file, text) {
             Err(what) => Err(Cause::Invalid(what)),
             Ok(Command::Switch { mode, discard }) => self.switch_mode(mode, discard, wait),
             Ok(Command::Commit(message)) => self.commit(&message, wait),
             Ok(Command::Sync) => self.0.upload.barrier(Reports::Refused, wait).map_err(|error| error.cause),
+            Ok(Command::LocalNames(lines)) => {
+                let changed = self.0.upload.change_local_names(&lines, replace);
+                self.0.config.git.wake();
+                changed
+            }
             Ok(Command::Hydrate(below)) => self.0.reader.hydrate(&below, wait).map_err(|error| error.cause),
         };
         result.map_err(|cause| self.0.errors.noted(FsError::new("write", object, cause)))

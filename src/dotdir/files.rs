@@ -4,6 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -24,6 +25,8 @@ enum Content {
         file: vfiles::File,
         text: Vec<u8>,
         input: Mutex<Vec<u8>>,
+        /// Whether the first command replaces what the file has.
+        replaces: AtomicBool,
     },
     /// The content of an object of the repository.
     Text(Vec<u8>),
@@ -40,7 +43,7 @@ impl Dot {
     ///
     /// [`Cause::AccessDenied`] for writing if the file accepts no commands; [`Cause::Platform`] if the repository
     /// does not have the object.
-    pub fn open(&self, ino: Ino, writes: bool, wait: Wait) -> FsResult<VirtualFile> {
+    pub fn open(&self, ino: Ino, writes: bool, empties: bool, wait: Wait) -> FsResult<VirtualFile> {
         let object = self.object(ino).ok_or_else(|| gone("open"))?;
         if writes {
             let takes_commands = matches!(&object, Object::File(file) if file.takes_commands());
@@ -63,9 +66,14 @@ impl Dot {
                     Some(diff) => Content::Diff(diff.clone(), 0..diff.len()),
                     None => {
                         let text = vfiles::render(file, &self.status());
-                        Content::Rendered { file, text, input: Mutex::default() }
+                        Content::Rendered { file, text, input: Mutex::default(), replaces: AtomicBool::new(empties) }
                     }
                 }
+            }
+            Object::GitLink => Content::Text(self.0.config.git.link()),
+            Object::Since(token) => {
+                must_wait("open", ".pantheon/since", wait)?;
+                Content::Text(self.changes_since(&token, wait))
             }
             Object::Head(path) => match self.0.reader.repository().object(&path) {
                 Some(Some(file)) => {
@@ -124,7 +132,7 @@ impl Dot {
     /// Writes to a command file. A command that ends with a newline is carried out at once, so that the writer gets
     /// the result from `write`: shells ignore the result of `close`.
     pub fn write(&self, file: &VirtualFile, bytes: &[u8], wait: Wait) -> FsResult<u32> {
-        let Content::Rendered { file, input, .. } = &file.0 else {
+        let Content::Rendered { file, input, replaces, .. } = &file.0 else {
             return Err(FsError::new("write", ".pantheon", Cause::BadHandle));
         };
         let complete = bytes.ends_with(b"\n");
@@ -139,7 +147,7 @@ impl Dot {
             input.extend_from_slice(bytes);
         }
         if complete {
-            self.carry_out(*file, input, wait)?;
+            self.carry_out(*file, input, replaces, wait)?;
         }
         Ok(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
     }
@@ -147,17 +155,17 @@ impl Dot {
     /// Called at `close`: text without a newline is a command, too.
     pub fn flush(&self, file: &VirtualFile, wait: Wait) -> FsResult<()> {
         match &file.0 {
-            Content::Rendered { file, input, .. } if !input.lock().is_empty() => {
+            Content::Rendered { file, input, replaces, .. } if !input.lock().is_empty() => {
                 must_wait("close", file.name(), wait)?;
-                self.carry_out(*file, input, wait)
+                self.carry_out(*file, input, replaces, wait)
             }
             _ => Ok(()),
         }
     }
 
-    fn carry_out(&self, file: vfiles::File, input: &Mutex<Vec<u8>>, wait: Wait) -> FsResult<()> {
+    fn carry_out(&self, file: vfiles::File, input: &Mutex<Vec<u8>>, replaces: &AtomicBool, wait: Wait) -> FsResult<()> {
         let text = std::mem::take(&mut *input.lock());
-        self.command(file, &text, wait)
+        self.command(file, &text, replaces.swap(false, Ordering::Relaxed), wait)
     }
 }
 
@@ -170,5 +178,7 @@ fn name_of(object: &Object) -> String {
         Object::Head(path) => format!(".pantheon/head/{path}"),
         Object::Diff(path) => format!(".pantheon/diffs/{path}"),
         Object::Outside(path) => format!("{OUTSIDE_PATH}/{path}"),
+        Object::GitLink => ".git".into(),
+        Object::Since(_) => ".pantheon/since".into(),
     }
 }

@@ -28,6 +28,7 @@ impl Dot {
         self.0.reader.provenance_soon();
         self.0.view.renew_everything();
         self.review_backups_soon(true);
+        self.0.config.git.wake();
     }
 
     fn sent(&self, applied: &Applied<'_>) {

@@ -10,9 +10,9 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::inode::{Ino, ROOT, VIRTUAL_BIT};
-use crate::path::{Name, RemotePath};
+use crate::path::RemotePath;
 use crate::vfiles;
-use crate::view::DOT_DIR;
+use crate::view::{DOT_DIR, GIT_FILE};
 use crate::write::RejectKind;
 
 const DIR: Ino = Ino(VIRTUAL_BIT | 1);
@@ -20,6 +20,7 @@ const CONFLICTS: Ino = Ino(VIRTUAL_BIT | 2);
 const STRANDED: Ino = Ino(VIRTUAL_BIT | 3);
 const HEAD: Ino = Ino(VIRTUAL_BIT | 4);
 const DIFFS: Ino = Ino(VIRTUAL_BIT | 5);
+const GIT_LINK: Ino = Ino(VIRTUAL_BIT | 6);
 const FIRST_FILE: u64 = 16;
 /// Set in derived numbers only.
 const DERIVED_BIT: u64 = 1 << 62;
@@ -41,6 +42,10 @@ pub(super) enum Object {
     Outside(RemotePath),
     /// `diffs`, or a difference: the path below the code directory.
     Diff(RemotePath),
+    /// `.git` in the root: the file that leads git to the git directory.
+    GitLink,
+    /// `since`, which is not listed, or the changes since a token.
+    Since(Vec<u8>),
 }
 
 /// The bounded map from numbers to objects.
@@ -72,6 +77,7 @@ impl Inodes {
             STRANDED => Some(Object::Rejected(RejectKind::Stranded, PathBuf::new())),
             HEAD => Some(Object::Head(RemotePath::root())),
             DIFFS => Some(Object::Diff(RemotePath::root())),
+            GIT_LINK => Some(Object::GitLink),
             _ if ino.0 & DERIVED_BIT != 0 => self.0.lock().get(&ino).cloned(),
             _ => {
                 let index = (ino.0 & !VIRTUAL_BIT).checked_sub(FIRST_FILE)?;
@@ -94,18 +100,23 @@ fn fixed(object: &Object) -> Option<Ino> {
         }),
         Object::Head(path) if path.is_root() => Some(HEAD),
         Object::Diff(path) if path.is_root() => Some(DIFFS),
-        Object::Rejected(..) | Object::Head(_) | Object::Diff(_) | Object::Outside(_) => None,
+        Object::GitLink => Some(GIT_LINK),
+        Object::Rejected(..) | Object::Head(_) | Object::Diff(_) | Object::Outside(_) | Object::Since(_) => None,
     }
 }
 
-/// The entry of `.pantheon` in the root of the mount.
-pub fn root_entry() -> Option<(Name, Ino)> {
-    Some((Name::new(DOT_DIR).ok()?, DIR))
+/// The object of a name in the root of the mount.
+pub(super) fn in_root(name: &[u8]) -> Option<Object> {
+    match name {
+        DOT_DIR => Some(Object::Dir),
+        GIT_FILE => Some(Object::GitLink),
+        _ => None,
+    }
 }
 
 /// The parent of an object, for `..` in listings.
 pub fn parent(ino: Ino) -> Ino {
-    if ino == DIR { ROOT } else { DIR }
+    if [DIR, GIT_LINK].contains(&ino) { ROOT } else { DIR }
 }
 
 #[cfg(test)]
@@ -126,6 +137,8 @@ mod tests {
             Object::Rejected(RejectKind::Conflict, PathBuf::from("a/b.php")),
             Object::Head(path("a")),
             Object::Diff(path("a")),
+            Object::GitLink,
+            Object::Since(b"1-2".to_vec()),
         ];
         for object in objects {
             let ino = inodes.number(object.clone());
@@ -150,7 +163,7 @@ mod tests {
     #[test]
     fn numbers_that_were_never_given_are_nothing() {
         let inodes = Inodes::default();
-        for number in [0, 6, 15, 16 + vfiles::FILES.len() as u64, DERIVED_BIT | 7] {
+        for number in [0, 7, 15, 16 + vfiles::FILES.len() as u64, DERIVED_BIT | 7] {
             assert_eq!(inodes.object(Ino(VIRTUAL_BIT | number)), None, "{number}");
         }
     }

@@ -15,6 +15,8 @@
 //! | `discard` | backing up uncommitted work before it is discarded |
 //! | `migration` | remembering the connection, and detecting migrations |
 //! | `follow` | reactions to events |
+//! | `git` | the `.git` of the mount |
+//! | `git_follow` | showing `.git`, and following the environment with it |
 //! | `status` | the value that virtual files are rendered from |
 //! | `objects` | lookup, getattr, readdir |
 //! | `commands` | carrying out commands |
@@ -27,6 +29,8 @@ mod comparisons;
 mod discard;
 mod files;
 mod follow;
+mod git;
+mod git_follow;
 mod inodes;
 mod migration;
 mod notes;
@@ -36,5 +40,6 @@ mod status;
 mod survey;
 
 pub use files::VirtualFile;
-pub use inodes::{parent, root_entry};
+pub use git::Git;
+pub use inodes::parent;
 pub use state::{Dot, DotConfig};

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::inodes::Object;
+use super::inodes::{Object, in_root};
 use super::state::{Dot, must_wait};
 use crate::attr::{Attr, FileKind, secs_from_time};
 use crate::error::{Cause, FsError, FsResult, Wait};
@@ -19,7 +19,7 @@ use crate::inode::{Ino, LOGS, ROOT, UPLOADS};
 use crate::path::{Name, RemotePath};
 use crate::pending::DiffFile;
 use crate::vfiles;
-use crate::view::{Entry, goes_on, outside_text};
+use crate::view::{DOT_DIR, Entry, GIT_FILE, goes_on, outside_text};
 use crate::write::RejectKind;
 
 /// How long the kernel may cache the entry of `.pantheon`, and committed objects.
@@ -43,14 +43,18 @@ impl Dot {
     /// The object of a number. `head` and `diffs` need a repository.
     pub(super) fn object(&self, ino: Ino) -> Option<Object> {
         let object = self.0.inodes.object(ino)?;
-        let needs_repository = matches!(object, Object::Head(_) | Object::Diff(_));
-        (!needs_repository || self.has_repository()).then_some(object)
+        let there = match object {
+            Object::Head(_) | Object::Diff(_) => self.has_repository(),
+            Object::GitLink => self.0.config.git.is_shown(),
+            Object::Dir | Object::File(_) | Object::Rejected(..) | Object::Since(_) | Object::Outside(_) => true,
+        };
+        there.then_some(object)
     }
 
     pub fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<(Option<Entry>, Duration)> {
         if parent == ROOT {
-            let entry = self.getattr(self.0.inodes.number(Object::Dir))?;
-            return Ok((Some(entry), entry.valid));
+            let entry = in_root(name).and_then(|object| self.getattr(self.0.inodes.number(object)).ok());
+            return Ok((entry, entry.map_or(Duration::ZERO, |entry| entry.valid)));
         }
         let object = match self.object(parent) {
             Some(Object::Dir) => match self.real_dir(name) {
@@ -77,7 +81,8 @@ impl Dot {
                 let path = Name::new(name).ok().map(|name| dir.join(&name));
                 path.filter(|path| goes_on(path) || outside_text(path).is_some()).map(Object::Outside)
             }
-            Some(Object::File(_) | Object::Outside(_)) | None => None,
+            Some(Object::Since(token)) if token.is_empty() => Some(Object::Since(name.to_vec())),
+            Some(Object::File(_) | Object::GitLink | Object::Since(_) | Object::Outside(_)) | None => None,
         };
         let entry = object.and_then(|object| self.getattr(self.0.inodes.number(object)).ok());
         Ok((entry, entry.map_or(Duration::ZERO, |entry| entry.valid)))
@@ -97,6 +102,7 @@ impl Dot {
         match name {
             b"head" if self.has_repository() => return Some(Object::Head(RemotePath::root())),
             b"outside" => return Some(Object::Outside(RemotePath::root())),
+            b"since" => return Some(Object::Since(Vec::new())),
             b"diffs" if self.has_repository() => return Some(Object::Diff(RemotePath::root())),
             _ => {}
         }
@@ -142,6 +148,9 @@ impl Dot {
                 let perm = if file.takes_commands() { 0o644 } else { 0o444 };
                 (attr(FileKind::File, size, perm), Duration::ZERO)
             }
+            Object::GitLink => (attr(FileKind::File, self.0.config.git.link().len() as u64, 0o444), STABLE),
+            Object::Since(token) if token.is_empty() => (directory(0o555), STABLE),
+            Object::Since(_) => (attr(FileKind::File, 0, 0o444), Duration::ZERO),
             Object::Head(path) => match self.0.reader.repository().object(&path) {
                 Some(Some(file)) => {
                     let perm = if file.mode & 0o111 != 0 { 0o555 } else { 0o444 };
@@ -176,6 +185,13 @@ impl Dot {
         Ok(Entry { ino, attr, valid, ask_attr: false, unlinked: false })
     }
 
+    /// What the root of the mount has beside the names of the server.
+    pub fn root_entries(&self) -> Vec<(Name, Ino)> {
+        let shown = [DOT_DIR].into_iter().chain(self.0.config.git.is_shown().then_some(GIT_FILE));
+        let entry = |name| Some((Name::new(name).ok()?, self.0.inodes.number(in_root(name)?)));
+        shown.filter_map(entry).collect()
+    }
+
     pub fn children(&self, ino: Ino) -> Vec<(Name, Ino)> {
         let named: Vec<(Name, Object)> = match self.object(ino) {
             Some(Object::Dir) => {
@@ -201,7 +217,8 @@ impl Dot {
                 let names: BTreeSet<Name> = below.collect();
                 names.into_iter().map(|name| (name.clone(), Object::Diff(dir.join(&name)))).collect()
             }
-            Some(Object::File(_) | Object::Outside(_)) | None => Vec::new(),
+            // `since` has an entry for every token.
+            Some(Object::File(_) | Object::GitLink | Object::Since(_) | Object::Outside(_)) | None => Vec::new(),
         };
         named.into_iter().map(|(name, object)| (name, self.0.inodes.number(object))).collect()
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::comparisons::Comparisons;
+use super::git::Git;
 use super::inodes::Inodes;
 use super::migration::Migration;
 use super::notes::Notes;
@@ -27,6 +28,8 @@ pub struct DotConfig {
     pub connection: Connection,
     /// Backups of uncommitted changes; `None` for sources without commits.
     pub backups: Option<Arc<Backups>>,
+    /// The `.git` of the mount.
+    pub git: Git,
 }
 
 /// See the module documentation. Cheap to clone.

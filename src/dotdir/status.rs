@@ -8,7 +8,7 @@ use crate::attr::Area;
 use crate::gate::Verdict;
 use crate::path::RemotePath;
 use crate::remote::Link;
-use crate::vfiles::{LinkStatus, LocalChanges, Status, Traffic, Write};
+use crate::vfiles::{LinkStatus, LocalChanges, LocalNames, Status, Traffic, Write};
 use crate::write::RejectKind;
 
 impl Dot {
@@ -50,6 +50,7 @@ impl Dot {
             backups_since: since.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at)),
             lost: texts(noted.lost),
             committed: noted.committed,
+            git: self.0.config.git.status(self.server_has_git()),
         }
     }
 
@@ -65,10 +66,16 @@ impl Dot {
             origin: reader.origin(),
             cached_bytes: content.figures().bytes,
             hydration: reader.hydration(),
+            stays: self.local_names(),
             disk_bytes: disk.bytes,
             disk_hits: disk.hits,
             inodes: self.0.view.len(),
         }
+    }
+
+    fn local_names(&self) -> LocalNames {
+        let (files, bytes) = self.0.upload.local_only_figures();
+        LocalNames { patterns: self.0.upload.local_names(), files, bytes }
     }
 
     fn link_status(&self) -> LinkStatus {

@@ -22,7 +22,7 @@ impl Dot {
             self.list_level(&level)?;
             let mut below = Vec::new();
             for dir in level {
-                for (_, node) in view.children(dir) {
+                for (_, node) in view.children(dir).into_iter().filter(|(_, node)| !node.only_here) {
                     if node.attr.is_dir() {
                         below.extend(Some(node.ino).filter(|_| self.is_surveyed(node.ino)));
                     } else if let Some(path) = view.below_code(node.ino).filter(|path| !is_git(path) || has_rules(path))

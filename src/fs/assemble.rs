@@ -9,11 +9,11 @@ use super::state::{Fs, Owner};
 use crate::admit::Admission;
 use crate::clock::Clock;
 use crate::content::{AttestConfig, Content};
-use crate::dotdir::{Dot, DotConfig};
+use crate::dotdir::{Dot, DotConfig, Git};
 use crate::env::Env;
 use crate::error::LastError;
 use crate::gate::Gate;
-use crate::mirror::Mirror;
+use crate::mirror::{GitDir, GitDirConfig, Mirror};
 use crate::reader::{Links, Reader, ReaderConfig, Repository, open_disk, proofs_of};
 use crate::remote::Remote;
 use crate::upload::{Upload, unsent_in};
@@ -51,6 +51,8 @@ pub struct FsConfig {
     pub layout: Layout,
     /// The local copy of the site's repository, if it can be fetched.
     pub mirror: Option<Arc<Mirror>>,
+    /// The git directory of the mount; `None`: it has none (`-o git=no`, sources without commits).
+    pub git: Option<GitDirConfig>,
     /// How to ask the server for checksums of the code.
     pub attest: Option<AttestConfig>,
     /// Backups of uncommitted changes; `None` for sources without commits.
@@ -76,7 +78,9 @@ impl Fs {
             fresh: config.fresh,
             timeout: config.timeout,
             cache_dir: config.cache_dir.clone(),
+            own_git: config.git.is_some(),
         };
+        let git = config.git.zip(config.mirror.clone()).map(|(git, mirror)| GitDir::new(git, mirror));
         let unsent = unsent_in(&config.journal);
         let view = View::new(view, remote.clone(), admission.clone(), unsent, clock, errors.clone());
 
@@ -93,12 +97,14 @@ impl Fs {
             state_dir: config.state_dir,
             connection: config.connection,
             backups: config.backups,
+            git: Git::new(git),
         };
         let below = (view.clone(), upload.clone(), reader.clone());
         let dot = Dot::new(dot, below, (admission, env), remote, errors);
 
         upload.recover();
         dot.follow();
+        dot.follow_with_git();
         reader.follow_provenance();
         upload.start();
         Self { view, upload, reader, dot, handles: Arc::new(Handles::default()), owner }

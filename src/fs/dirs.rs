@@ -7,11 +7,11 @@ use parking_lot::Mutex;
 
 use super::handles::{Handle, HandleId, OpenDir};
 use super::state::Fs;
-use crate::dotdir::{parent, root_entry};
+use crate::dotdir::parent;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::{Ino, ROOT};
 use crate::path::Name;
-use crate::view::{DOT_DIR, Entry};
+use crate::view::Entry;
 
 /// The entries `.` and `..`, which come first.
 const DOTS: usize = 2;
@@ -85,10 +85,10 @@ impl Fs {
         if dir.is_virtual() {
             return self.dot.children(dir);
         }
-        // A directory of this name on the server is hidden by the mount's own.
-        let own = (dir == ROOT).then(root_entry).flatten();
+        // What the server has under these names is hidden by the mount's own.
+        let own = if dir == ROOT { self.dot.root_entries() } else { Vec::new() };
         let children = self.view.children(dir).into_iter();
-        let known = children.filter(|(name, _)| dir != ROOT || name.as_bytes() != DOT_DIR);
+        let known = children.filter(|(name, _)| !self.view.is_own(dir, name.as_bytes()));
         own.into_iter().chain(known.map(|(name, node)| (name, node.ino))).collect()
     }
 

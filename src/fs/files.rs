@@ -27,7 +27,7 @@ impl Fs {
             return Ok(self.opened(self.reader.open(ino, mode, wait)?));
         }
         let writes = mode.write || mode.truncate;
-        let handle = self.handles.add(Handle::Virtual(self.dot.open(ino, writes, wait)?));
+        let handle = self.handles.add(Handle::Virtual(self.dot.open(ino, writes, mode.truncate, wait)?));
         Ok(Opened { handle, keep_pages: false, no_flush: !writes, direct: true })
     }
 

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::state::Fs;
 use crate::error::{Cause, FsError, FsResult, Wait};
-use crate::inode::{Ino, ROOT};
+use crate::inode::Ino;
 use crate::upload::SetAttr;
-use crate::view::{DOT_DIR, Entry};
+use crate::view::Entry;
 
 impl Fs {
     /// `Ok(None)`: the name does not exist, and the kernel may cache that for the returned time.
     pub fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<(Option<Entry>, Duration)> {
-        if parent.is_virtual() || (parent == ROOT && name == DOT_DIR) {
+        if parent.is_virtual() || self.view.is_own(parent, name) {
             return self.dot.lookup(parent, name, wait);
         }
         self.view.lookup(parent, name, wait)

@@ -13,6 +13,12 @@ use super::{Mirror, MirrorError};
 
 /// Time limit of a fetch, and of the wait for another one.
 const FETCH_LIMIT: Duration = Duration::from_secs(120);
+/// Time limit of fetching the whole history.
+const HISTORY_LIMIT: Duration = Duration::from_secs(3600);
+/// Depths of the parts in which the history is fetched; the last part is the rest.
+const HISTORY_DEPTHS: [u32; 3] = [100, 1000, 10_000];
+/// The depth that git takes for all of the history.
+const WHOLE_HISTORY: u32 = i32::MAX as u32;
 /// Depths of the fetches of branches and tags: the deployed commit is usually the last one. If it is not (more
 /// commits were pushed just now), the larger depth is fetched.
 const DEPTHS: [u32; 2] = [1, 50];
@@ -28,16 +34,34 @@ impl Mirror {
             return Ok(());
         }
         let lock = self.lock_dir()?;
-        for depth in DEPTHS {
+        // A depth would cut off the history of a complete copy.
+        let depths = if self.is_shallow() { DEPTHS.map(Some).to_vec() } else { vec![None] };
+        for depth in depths {
             if self.has(commit) {
                 break;
             }
-            self.fetch(depth, &lock)?;
+            self.fetch(depth, FETCH_LIMIT, &lock)?;
         }
         if self.has(commit) {
             return Ok(());
         }
         Err(MirrorError::NoCommit(commit.to_owned()))
+    }
+
+    /// Whether parts of the history are missing. An empty copy has none.
+    fn is_shallow(&self) -> bool {
+        self.config.dir.join("shallow").exists() || self.repo().is_ok_and(|repo| repo.is_empty().unwrap_or(true))
+    }
+
+    /// Fetches the next part of the history, and says whether all of it is here. In parts, because other fetches wait.
+    pub fn deepen(&self, part: usize) -> Result<bool, MirrorError> {
+        let _one = self.fetching.lock();
+        if self.is_shallow() {
+            let lock = self.lock_dir()?;
+            let depth = HISTORY_DEPTHS.get(part).copied().unwrap_or(WHOLE_HISTORY);
+            self.fetch(Some(depth), HISTORY_LIMIT, &lock)?;
+        }
+        Ok(!self.is_shallow())
     }
 
     /// Waits for other fetches, and removes the locks of killed ones.
@@ -56,20 +80,21 @@ impl Mirror {
         Ok(file)
     }
 
-    fn fetch(&self, depth: u32, lock: &File) -> Result<(), MirrorError> {
+    /// Fetches branches and tags with their history: of this many commits, or all that is new.
+    fn fetch(&self, depth: Option<u32>, limit: Duration, lock: &File) -> Result<(), MirrorError> {
         let failed = |detail: String| MirrorError::Fetch { url: self.config.url.clone(), detail };
         drop(self.repo()?);
         let mut command = Command::new("git");
         command.arg("--git-dir").arg(&self.config.dir);
         command.args(["-c", "gc.auto=0", "fetch", "--quiet", "--prune", "--no-write-fetch-head"]);
-        command.arg(format!("--depth={depth}")).arg("--");
+        command.args(depth.map(|depth| format!("--depth={depth}"))).arg("--");
         command.arg(&self.config.url).args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]);
         command.env("GIT_SSH_COMMAND", &self.config.ssh_command).env("GIT_TERMINAL_PROMPT", "0").current_dir("/");
         // Git does not read its stdin; as an open descriptor it keeps the lock as long as git runs, also after this
         // process ends.
         command.stdin(lock.try_clone()?).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| failed(format!("git: {e}")))?;
-        let until = Instant::now() + FETCH_LIMIT;
+        let until = Instant::now() + limit;
         loop {
             match child.try_wait().map_err(|e| failed(e.to_string()))? {
                 Some(status) if status.success() => return Ok(()),
@@ -85,7 +110,7 @@ impl Mirror {
                 None if Instant::now() > until => {
                     let _ = child.kill();
                     let _ = child.wait();
-                    return Err(failed(format!("not done within {} s", FETCH_LIMIT.as_secs())));
+                    return Err(failed(format!("not done within {} s", limit.as_secs())));
                 }
                 None => std::thread::sleep(Duration::from_millis(20)),
             }

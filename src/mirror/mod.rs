@@ -3,8 +3,11 @@
 //! It is fetched by the `git` program, which uses the user's SSH settings and can talk to old servers, and read with
 //! libgit2. The room knows commits, trees and blobs; `env` knows which commit is deployed.
 
+mod boundary;
 mod diff;
 mod fetch;
+mod git_dir;
+mod index;
 mod worktree;
 
 use parking_lot::Mutex;
@@ -19,6 +22,7 @@ use sha1::{Digest, Sha1};
 
 pub(crate) use diff::SNIFFED_BYTES;
 pub use diff::{Body, Change, Pieces, Side, count_lines, patch, write_diff};
+pub use git_dir::{GitDir, GitDirConfig, HOOKS};
 pub use worktree::{Conversion, WorkTree, has_rules, is_git};
 
 use crate::attr::BlobId;

@@ -29,7 +29,7 @@ const SETTINGS: [&str; 4] = ["autocrlf", "eol", "filemode", "ignorecase"];
 const ATTRIBUTES: [&str; 6] = ["text", "eol", "crlf", "ident", "filter", "working-tree-encoding"];
 
 /// Environment variables that are removed, because they would change the result.
-const REMOVED_VARIABLES: [&str; 10] = [
+pub(super) const REMOVED_VARIABLES: [&str; 10] = [
     "GIT_INDEX_FILE",
     "GIT_OBJECT_DIRECTORY",
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",

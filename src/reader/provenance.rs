@@ -96,6 +96,19 @@ impl Reader {
         self.save_proofs();
     }
 
+    /// Whether the files of the commit that runs are known.
+    pub fn is_learned(&self, commit: &str) -> bool {
+        self.0.following.learned.lock().as_ref().is_some_and(|learned| learned.commit == commit)
+    }
+
+    /// Whether no more proofs are to be expected than those that reading gives.
+    pub fn is_proved_as_far_as_it_goes(&self) -> bool {
+        let frozen = self.0.following.learned.lock().as_ref().is_some_and(|learned| learned.frozen.is_some());
+        let figures = self.0.content.proof_figures().unwrap_or_default();
+        let asked = self.0.config.attest.is_none() || self.0.following.attested.lock().is_some();
+        frozen || asked || figures.proved * 100 >= figures.files * ENOUGH_PERCENT
+    }
+
     /// Compares the proofs of an earlier mount with what the server has, as far as it has listed that to this mount, and
     /// asks for its checksums if too few files are proved.
     fn review_proofs(&self) {

@@ -94,7 +94,7 @@ impl Upload {
             if travels() {
                 // They are sent together with the content.
                 self.show_wanted(ino, wanted);
-                return Ok(());
+                return self.local.perm_of_local_only(ino).map_err(|cause| FsError::new("setattr", path, cause));
             }
         }
         {

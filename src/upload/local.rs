@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::given_up::GivenUp;
+use super::here::Here;
 use super::made::Made;
 use super::spools::Spools;
 use crate::call;
@@ -49,11 +50,12 @@ impl Local {
         sync: bool,
         errors: LastError,
     ) -> Self {
+        let here = Here::open(state_dir, view.is_pantheon());
         Self(Arc::new(Inner {
             view,
             content,
             journal,
-            spools: Spools::default(),
+            spools: Spools::new(here),
             names: Mutex::default(),
             rejects: Rejects::new(state_dir),
             made: Made::default(),
@@ -146,6 +148,9 @@ impl Local {
             self.queue(|queue| {
                 if queue.carries(spool.id()) {
                     spool.park();
+                }
+                if only_here {
+                    spool.rest();
                 }
             });
         }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::here::Object;
 use super::local::Local;
 use crate::attr::FileKind;
 use crate::error::Cause;
@@ -26,14 +27,50 @@ impl Local {
         Ok(self.0.journal.note_local_only(spool.id(), now)?)
     }
 
+    /// Updates the lists of local-only objects after the permission bits of this one changed.
+    pub(super) fn perm_of_local_only(&self, ino: Ino) -> Result<(), Cause> {
+        let dir = self.0.view.node(ino).filter(|node| node.only_here && node.attr.is_dir() && !node.unlinked);
+        if let (Some(node), Some(path)) = (dir, self.0.view.path(ino)) {
+            self.0.spools.here.made(&path, &Object::Dir(node.attr.perm));
+        }
+        self.record_local_only(ino)
+    }
+
     pub(super) fn is_only_here(&self, ino: Ino) -> bool {
         self.0.view.node(ino).is_some_and(|node| node.only_here)
     }
 
     /// Whether an object that is made under this name never leaves this machine.
     pub(super) fn stays_here(&self, parent: Ino, name: &Name, kind: FileKind) -> bool {
-        let name = name.as_bytes();
-        self.is_only_here(parent) || is_tree(name) || (kind != FileKind::Directory && matches(name))
+        let known = name.as_bytes();
+        self.is_only_here(parent)
+            || is_tree(known)
+            || (kind != FileKind::Directory && matches(known))
+            || self.is_named_local(parent, name, kind)
+    }
+
+    /// Whether the user's patterns say so.
+    fn is_named_local(&self, parent: Ino, name: &Name, kind: FileKind) -> bool {
+        let path = self.0.view.below_code(parent).map(|dir| dir.join(name));
+        path.is_some_and(|path| self.0.spools.here.patterns.match_path(&path, kind == FileKind::Directory))
+    }
+
+    /// An object was renamed over another one, or to a free name: updates the list of directories and links that are only
+    /// here.
+    pub(super) fn moved_here(&self, (from, to): (&RemotePath, &RemotePath), moved: &NodeView, over: Option<&NodeView>) {
+        let here = &self.0.spools.here;
+        if over.is_some_and(|node| node.only_here && !node.attr.is_file()) {
+            here.removed(to);
+        }
+        if moved.only_here && !moved.attr.is_file() {
+            here.moved(from, to);
+        }
+    }
+
+    /// Number and bytes of the files that are only here.
+    pub(super) fn local_only_figures(&self) -> (usize, u64) {
+        let files = self.0.spools.all().into_iter().filter(|(ino, _)| self.is_only_here(*ino));
+        files.fold((0, 0), |(files, bytes), (_, spool)| (files + 1, bytes + spool.len()))
     }
 
     /// The content of a local-only file is in another spool now.
@@ -80,6 +117,28 @@ fn matches(name: &[u8]) -> bool {
         || [&b".DS_Store"[..], b"Thumbs.db", b"desktop.ini", b".directory"].contains(&name);
     swap || probe || office || removed || emacs || backup || system
 }
+
+/// The same names as patterns of `gitignore`.
+pub const LOCAL_ONLY_PATTERNS: [&str; 18] = [
+    ".Trash-*",
+    ".Trashes",
+    ".Spotlight-V100",
+    ".fseventsd",
+    ".TemporaryItems",
+    ".*.s[v-z][a-z]",
+    "4913",
+    ".~lock.*#",
+    "~$*",
+    ".fuse_hidden*",
+    ".#*",
+    r"\#*#",
+    "?*~",
+    "._?*",
+    ".DS_Store",
+    "Thumbs.db",
+    "desktop.ini",
+    ".directory",
+];
 
 #[cfg(test)]
 mod tests {

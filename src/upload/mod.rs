@@ -15,6 +15,8 @@
 //! | `spools` | content that is only on this machine |
 //! | `local` | what both sides share: spools, journal, names lock |
 //! | `local_only` | names that are never sent |
+//! | `patterns` | the user's patterns of such names |
+//! | `here` | directories and links that are only here |
 //! | `finish` | the end of an operation |
 //! | `given_up` | what became rejected, for the next barrier and the status |
 //! | `reject` | rejected copies: conflicts and stranded files |
@@ -46,6 +48,7 @@ mod edit;
 mod events;
 mod finish;
 mod given_up;
+mod here;
 mod in_place;
 mod local;
 mod local_only;
@@ -54,6 +57,7 @@ mod made;
 mod names;
 mod outcome;
 mod own_links;
+mod patterns;
 mod record;
 mod recover;
 mod reject;
@@ -70,5 +74,6 @@ pub use attrs::{SetAttr, Time};
 pub use edit::Allocate;
 pub use events::{Applied, AppliedChange, Listener};
 pub use given_up::Reports;
+pub use local_only::LOCAL_ONLY_PATTERNS;
 pub use names::Created;
 pub use state::{Upload, unsent_in};

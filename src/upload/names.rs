@@ -1,11 +1,12 @@
 //! create, mkdir, rmdir, unlink, symlink: changed in the view, recorded in the journal, and sent by the worker.
 
+use super::here::Object;
 use super::state::Upload;
 use crate::attr::{Area, Attr, FileKind, secs_from_time};
 use crate::error::{Cause, FsError, FsResult, Wait};
-use crate::inode::{Child, Ino, NodeView, ROOT};
+use crate::inode::{Child, Ino, NodeView};
 use crate::path::{Name, RemotePath};
-use crate::view::{DOT_DIR, Entry, OUTSIDE_PATH, UPLOADS_DIR, UPLOADS_PATH, outside_text};
+use crate::view::{Entry, OUTSIDE_PATH, UPLOADS_DIR, UPLOADS_PATH, outside_text};
 use crate::write::Action;
 
 /// Size shown for a directory that was made by this mount (bytes); most servers report the same.
@@ -36,8 +37,12 @@ impl Upload {
         let dir = view.object(parent);
         let name = Name::new(name).map_err(|e| FsError::new(op, &dir, e))?;
         let path = dir.join(&name);
-        if parent == ROOT && name.as_bytes() == DOT_DIR {
-            return Err(FsError::new(op, name, Cause::NotPermitted(".pantheon belongs to the mount")));
+        if view.is_own(parent, name.as_bytes()) {
+            return Err(FsError::new(
+                op,
+                name,
+                Cause::NotPermitted(".pantheon and .git in the root belong to the mount"),
+            ));
         }
         view.is_directory(op, parent, &dir)?;
         let permit = self.permit(op, parent, &path, wait)?;
@@ -127,7 +132,9 @@ impl Upload {
         let target = self.target("mkdir", parent, name, wait)?;
         let attr = self.new_attr(FileKind::Directory, DIR_SIZE, perm);
         if self.local.stays_here(parent, &target.name, FileKind::Directory) {
-            return self.make_here("mkdir", &target, attr);
+            let entry = self.make_here("mkdir", &target, attr)?;
+            self.local.0.spools.here.made(&target.path, &Object::Dir(perm));
+            return Ok(entry);
         }
         self.make("mkdir", &target, attr, Action::MakeDir { perm })
     }
@@ -143,6 +150,7 @@ impl Upload {
         if self.local.stays_here(parent, &target.name, FileKind::Symlink) {
             let entry = self.make_here("symlink", &target, attr)?;
             self.local.0.spools.put_link(entry.ino, text);
+            self.local.0.spools.here.made(&target.path, &Object::Link(text.to_vec()));
             return Ok(entry);
         }
         self.make("symlink", &target, attr, Action::Symlink { text: text.to_vec() })
@@ -165,8 +173,7 @@ impl Upload {
         Some(uploads.join_path(&below(UPLOADS_PATH)?).relative_from(&target.path))
     }
 
-    /// Makes a directory or symlink that is local-only. It is not recorded: the locks of an editor (emacs uses symlinks)
-    /// are void when the machine stops, and directories come back with the files in them.
+    /// Makes a directory or symlink that is local-only, and stays out of the journal.
     fn make_here(&self, op: &'static str, target: &Target, attr: Attr) -> FsResult<Entry> {
         let view = &self.local.0.view;
         self.local.begin(op, &target.path)?;
@@ -204,6 +211,9 @@ impl Upload {
             }
             self.local.0.view.remove(target.parent, &target.name);
             self.local.0.spools.remove_link(node.ino);
+            if node.only_here && !node.attr.is_file() {
+                self.local.0.spools.here.removed(&target.path);
+            }
             self.local.record_local_only(node.ino).map_err(|cause| FsError::new("unlink", &target.path, cause))?;
             self.local.release_if_closed(node.ino);
             break;
@@ -246,7 +256,9 @@ impl Upload {
             if self.local.0.view.child_count(node.ino) > 0 {
                 return Err(FsError::new("rmdir", &target.path, Cause::NotEmpty));
             }
-            if !node.only_here {
+            if node.only_here {
+                self.local.0.spools.here.removed(&target.path);
+            } else {
                 self.local
                     .record(node.ino, &target.path, Action::RemoveDir)
                     .map_err(|cause| self.local.noted(FsError::new("rmdir", &target.path, cause)))?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::apply::LOST_HERE;
+use super::here::Object;
 use super::state::Upload;
 use crate::attr::{Attr, FileKind, secs_from_time};
 use crate::error::{Cause, FsError};
@@ -97,11 +98,36 @@ impl Upload {
 
     /// Shows the local-only files of the last mount.
     fn show_local_only(&self) {
+        for (path, object) in self.local.0.spools.here.take_found() {
+            if self.show_here(&path, &object).is_none() {
+                log::warn!("{path}: this local-only directory or link cannot be shown any more");
+            }
+        }
         for (id, path, perm) in self.local.0.journal.local_only() {
             if self.show_one(id, &path, perm).is_none() {
                 log::warn!("{path}: this local-only file cannot be shown any more");
             }
         }
+    }
+
+    fn show_here(&self, path: &RemotePath, object: &Object) -> Option<()> {
+        let (parent, name) = (self.local_dir_at(&path.parent()?)?, path.file_name()?);
+        let (view, at) = (&self.local.0.view, secs_from_time(self.local.0.view.clock().wall()));
+        if let Child::Positive(_) = view.child(parent, &name) {
+            return None;
+        }
+        let attr = match object {
+            Object::Dir(perm) => Attr { perm: *perm, mtime: at, atime: at, ..UNKNOWN_DIR },
+            Object::Link(text) => {
+                Attr { kind: FileKind::Symlink, size: text.len() as u64, perm: 0o777, mtime: at, atime: at }
+            }
+        };
+        let ino = view.insert(parent, &name, attr, None)?;
+        view.stay_here(ino, true);
+        if let Object::Link(text) = object {
+            self.local.0.spools.put_link(ino, text);
+        }
+        Some(())
     }
 
     fn show_one(&self, id: SpoolId, path: &RemotePath, perm: u16) -> Option<()> {
@@ -114,6 +140,8 @@ impl Upload {
         let attr = Attr { kind: FileKind::File, size: spool.len(), perm, mtime: at, atime: at };
         let ino = self.local.0.view.insert(parent, &name, attr, None)?;
         self.local.0.view.stay_here(ino, true);
+        // There may be more of them than a process may have open.
+        spool.rest();
         self.local.put_spool(ino, spool);
         Some(())
     }

@@ -75,6 +75,7 @@ impl Upload {
         if let Some(node) = &replaced {
             self.local.record_local_only(node.ino).map_err(failed)?;
         }
+        self.local.moved_here((&source.path, &target.path), &moved, replaced.as_ref());
         if let Some(node) = replaced {
             self.local.release_if_closed(node.ino);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::here::Here;
 use crate::cache::InFlight;
 use crate::error::Cause;
 use crate::inode::Ino;
@@ -13,8 +14,9 @@ use crate::write::Spool;
 /// The result of one attempt to fill a spool.
 pub(super) type Filled = Result<Arc<Spool>, Cause>;
 
-#[derive(Default)]
 pub(super) struct Spools {
+    /// Names that are only on this machine.
+    pub(super) here: Here,
     by_ino: Mutex<HashMap<Ino, Arc<Spool>>>,
     /// The texts of local-only symlinks.
     links: Mutex<HashMap<Ino, Vec<u8>>>,
@@ -23,6 +25,10 @@ pub(super) struct Spools {
 }
 
 impl Spools {
+    pub(super) fn new(here: Here) -> Self {
+        Self { here, by_ino: Mutex::default(), links: Mutex::default(), fills: InFlight::default() }
+    }
+
     pub(super) fn get(&self, ino: Ino) -> Option<Arc<Spool>> {
         self.by_ino.lock().get(&ino).cloned()
     }

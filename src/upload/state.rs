@@ -148,7 +148,30 @@ impl Upload {
         self.admission.may_write(op, area, &self.local.0.view.object(ino))
     }
 
+    /// The patterns of names that stay on this machine.
+    pub fn local_names(&self) -> String {
+        self.local.0.spools.here.patterns.text()
+    }
+
+    /// Replaces these patterns, or adds lines to them.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::Invalid`] if a line is no pattern; [`Cause::Local`] if the local disk fails.
+    pub fn change_local_names(&self, lines: &str, replace: bool) -> Result<(), Cause> {
+        let changed = self.local.0.spools.here.patterns.change(lines, replace);
+        changed.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => Cause::Invalid(error.to_string()),
+            _ => error.into(),
+        })
+    }
+
     // For the status.
+
+    /// Number and bytes of the files that are only on this machine.
+    pub fn local_only_figures(&self) -> (usize, u64) {
+        self.local.local_only_figures()
+    }
 
     /// The operations that are queued, one line each.
     pub fn waiting(&self) -> Vec<String> {

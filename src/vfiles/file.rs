@@ -15,11 +15,12 @@ pub enum File {
     Diff,
     Hydrate,
     Ignored,
+    Local,
     Sync,
 }
 
 /// In the order of a directory listing.
-pub const FILES: [File; 13] = [
+pub const FILES: [File; 14] = [
     File::Readme,
     File::Activity,
     File::Commit,
@@ -27,6 +28,7 @@ pub const FILES: [File; 13] = [
     File::Diff,
     File::Hydrate,
     File::Ignored,
+    File::Local,
     File::Log,
     File::Mode,
     File::Pending,
@@ -49,6 +51,7 @@ impl File {
             Self::Activity => "activity",
             Self::Diff => "diff",
             Self::Ignored => "ignored",
+            Self::Local => "local",
             Self::Sync => "sync",
             Self::Hydrate => "hydrate",
         }
@@ -65,6 +68,6 @@ impl File {
 
     /// Whether commands can be written to the file.
     pub fn takes_commands(self) -> bool {
-        matches!(self, Self::Mode | Self::Commit | Self::Sync | Self::Hydrate)
+        matches!(self, Self::Mode | Self::Commit | Self::Sync | Self::Hydrate | Self::Local)
     }
 }

@@ -83,9 +83,17 @@ fn environment(status: &Status) -> Value {
         "mode_error": belief.error,
         "target_commit": belief.target_commit,
         "pending": pending,
+        "uncommitted": uncommitted(status),
         "log": belief.log.iter().map(commit).collect::<Vec<_>>(),
         "running": belief.running.iter().map(|job| &job.description).collect::<Vec<_>>(),
     })
+}
+
+/// The paths that the last comparison found, `null` without one.
+fn uncommitted(status: &Status) -> Value {
+    let Some((_, Ok(compared))) = &status.compared else { return Value::Null };
+    let file = |file: &crate::pending::PendingFile| json!({ "path": file.path.to_string(), "letter": file.letter.to_string() });
+    compared.files.iter().map(file).collect()
 }
 
 fn commit(commit: &Commit) -> Value {
@@ -109,6 +117,7 @@ fn local(status: &Status) -> Value {
         "conflicts": local.conflicts,
         "stranded": local.stranded,
         "committed": local.committed.as_ref().map(committed),
+        "git": local.git.as_ref().map(super::GitStatus::json),
     })
 }
 
@@ -130,6 +139,9 @@ fn traffic(status: &Status) -> Value {
         "fetched_bytes": traffic.fetched_bytes,
         "cached_bytes": traffic.cached_bytes,
         "hydration": super::hydration::json(&traffic.hydration),
+        "local_names": {
+            "patterns": traffic.stays.patterns, "files": traffic.stays.files, "bytes": traffic.stays.bytes,
+        },
         "on_disk_bytes": traffic.disk_bytes,
         "on_disk_hits": traffic.disk_hits,
         "inodes": traffic.inodes,

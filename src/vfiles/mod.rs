@@ -2,6 +2,7 @@
 //! and parses bytes to a [`Command`]. `dotdir` carries commands out.
 
 mod file;
+mod git;
 mod hydration;
 mod json;
 mod origin;
@@ -9,10 +10,11 @@ mod render;
 mod status;
 
 pub use file::{FILES, File};
+pub use git::GitStatus;
 pub use hydration::Hydration;
 pub use origin::Origin;
 pub use render::render;
-pub use status::{Connection, LinkStatus, LocalChanges, Status, Traffic, Write};
+pub use status::{Connection, LinkStatus, LocalChanges, LocalNames, Status, Traffic, Write};
 
 use crate::control::ConnectionMode;
 use crate::path::RemotePath;
@@ -28,6 +30,8 @@ pub enum Command {
     Commit(String),
     /// Send everything to the server.
     Sync,
+    /// Names that stay on this machine: lines that are added to the patterns, or take their place.
+    LocalNames(String),
     /// Copy everything below this path of the mount to the local disk.
     Hydrate(RemotePath),
 }
@@ -55,6 +59,9 @@ pub fn parse(file: File, bytes: &[u8]) -> Result<Command, String> {
             return Err(bad("it is an absolute path of this machine".into()));
         }
         return RemotePath::parse(path).map(Command::Hydrate).map_err(|error| bad(error.to_string()));
+    }
+    if file == File::Local {
+        return Ok(Command::LocalNames(text.to_owned()));
     }
     if file == File::Sync {
         return Ok(Command::Sync);

@@ -25,6 +25,7 @@ pub fn render(file: File, status: &Status) -> Vec<u8> {
         File::Activity => activity(status),
         File::Diff => return diff(status),
         File::Ignored => ignored(status),
+        File::Local => status.traffic.stays.patterns.clone(),
         File::Sync => sync(status),
         File::Hydrate => super::hydration::render(&status.traffic.hydration),
     }
@@ -135,6 +136,12 @@ fn status_text(status: &Status) -> String {
     put("fetched", &format!("{} files, {}", status.traffic.fetched_files, bytes(status.traffic.fetched_bytes)));
     if let Some(origin) = &status.traffic.origin {
         put("repository", &line(origin.text()));
+    }
+    if status.traffic.stays.files > 0 {
+        put("local", &format!("{} file(s), {}", status.traffic.stays.files, bytes(status.traffic.stays.bytes)));
+    }
+    if let Some(git) = &status.local.git {
+        put("git", &line(git.text()));
     }
     put("cached", &format!("{}, {} names", bytes(status.traffic.cached_bytes), status.traffic.inodes));
     put(
@@ -379,6 +386,7 @@ fn readme(status: &Status) -> String {
          commit       write a message to commit everything that is pending; reads the last commit made here\n\
          log          the history\n\
          activity     jobs of the platform that run now\n\
+         local        patterns of names that stay on this machine; append one with >>\n\
          sync         what waits to be sent; write anything to wait until the server has it\n\
          connection   host, user and port for other clients\n\
          conflicts/   your versions of files that another writer had changed when you saved\n\

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Hydration, Origin};
+use super::{GitStatus, Hydration, Origin};
 use crate::env::{Belief, Committed};
 use crate::pending::Pending;
 
@@ -73,6 +73,18 @@ pub struct LocalChanges {
     pub lost: Vec<String>,
     /// The last commit made through this mount.
     pub committed: Option<Committed>,
+    /// The `.git` of the mount, if it has one.
+    pub git: Option<GitStatus>,
+}
+
+/// Names that stay on this machine.
+#[derive(Debug, Clone, Default)]
+pub struct LocalNames {
+    /// The patterns, as the user wrote them.
+    pub patterns: String,
+    /// Number of files, and their bytes.
+    pub files: usize,
+    pub bytes: u64,
 }
 
 /// Transferred and cached data.
@@ -87,6 +99,7 @@ pub struct Traffic {
     /// File content in memory.
     pub cached_bytes: u64,
     pub hydration: Hydration,
+    pub stays: LocalNames,
     /// File content on the local disk.
     pub disk_bytes: u64,
     /// Blocks that were read from the disk cache.

@@ -4,23 +4,36 @@ use std::sync::{Arc, mpsc};
 
 use parking_lot::Mutex;
 
+use super::touched::Touched;
 use crate::inode::Change;
 
 /// A handle: every clone announces to the same receiver.
-#[derive(Clone, Default)]
-pub(super) struct KernelChanges(Arc<Mutex<Option<mpsc::Sender<Change>>>>);
+#[derive(Clone)]
+pub(super) struct KernelChanges {
+    receiver: Arc<Mutex<Option<mpsc::Sender<Change>>>>,
+    touched: Touched,
+}
 
 impl KernelChanges {
+    pub(super) fn new(touched: Touched) -> Self {
+        Self { receiver: Arc::default(), touched }
+    }
+
+    pub(super) fn touched(&self) -> &Touched {
+        &self.touched
+    }
+
     pub(super) fn subscribe(&self) -> mpsc::Receiver<Change> {
         let (sender, receiver) = mpsc::channel();
-        *self.0.lock() = Some(sender);
+        *self.receiver.lock() = Some(sender);
         receiver
     }
 
     pub(super) fn announce(&self, changes: impl IntoIterator<Item = Change>) {
-        let sender = self.0.lock().clone();
-        if let Some(sender) = sender {
-            for change in changes {
+        let sender = self.receiver.lock().clone();
+        for change in changes {
+            self.touched.change(&change);
+            if let Some(sender) = &sender {
                 // The receiver is dropped only while unmounting.
                 drop(sender.send(change));
             }

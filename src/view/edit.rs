@@ -97,19 +97,28 @@ impl View {
     // Changes that are made here.
 
     pub fn insert(&self, parent: Ino, name: &Name, attr: Attr, server: Option<Version>) -> Option<Ino> {
-        self.0.table.insert(parent, name, attr, server)
+        let made = self.0.table.insert(parent, name, attr, server);
+        // Noted when it can be seen: who asks in between is told the next time.
+        self.0.changes.touched().name(parent, name);
+        made
     }
 
     pub fn remove(&self, parent: Ino, name: &Name) -> Option<Ino> {
-        self.0.table.remove(parent, name)
+        let removed = self.0.table.remove(parent, name);
+        self.0.changes.touched().name(parent, name);
+        removed
     }
 
     pub fn rename(&self, from: (Ino, &Name), to: (Ino, &Name)) -> Option<Ino> {
-        self.0.table.rename(from, to)
+        let renamed = self.0.table.rename(from, to);
+        [from, to].into_iter().for_each(|(parent, name)| self.0.changes.touched().name(parent, name));
+        renamed
     }
 
     pub fn update(&self, ino: Ino, change: impl FnOnce(&mut Attr)) -> Option<Attr> {
-        self.0.table.update(ino, change)
+        let updated = self.0.table.update(ino, change);
+        self.0.changes.touched().object(ino);
+        updated
     }
 
     /// The server has the object with the attributes `server`. The shown attributes stay; the permission bits too,

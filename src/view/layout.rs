@@ -8,6 +8,8 @@ use crate::path::RemotePath;
 pub const DOT_DIR: &[u8] = b".pantheon";
 /// The directory of the binding that holds the uploads.
 pub const UPLOADS_DIR: &str = "files";
+/// The file in the root that leads git to the git directory of this machine.
+pub const GIT_FILE: &[u8] = b".git";
 /// Where the uploads are shown, from the root of the mount.
 pub const UPLOADS_PATH: &str = ".pantheon/files";
 /// Where the logs are shown.
@@ -37,6 +39,21 @@ impl Layout {
             ],
             Layout::Plain => vec![root(ROOT, "", Area::Code)],
         }
+    }
+}
+
+/// What the root of the mount has beside the names of the server.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Own {
+    pub(super) layout: Layout,
+    /// Whether there is a `.git` of this machine.
+    pub(super) git: bool,
+}
+
+impl Own {
+    /// Whether this name in the root is the mount's own, whatever the server has.
+    pub(super) fn has(self, name: &[u8]) -> bool {
+        name == DOT_DIR || (self.git && name == GIT_FILE)
     }
 }
 

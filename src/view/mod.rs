@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `layout` | which directories of the server are shown, and where |
 //! | `changes` | what the kernel must forget |
+//! | `touched` | which paths changed lately |
 //! | `freshness` | how old an answer may be |
 //! | `listings` | one listing of a directory, taken over into the table |
 //! | `ahead` | listing ahead of a walk |
@@ -29,11 +30,13 @@ mod outside;
 mod saved;
 mod space;
 mod state;
+mod touched;
 
 pub use freshness::{FROZEN_FRESH, OPEN_FRESH};
-pub use layout::{DOT_DIR, LOGS_PATH, Layout, UPLOADS_DIR, UPLOADS_PATH};
+pub use layout::{DOT_DIR, GIT_FILE, LOGS_PATH, Layout, UPLOADS_DIR, UPLOADS_PATH};
 pub use listings::{ListResult, Unsent};
 pub use outside::{OUTSIDE_PATH, goes_on, outside_path, outside_text};
 pub use saved::knows_a_tree;
 pub use space::Space;
 pub use state::{Entry, View, ViewConfig};
+pub use touched::Since;

@@ -9,10 +9,11 @@ use parking_lot::Mutex;
 use super::ahead::Ahead;
 use super::changes::KernelChanges;
 use super::freshness::{FROZEN_FRESH, Freshness, OPEN_FRESH};
-use super::layout::{Layout, root_above, shown_at};
+use super::layout::{Layout, Own, root_above, shown_at};
 use super::listings::{Listings, Unsent};
 use super::saved::{SavedTree, restore};
 use super::space::{Space, SpaceCache};
+use super::touched::{Since, Touched};
 use crate::admit::Admission;
 use crate::attr::{Area, Attr};
 use crate::clock::{Clock, Deadline};
@@ -30,6 +31,8 @@ pub struct ViewConfig {
     pub timeout: Duration,
     /// Directory of the saved tree. It may be deleted at any time.
     pub cache_dir: Option<PathBuf>,
+    /// Whether the root has a `.git` of this machine, which takes the place of one on the server.
+    pub own_git: bool,
 }
 
 /// An answer to `lookup` or `getattr`: attributes, and how long the kernel may cache them.
@@ -50,7 +53,7 @@ pub struct Entry {
 pub struct View(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
-    pub(super) layout: Layout,
+    own: Own,
     pub(super) timeout: Duration,
     pub(super) remote: Remote,
     pub(super) table: Arc<Table>,
@@ -75,11 +78,11 @@ impl View {
         clock: Clock,
         errors: LastError,
     ) -> Self {
-        let ViewConfig { layout, fresh, timeout, cache_dir } = config;
+        let ViewConfig { layout, fresh, timeout, cache_dir, own_git } = config;
         let (saved, tree) = SavedTree::open(cache_dir.as_deref());
         let table = Arc::new(Table::new(layout.roots()));
         let freshness = Freshness { table: table.clone(), admission, clock, names: fresh };
-        let changes = KernelChanges::default();
+        let changes = KernelChanges::new(Touched::new(table.clone()));
         let listings = Listings::new(remote.clone(), freshness.clone(), unsent, changes.clone(), timeout);
         let ahead = Ahead::new(freshness.clone(), listings.clone());
         ahead.follow(&listings);
@@ -87,7 +90,7 @@ impl View {
         let space = SpaceCache::new(remote.clone());
         let silent_at = Mutex::default();
         Self(Arc::new(Inner {
-            layout,
+            own: Own { layout, git: own_git },
             timeout,
             remote,
             table,
@@ -150,7 +153,17 @@ impl View {
     }
 
     pub fn is_pantheon(&self) -> bool {
-        self.0.layout == Layout::Pantheon
+        self.0.own.layout == Layout::Pantheon
+    }
+
+    /// Whether this name in the root of the mount is the mount's own.
+    pub fn is_own(&self, parent: Ino, name: &[u8]) -> bool {
+        parent == ROOT && self.0.own.has(name)
+    }
+
+    /// What changed since this token was given, by anybody, as far as it was noticed.
+    pub fn since(&self, token: &[u8]) -> Since {
+        self.0.changes.touched().since(token)
     }
 
     // Paths.

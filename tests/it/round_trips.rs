@@ -94,6 +94,10 @@ fn walk(dir: &std::path::Path) -> usize {
     let mut count = 0;
     for entry in fs::read_dir(dir).expect("listed") {
         let entry = entry.expect("an entry");
+        if entry.file_name() == ".git" {
+            // Of the mount, and not there from the start.
+            continue;
+        }
         count += 1;
         if entry.file_type().expect("a kind").is_dir() && entry.file_name() != ".pantheon" {
             count += walk(&entry.path());

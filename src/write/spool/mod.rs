@@ -195,7 +195,7 @@ impl Spool {
         if let Some(file) = &state.file {
             return Ok(file.clone());
         }
-        let file = Arc::new(File::open(path)?);
+        let file = Arc::new(File::options().read(true).write(!state.sealed).open(path)?);
         state.file = Some(file.clone());
         Ok(file)
     }
@@ -204,6 +204,14 @@ impl Spool {
     pub fn park(&self) {
         let mut state = self.lock();
         if state.sealed {
+            state.file = None;
+        }
+    }
+
+    /// As [`Spool::park`], for a file that stays on this machine and may be written to again.
+    pub fn rest(&self) {
+        let mut state = self.lock();
+        if state.stays {
             state.file = None;
         }
     }

@@ -578,6 +578,7 @@ fn assemble(dial: Dial, state: &Path, setup: &Setup) -> (Fs, Arc<Journal>) {
         links: Links::default(),
         layout,
         mirror: None,
+        git: None,
         attest: None,
         backups: None,
         connection: Connection::default(),

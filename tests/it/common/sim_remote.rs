@@ -65,6 +65,7 @@ impl SimRemote {
             links: Links::default(),
             layout: Layout::Pantheon,
             mirror: None,
+            git: None,
             attest: None,
             backups: None,
             connection: Connection::default(),
