@@ -8,9 +8,16 @@ use std::time::{Duration, Instant};
 use super::exit::{CliResult, Exit, Failure};
 
 /// How long a previous mount of the same environment is given to end.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How often a lock is tried meanwhile.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether a mount holds the lock of the state directory.
+pub(super) fn is_held(state_dir: &Path) -> bool {
+    let Ok(file) = File::open(state_dir.join("lock")) else { return false };
+    let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
+    locked == Err(rustix::io::Errno::WOULDBLOCK)
+}
 
 /// Locks the state directory: two mounts of one environment would not know of each other's unsent changes.
 pub(super) fn lock(state_dir: &Path, source: &str) -> CliResult<File> {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::args::Mount;
 use super::environ::Environ;
@@ -29,6 +29,8 @@ use crate::write::{Backups, Journal};
 
 /// How often signals are checked while the mount is served.
 const TICK: Duration = Duration::from_millis(200);
+/// How often it is checked whether the mount was detached while another mount namespace holds it.
+const DETACHED_CHECK: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &Mount) -> CliResult<()> {
     if args.foreground || args.report {
@@ -109,6 +111,8 @@ struct Served {
     env: Env,
     gate: Gate,
     remote: Remote,
+    /// See [`mountpoint::device`].
+    device: Option<String>,
 }
 
 impl Served {
@@ -139,7 +143,8 @@ impl Served {
         }
         let mounted = fuse::mount(fs.clone(), mountpoint, &mount_config(&plan.source, options))
             .map_err(|e| not_mounted(mountpoint, options, e))?;
-        Ok(Self { mounted, fs, env, gate, remote })
+        let device = mountpoint::device(mountpoint);
+        Ok(Self { mounted, fs, env, gate, remote, device })
     }
 
     /// The line that tells that the mount is ready.
@@ -153,11 +158,25 @@ impl Served {
         format!("{} is mounted on {} (code {code})", status.source, mountpoint.display())
     }
 
+    /// Whether the mount is nowhere in this namespace any more, and no program has a file of it open. The kernel tells
+    /// the end of a mount only when no namespace holds it.
+    fn is_detached(&self) -> bool {
+        self.device.as_deref().is_some_and(|device| !mountpoint::is_attached(device)) && self.fs.is_unused()
+    }
+
     /// Serves until the mount is gone or a signal arrives, then sends changes and unmounts.
     fn until(mut self, stop: &AtomicBool, mountpoint: &Path) {
+        let mut checked = Instant::now();
         while !self.mounted.wait(TICK) {
             if stop.load(Ordering::Relaxed) {
                 break;
+            }
+            if checked.elapsed() > DETACHED_CHECK {
+                checked = Instant::now();
+                if self.is_detached() {
+                    log::info!("{}: unmounted; another mount namespace still holds the mount", mountpoint.display());
+                    break;
+                }
             }
         }
         // Changes are sent while the connection exists. What cannot be sent waits for the next mount.

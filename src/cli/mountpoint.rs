@@ -27,6 +27,18 @@ pub(super) fn ours() -> Vec<OurMount> {
     parse_mountinfo(&fs::read("/proc/self/mountinfo").unwrap_or_default())
 }
 
+/// The number of a mount's device, as mountinfo writes it.
+pub(super) fn device(mountpoint: &Path) -> Option<String> {
+    let device = rustix::fs::stat(mountpoint).ok()?.st_dev;
+    Some(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)))
+}
+
+/// Whether a device is mounted anywhere in this mount namespace.
+pub(super) fn is_attached(device: &str) -> bool {
+    let Ok(text) = fs::read("/proc/self/mountinfo") else { return true };
+    text.split(|&b| b == b'\n').any(|line| line.split(|&b| b == b' ').nth(2) == Some(device.as_bytes()))
+}
+
 fn parse_mountinfo(text: &[u8]) -> Vec<OurMount> {
     let mut out = Vec::new();
     for line in text.split(|&b| b == b'\n') {

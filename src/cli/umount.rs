@@ -5,14 +5,17 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::exit::{CliResult, Exit, Failure};
-use super::{commands, mountpoint, report};
+use super::{commands, lock, mountpoint, report};
 use crate::text::visible;
 
 /// How long a mount may take to report its status. It needs no server for that, so one that takes longer hangs.
 const STATUS_LIMIT: Duration = Duration::from_secs(3);
+/// How long the driver may take to end, and how often it is looked at.
+const DRIVER_LIMIT: Duration = Duration::from_secs(5);
+const DRIVER_CHECK: Duration = Duration::from_millis(20);
 /// How many unsent files are named.
 const MAX_NAMED: usize = 5;
 
@@ -42,12 +45,28 @@ pub(super) fn run(path: &Path, force: bool, json: bool) -> CliResult<()> {
         }
         _ => Failure::caused(Exit::MountPoint, path.display().to_string(), error),
     })?;
+    if let Some(state_dir) = status.as_ref().and_then(|status| status["state_dir"].as_str()) {
+        wait_for_driver(Path::new(state_dir));
+    }
     if json {
         let answer = serde_json::json!({ "unmounted": place.display().to_string() });
         report::print(format!("{answer:#}\n").as_bytes())?;
     }
     // Unmounted all the same: what was given up is kept, and would not be sent later either.
     sent
+}
+
+/// Waits until the driver has ended, so that the environment can be mounted again at once.
+fn wait_for_driver(state_dir: &Path) {
+    let until = Instant::now() + DRIVER_LIMIT;
+    while lock::is_held(state_dir) {
+        if Instant::now() >= until {
+            return eprintln!(
+                "pantheonfs: unmounted; the driver has not ended yet, because files are open or changes are being sent"
+            );
+        }
+        std::thread::sleep(DRIVER_CHECK);
+    }
 }
 
 /// The mount on `path`. The mount itself is accessed last, so that one that does not answer is found, too.

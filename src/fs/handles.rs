@@ -55,6 +55,10 @@ impl Handles {
         self.open.lock().get(&id.0).cloned()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.lock().is_empty()
+    }
+
     pub(super) fn remove(&self, id: HandleId) {
         self.open.lock().remove(&id.0);
     }

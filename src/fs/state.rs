@@ -81,6 +81,11 @@ impl Fs {
         self.upload.dirty_files()
     }
 
+    /// Whether no program has a file or directory open.
+    pub fn is_unused(&self) -> bool {
+        self.handles.is_empty()
+    }
+
     /// Returns when everything that was changed before the call is on the server.
     ///
     /// # Errors

@@ -464,3 +464,26 @@ fn a_directory_that_may_only_be_entered_is_entered() {
     eventually("it is gone here, too", || !m.path("home/site").exists());
     assert!(m.path("home/moved/index.php").exists());
 }
+
+/// Another mount namespace (a container, a service) got a copy of the mount. The kernel does not tell the driver of the unmount
+/// as long as that copy exists.
+#[test]
+fn a_mount_that_another_namespace_holds_ends_and_can_be_made_again() {
+    let Some(m) = Mounted::openssh("") else { return };
+    if !rustix::process::getuid().is_root() {
+        return eprintln!("SKIPPED: only root can make a mount namespace");
+    }
+    fs::write(m.path("a"), "saved").expect("saved");
+    let script = "echo ready; exec sleep 60";
+    let mut command = std::process::Command::new("unshare");
+    let child =
+        command.args(["-m", "--propagation", "private", "sh", "-c", script]).stdout(std::process::Stdio::piped());
+    let mut holder = child.spawn().expect("a namespace");
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(holder.stdout.as_mut().expect("piped"), &mut ready).expect("it runs");
+    m.umount().ok();
+    let sshd = m.sshd.as_ref().expect("a server");
+    m.mount(&sshd.url(&sshd.tree()), &sshd.options()).ok();
+    assert_eq!(fs::read(m.path("a")).expect("there"), b"saved");
+    holder.kill().and_then(|()| holder.wait()).expect("ended");
+}
