@@ -9,6 +9,8 @@ use crate::path::{Name, RemotePath};
 use crate::view::{Entry, OUTSIDE_PATH, UPLOADS_DIR, UPLOADS_PATH, outside_text};
 use crate::write::Action;
 
+/// The platform keeps uploads as objects of Google Cloud Storage, whose names have at most so many bytes.
+const MAX_UPLOAD_PATH_BYTES: usize = 1024;
 /// Size shown for a directory that was made by this mount (bytes); most servers report the same.
 const DIR_SIZE: u64 = 4096;
 /// Permission bits of a symlink, as Linux shows them.
@@ -46,6 +48,10 @@ impl Upload {
         }
         view.is_directory(op, parent, &dir)?;
         let permit = self.permit(op, parent, &path, wait)?;
+        let too_long = path.as_bytes().len() > MAX_UPLOAD_PATH_BYTES;
+        if too_long && permit.area() == Area::Uploads && view.is_pantheon() {
+            return Err(FsError::new(op, path, Cause::NameTooLong));
+        }
         view.ensure_known(op, parent, &name, view.freshness(parent), wait)?;
         Ok(Target { parent, name, path, area: permit.area() })
     }

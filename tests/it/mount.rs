@@ -487,3 +487,18 @@ fn a_mount_that_another_namespace_holds_ends_and_can_be_made_again() {
     assert_eq!(fs::read(m.path("a")).expect("there"), b"saved");
     holder.kill().and_then(|()| holder.wait()).expect("ended");
 }
+
+/// The platform keeps uploads as objects with names of at most 1,024 bytes.
+#[test]
+fn an_upload_whose_path_is_too_long_for_the_platform_is_refused() {
+    let Some(m) = Mounted::sim() else { return };
+    let part = "x".repeat(250);
+    let deep = format!("{part}/{part}/{part}/{part}");
+    let uploads = m.path(".pantheon/files");
+    fs::create_dir_all(uploads.join(&deep)).expect("1,009 bytes with the name of the area");
+    let long = fs::write(uploads.join(&deep).join("a-name-of-25-bytes-or-so"), "x").expect_err("too long");
+    assert_eq!(errno(&long), libc::ENAMETOOLONG);
+    fs::write(uploads.join(&deep).join("short"), "x").expect("it fits");
+    fs::create_dir_all(m.path(&format!("{deep}/{part}"))).expect("code is no object");
+    m.barrier().expect("sent");
+}
