@@ -81,6 +81,28 @@ impl Fs {
     }
 }
 
+impl Fs {
+    /// Checks the permission bits that the mount shows, as a local disk does: its owner may change a file, or names in a
+    /// directory, only with the write bit. The server would refuse the change later. Root is not bound by them, and for other
+    /// users they are checked by the kernel (`-o default_permissions`) or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::AccessDenied`]: the write bit is missing.
+    pub fn check_write(&self, objects: &[Ino], caller_uid: u32, wait: Wait) -> FsResult<()> {
+        if caller_uid == 0 || caller_uid != self.uid() {
+            return Ok(());
+        }
+        for ino in objects.iter().filter(|ino| !ino.is_virtual()) {
+            let attr = self.getattr(*ino, wait)?.attr;
+            if self.shown_perm(attr.perm) & 0o200 == 0 {
+                return Err(FsError::new("write", self.view.object(*ino), Cause::AccessDenied));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Names in `.pantheon` cannot be changed.
 pub(super) fn not_virtual(op: &'static str, parent: Ino) -> FsResult<()> {
     let what = "names in .pantheon belong to the mount";

@@ -77,7 +77,7 @@ impl Filesystem for Adapter {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -88,7 +88,14 @@ impl Filesystem for Adapter {
         let number = ino(number);
         let change =
             SetAttr { size, perm: mode.map(perm), atime: atime.map(convert::time), mtime: mtime.map(convert::time) };
-        let call = move |fs: &Fs, wait| fs.setattr(number, change, wait);
+        // By a descriptor that was opened for writing it is allowed whatever the bits are now.
+        let (by_path, uid) = (size.is_some() && fh.is_none(), req.uid());
+        let call = move |fs: &Fs, wait| {
+            if by_path {
+                fs.check_write(&[number], uid, wait)?;
+            }
+            fs.setattr(number, change, wait)
+        };
         self.run(answer, call, |fs, answer, entry| answer.attr(fs, &entry), |_, _| {});
     }
 
@@ -109,37 +116,47 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        let answer = Answer::to(req, "mknod", parent, reply);
+        let (answer, uid) = (Answer::to(req, "mknod", parent, reply), req.uid());
         if mode & libc::S_IFMT != libc::S_IFREG {
             return answer.refuse(Refusal::SpecialFile);
         }
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
-        self.run_entry(answer, move |fs, wait| fs.mknod(parent, &name, perm(mode), wait));
+        self.run_entry(answer, move |fs, wait| {
+            fs.check_write(&[parent], uid, wait).and_then(|()| fs.mknod(parent, &name, perm(mode), wait))
+        });
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        let answer = Answer::to(req, "mkdir", parent, reply);
+        let (answer, uid) = (Answer::to(req, "mkdir", parent, reply), req.uid());
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
-        self.run_entry(answer, move |fs, wait| fs.mkdir(parent, &name, perm(mode), wait));
+        self.run_entry(answer, move |fs, wait| {
+            fs.check_write(&[parent], uid, wait).and_then(|()| fs.mkdir(parent, &name, perm(mode), wait))
+        });
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let answer = Answer::to(req, "unlink", parent, reply);
+        let (answer, uid) = (Answer::to(req, "unlink", parent, reply), req.uid());
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
-        self.run_empty(answer, move |fs, wait| fs.unlink(parent, &name, wait));
+        self.run_empty(answer, move |fs, wait| {
+            fs.check_write(&[parent], uid, wait).and_then(|()| fs.unlink(parent, &name, wait))
+        });
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let answer = Answer::to(req, "rmdir", parent, reply);
+        let (answer, uid) = (Answer::to(req, "rmdir", parent, reply), req.uid());
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
-        self.run_empty(answer, move |fs, wait| fs.rmdir(parent, &name, wait));
+        self.run_empty(answer, move |fs, wait| {
+            fs.check_write(&[parent], uid, wait).and_then(|()| fs.rmdir(parent, &name, wait))
+        });
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let answer = Answer::to(req, "symlink", parent, reply);
+        let (answer, uid) = (Answer::to(req, "symlink", parent, reply), req.uid());
         let (parent, name) = (ino(parent), link_name.as_bytes().to_vec());
         let text = target.as_os_str().as_bytes().to_vec();
-        self.run_entry(answer, move |fs, wait| fs.symlink(parent, &name, &text, wait));
+        self.run_entry(answer, move |fs, wait| {
+            fs.check_write(&[parent], uid, wait).and_then(|()| fs.symlink(parent, &name, &text, wait))
+        });
     }
 
     fn rename(
@@ -152,14 +169,17 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let answer = Answer::to(req, "rename", parent, reply);
+        let (answer, uid) = (Answer::to(req, "rename", parent, reply), req.uid());
         if !(flags - RenameFlags::RENAME_NOREPLACE).is_empty() {
             return answer.refuse(Refusal::RenameFlags);
         }
         let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
         let (from, name) = (ino(parent), name.as_bytes().to_vec());
         let (to, newname) = (ino(newparent), newname.as_bytes().to_vec());
-        self.run_empty(answer, move |fs, wait| fs.rename((from, &name), (to, &newname), no_replace, wait));
+        self.run_empty(answer, move |fs, wait| {
+            fs.check_write(&[from, to], uid, wait)?;
+            fs.rename((from, &name), (to, &newname), no_replace, wait)
+        });
     }
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -173,7 +193,14 @@ impl Filesystem for Adapter {
             answer.opened(opened.handle, convert::open_flags(&opened));
         };
         let undo = |fs: &Fs, opened: Opened| drop(fs.release(opened.handle, Wait::Until(fs.deadline())));
-        self.run(answer, move |fs, wait| fs.open(number, mode, wait), ok, undo);
+        let (writes, uid) = (mode.write || mode.truncate, req.uid());
+        let call = move |fs: &Fs, wait| {
+            if writes {
+                fs.check_write(&[number], uid, wait)?;
+            }
+            fs.open(number, mode, wait)
+        };
+        self.run(answer, call, ok, undo);
     }
 
     fn create(
@@ -190,7 +217,11 @@ impl Filesystem for Adapter {
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
         let (perm, exclusive) = (perm(mode), flags & libc::O_EXCL != 0);
         let open_mode = convert::open_mode(OpenFlags(flags));
-        let call = move |fs: &Fs, wait| fs.create(parent, &name, perm, open_mode, exclusive, wait);
+        let uid = req.uid();
+        let call = move |fs: &Fs, wait| {
+            fs.check_write(&[parent], uid, wait)?;
+            fs.create(parent, &name, perm, open_mode, exclusive, wait)
+        };
         let ok = |fs: &Fs, answer: Answer<ReplyCreate>, (entry, opened): (Entry, Opened)| {
             answer.created(fs, &entry, &opened);
         };

@@ -82,7 +82,19 @@ impl Storing<'_> {
     }
 
     fn replace(&self, base: Base) -> Result<Attr, ErrorKind> {
-        self.by_rename_or(base, || self.in_place(base))
+        match self.by_rename_or(base, || self.in_place(base)) {
+            Err(ErrorKind::PermissionDenied) if self.attempt.capabilities().posix_rename => self.beside(base),
+            result => result,
+        }
+    }
+
+    /// A file that may not be opened for writing, in a directory that may be changed: by a temporary file in that directory.
+    fn beside(&self, base: Base) -> Result<Attr, ErrorKind> {
+        let dir = self.path.parent().unwrap_or_else(RemotePath::root);
+        self.by_rename(base, &dir).map_err(|failed| match failed {
+            Failed::Store(kind) => kind,
+            Failed::Temp(_) | Failed::Perm => ErrorKind::PermissionDenied,
+        })
     }
 
     /// By a temporary file where that works, else in place.

@@ -50,6 +50,7 @@ mod tools;
 mod trace;
 mod two_way;
 mod wordpress;
+mod write_bits;
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
