@@ -82,10 +82,7 @@ impl Storing<'_> {
     }
 
     fn replace(&self, base: Base) -> Result<Attr, ErrorKind> {
-        match self.by_rename_or(base, || self.in_place(base)) {
-            Err(ErrorKind::PermissionDenied) if self.attempt.capabilities().posix_rename => self.beside(base),
-            result => result,
-        }
+        self.by_rename_or(base, || self.in_place(base))
     }
 
     /// A file that may not be opened for writing, in a directory that may be changed: by a temporary file in that directory.
@@ -331,6 +328,9 @@ impl Storing<'_> {
             (Ok(handle), Err(kind)) => {
                 drop(self.writer.close(&handle));
                 return Err(kind);
+            }
+            (Err(ErrorKind::PermissionDenied), Ok(_)) if self.attempt.capabilities().posix_rename => {
+                return self.beside(base);
             }
             (Err(kind), Ok(_)) => return Err(self.beyond_a_limit(&kind).unwrap_or(kind)),
             (Err(_), Err(kind)) => return Err(kind),
