@@ -20,10 +20,21 @@ use crate::view::{FROZEN_FRESH, GIT_FILE};
 
 /// How long the first index waits for proofs, which spare git reading the files.
 const PROOFS_LIMIT: Duration = Duration::from_secs(20);
+/// Steps with nothing on its way to the server before the tree is listed for the first index.
+const QUIET_STEPS: usize = 3;
 /// Pauses of the thread: while something is missing, after a failure, and when nothing happens.
 const SOON: Duration = Duration::from_millis(300);
 const RETRY: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(60);
+
+/// How far the thread has come.
+struct Progress {
+    began: Instant,
+    /// Parts of the history that were fetched.
+    deepened: usize,
+    /// Steps in a row with nothing on its way to the server.
+    quiet: usize,
+}
 
 impl Dot {
     /// Starts the thread that shows `.git` and follows the environment with it.
@@ -85,7 +96,7 @@ impl Dot {
     }
 
     /// One step of the thread. Returns the pause until the next one.
-    fn git_step(&self, shown: &Shown, since: Instant, deepened: &mut usize) -> Result<Duration, String> {
+    fn git_step(&self, shown: &Shown, progress: &mut Progress) -> Result<Duration, String> {
         let belief = self.0.env.belief();
         let branch = branch(&belief);
         shown.status.lock().branch.clone_from(&branch);
@@ -101,7 +112,11 @@ impl Dot {
             return Err("the commit that runs is not on this machine yet".into());
         }
         if !shown.dir.is_complete() {
-            if !self.0.reader.is_proved_as_far_as_it_goes() && since.elapsed() < PROOFS_LIMIT {
+            let waits = !self.0.reader.is_proved_as_far_as_it_goes() && progress.began.elapsed() < PROOFS_LIMIT;
+            // What is on its way to the server would be listed half way.
+            let busy = !self.0.upload.waiting().is_empty() || !self.0.upload.dirty_files().is_empty();
+            progress.quiet = if busy { 0 } else { progress.quiet + 1 };
+            if waits || progress.quiet < QUIET_STEPS {
                 return Ok(SOON);
             }
             self.make_git(shown, branch.as_deref(), &commit)?;
@@ -117,8 +132,8 @@ impl Dot {
             return Ok(IDLE);
         }
         let mirror = self.0.reader.repository().mirror().ok_or("there is no repository")?;
-        match mirror.deepen(*deepened) {
-            Ok(_) => *deepened += 1,
+        match mirror.deepen(progress.deepened) {
+            Ok(_) => progress.deepened += 1,
             Err(error) => {
                 shown.status.lock().trouble = Some(format!("older commits cannot be fetched: {error}"));
                 return Ok(IDLE);
@@ -178,12 +193,12 @@ fn branch(belief: &Belief) -> Option<String> {
 }
 
 fn run(weak: &Weak<Inner>, woken: &mpsc::Receiver<()>) {
-    let (began, mut deepened) = (Instant::now(), 0);
+    let mut progress = Progress { began: Instant::now(), deepened: 0, quiet: 0 };
     loop {
         let pause = match weak.upgrade().map(Dot) {
             Some(dot) if !dot.0.view.is_closing() => {
                 let Some(shown) = dot.0.config.git.shown() else { return };
-                dot.git_step(shown, began, &mut deepened).unwrap_or_else(|why| {
+                dot.git_step(shown, &mut progress).unwrap_or_else(|why| {
                     log::debug!("git: {why}");
                     shown.status.lock().trouble = Some(why);
                     if shown.status.lock().shown { RETRY } else { SOON }
