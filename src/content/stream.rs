@@ -133,8 +133,14 @@ impl Content {
                 }
                 Ok(check.same)
             }
-            // Another version or no file; callers compare versions separately.
-            Err(ReadError::Remote(error)) if matches!(error.kind, ErrorKind::Changed { .. } | ErrorKind::NotFound) => {
+            // Another version or no file; callers compare versions separately. Of a file that may not be read, its version
+            // is all that can be compared.
+            Err(ReadError::Remote(error))
+                if matches!(
+                    error.kind,
+                    ErrorKind::Changed { .. } | ErrorKind::NotFound | ErrorKind::PermissionDenied
+                ) =>
+            {
                 Ok(true)
             }
             Err(error) => Err(error),

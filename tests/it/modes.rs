@@ -214,6 +214,7 @@ fn the_virtual_directory_is_what_the_readme_says() {
         "diff",
         "hydrate",
         "ignored",
+        "local",
         "log",
         "mode",
         "pending",

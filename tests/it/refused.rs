@@ -196,3 +196,23 @@ fn a_time_that_is_set_at_close_is_no_other_writer() {
     assert_eq!(fs::read(inner.home.join("f")).expect("there"), b"fourth\n");
     assert!(inner.fs.status().local.conflicts.is_empty());
 }
+
+/// Files without a read bit: their content cannot be compared, and that is no reason to wait or to call it a conflict.
+#[test]
+fn what_may_not_be_read_can_be_removed_and_replaced() {
+    const READ: u8 = 5;
+    const DENIED: u32 = 3;
+    let Some(inner) = Inner::with(&[], Duration::from_secs(3600)) else { return };
+    for name in ["removed", "replaced", "new"] {
+        inner.write(name, name.as_bytes()).expect("saved");
+    }
+    inner.barrier();
+    let refuse = |_, kind| if kind == READ { Fate::Refuse(DENIED, "Permission denied") } else { Fate::Pass };
+    inner.faults.plan.on_request(refuse);
+    inner.unlink("removed").expect("removed");
+    inner.rename("new", "replaced").expect("replaced");
+    inner.barrier();
+    assert!(!inner.home.join("removed").exists());
+    assert_eq!(fs::read(inner.home.join("replaced")).expect("there"), b"new");
+    assert!(inner.fs.status().local.conflicts.is_empty());
+}
