@@ -82,6 +82,7 @@ pub(super) fn check_index() -> CliResult<()> {
     let status = may_commit(&at)?;
     let head = line(&["symbolic-ref", "--quiet", "HEAD"]).unwrap_or_default();
     on_branch(&status, head.strip_prefix("refs/heads/"))?;
+    at_target(&status)?;
     compare(&at, &status, &changes(&git(&index)?))
 }
 
@@ -116,6 +117,7 @@ fn commit(new: &str, branch: Option<&str>) -> CliResult<()> {
     let (head, message) = text.split_once("\n\n").unwrap_or((&text, ""));
     let parents: Vec<&str> = head.lines().filter_map(|line| line.strip_prefix("parent ")).collect();
     let target = status["target_commit"].as_str().unwrap_or_default();
+    at_target(&status)?;
     if parents != [target] {
         let short: String = target.chars().take(12).collect();
         return refuse(format!(
@@ -150,6 +152,16 @@ fn may_commit(at: &Path) -> CliResult<Value> {
         Some(reason) => refuse(format!("code is read-only here: {}", visible(reason))),
         None => Ok(status),
     }
+}
+
+/// Git holds its locks by now: HEAD cannot follow before this commit is given up.
+fn at_target(status: &Value) -> CliResult<()> {
+    let target = status["target_commit"].as_str().unwrap_or_default();
+    if line(&["rev-parse", "HEAD"])? == target {
+        return Ok(());
+    }
+    let short: String = target.chars().take(12).collect();
+    refuse(format!("the environment runs {short}, and HEAD is another commit; it follows in a moment: try again then"))
 }
 
 fn on_branch(status: &Value, branch: Option<&str>) -> CliResult<()> {

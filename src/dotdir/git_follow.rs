@@ -109,7 +109,8 @@ impl Dot {
         }
         let commit = belief.target_commit.ok_or("the platform has not said which commit runs")?;
         if !self.0.reader.is_learned(&commit) {
-            return Err("the commit that runs is not on this machine yet".into());
+            shown.status.lock().trouble = Some("the commit that runs is not on this machine yet".into());
+            return Ok(SOON);
         }
         if !shown.dir.is_complete() {
             let waits = !self.0.reader.is_proved_as_far_as_it_goes() && progress.began.elapsed() < PROOFS_LIMIT;

@@ -89,6 +89,10 @@ impl Scans {
     /// not at the first read: reads that the kernel serves from its cache never arrive, and the listings ahead must
     /// be renewed all the same.
     pub(super) fn read_begins(&self, ino: Ino) -> bool {
+        if self.view.node(ino).is_some_and(|node| node.only_here) {
+            // There is nothing to fetch, and a look for what comes next would pass everything else that is only here.
+            return false;
+        }
         let now = self.view.clock().now();
         let (wanted, dirs, many) = {
             let mut scans = self.scans.lock();
@@ -161,7 +165,7 @@ impl Walk {
                 self.0.pop();
                 continue;
             };
-            let is_dir = node.attr.is_dir();
+            let is_dir = node.attr.is_dir() && !node.only_here;
             if is_dir && view.listed(node.ino).is_none() {
                 return None;
             }

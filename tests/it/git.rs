@@ -321,3 +321,35 @@ fn fsmonitor_answers_what_changed() {
     assert_eq!(paths, ["dir", "dir/a b", "dir/c", "index.php"]);
     assert_eq!(ask(&second).1.len(), 0);
 }
+
+/// What the git extension of VS Code and the git plugin of PhpStorm run, in their order.
+#[test]
+fn the_commands_of_editors_work() {
+    let Some(m) = sim() else { return };
+    let top = out(&m, &["rev-parse", "--show-toplevel"]);
+    assert!(
+        Path::new(&out(&m, &["rev-parse", "--git-dir", "--git-common-dir"]).lines().next().expect("a line")).is_dir()
+    );
+    assert_eq!(out(&m, &["-C", &top, "rev-parse", "--is-inside-work-tree"]), "true");
+    fs::write(m.path("index.php"), "<?php // in an editor\n").expect("written");
+    fs::write(m.path("new.php"), "<?php\n").expect("written");
+    assert_eq!(out(&m, &["status", "-z", "-uall"]), "M index.php\0?? new.php\0");
+    assert!(out(&m, &["status", "--porcelain=v2", "-z", "--branch", "-uall"]).contains("# branch.head master"));
+    assert!(out(&m, &["for-each-ref", "--format=%(refname)", "refs/heads/master"]).ends_with("master"));
+    let committed = platform(&m, "%T");
+    assert_eq!(out(&m, &["log", "-n1", "--format=%T", "HEAD"]), committed);
+    assert!(out(&m, &["ls-files", "--stage", "--", "index.php"]).starts_with("100644"));
+    assert!(!out(&m, &["show", "--textconv", ":index.php"]).contains("in an editor"));
+    assert!(out(&m, &["diff", "--name-status", "-z", "--diff-filter=ADMR"]).contains("index.php"));
+    assert!(out(&m, &["blame", "--root", "--incremental", "HEAD", "--", "index.php"]).contains("summary"));
+    out(&m, &["add", "-A", "--", "index.php", "new.php"]);
+    out(&m, &["reset", "-q", "HEAD", "--", "new.php"]);
+    assert_eq!(out(&m, &["diff", "--cached", "--name-only"]), "index.php");
+    out(&m, &["add", "--ignore-errors", "-A", "-f", "--", "new.php"]);
+    let message = m.environ().path("message");
+    fs::write(&message, "From an editor\n").expect("written");
+    git(&m, &["-c", "core.quotepath=false", "commit", "--quiet", "-F", &message.to_string_lossy(), "--"]).ok();
+    assert_eq!(platform(&m, "%s"), "From an editor");
+    assert_eq!(out(&m, &["rev-parse", "HEAD"]), platform(&m, "%H"));
+    assert_eq!(out(&m, &["status", "-z", "-uall"]), "");
+}
