@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 use super::client::Client;
 use super::error::ErrorKind;
 use super::handles::Slot;
+use super::link_order::LinkOrder;
 use super::rename_capabilities::RenameCapabilities;
 use super::reply;
 use super::session::Session;
@@ -50,6 +51,10 @@ impl<'a> Attempt<'a> {
 
     pub(super) fn rename_capabilities(&self) -> &RenameCapabilities {
         self.client.rename_capabilities()
+    }
+
+    pub(super) fn link_order(&self) -> &LinkOrder {
+        self.client.link_order()
     }
 
     pub(super) fn temp_files(&self) -> &'a TempFiles {

@@ -72,14 +72,49 @@ impl Attempt<'_> {
 
     pub(super) fn symlink(&self, permit: &WritePermit, path: &RemotePath, text: &[u8]) -> Result<Attr, ErrorKind> {
         permit.still_valid()?;
-        let made = self.send(Request::Symlink { text: text.to_vec(), link: self.wire(path) });
-        let found = self.send_lstat(path);
-        let (made, found) = (self.ok(made), self.attr(found));
+        let order = self.link_order();
+        let link_first = order.is_link_first(&self.session().info().transport.software);
+        let (made, found) = self.send_symlink(path, text, link_first);
+        if made.is_ok() && !order.is_learned() {
+            let link = self.wire(path);
+            if self.has_text(link.clone(), text)? {
+                order.learned(link_first);
+            } else if matches!(found, Err(ErrorKind::NotFound)) && self.has_text(text.to_vec(), &link)? {
+                // The server took the arguments in the other order: what it made is removed, and the link made again.
+                log::info!("the server takes the {} of a symlink first", if link_first { "text" } else { "name" });
+                permit.still_valid()?;
+                self.ok(self.send(Request::Remove { path: text.to_vec() }))?;
+                order.learned(!link_first);
+                let (made, found) = self.send_symlink(path, text, !link_first);
+                return made.and(found);
+            }
+        }
         match (made, found) {
             (Ok(()), found) => found,
             (Err(_), Ok(attr)) if self.is_repeated() && attr.kind == FileKind::Symlink => Ok(attr),
             (Err(ErrorKind::Failure(_)), Ok(_)) => Err(ErrorKind::Exists),
             (Err(kind), _) => Err(kind),
+        }
+    }
+
+    /// Whether the link was made, and what is there now.
+    fn send_symlink(
+        &self,
+        path: &RemotePath,
+        text: &[u8],
+        link_first: bool,
+    ) -> (Result<(), ErrorKind>, Result<Attr, ErrorKind>) {
+        let made = self.send(Request::Symlink { text: text.to_vec(), link: self.wire(path), link_first });
+        let found = self.send_lstat(path);
+        (self.ok(made), self.attr(found))
+    }
+
+    /// Whether there is a link of this text at a path of the server.
+    fn has_text(&self, path: Vec<u8>, text: &[u8]) -> Result<bool, ErrorKind> {
+        match reply::name(self.send(Request::ReadLink { path }).wait(self.deadline())) {
+            Ok(there) => Ok(there == text),
+            Err(kind) if kind.is_loss() => Err(kind),
+            Err(_) => Ok(false),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::config::RemoteConfig;
 use super::current::CurrentSession;
 use super::error::ErrorKind;
+use super::link_order::LinkOrder;
 use super::rename_capabilities::RenameCapabilities;
 use super::session::Session;
 use super::temp_files::TempFiles;
@@ -18,6 +19,7 @@ pub(super) struct Client {
     config: RemoteConfig,
     current: CurrentSession,
     rename_capabilities: RenameCapabilities,
+    link_order: LinkOrder,
     temp_files: TempFiles,
 }
 
@@ -26,7 +28,8 @@ impl Client {
     pub(super) fn new(config: RemoteConfig, offline: Option<String>) -> (Arc<Self>, mpsc::Receiver<()>) {
         let (current, events) = CurrentSession::new(config.timeout, config.wake.is_some(), offline);
         let temp_files = TempFiles::new(&config.temp_prefix);
-        (Arc::new(Self { config, current, rename_capabilities: RenameCapabilities::default(), temp_files }), events)
+        let (rename_capabilities, link_order) = (RenameCapabilities::default(), LinkOrder::default());
+        (Arc::new(Self { config, current, rename_capabilities, link_order, temp_files }), events)
     }
 
     /// Opens a session on a fresh connection and makes it the one in use.
@@ -52,6 +55,10 @@ impl Client {
 
     pub(super) fn rename_capabilities(&self) -> &RenameCapabilities {
         &self.rename_capabilities
+    }
+
+    pub(super) fn link_order(&self) -> &LinkOrder {
+        &self.link_order
     }
 
     pub(super) fn temp_files(&self) -> &TempFiles {

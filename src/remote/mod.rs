@@ -13,7 +13,7 @@
 //! | `config`, `wake_detect` | settings; suspend and network changes of this machine |
 //! | `handles`, `entries`, `open_files` | what one session may hold open, and what it has gathered |
 //! | `second_name` | what a second name of a file is for |
-//! | `rename_capabilities`, `temp_files` | which renames the server was seen to refuse; names of temporary files |
+//! | `rename_capabilities`, `link_order`, `temp_files` | which renames the server was seen to refuse; how it makes symlinks; names of temporary files |
 //! | `session` | one SFTP session |
 //! | `current` | the session in use, and the calls that wait for the next one |
 //! | `client` | settings, current session and learned capabilities together |
@@ -35,6 +35,7 @@ mod error;
 mod fetch;
 mod guard;
 mod handles;
+mod link_order;
 mod list;
 mod open_files;
 mod rename;

@@ -80,10 +80,12 @@ pub enum Request {
     ReadLink {
         path: Vec<u8>,
     },
-    /// In OpenSSH's order of arguments, which nearly all servers follow: the text first, then the link.
     Symlink {
         text: Vec<u8>,
         link: Vec<u8>,
+        /// The order of the arguments: the link first, as the draft says; otherwise the text first, as OpenSSH does it,
+        /// which nearly all servers follow.
+        link_first: bool,
     },
     Extended {
         name: &'static str,
@@ -165,9 +167,10 @@ impl Request {
                 out.string(from);
                 out.string(to);
             }
-            Self::Symlink { text, link } => {
-                out.string(text);
-                out.string(link);
+            Self::Symlink { text, link, link_first } => {
+                let (first, second) = if *link_first { (link, text) } else { (text, link) };
+                out.string(first);
+                out.string(second);
             }
             Self::Extended { name, payload } => {
                 out.string(name.as_bytes());

@@ -61,7 +61,8 @@ pub(super) fn connect(
     session.set_blocking(false);
     let peer = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
     let compressed = session.methods(MethodType::CompSc).is_some_and(|method| method != "none");
-    let info = TransportInfo { kind: "libssh2", host_key, peer, login, compressed };
+    let software = session.banner().unwrap_or_default().to_owned();
+    let info = TransportInfo { kind: "libssh2", host_key, peer, login, software, compressed };
     Ok(Box::new(LibSsh2 { session, channel, stream, info, rates: endpoint.rates.clone() }))
 }
 

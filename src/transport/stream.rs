@@ -34,6 +34,8 @@ pub struct TransportInfo {
     pub peer: String,
     /// What the server accepted; empty where the `ssh` program logged in.
     pub login: String,
+    /// How the server's software identifies itself (`SSH-2.0-…`); empty where it is not known.
+    pub software: String,
     /// Whether libssh2 and the server agreed on compression.
     pub compressed: bool,
 }

@@ -55,7 +55,7 @@ pub fn requests() -> Vec<Request> {
         Request::MkDir { path: b"d".to_vec(), perm: 0o755 },
         Request::Rename { from: b"d".to_vec(), to: b"e".to_vec() },
         Request::RmDir { path: b"e".to_vec() },
-        Request::Symlink { text: b"x".to_vec(), link: b"new".to_vec() },
+        Request::Symlink { text: b"x".to_vec(), link: b"new".to_vec(), link_first: false },
         Request::Remove { path: b"new".to_vec() },
         Request::Write { handle: handle(), offset: 0, data: vec![7; 100] },
         Request::Extended { name: "statvfs@openssh.com", payload: vec![0, 0, 0, 1, b'.'] },

@@ -23,6 +23,8 @@ pub struct Asked {
     pub id: [u8; 4],
     /// The path, or the handle, which is the path of what was opened.
     pub path: String,
+    /// The second string of SYMLINK.
+    pub second: String,
     /// Of READ.
     pub offset: u64,
     pub len: u32,
@@ -37,6 +39,9 @@ pub const READ: u8 = 5;
 pub const FSTAT: u8 = 8;
 pub const REALPATH: u8 = 16;
 pub const READLINK: u8 = 19;
+pub const SYMLINK: u8 = 20;
+pub const LSTAT: u8 = 7;
+pub const REMOVE: u8 = 13;
 
 /// What a test says instead; `None`: what a server would say.
 pub type Script = dyn Fn(&Asked) -> Option<Vec<Vec<u8>>> + Send + Sync;
@@ -113,8 +118,11 @@ impl Scripted {
         let rest = bytes.get(13 + len..).unwrap_or_default();
         let offset = rest.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
         let asked = rest.get(8..12).map_or(0, |bytes| u32::from_be_bytes(bytes.try_into().expect("four")));
+        let second_len = rest.first_chunk::<4>().map_or(0, |len| u32::from_be_bytes(*len) as usize);
+        let second = rest.get(4..4 + second_len.min(rest.len())).unwrap_or_default();
+        let second = String::from_utf8_lossy(second).into_owned();
         let count = self.counts.entry((bytes[4], object)).or_default();
-        let asked = Asked { kind: bytes[4], id, path, offset, len: asked, times: *count };
+        let asked = Asked { kind: bytes[4], id, path, second, offset, len: asked, times: *count };
         *count += 1;
         let said = (self.script)(&asked).unwrap_or_else(|| vec![self.usual(&asked)]);
         said.into_iter().for_each(|packet| self.output.extend(packet));
