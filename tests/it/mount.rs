@@ -291,7 +291,7 @@ fn space_is_reserved_and_zeroed() {
 }
 
 #[test]
-fn what_sftp_cannot_do_says_so() {
+fn what_sftp_cannot_do_is_an_error() {
     on_each(|m| {
         fs::write(m.path("f"), "").expect("written");
         assert_eq!(errno(&fs::hard_link(m.path("f"), m.path("hard")).expect_err("no hard links")), libc::EPERM);
@@ -303,7 +303,7 @@ fn what_sftp_cannot_do_says_so() {
 }
 
 #[test]
-fn files_beyond_two_and_four_gigabytes_are_read_where_asked() {
+fn offsets_beyond_two_and_four_gigabytes_are_read_correctly() {
     let Some(m) = Mounted::openssh("") else { return };
     let size = 5 * 1024 * 1024 * 1024_u64;
     let file = File::create(m.on_server("big")).expect("created");
@@ -323,7 +323,7 @@ fn files_beyond_two_and_four_gigabytes_are_read_where_asked() {
 }
 
 #[test]
-fn a_file_that_someone_else_changed_is_not_overwritten() {
+fn a_file_that_another_writer_changed_is_not_overwritten() {
     for options in ["", "sync"] {
         on_each_with(options, |m| conflict(m, options));
     }
@@ -443,7 +443,7 @@ fn a_log_that_only_grew_is_followed() {
 }
 
 #[test]
-fn a_directory_that_may_only_be_entered_is_entered() {
+fn a_directory_that_cannot_be_listed_can_be_entered() {
     let server = crate::common::server::sftp_server().map(|path| path.display().to_string()).unwrap_or_default();
     if !rustix::process::geteuid().is_root() || !has_program("setpriv") {
         return crate::common::skip("a server that runs as nobody needs root and setpriv");

@@ -199,7 +199,7 @@ fn a_time_that_is_set_at_close_is_no_other_writer() {
 
 /// Files without a read bit: their content cannot be compared, and that is no reason to wait or to call it a conflict.
 #[test]
-fn what_may_not_be_read_can_be_removed_and_replaced() {
+fn unreadable_files_can_be_removed_and_replaced() {
     const READ: u8 = 5;
     const DENIED: u32 = 3;
     let Some(inner) = Inner::with(&[], Duration::from_secs(3600)) else { return };

@@ -28,7 +28,7 @@ fn pair(path: &str, server: &str) -> (String, String) {
 }
 
 #[test]
-fn what_was_written_is_kept_until_it_is_committed() {
+fn backups_are_kept_until_the_commit() {
     let Some(m) = Mounted::sim() else { return };
     fs::write(m.path("index.php"), "<?php // mine\n").expect("written");
     fs::create_dir(m.path("wp-content/plugins/mine")).expect("made");
@@ -121,7 +121,7 @@ fn a_changed_host_key_is_refused_and_after_acceptance_the_copies_are_compared() 
 }
 
 #[test]
-fn copies_can_be_had_without_a_mount() {
+fn backups_can_be_exported_without_a_mount() {
     let Some(m) = Mounted::sim() else { return };
     let site = format!("{}.dev", m.sim_ref().site());
     fs::write(m.path("index.php"), "<?php // mine\n").expect("written");
@@ -163,7 +163,7 @@ fn copies_can_be_had_without_a_mount() {
 }
 
 #[test]
-fn what_can_never_be_committed_is_said_once_and_listed() {
+fn ignored_files_are_reported_once_and_listed() {
     let Some(m) = Mounted::sim() else { return };
     let rules = "*.log\nwp-content/uploads\n";
     fs::write(m.path(".gitignore"), rules).expect("written");
