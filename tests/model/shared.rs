@@ -172,7 +172,9 @@ impl World {
             }
             Step::Save(who, p, how) => drop(self.save(who, PATHS[p], how)),
             Step::Edit(who, p) => self.edit(who, PATHS[p]),
-            Step::Read(who, p) => self.read(who, PATHS[p]),
+            Step::Read(who, p) => {
+                self.read(who, PATHS[p]);
+            }
             Step::Unlink(who, p) => self.unlink(who, PATHS[p]),
             Step::Rename(who, a, b) => self.rename(who, PATHS[a], PATHS[b]),
             Step::Theirs(p, how) => self.other(PATHS[p], how).act(),
@@ -255,10 +257,11 @@ impl World {
 
     /// Other writers change files without a change of their size, which only the time tells, and only to the second. What
     /// was not read cannot be told from that: programs read before they replace or remove.
-    fn read(&mut self, who: usize, path: &'static str) {
-        let Ok(bytes) = self.clients[who].inner.read(path) else { return };
+    fn read(&mut self, who: usize, path: &'static str) -> Option<ContentId> {
+        let bytes = self.clients[who].inner.read(path).ok()?;
         let id = self.ledger.lock().which(&bytes);
         self.clients[who].shown.entry(path).or_default().extend(id);
+        id
     }
 
     fn unlink(&mut self, who: usize, path: &'static str) {
@@ -277,8 +280,7 @@ impl World {
         if from == to {
             return;
         }
-        self.read(who, from);
-        self.read(who, to);
+        let (moved, replaced) = (self.read(who, from), self.read(who, to));
         self.look(who, from);
         self.look(who, to);
         if self.clients[who].inner.rename(from, to).is_ok() {
@@ -290,6 +292,8 @@ impl World {
             ledger.moved(from, to, Actor::Client(who));
             // A content that was moved there and back again has not been replaced.
             ledger.removed(target.difference(&source).copied());
+            // It has been if a rejected move left it there, and it was read right before.
+            ledger.removed(replaced.filter(|_| replaced != moved));
             self.clients[who].shown.entry(to).or_default().extend(source);
         }
     }
