@@ -9,12 +9,14 @@ use super::answer::{Answer, Reply};
 use super::convert::ino;
 use super::deferred::{Waiting, defer};
 use super::errno::Refusal;
+use super::writers::Writers;
 use crate::fs::{Entry, Fs, FsResult, Wait};
 
 /// What the handlers of the adapter share.
 pub(super) struct Adapter {
     pub(super) fs: Fs,
     pub(super) waiting: Arc<Waiting>,
+    pub(super) writers: Arc<Writers>,
     allow_other: bool,
     /// Dropped with the session: tells the main thread that the mount is gone.
     _alive: mpsc::Sender<()>,
@@ -22,7 +24,7 @@ pub(super) struct Adapter {
 
 impl Adapter {
     pub(super) fn new(fs: Fs, allow_other: bool, alive: mpsc::Sender<()>) -> Self {
-        Self { fs, waiting: Arc::default(), allow_other, _alive: alive }
+        Self { fs, waiting: Arc::default(), writers: Arc::default(), allow_other, _alive: alive }
     }
 
     /// Calls, and gives the result to `ok` or the error to the caller. `undo` gets a result that no caller waits for any

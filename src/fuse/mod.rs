@@ -14,6 +14,7 @@ mod dispatch;
 mod errno;
 mod invalidator;
 mod signals;
+mod writers;
 
 use std::io;
 use std::path::{Path, PathBuf};

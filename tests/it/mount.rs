@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::process::Command;
 
 use pantheonfs::sim::SimConfig;
 use rustix::fs::{Access, AtFlags, CWD, FallocateFlags, Mode, RenameFlags};
@@ -75,6 +76,26 @@ fn a_truncation_does_not_reach_the_server_ahead_of_the_bytes() {
         let grown = rustix::fs::open(path.as_c_str(), rustix::fs::OFlags::WRONLY, Mode::empty());
         rustix::fs::ftruncate(grown.expect("opened"), 5).expect("grown");
         assert_eq!(fs::read(m.on_server("live.php")).expect("there"), b"n\0\0\0\0");
+    });
+}
+
+/// A child inherits the descriptors of its parent and closes them before it runs its program.
+#[test]
+fn a_program_that_starts_another_while_it_saves_sends_no_half_file() {
+    on_each(|m| {
+        fs::write(m.path("live.php"), "old content").expect("created");
+        assert_eq!(fs::read(m.on_server("live.php")).expect("there"), b"old content");
+        let mut file = OpenOptions::new().write(true).truncate(true).open(m.path("live.php")).expect("opened");
+        file.write_all(b"half").expect("written");
+        assert!(Command::new("true").status().expect("run").success());
+        assert_eq!(fs::read(m.on_server("live.php")).expect("there"), b"old content");
+        file.write_all(b" and half").expect("written");
+        drop(file);
+        assert_eq!(fs::read(m.on_server("live.php")).expect("there"), b"half and half");
+        // A child that writes through what it inherited, while its parent waits.
+        let script = r#"{ printf one; sh -c 'printf two'; } > "$1""#;
+        assert!(Command::new("sh").args(["-c", script, "sh"]).arg(m.path("live.php")).status().expect("run").success());
+        assert_eq!(fs::read(m.on_server("live.php")).expect("there"), b"onetwo");
     });
 }
 

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use pantheonfs::sim::SimConfig;
 
-use crate::common::eventually;
 use crate::common::mounted::Mounted;
+use crate::common::{SOON, eventually, within};
 
 fn rescue(m: &Mounted, args: &[&str]) -> crate::common::program::Ran {
     let place = m.dir().to_string_lossy().into_owned();
@@ -117,7 +117,8 @@ fn a_changed_host_key_is_refused_and_after_acceptance_the_copies_are_compared() 
     // The person checks, and accepts.
     let known_hosts = m.sim_ref().root().join("known_hosts");
     fs::write(known_hosts, moved["known_hosts"].as_str().expect("a line")).expect("written");
-    eventually("it is connected again, and the loss is said", || m.status()["lost"][0] == "index.php");
+    // The pauses between attempts to connect grow to 20 s.
+    within(2 * SOON, "it is connected again, and the loss is said", || m.status()["lost"][0] == "index.php");
 }
 
 #[test]
