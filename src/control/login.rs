@@ -243,7 +243,7 @@ mod tests {
         let mut later = Login::new(config.clone());
         assert!(later.current().is_some() && !later.is_anonymous());
         assert_eq!(*later.token().expect("remembered").secret, "b@x");
-        // Terminus' own file names nobody.
+        // Terminus' own file names no user.
         write_private(dir.path(), "session", br#"{"session":"t","user_id":"u"}"#).expect("written");
         let mut anonymous = Login::new(config);
         assert!(anonymous.current().is_some() && anonymous.is_anonymous());

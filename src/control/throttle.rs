@@ -1,4 +1,4 @@
-//! What the API's 429 means for all clients of one user on this machine: nobody asks again before a certain time, which a
+//! What the API's 429 means for all clients of one user on this machine: none of them asks again before a certain time, which a
 //! small file tells the other processes.
 
 use std::fs;
@@ -37,7 +37,7 @@ impl Throttle {
         Self { file, state: Mutex::default() }
     }
 
-    /// How long nobody may ask; `None`: the API can be asked now.
+    /// How long the API may not be asked; `None`: the API can be asked now.
     pub(super) fn pause(&self) -> Option<Duration> {
         let own = self.state.lock().until;
         let until = [own, self.told()].into_iter().flatten().fold(0.0, f64::max);

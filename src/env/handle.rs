@@ -50,7 +50,7 @@ impl Env {
         self.0.check();
     }
 
-    /// Notes that somebody looks at the mode or at running jobs: the API is asked soon, unless it was asked a moment ago.
+    /// Notes that a program reads the mode or the running jobs: the API is asked soon, unless it was asked a moment ago.
     pub fn look(&self) {
         self.0.look();
     }

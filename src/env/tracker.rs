@@ -17,7 +17,7 @@ use crate::gate::{Gate, ReadOnlyReason, Verdict};
 
 /// In use: the mount was asked for something within this time.
 const IN_USE: Duration = Duration::from_secs(60);
-/// Between questions because somebody looks.
+/// Between questions because a program reads the mode or the jobs.
 const LOOK_PAUSE: Duration = Duration::from_secs(2);
 /// How long a teammate's workflow may hold writes.
 const OTHERS_LIMIT: Duration = Duration::from_secs(60);
@@ -47,7 +47,7 @@ struct Asking {
     touched: Instant,
     pace: Pace,
     budget: Budget,
-    /// When somebody looked last.
+    /// When a program last read the mode or the jobs.
     looked: Option<Instant>,
     /// Somebody looks: what other mounts know is not enough.
     look: bool,
@@ -164,7 +164,7 @@ impl Tracker {
         self.asking.lock().pace.asked(due, Instant::now());
     }
 
-    /// Notes that somebody looks at the mode or the jobs.
+    /// Notes that a program reads the mode or the jobs.
     pub(super) fn look(&self) {
         let now = Instant::now();
         let asked = {
@@ -181,7 +181,7 @@ impl Tracker {
         }
     }
 
-    /// Whether somebody has looked since the last call.
+    /// Whether a program has read them since the last call.
     pub(super) fn take_look(&self) -> bool {
         std::mem::take(&mut self.asking.lock().look)
     }

@@ -45,7 +45,7 @@ impl Reader {
         self.inside_text(link, &text).unwrap_or_else(|| outside_path(&text).relative_from(&shown))
     }
 
-    /// Whether the repository has this symlink with this text at the commit of the environment. Asks nobody.
+    /// Whether the repository has this symlink with this text at the commit of the environment. Sends no request.
     fn is_committed(&self, ino: Ino, text: &[u8]) -> bool {
         let repository = &self.0.repository;
         let committed = || repository.object(&self.0.view.below_code(ino)?).flatten();

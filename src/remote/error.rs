@@ -44,7 +44,7 @@ pub enum ErrorKind {
     Unsupported,
     #[error("the content changed on the server (now {})", now.version())]
     Changed { now: Attr },
-    #[error("someone else changed it on the server{}", match found { Some(v) => format!(" (now {v})"), None => " (it is gone)".into() })]
+    #[error("another writer changed it on the server{}", match found { Some(v) => format!(" (now {v})"), None => " (it is gone)".into() })]
     Conflict { found: Option<Version> },
     #[error(transparent)]
     Refused(#[from] Refused),

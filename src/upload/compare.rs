@@ -45,7 +45,7 @@ impl Sender {
         }
     }
 
-    /// Whether a file of another version has the content that callers were shown of the known one: then nobody changed
+    /// Whether a file of another version has the content that callers were shown of the known one: then no other writer changed
     /// it. A server may set times on its own, for example when it copies or stores a file.
     pub(super) fn compare_with_shown(&self, path: &RemotePath, known: Version, found: Version) -> Compared {
         let same_size = known.size == found.size && found.size <= MAX_SHOWN_BYTES;

@@ -98,7 +98,7 @@ impl View {
 
     pub fn insert(&self, parent: Ino, name: &Name, attr: Attr, server: Option<Version>) -> Option<Ino> {
         let made = self.0.table.insert(parent, name, attr, server);
-        // Noted when it can be seen: who asks in between is told the next time.
+        // Noted when it can be seen: a caller that asks in between learns it the next time.
         self.0.changes.touched().name(parent, name);
         made
     }

@@ -161,7 +161,7 @@ impl View {
         parent == ROOT && self.0.own.has(name)
     }
 
-    /// What changed since this token was given, by anybody, as far as it was noticed.
+    /// What changed since this token was given, here or on the server, as far as it was noticed.
     pub fn since(&self, token: &[u8]) -> Since {
         self.0.changes.touched().since(token)
     }

@@ -120,7 +120,7 @@ fn a_carried_proof_counts_once_the_server_is_seen_to_have_its_version() {
     let (_dir, next, ..) = committed(b"committed");
     next.carry([(path.clone(), proof)]);
     assert_eq!(next.of(&path, version(9, 6)), None, "another version");
-    assert_eq!(next.of(&path, version(9, 5)), Some(blob), "who asks has seen the version");
+    assert_eq!(next.of(&path, version(9, 5)), Some(blob), "the caller has seen the version");
     assert_eq!(counts(&next), (1, 0));
     assert_eq!(next.take_changed().map(|all| all.len()), Some(1));
 }
