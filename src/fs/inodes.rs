@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::state::Fs;
+use crate::attr::Attr;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::Ino;
 use crate::upload::SetAttr;
@@ -19,6 +20,10 @@ impl Fs {
 
     pub fn getattr(&self, ino: Ino, wait: Wait) -> FsResult<Entry> {
         if ino.is_virtual() { self.dot.getattr(ino) } else { self.view.getattr(ino, wait) }
+    }
+
+    fn unshown_attr(&self, op: &'static str, ino: Ino, wait: Wait) -> FsResult<Attr> {
+        if ino.is_virtual() { Ok(self.dot.getattr(ino)?.attr) } else { self.view.unshown_attr(op, ino, wait) }
     }
 
     pub fn forget(&self, ino: Ino, count: u64) {
@@ -64,7 +69,7 @@ impl Fs {
     /// access(2): checks the mode of the environment first, then the permission bits. Root may read and write
     /// everything that the mode allows.
     pub fn access(&self, ino: Ino, mask: i32, caller_uid: u32, wait: Wait) -> FsResult<()> {
-        let attr = self.getattr(ino, wait)?.attr;
+        let attr = self.unshown_attr("access", ino, wait)?;
         if mask & libc::W_OK != 0 {
             self.upload.may_write("access", ino)?;
         }
@@ -94,7 +99,7 @@ impl Fs {
             return Ok(());
         }
         for ino in objects.iter().filter(|ino| !ino.is_virtual()) {
-            let attr = self.getattr(*ino, wait)?.attr;
+            let attr = self.unshown_attr("write", *ino, wait)?;
             if self.shown_perm(attr.perm) & 0o200 == 0 {
                 return Err(FsError::new("write", self.view.object(*ino), Cause::AccessDenied));
             }
