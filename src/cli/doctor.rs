@@ -215,7 +215,15 @@ fn renames(remote: &Remote, plan: &Plan) -> CliResult<String> {
         RemotePath::parse(name).unwrap_or_else(|_| RemotePath::root())
     };
     let file = tempfile::tempfile().map_err(|e| failed(&e))?;
-    let how = Store { base: Base::Any, base_sum: None, perm: None, made_with: None, mtime: None, temp_dir: None };
+    let how = Store {
+        base: Base::Any,
+        base_sum: None,
+        perm: None,
+        made_with: None,
+        own_perm: false,
+        mtime: None,
+        temp_dir: None,
+    };
     remote.store(&permit, &path("-a"), &file, 0, &how, &|_| {}).map_err(|e| failed(&e))?;
     remote.store(&permit, &path("-b"), &file, 0, &how, &|_| {}).map_err(|e| failed(&e))?;
     let moved = remote.rename(&permit, &path("-a"), &path("-b"), true, None, &|_| {});

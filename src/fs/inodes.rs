@@ -3,10 +3,16 @@
 use std::time::Duration;
 
 use super::state::Fs;
+use crate::attr::Attr;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::Ino;
+use crate::reader::OpenMode;
 use crate::upload::SetAttr;
 use crate::view::Entry;
+
+/// Permission bits of the owner.
+const READ_BIT: u16 = 0o400;
+const WRITE_BIT: u16 = 0o200;
 
 impl Fs {
     /// `Ok(None)`: the name does not exist, and the kernel may cache that for the returned time.
@@ -19,6 +25,10 @@ impl Fs {
 
     pub fn getattr(&self, ino: Ino, wait: Wait) -> FsResult<Entry> {
         if ino.is_virtual() { self.dot.getattr(ino) } else { self.view.getattr(ino, wait) }
+    }
+
+    fn unshown_attr(&self, op: &'static str, ino: Ino, wait: Wait) -> FsResult<Attr> {
+        if ino.is_virtual() { Ok(self.dot.getattr(ino)?.attr) } else { self.view.unshown_attr(op, ino, wait) }
     }
 
     pub fn forget(&self, ino: Ino, count: u64) {
@@ -64,7 +74,7 @@ impl Fs {
     /// access(2): checks the mode of the environment first, then the permission bits. Root may read and write
     /// everything that the mode allows.
     pub fn access(&self, ino: Ino, mask: i32, caller_uid: u32, wait: Wait) -> FsResult<()> {
-        let attr = self.getattr(ino, wait)?.attr;
+        let attr = self.unshown_attr("access", ino, wait)?;
         if mask & libc::W_OK != 0 {
             self.upload.may_write("access", ino)?;
         }
@@ -93,13 +103,30 @@ impl Fs {
         if caller_uid == 0 || caller_uid != self.uid() {
             return Ok(());
         }
-        for ino in objects.iter().filter(|ino| !ino.is_virtual()) {
-            let attr = self.getattr(*ino, wait)?.attr;
-            if self.shown_perm(attr.perm) & 0o200 == 0 {
-                return Err(FsError::new("write", self.view.object(*ino), Cause::AccessDenied));
-            }
+        objects.iter().try_for_each(|ino| self.check_owner_bits("write", *ino, WRITE_BIT, wait))
+    }
+
+    /// Checks in the same way whether a file may be opened. To run a program, its owner needs no read bit.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::AccessDenied`]: the read bit or the write bit is missing.
+    pub fn check_open(&self, ino: Ino, mode: OpenMode, runs: bool, caller_uid: u32, wait: Wait) -> FsResult<()> {
+        if caller_uid == 0 || caller_uid != self.uid() {
+            return Ok(());
         }
-        Ok(())
+        let read = if mode.read && !runs { READ_BIT } else { 0 };
+        let write = if mode.write || mode.truncate { WRITE_BIT } else { 0 };
+        self.check_owner_bits("open", ino, read | write, wait)
+    }
+
+    fn check_owner_bits(&self, op: &'static str, ino: Ino, bits: u16, wait: Wait) -> FsResult<()> {
+        if bits == 0 || ino.is_virtual() {
+            return Ok(());
+        }
+        let attr = self.unshown_attr(op, ino, wait)?;
+        let denied = bits & !self.shown_perm(attr.perm) != 0;
+        if denied { Err(FsError::new(op, self.view.object(ino), Cause::AccessDenied)) } else { Ok(()) }
     }
 }
 

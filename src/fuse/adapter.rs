@@ -198,11 +198,9 @@ impl Filesystem for Adapter {
             answer.opened(opened.handle, convert::open_flags(&opened));
         };
         let undo = |fs: &Fs, opened: Opened| drop(fs.release(opened.handle, Wait::Until(fs.deadline())));
-        let uid = req.uid();
+        let (runs, uid) = (convert::runs(flags), req.uid());
         let call = move |fs: &Fs, wait| {
-            if writes {
-                fs.check_write(&[number], uid, wait)?;
-            }
+            fs.check_open(number, mode, runs, uid, wait)?;
             fs.open(number, mode, wait)
         };
         self.run(answer, call, ok, undo);

@@ -61,6 +61,12 @@ pub(super) fn open_mode(flags: OpenFlags) -> OpenMode {
     OpenMode { read, write, truncate: flags.0 & libc::O_TRUNC != 0 }
 }
 
+/// Whether the file is opened by execve(2): the kernel's own `FMODE_EXEC`, which no program can give.
+pub(super) fn runs(flags: OpenFlags) -> bool {
+    const FMODE_EXEC: i32 = 0x20;
+    flags.0 & FMODE_EXEC != 0
+}
+
 pub(super) fn open_flags(opened: &Opened) -> FopenFlags {
     let mut flags = FopenFlags::empty();
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_pages);

@@ -90,6 +90,7 @@ impl Copying<'_> {
             base_sum: None,
             perm: Some(attr.perm),
             made_with: None,
+            own_perm: false,
             mtime: Some(attr.mtime),
             temp_dir: None,
         };

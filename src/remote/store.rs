@@ -36,6 +36,8 @@ pub struct Store {
     pub perm: Option<u16>,
     /// Permission bits with which a file is made, if none are set: the server's umask and default ACL apply to them.
     pub made_with: Option<u16>,
+    /// The file that is replaced does not hand down its permission bits, if none are set: another file takes its place.
+    pub own_perm: bool,
     /// Seconds; the server's own time if not given.
     pub mtime: Option<u32>,
     /// A directory on the same disk of the server that is not served; for temporary files.
@@ -203,6 +205,7 @@ impl Storing<'_> {
             temp.forget();
         };
         let result = found.inspect_err(|_| drop(self.writer.close(&handle))).and_then(|found| {
+            let found = found.filter(|_| !self.how.own_perm);
             let perm = self.how.perm.or(found.map(|attr| attr.perm));
             let sent = self.writer.send_all(&handle, perm)?;
             // The base once more, behind the last byte: shows what happened meanwhile without a round trip of its own.
@@ -337,7 +340,8 @@ impl Storing<'_> {
         };
         self.permit.still_valid()?;
         (self.writer.progress)(Progress::Modifying);
-        let sent = self.writer.send_all(&handle, self.how.perm)?;
+        let perm = self.how.perm.or(self.how.made_with.filter(|_| self.how.own_perm));
+        let sent = self.writer.send_all(&handle, perm)?;
         let (attr, sized) = self.writer.finish_of_any_size(sent)?;
         if attr.size <= self.writer.source.len || sized.is_err_and(|kind| kind.is_unanswered()) {
             return self.seen_after(attr);

@@ -93,6 +93,7 @@ impl Sender {
             base_sum,
             perm: (!put.keep_perm).then_some(put.perm),
             made_with: Some(put.perm),
+            own_perm: put.own_perm,
             mtime: Some(put.mtime),
             temp_dir: self.temp_dir(op.area),
         };

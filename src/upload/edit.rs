@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::spools::Filled;
 use super::state::Upload;
+use super::unreadable::may_not_be_read;
 use crate::attr::{Version, secs_from_time};
 use crate::cache::{BLOCK_BYTES, Role};
 use crate::clock::Deadline;
@@ -221,7 +222,13 @@ impl Upload {
         let version = self.local.0.view.node(ino).map(|node| node.version());
         let filled = version.ok_or(Cause::NotFound).and_then(|version| {
             let spool = self.local.0.journal.new_spool()?;
-            self.fill(&spool, path, version, keep.unwrap_or(u64::MAX), deadline)?;
+            let fill = || self.fill(&spool, path, version, keep.unwrap_or(u64::MAX), deadline);
+            match fill() {
+                Err(refused) if may_not_be_read(&refused) => {
+                    self.with_read_bit((ino, path), refused, deadline, fill)?
+                }
+                filled => filled?,
+            }
             if self.content.has_changed(path, version) {
                 // Callers were shown other content under the same version: it is not a base for their changes.
                 self.local.0.view.content_changed(ino);

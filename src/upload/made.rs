@@ -70,7 +70,10 @@ mod tests {
 
     fn put(at: &str, base: Expected) -> Op {
         let (spool, mtime) = (SpoolId(1), 2);
-        op(at, Action::Put(Put { spool, len: 1, sum: None, perm: 0o644, keep_perm: false, mtime, base }))
+        op(
+            at,
+            Action::Put(Put { spool, len: 1, sum: None, perm: 0o644, keep_perm: false, own_perm: false, mtime, base }),
+        )
     }
 
     #[test]

@@ -29,6 +29,7 @@
 //! | `names` | create, mkdir, rmdir, unlink, symlink |
 //! | `own_links` | which symlinks out of the mount were made through it |
 //! | `rename` | rename |
+//! | `unreadable` | changing a part of a file that may not be read |
 //! | `attrs` | permission bits and times |
 //! | `sender` | the worker's side: the type `Sender` |
 //! | `root_check` | checking that the environment is present |
@@ -68,6 +69,7 @@ mod save;
 mod sender;
 mod spools;
 mod state;
+mod unreadable;
 mod worker;
 
 pub use attrs::{SetAttr, Time};

@@ -112,6 +112,7 @@ impl Local {
             sum: sealed.sum,
             perm: node.attr.perm,
             keep_perm: !node.perm_changed,
+            own_perm: false,
             mtime: node.attr.mtime,
             base: node.base().into(),
         };

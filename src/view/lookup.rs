@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::listings::ListResult;
 use super::state::{Entry, View};
+use crate::attr::Attr;
 use crate::cache::Waiter;
 use crate::clock::Deadline;
 use crate::error::{Cause, FsError, FsResult, Wait};
@@ -42,6 +43,13 @@ impl View {
         let shown = self.successor(ino).unwrap_or(ino);
         let node = self.fresh_node("getattr", shown, self.freshness(shown), wait)?;
         Ok(Entry { ino, ..self.entry(&node) })
+    }
+
+    /// The attributes for a check that the caller does not learn them from. They do not count as shown: what another writer
+    /// did meanwhile must not become the base of the next change.
+    pub fn unshown_attr(&self, op: &'static str, ino: Ino, wait: Wait) -> FsResult<Attr> {
+        let ino = self.successor(ino).unwrap_or(ino);
+        Ok(self.fresh_node(op, ino, self.freshness(ino), wait)?.attr)
     }
 
     /// # Errors

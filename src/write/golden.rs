@@ -63,7 +63,16 @@ fn ops() -> Vec<Op> {
     let there = Expected::Version(Version { size: 4_294_967_297, mtime: 1_700_000_000 });
     let put = |spool, sum, base| {
         let (len, keep_perm) = (4_294_967_298, spool == 8);
-        Action::Put(Put { spool: SpoolId(spool), len, sum, perm: 0o640, keep_perm, mtime: 1_700_000_001, base })
+        Action::Put(Put {
+            spool: SpoolId(spool),
+            len,
+            sum,
+            perm: 0o640,
+            keep_perm,
+            own_perm: false,
+            mtime: 1_700_000_001,
+            base,
+        })
     };
     let rename = |base, replaced, dir| Action::Rename { to: path("code/new/name"), base, replaced, dir };
     vec![
@@ -128,11 +137,11 @@ fn recorded_checksums_are_read_and_written() {
     reads_as("journal-1-shown", journal::KIND, &shown_records());
 }
 
-/// Fields that came later than the first journals, within version 1, have defaults: `sum` and `keep_perm`.
+/// Fields that came later than the first journals, within version 1, have defaults: `sum`, `keep_perm`, `own_perm`.
 #[test]
 fn a_journal_without_later_fields_is_read() {
     let (spool, mtime, base) = (SpoolId(1), 1_700_000_001, Expected::Absent);
-    let put = Put { spool, len: 6, sum: None, perm: 0o644, keep_perm: false, mtime, base };
+    let put = Put { spool, len: 6, sum: None, perm: 0o644, keep_perm: false, own_perm: false, mtime, base };
     let record = fold::Record::Op(OpId(0), op(Area::Code, "code/a.php", Action::Put(put)));
     reads_as("journal-1-first", journal::KIND, &[record]);
 }

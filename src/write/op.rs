@@ -56,6 +56,9 @@ pub struct Put {
     /// The permission bits were not changed locally: the server's bits stay.
     #[serde(default)]
     pub keep_perm: bool,
+    /// It was made as a new file and took the place of another one, whose permission bits do not stay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_perm: bool,
     /// Seconds since the epoch.
     pub mtime: u32,
     pub base: Expected,

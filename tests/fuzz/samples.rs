@@ -100,6 +100,7 @@ fn record_the_stores() {
             sum: sealed.sum,
             perm: 0o644,
             keep_perm: false,
+            own_perm: false,
             mtime: 1_700_000_001,
             base,
         };

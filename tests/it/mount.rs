@@ -466,8 +466,8 @@ fn a_log_that_only_grew_is_followed() {
 #[test]
 fn a_directory_that_cannot_be_listed_can_be_entered() {
     let server = crate::common::server::sftp_server().map(|path| path.display().to_string()).unwrap_or_default();
-    if !rustix::process::geteuid().is_root() || !has_program("setpriv") {
-        return crate::common::skip("a server that runs as nobody needs root and setpriv");
+    if !crate::common::needs_root("a server that runs as another user") || !has_program("setpriv") {
+        return;
     }
     let nobody = format!("Subsystem sftp /usr/bin/setpriv --reuid=65534 --regid=65534 --clear-groups {server}");
     let Some(m) = Mounted::openssh_with(&[&nobody], "fresh=1") else { return };
@@ -490,10 +490,10 @@ fn a_directory_that_cannot_be_listed_can_be_entered() {
 /// as long as that copy exists.
 #[test]
 fn a_mount_that_another_namespace_holds_ends_and_can_be_made_again() {
-    let Some(m) = Mounted::openssh("") else { return };
-    if !rustix::process::getuid().is_root() {
-        return eprintln!("SKIPPED: only root can make a mount namespace");
+    if !crate::common::needs_root("a mount namespace") {
+        return;
     }
+    let Some(m) = Mounted::openssh("") else { return };
     fs::write(m.path("a"), "saved").expect("saved");
     let script = "echo ready; exec sleep 60";
     let mut command = std::process::Command::new("unshare");

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use pantheonfs::sim::{Sim, SimConfig};
 
 use crate::common::program::{Environ, Ran};
-use crate::common::{Watch, eventually, has_fuse, has_program, skip, watch};
+use crate::common::{Watch, eventually, has_fuse, has_program, needs_root, skip, watch};
 
 /// The ordinary user, who exists only in the namespace.
 const USER: &str = "webdev";
@@ -152,10 +152,7 @@ impl Drop for Machine {
 }
 
 fn can_run() -> bool {
-    if !rustix::process::geteuid().is_root() {
-        skip(
-            "mount(8) by root and by an ordinary user: not tested, because the tests do not run as root (sudo scripts/test)",
-        );
+    if !needs_root("mount(8), fstab and private namespaces") {
         return false;
     }
     let same = |one: &str, other: &str| fs::canonicalize(one).ok() == fs::canonicalize(other).ok();

@@ -46,6 +46,7 @@ fn store(remote: &Remote, file: &str, bytes: &[u8], base: Base, temp: Option<&st
         base_sum: None,
         perm: Some(0o640),
         made_with: None,
+        own_perm: false,
         mtime: Some(1_000_000_000),
         temp_dir: temp.map(path),
     };
@@ -211,7 +212,15 @@ fn a_permit_of_before_the_switch_changes_nothing() {
     let gate = Gate::new();
     let permit = gate.admit(Area::Code).expect("open");
     gate.set(Area::Code, Verdict::Closed(ReadOnlyReason::GitMode));
-    let how = Store { base: Base::Absent, base_sum: None, perm: None, made_with: None, mtime: None, temp_dir: None };
+    let how = Store {
+        base: Base::Absent,
+        base_sum: None,
+        perm: None,
+        made_with: None,
+        own_perm: false,
+        mtime: None,
+        temp_dir: None,
+    };
     let error = remote.store(&permit, &path("x"), &content(b"x"), 1, &how, &|_| {}).expect_err("closed");
     assert!(matches!(error.kind, ErrorKind::Refused(_)), "{error}");
     assert!(remote.mkdir(&permit, &path("d"), 0o755).is_err());

@@ -14,7 +14,16 @@ fn put(journal: &Journal, at: &str, content: &[u8], base: Expected) -> Op {
     let spool = journal.new_spool().expect("made");
     spool.write_at(0, content).expect("written");
     let sealed = spool.seal();
-    let put = Put { spool: sealed.id, len: sealed.len, sum: sealed.sum, perm: 0o644, keep_perm: false, mtime: 1, base };
+    let put = Put {
+        spool: sealed.id,
+        len: sealed.len,
+        sum: sealed.sum,
+        perm: 0o644,
+        keep_perm: false,
+        own_perm: false,
+        mtime: 1,
+        base,
+    };
     let path = RemotePath::parse(at).expect("valid");
     Op { area: Area::Code, path, action: Action::Put(put), ino: 0, at: 0 }
 }

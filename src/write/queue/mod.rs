@@ -225,12 +225,14 @@ impl Queue {
             (Action::Put(new), Some((id, Action::Put(old)))) => {
                 // Also for `Ours`: the server may have a part of the old content, and the new content completes it.
                 new.base = old.base;
+                new.own_perm |= old.own_perm;
                 changes.replaced.push(old);
                 return self.replace(id, op, now, changes);
             }
             // Removed and created again: a save of the old file.
             (Action::Put(new), Some((id, Action::Unlink { base, file: true }))) => {
                 new.base = base;
+                new.own_perm = true;
                 self.drop_op(id, changes);
             }
             (Action::Unlink { .. }, Some((id, Action::Symlink { .. }))) => return self.drop_op(id, changes),
@@ -247,7 +249,7 @@ impl Queue {
             (Action::Rename { to, replaced, dir: false, .. }, Some((id, Action::Put(old))))
                 if old.base == Expected::Absent =>
             {
-                let put = Put { base: *replaced, ..old };
+                let put = Put { base: *replaced, own_perm: old.own_perm || *replaced != Expected::Absent, ..old };
                 let moved = Op { path: to.clone(), action: Action::Put(put), ..op };
                 self.take_out_noting(id);
                 changes.dropped.push((id, None));

@@ -13,7 +13,19 @@ fn op(at: &str, action: Action) -> Op {
 }
 
 fn put(at: &str, spool: u64, base: Expected) -> Op {
-    op(at, Action::Put(Put { spool: SpoolId(spool), len: 1, sum: None, perm: 0o644, keep_perm: false, mtime: 1, base }))
+    op(
+        at,
+        Action::Put(Put {
+            spool: SpoolId(spool),
+            len: 1,
+            sum: None,
+            perm: 0o644,
+            keep_perm: false,
+            own_perm: false,
+            mtime: 1,
+            base,
+        }),
+    )
 }
 
 fn rename(from: &str, to: &str, replaced: Expected) -> Op {
@@ -40,18 +52,33 @@ fn a_content_is_carried_until_its_operation_ends() {
     assert!(!queue.carries(SpoolId(2)));
 }
 
+/// A save of a file that takes the place of another one.
+fn with_own_perm(mut op: Op) -> Op {
+    if let Action::Put(put) = &mut op.action {
+        put.own_perm = true;
+    }
+    op
+}
+
 #[test]
 fn a_temporary_file_that_is_renamed_is_one_save() {
     let (mut queue, now) = (Queue::default(), Instant::now());
     queue.add(put("a.tmp", 1, Expected::Absent), now);
     queue.add(rename("a.tmp", "a", Expected::Version(V)), now);
     let ops: Vec<&Op> = queue.ops().map(|(_, op)| op).collect();
-    assert_eq!(ops, [&put("a", 1, Expected::Version(V))]);
+    assert_eq!(ops, [&with_own_perm(put("a", 1, Expected::Version(V)))]);
+    // The next save, before the first is sent: the permissions are still those of the new file.
+    queue.add(put("a", 3, Expected::Version(V)), now);
+    assert_eq!(queue.ops().map(|(_, op)| op).collect::<Vec<_>>(), [&with_own_perm(put("a", 3, Expected::Version(V)))]);
     // vim's way: the old one aside, the new one under the old name, the old one away.
     let mut queue = Queue::default();
     queue.add(op("a", Action::Unlink { base: Expected::Version(V), file: true }), now);
     queue.add(put("a", 2, Expected::Absent), now);
-    assert_eq!(queue.ops().map(|(_, op)| op).collect::<Vec<_>>(), [&put("a", 2, Expected::Version(V))]);
+    assert_eq!(queue.ops().map(|(_, op)| op).collect::<Vec<_>>(), [&with_own_perm(put("a", 2, Expected::Version(V)))]);
+    let mut queue = Queue::default();
+    queue.add(put("a.tmp", 1, Expected::Absent), now);
+    queue.add(rename("a.tmp", "a", Expected::Absent), now);
+    assert_eq!(queue.ops().map(|(_, op)| op).collect::<Vec<_>>(), [&put("a", 1, Expected::Absent)]);
 }
 
 #[test]
@@ -442,7 +469,7 @@ proptest! {
                 4 => Action::SetAttr { perm: Some(0o600), times: None, link: false },
                 _ => {
                     let (spool, len) = (SpoolId(n as u64), n as u64);
-                    Action::Put(Put { spool, len, sum: None, perm: 0o644, keep_perm: false, mtime: 1, base })
+                    Action::Put(Put { spool, len, sum: None, perm: 0o644, keep_perm: false, own_perm: false, mtime: 1, base })
                 }
             };
             let op = Op { ino: one as u64, ..op(path, action) };

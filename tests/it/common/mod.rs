@@ -62,6 +62,24 @@ pub fn skip(what: &str) {
     eprintln!("SKIPPED: {name}: {what}");
 }
 
+/// Whether the test that calls this may go on, because root runs it. Otherwise it says so by name, and `scripts/as-user` runs it
+/// again as root.
+#[allow(dead_code)] // tests/model.rs
+pub fn needs_root(why: &str) -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    let Some(list) = std::env::var_os("PANTHEONFS_NEEDS_ROOT") else {
+        skip(&format!("needs root: {why} (sudo scripts/test)"));
+        return false;
+    };
+    let mut list = std::fs::File::options().append(true).open(list).expect("the list of scripts/as-user");
+    list.write_all(format!("{name}\n").as_bytes()).expect("noted");
+    eprintln!("AS ROOT, LATER: {name}: {why}");
+    false
+}
+
 /// Whether mounting can be tested here.
 pub fn has_fuse() -> bool {
     if !std::path::Path::new("/dev/fuse").exists() {
