@@ -131,6 +131,7 @@ impl Environ {
             cache_dir: settings.dir("cache_dir"),
             tokens_dir: settings.dir("tokens_dir"),
             shared_dir: Some(self.cache_root.join("api")),
+            certificates: path("SSL_CERT_FILE").map(|file| self.here.join(file)),
             user: settings.text("user"),
             api: text("PANTHEONFS_API"),
         };

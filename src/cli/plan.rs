@@ -209,6 +209,7 @@ fn waker(known: &Known, env: &str, platform: &Platform) -> CliResult<Option<Arc<
         dns_zone: told.and_then(|environment| environment.dns_zone.clone()),
         url: platform.wake_url.clone(),
         lock: told.and_then(|environment| environment.lock.clone()),
+        certificates: platform.control.certificates.clone(),
     };
     Ok(Some(Arc::new(Waker::new(config)?)))
 }

@@ -19,6 +19,7 @@ mod faults;
 mod git;
 mod host_keys;
 mod hostile;
+mod https;
 mod link_order;
 mod links;
 mod load;
