@@ -244,12 +244,6 @@ impl Control {
         Commit::list(&self.ask(&self.routes.log(site, env))?)
     }
 
-    /// Workflows of this environment that run now.
-    pub fn running(&self, site: &str, env: &str) -> Answer<Vec<Workflow>> {
-        let all = self.jobs(site, Duration::ZERO)?;
-        Ok(all.into_iter().filter(|job| job.environment.as_deref() == Some(env)).collect())
-    }
-
     /// Workflows of the site that run now, or ran when another process of the user asked within `max_age`.
     pub fn jobs(&self, site: &str, max_age: Duration) -> Answer<Vec<Workflow>> {
         if let Some(known) = self.board.read(site, max_age) {

@@ -1,14 +1,13 @@
 //! What became of a commit after its workflow. The platform reports the workflow as succeeded while the environment still
-//! shows the commit before: a job `sync_code` that ends seconds later moves `target_commit`. Only what the platform shows in
+//! shows the commit before: a job `sync_code` (or `sync_code_with_build`) that ends seconds later moves `target_commit`. Only what the platform shows in
 //! the end decides whether the commit is there.
 
 use std::time::{Duration, Instant};
 
+use super::code_jobs::{concerns, is_sync};
 use super::error::CommitError;
 use crate::control::{Control, ControlError, Environment};
 
-/// The job that brings a commit into the environment.
-const SYNC: &str = "sync_code";
 /// How long such a job is waited for.
 const SYNC_LIMIT: Duration = Duration::from_secs(180);
 /// How long `target_commit` may take once no such job runs.
@@ -84,8 +83,11 @@ impl<'a> Settling<'a> {
                 Err(error) => return error.is_passing(),
             }
         }
-        match self.control.running(self.site, self.env) {
-            Ok(jobs) => self.sync = jobs.into_iter().find(|job| job.kind == SYNC).map(|job| job.id),
+        match self.control.jobs(self.site, Duration::ZERO) {
+            Ok(jobs) => {
+                let found = jobs.into_iter().find(|job| is_sync(job) && concerns(job, self.env));
+                self.sync = found.map(|job| job.id);
+            }
             Err(error) => log::info!("after the commit: {error}"),
         }
         self.sync.is_some()

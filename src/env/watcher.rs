@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use super::code_jobs::concerns;
 use super::pace::{Due, JOBS};
 use super::tracker::{Tracker, Wake};
 
@@ -69,9 +70,7 @@ fn ask(tracker: &Tracker, due: Due) {
     let max_age = if due.jobs { JOBS[0] / 2 } else { std::time::Duration::ZERO };
     let max_age = if tracker.take_look() { std::time::Duration::ZERO } else { max_age };
     match control.jobs(site, max_age) {
-        Ok(all) => {
-            tracker.learn_running(all.into_iter().filter(|job| job.environment.as_deref() == Some(name)).collect())
-        }
+        Ok(all) => tracker.learn_running(all.into_iter().filter(|job| concerns(job, name)).collect()),
         Err(error) => log::debug!("the jobs of the site are not known: {error}"),
     }
 }
