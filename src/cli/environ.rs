@@ -61,7 +61,7 @@ pub(super) fn hide_token() {
 
 /// Reads the machine token from the pipe that the parent process passes.
 pub(super) fn receive_token(descriptor: i32) -> CliResult<()> {
-    let failed = |e: std::io::Error| Failure::caused(Exit::Failed, "the machine token cannot be passed on", e);
+    let failed = |e: std::io::Error| Failure::caused(Exit::Failed, "the token cannot be passed on", e);
     let pipe = std::fs::File::open(format!("/proc/self/fd/{descriptor}")).map_err(failed)?;
     let mut token = Zeroizing::new(String::new());
     pipe.take(MAX_TOKEN_BYTES).read_to_string(&mut token).map_err(failed)?;
