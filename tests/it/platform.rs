@@ -181,7 +181,9 @@ fn mounts_in_use_ask_the_api_seldom_and_share_what_they_learn() {
     m.environ().run(&["umount", &other.to_string_lossy()]).ok();
     let calls = api["calls"].as_u64().expect("a number");
     let lists = api["by_kind"]["GET /api/sites/ID/workflows"].as_u64().expect("the jobs were asked for");
-    assert!(calls <= 9, "four a minute and mount: {api}");
+    assert!(calls <= 7, "four a minute, for both: {api}");
+    let environments = api["by_kind"]["GET /api/sites/ID/environments"].as_u64().expect("they were asked for");
+    assert!(environments <= 5, "one list serves both mounts: {api}");
     assert!(lists <= 2, "one list serves both mounts: {api}");
     let bytes = api["bytes"].as_u64().expect("a number");
     assert!((300_000..1_000_000).contains(&bytes), "{api}");
