@@ -36,6 +36,7 @@ mod platform;
 mod power;
 mod provenance;
 mod readme;
+mod recorded;
 mod refused;
 mod requests;
 mod rescue;
