@@ -95,6 +95,11 @@ impl ControlError {
         matches!(self, Self::Unauthorized { .. }) || matches!(self, Self::Forbidden { message, .. } if says(message))
     }
 
+    /// Whether the platform may have carried out the request although no answer says so: the answer was lost on the way.
+    pub fn is_doubtful(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Status { .. } | Self::Malformed { .. })
+    }
+
     /// Whether the request may succeed later unchanged.
     pub fn is_passing(&self) -> bool {
         matches!(

@@ -37,6 +37,11 @@ const SITE_JOBS: [&str; 4] = ["deploy_product", "switch_upstream", "convert_site
 /// Jobs that bring a commit into the code.
 const SYNC_JOBS: [&str; 2] = ["sync_code", "sync_code_with_build"];
 
+/// Whether a job commits what is uncommitted.
+pub(super) fn is_commit(job: &Workflow) -> bool {
+    job.kind == "commit_and_push_on_server_changes"
+}
+
 /// Why writes to code wait for a job of this type; `None`: they do not.
 pub(super) fn holds_code(kind: &str) -> Option<&'static str> {
     CODE_JOBS.iter().find(|(known, _)| *known == kind).map(|(_, why)| *why)
