@@ -93,7 +93,7 @@ const ROOMS: [(&str, &[&str]); 31] = [
 ];
 
 /// Crates that only some rooms may name.
-const CRATES: [(&str, &[&str]); 8] = [
+const CRATES: [(&str, &[&str]); 11] = [
     ("fuser", &["fuse"]),
     ("ssh2", &["transport"]),
     ("git2", &["sim", "mirror"]),
@@ -102,6 +102,9 @@ const CRATES: [(&str, &[&str]); 8] = [
     ("axum", &["sim"]),
     ("tokio", &["sim"]),
     ("russh", &["sim"]),
+    ("rcgen", &["sim"]),
+    ("tokio_rustls", &["sim"]),
+    ("yaml_rust2", &["cli"]),
 ];
 
 /// Rooms that run programs. Never through a shell: words are words, whatever is in them.

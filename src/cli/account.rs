@@ -13,14 +13,14 @@ use crate::text::{self, visible};
 
 /// `pantheonfs login`: exchanges a token for a session and saves both where Terminus does.
 pub(super) fn login(as_json: bool) -> CliResult<()> {
-    let around = Environ::look()?;
+    let platform = Environ::look()?.platform()?;
     let token = read_token()?;
     if token.trim().is_empty() {
         let text =
             "no token was given; create a Personal Access Token (https://docs.pantheon.io/personal-access-tokens)";
         return Err(Failure::new(Exit::Usage, text));
     }
-    let mut config = around.control;
+    let mut config = platform.control;
     // The token is saved, so one from the environment, which is for single runs, must not be used.
     config.token = None;
     let profile = Control::new(config)?.log_in_with(token.trim())?;
@@ -43,7 +43,7 @@ fn read_token() -> CliResult<Zeroizing<String>> {
 
 /// `pantheonfs sites`: lists the sites of the account, or one of them.
 pub(super) fn sites(only: Option<&str>, as_json: bool) -> CliResult<()> {
-    let control = Control::new(Environ::look()?.control)?;
+    let control = Control::new(Environ::look()?.platform()?.control)?;
     let mut sites = control.sites()?;
     if let Some(name) = only {
         sites.retain(|site| site.name == name || site.id == name);

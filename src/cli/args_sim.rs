@@ -23,6 +23,9 @@ pub(super) struct Sim {
     /// Port of the SSH server (0: any free one)
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(super) port: u16,
+    /// Print the variables for the API over HTTPS, with SSL_CERT_FILE for its certificate
+    #[arg(long)]
+    pub(super) https: bool,
     #[command(flatten)]
     pub(super) output: Output,
 }

@@ -44,9 +44,13 @@ fn walk(args: &args::Doctor, steps: &mut Steps) -> CliResult<()> {
     let options = Options::parse(&args.options, &around.here, around.home.as_deref())?;
     steps.step("fuse", mount::fuse_is_there().map(|()| "/dev/fuse can be opened".into()))?;
     if let Source::Pantheon { .. } = source {
-        let from = if around.control.token.is_some() { "token variable" } else { "Terminus' files" };
+        let platform = around.platform()?;
+        if let Some(settings) = &platform.settings {
+            steps.note("settings", settings)?;
+        }
+        let from = if platform.control.token.is_some() { "token variable" } else { "Terminus' files" };
         steps.note("login", &format!("credentials from: {from}"))?;
-        if let Some(warning) = Control::new(around.control.clone())?.token_warning() {
+        if let Some(warning) = Control::new(platform.control)?.token_warning() {
             steps.note("token", &warning)?;
         }
     }

@@ -12,6 +12,7 @@ use super::exit::{CliResult, Exit, Failure};
 use super::private_dir::private_dir;
 use super::sites::Sites;
 use super::source::Source;
+use super::terminus::Terminus;
 use crate::control::ControlConfig;
 use crate::path::RemotePath;
 use crate::write::keep_reverted;
@@ -22,14 +23,20 @@ pub(super) struct Environ {
     pub(super) here: PathBuf,
     /// `SSH_AUTH_SOCK`.
     pub(super) agent: Option<PathBuf>,
+    pub(super) sites: Sites,
+    state_root: PathBuf,
+    cache_root: PathBuf,
+}
+
+/// How the platform is reached.
+pub(super) struct Platform {
     pub(super) control: ControlConfig,
     /// `TERMINUS_SSH_HOST`: one host that serves all sites.
     pub(super) ssh_host: Option<String>,
     /// `PANTHEONFS_WAKE_URL`: where a simulator answers the health checks of its environments.
     pub(super) wake_url: Option<String>,
-    pub(super) sites: Sites,
-    state_root: PathBuf,
-    cache_root: PathBuf,
+    /// The files with settings that were read, and what does not count in them.
+    pub(super) settings: Option<String>,
 }
 
 /// Variables that may hold a machine token, in this order.
@@ -54,7 +61,7 @@ pub(super) fn hide_token() {
 
 /// Reads the machine token from the pipe that the parent process passes.
 pub(super) fn receive_token(descriptor: i32) -> CliResult<()> {
-    let failed = |e: std::io::Error| Failure::caused(Exit::Failed, "the machine token cannot be passed on", e);
+    let failed = |e: std::io::Error| Failure::caused(Exit::Failed, "the token cannot be passed on", e);
     let pipe = std::fs::File::open(format!("/proc/self/fd/{descriptor}")).map_err(failed)?;
     let mut token = Zeroizing::new(String::new());
     pipe.take(MAX_TOKEN_BYTES).read_to_string(&mut token).map_err(failed)?;
@@ -90,35 +97,49 @@ impl Environ {
         };
         let homeless =
             || Failure::new(Exit::Failed, "no home directory is known; set HOME, or XDG_STATE_HOME and XDG_CACHE_HOME");
-        let port = match text("TERMINUS_PORT") {
-            Some(port) => Some(port.parse().map_err(|error: std::num::ParseIntError| {
-                Failure::caused(Exit::Usage, format!("TERMINUS_PORT={port} is not a port number"), error)
-            })?),
-            None => None,
-        };
-        let terminus = path("TERMINUS_BASE_DIR").map(|dir| dir.join("cache")).or_else(|| below_home(".terminus/cache"));
-        let control = ControlConfig {
-            protocol: text("TERMINUS_PROTOCOL"),
-            host: text("TERMINUS_HOST"),
-            port,
-            token: token(),
-            cache_dir: path("TERMINUS_CACHE_DIR").or(terminus),
-            tokens_dir: path("TERMINUS_TOKENS_DIR"),
-            shared_dir: root("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("api")),
-            user: text("TERMINUS_USER"),
-            api: text("PANTHEONFS_API"),
-        };
         let state_root = root("XDG_STATE_HOME", ".local/state").ok_or_else(homeless)?;
         Ok(Self {
             sites: Sites::below(&state_root),
             here: env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             agent: path("SSH_AUTH_SOCK"),
-            control,
-            ssh_host: text("TERMINUS_SSH_HOST"),
-            wake_url: text("PANTHEONFS_WAKE_URL"),
             state_root,
             cache_root: root("XDG_CACHE_HOME", ".cache").ok_or_else(homeless)?,
             home,
+        })
+    }
+
+    /// How the platform is reached: read when it is needed, because `.env` may be in a mount without a link.
+    ///
+    /// # Errors
+    ///
+    /// A setting cannot be read, or is not what it should be.
+    pub(super) fn platform(&self) -> CliResult<Platform> {
+        let variables =
+            env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let settings = Terminus::read(variables, self.home.as_deref(), &self.here)?;
+        let port = match settings.get("port") {
+            Some((port, from)) => Some(port.parse().map_err(|error: std::num::ParseIntError| {
+                Failure::caused(Exit::Usage, format!("{from}: {port} is not a port number"), error)
+            })?),
+            None => None,
+        };
+        let control = ControlConfig {
+            protocol: settings.text("protocol"),
+            host: settings.text("host"),
+            port,
+            token: token(),
+            cache_dir: settings.dir("cache_dir"),
+            tokens_dir: settings.dir("tokens_dir"),
+            shared_dir: Some(self.cache_root.join("api")),
+            certificates: path("SSL_CERT_FILE").map(|file| self.here.join(file)),
+            user: settings.text("user"),
+            api: text("PANTHEONFS_API"),
+        };
+        Ok(Platform {
+            control,
+            ssh_host: settings.text("ssh_host"),
+            wake_url: text("PANTHEONFS_WAKE_URL"),
+            settings: settings.describe(),
         })
     }
 

@@ -203,8 +203,11 @@ impl From<ControlError> for Failure {
             | ControlError::NotSupported { .. }
             | ControlError::TooManyCalls { .. }
             | ControlError::Malformed { .. }
+            | ControlError::Untrusted { .. }
             | ControlError::Unreachable { .. } => Exit::Api,
-            ControlError::Insecure { .. } | ControlError::NoSuchApi(_) => Exit::Usage,
+            ControlError::Insecure { .. } | ControlError::NoSuchApi(_) | ControlError::NoCertificates { .. } => {
+                Exit::Usage
+            }
             ControlError::NotSaved { .. } | ControlError::WorkflowFailed { .. } | ControlError::WorkflowSlow { .. } => {
                 Exit::Failed
             }

@@ -43,6 +43,7 @@ mod revert;
 mod simulate;
 mod sites;
 mod source;
+mod terminus;
 mod umount;
 mod wake;
 

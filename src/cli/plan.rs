@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::environ::Environ;
+use super::environ::{Environ, Platform};
 use super::exit::{CliResult, Exit, Failure};
 use super::options::Options;
 use super::source::{SftpUrl, Source, dir_name, is_uuid};
@@ -119,17 +119,18 @@ fn pantheon(
     around: &Environ,
     given: &SshOverrides,
 ) -> CliResult<Plan> {
-    let control = Control::new(around.control.clone())?;
+    let platform = around.platform()?;
+    let control = Control::new(platform.control.clone())?;
     let known = if is_uuid(site) { by_id(&control, (site, env))? } else { by_name(&control, (site, env), around)? };
-    let waker = waker(&known, env, around)?;
+    let waker = waker(&known, env, &platform)?;
     let Known { id, environment: initial, name } = known;
     let names = names(name.as_deref(), source, &id, around);
-    let (host, user) = match &around.ssh_host {
+    let (host, user) = match &platform.ssh_host {
         Some(host) => (host.clone(), format!("appserver.{env}.{id}")),
         None => (format!("appserver.{env}.{id}.drush.in"), format!("{env}.{id}")),
     };
     let endpoint = Endpoint::resolve(&host, Some(PANTHEON_PORT), Some(&user), given)?;
-    let git_url = git_url(&id, &endpoint, around);
+    let git_url = git_url(&id, &endpoint, &platform);
     let key = dir_name(&format!("{id}.{env}"));
     let api = (initial.is_some() || control.can_log_in()).then(|| (control, id.clone()));
     Ok(Plan {
@@ -184,10 +185,10 @@ fn names(now: Option<&str>, source: &Source, id: &str, around: &Environ) -> Vec<
 }
 
 /// The address of a site's repository.
-fn git_url(id: &str, endpoint: &Endpoint, around: &Environ) -> String {
+fn git_url(id: &str, endpoint: &Endpoint, platform: &Platform) -> String {
     let git = format!("codeserver.dev.{id}");
     // A host that serves all sites has one port, too.
-    let (host, port) = match &around.ssh_host {
+    let (host, port) = match &platform.ssh_host {
         Some(host) => (host.clone(), endpoint.port),
         None => (format!("{git}.drush.in"), PANTHEON_PORT),
     };
@@ -196,9 +197,9 @@ fn git_url(id: &str, endpoint: &Endpoint, around: &Environ) -> String {
 
 /// Wakes the environment by its web site. If SSH is directed to another host (a simulator), the web site must be, too, so
 /// that no foreign site is visited.
-fn waker(known: &Known, env: &str, around: &Environ) -> CliResult<Option<Arc<Waker>>> {
+fn waker(known: &Known, env: &str, platform: &Platform) -> CliResult<Option<Arc<Waker>>> {
     let Some(site) = known.name.clone() else { return Ok(None) };
-    if around.ssh_host.is_some() && around.wake_url.is_none() {
+    if platform.ssh_host.is_some() && platform.wake_url.is_none() {
         return Ok(None);
     }
     let told = known.environment.as_ref();
@@ -206,8 +207,9 @@ fn waker(known: &Known, env: &str, around: &Environ) -> CliResult<Option<Arc<Wak
         site,
         env: env.to_owned(),
         dns_zone: told.and_then(|environment| environment.dns_zone.clone()),
-        url: around.wake_url.clone(),
+        url: platform.wake_url.clone(),
         lock: told.and_then(|environment| environment.lock.clone()),
+        certificates: platform.control.certificates.clone(),
     };
     Ok(Some(Arc::new(Waker::new(config)?)))
 }

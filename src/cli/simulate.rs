@@ -19,7 +19,7 @@ pub(super) fn run(args: &args_sim::Sim) -> CliResult<()> {
     if args.output.json {
         println!("{}", sim.describe());
     } else {
-        describe(&sim);
+        describe(&sim, args.https);
     }
     wait(&stop);
     Ok(())
@@ -43,10 +43,10 @@ fn start(args: &args_sim::Sim) -> CliResult<Sim> {
     Sim::start(&config).map_err(|e| Failure::caused(Exit::Failed, "the simulator does not start", e))
 }
 
-fn describe(sim: &Sim) {
+fn describe(sim: &Sim, https: bool) {
     println!("The simulated Pantheon site '{}' runs until you press Ctrl-C.\n", sim.site());
     println!("In another shell:\n");
-    for (name, value) in sim.env() {
+    for (name, value) in if https { sim.secure_env() } else { sim.env() } {
         println!("  export {name}={value}");
     }
     println!("  pantheonfs mount {}.dev DIR -o {}\n", sim.site(), sim.options());

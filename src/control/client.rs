@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -208,6 +208,11 @@ impl Control {
         found.ok_or_else(|| missing(said))
     }
 
+    /// An environment as another process of the user learned it within `max_age`, and when that one asked.
+    pub fn known_environment(&self, site: &str, env: &str, max_age: Duration) -> Option<(Environment, SystemTime)> {
+        self.board.environment(site, env, max_age)
+    }
+
     /// Whether code was deployed to Test or Live yet; `None`: the API does not say. Other environments always have code.
     pub fn is_initialized(&self, site: &str, env: &str) -> Answer<Option<bool>> {
         let path = format!("sites/{}/environments/{}/settings", http::segment(site), http::segment(env));
@@ -244,20 +249,14 @@ impl Control {
         Commit::list(&self.ask(&self.routes.log(site, env))?)
     }
 
-    /// Workflows of this environment that run now.
-    pub fn running(&self, site: &str, env: &str) -> Answer<Vec<Workflow>> {
-        let all = self.jobs(site, Duration::ZERO)?;
-        Ok(all.into_iter().filter(|job| job.environment.as_deref() == Some(env)).collect())
-    }
-
     /// Workflows of the site that run now, or ran when another process of the user asked within `max_age`.
     pub fn jobs(&self, site: &str, max_age: Duration) -> Answer<Vec<Workflow>> {
-        if let Some(known) = self.board.read(site, max_age) {
+        if let Some(known) = self.board.jobs(site, max_age) {
             return Ok(known);
         }
         let mut jobs = Workflow::list(&self.ask(&self.routes.workflows(site))?);
         jobs.retain(|job| job.outcome.is_none());
-        self.board.write(site, &jobs);
+        self.board.write_jobs(site, &jobs);
         Ok(jobs)
     }
 
@@ -320,10 +319,12 @@ impl Control {
 
     /// Names of a site's environments with what the API says about each.
     pub fn environments(&self, site: &str) -> Answer<Vec<(String, Environment)>> {
+        let asked = SystemTime::now();
         let all = self.ask(&self.routes.environments(site))?;
         let Some(all) = all.as_object() else {
             return Err(ControlError::malformed("the environments", "not an object"));
         };
+        self.board.write_environments(site, all, asked);
         all.iter().map(|(name, value)| Ok((name.clone(), Environment::from_json(value)?))).collect()
     }
 

@@ -19,6 +19,8 @@ pub struct ControlConfig {
     pub tokens_dir: Option<PathBuf>,
     /// A directory for what the processes of one user tell each other about the API.
     pub shared_dir: Option<PathBuf>,
+    /// The certificates (PEM) of those who may vouch for the API; `None`: those that Mozilla trusts.
+    pub certificates: Option<PathBuf>,
     /// Email of the account whose saved token to use where there are several.
     pub user: Option<String>,
     /// `terminus` (the default) or `v0`: which of the platform's two APIs.

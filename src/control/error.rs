@@ -1,6 +1,7 @@
 //! Why a question to the API failed: what, on which object, what to do next. `cli` derives its exit code from the kind.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,13 @@ pub enum ControlError {
     Malformed { what: String, source: ControlSource },
     #[error("{host}: the API cannot be reached ({source}); check the network")]
     Unreachable { host: String, source: ControlSource },
+    #[error(
+        "{host}: the certificate of the server is not trusted ({source}); check the clock of this machine, and set \
+         SSL_CERT_FILE to a file (PEM) with the certificates to trust if your network has its own"
+    )]
+    Untrusted { host: String, source: ControlSource },
+    #[error("SSL_CERT_FILE={}: the certificates cannot be used: {source}", .file.display())]
+    NoCertificates { file: PathBuf, source: ControlSource },
     #[error("{url}: plain http is only for a simulator on this machine; use https")]
     Insecure { url: String },
     #[error("PANTHEONFS_API={0}: no such API; use terminus or v0")]
@@ -87,11 +95,20 @@ impl ControlError {
         matches!(self, Self::Unauthorized { .. }) || matches!(self, Self::Forbidden { message, .. } if says(message))
     }
 
+    /// Whether the platform may have carried out the request although no answer says so: the answer was lost on the way.
+    pub fn is_doubtful(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Status { .. } | Self::Malformed { .. })
+    }
+
     /// Whether the request may succeed later unchanged.
     pub fn is_passing(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::Status { .. } | Self::TooManyCalls { .. } | Self::Malformed { .. }
+            Self::Unreachable { .. }
+                | Self::Untrusted { .. }
+                | Self::Status { .. }
+                | Self::TooManyCalls { .. }
+                | Self::Malformed { .. }
         )
     }
 }

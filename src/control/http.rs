@@ -9,6 +9,7 @@ use ureq::http::{Request, StatusCode, Uri};
 
 use super::config::ControlConfig;
 use super::error::ControlError;
+use super::tls;
 
 pub(super) const USER_AGENT: &str = concat!("pantheonfs/", env!("CARGO_PKG_VERSION"));
 /// Largest answer that is read (bytes): an environment with thousands of pending files is about 1 MB. Parsed, an answer may
@@ -46,6 +47,7 @@ impl Http {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(USER_AGENT)
+            .tls_config(tls::config(config.certificates.as_deref())?)
             .build()
             .into();
         Ok(Self { agent, base, host: host.to_owned(), server_time: Mutex::default() })
@@ -74,7 +76,7 @@ impl Http {
             }
             None => self.agent.run(request.body(()).map_err(|e| ControlError::malformed(path, e))?),
         };
-        let mut response = sent.map_err(|e| ControlError::unreachable(&self.host, e))?;
+        let mut response = sent.map_err(|e| tls::failed(&self.host, e))?;
         let status = response.status();
         let retry_after = response.headers().get("retry-after").and_then(|value| pause(value.to_str().ok()?));
         let date = response.headers().get("date").and_then(|value| seconds(value.to_str().ok()?));

@@ -14,6 +14,7 @@ mod routes;
 mod session;
 mod site;
 mod throttle;
+mod tls;
 mod wake;
 mod workflow;
 

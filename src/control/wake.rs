@@ -3,6 +3,7 @@
 //!
 //! The health check is not part of the API: it needs no session, and its answer is a status and a header instead of JSON.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -13,6 +14,7 @@ use ureq::http::{Request, Response, Uri};
 use super::environment::Lock;
 use super::error::ControlError;
 use super::http::{USER_AGENT, is_loopback, segment};
+use super::tls;
 
 use crate::clock::Deadline;
 
@@ -26,6 +28,8 @@ pub struct WakeConfig {
     /// Address of a simulator, which gets all requests, with the name of the environment in the Host header.
     pub url: Option<String>,
     pub lock: Option<Lock>,
+    /// As in [`ControlConfig`](super::config::ControlConfig).
+    pub certificates: Option<PathBuf>,
 }
 
 /// Wakes one environment; see the module header.
@@ -65,6 +69,7 @@ impl Waker {
         }
         let agent = Agent::config_builder().http_status_as_error(false).max_redirects(0);
         let agent = agent.max_redirects_will_error(false).user_agent(USER_AGENT);
+        let agent = agent.tls_config(tls::config(config.certificates.as_deref())?);
         let agent = agent.timeout_resolve(Some(CONNECT_LIMIT)).timeout_connect(Some(CONNECT_LIMIT)).build().into();
         Ok(Self { agent, url, domain, lock: config.lock })
     }
@@ -97,7 +102,7 @@ impl Waker {
                 },
                 Err(error) => {
                     lost += 1;
-                    let unreachable = ControlError::unreachable(&self.domain, error);
+                    let unreachable = tls::failed(&self.domain, error);
                     if lost >= MAX_LOST {
                         return Err(unreachable);
                     }

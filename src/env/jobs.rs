@@ -1,12 +1,18 @@
 //! Workflows that the mount starts: a switch of the connection mode, and a commit. Writes wait while one runs.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::error::{CommitError, SwitchError};
 use super::hold::Holding;
 use super::settle::{Settled, Settling};
 use super::tracker::Tracker;
-use crate::control::{ConnectionMode, Control, ControlError, Diffstat, EnvKind};
+use crate::control::{ConnectionMode, Control, ControlError, Diffstat, EnvKind, Environment};
+
+/// How long a switch may take whose answer was lost.
+const SWITCHED_WITHIN: Duration = Duration::from_secs(15);
+/// Pause between looks at it.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What a commit made.
 #[derive(Debug, Clone)]
@@ -54,11 +60,25 @@ pub(super) fn switch(tracker: &Arc<Tracker>, mode: ConnectionMode, discard: bool
             return Err(SwitchError::WouldDiscard(pending));
         }
     }
-    let environment = run(tracker, format!("the mode is being switched to {mode}"), || {
-        control.set_mode(site, name, mode).and_then(|()| control.environment(site, name))
-    })?;
+    let environment =
+        run(tracker, format!("the mode is being switched to {mode}"), || match control.set_mode(site, name, mode) {
+            Err(error) if error.is_doubtful() => switched_after_all((control, site, name), mode).ok_or(error),
+            done => done.and_then(|()| control.environment(site, name)),
+        })?;
     tracker.learn(environment);
     Ok(true)
+}
+
+/// The environment, if it gets into this mode within a while although the answer to the switch was lost.
+fn switched_after_all((control, site, name): (&Control, &str, &str), mode: ConnectionMode) -> Option<Environment> {
+    let until = Instant::now() + SWITCHED_WITHIN;
+    loop {
+        let now = control.environment(site, name).ok().filter(|environment| environment.mode == mode);
+        if now.is_some() || Instant::now() >= until {
+            return now;
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// See [`Env::commit`](super::Env::commit).
@@ -79,12 +99,20 @@ pub(super) fn commit(tracker: &Arc<Tracker>, message: &str) -> Result<Committed,
         return Err(CommitError::Nothing);
     }
     let (author, email) = author(tracker, control)?;
-    run(tracker, "a commit runs".into(), || control.commit(site, name, message, &author, &email))?;
+    let asked = run(tracker, "a commit runs".into(), || control.commit(site, name, message, &author, &email));
+    let lost = asked.err();
+    if let Some(error) = lost.as_ref().filter(|error| !error.is_doubtful()) {
+        return Err(error.clone().into());
+    }
     let holding = Holding::new(tracker, "the platform synchronizes the code after the commit".into(), false);
-    let settled = Settling::new((control, site, name), before.target_commit, message).wait();
+    let settled = Settling::new((control, site, name), before.target_commit, message, lost.is_some()).wait();
     drop(holding);
     tracker.check();
-    let Settled { hash, environment } = settled?;
+    let Settled { hash, environment } = match (settled, lost) {
+        // The commit was not made, for the reason that the platform gave.
+        (Err(CommitError::NotThere { .. }), Some(error)) => return Err(error.into()),
+        (settled, _) => settled?,
+    };
     if let Some(environment) = environment {
         tracker.learn(environment);
     }

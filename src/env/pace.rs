@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 const ENVIRONMENT: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(300)];
 /// Between questions for the jobs of the site, likewise.
 pub(super) const JOBS: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(900)];
+/// How much later a mount asks that learns from another one, so that the two do not ask at the same time.
+const STAGGER: Duration = Duration::from_secs(2);
 /// Between questions for jobs that hold writes.
 const HELD: Duration = Duration::from_secs(3);
 
@@ -46,6 +48,17 @@ impl Pace {
                 *last = Some(now);
             }
         }
+    }
+
+    /// Takes note that another process of the user asked for the environment, so long ago. That process is due first next
+    /// time, too.
+    pub(super) fn told(&mut self, now: Instant, age: Duration) {
+        self.environment = now.checked_sub(age).map(|asked| asked + STAGGER);
+    }
+
+    /// How old the environment that another process knows may be, to be used in place of a question.
+    pub(super) fn max_age(usage: Usage) -> Duration {
+        ENVIRONMENT[usize::from(!usage.in_use)]
     }
 
     pub(super) fn due(&self, usage: Usage, now: Instant) -> Due {
@@ -133,6 +146,19 @@ mod tests {
         // Somebody saves every 5 s for an hour.
         let (minutes, _) = hour(used, Some(5));
         assert!(minutes.iter().skip(2).all(|calls| *calls <= 6), "{minutes:?}");
+    }
+
+    #[test]
+    fn who_learns_from_another_mount_is_due_after_it() {
+        let start = Instant::now();
+        let usage = Usage { in_use: true, held: false };
+        let (mut asking, mut learning) = (Pace::default(), Pace::default());
+        asking.asked(Due { environment: true, jobs: true, held: false }, start);
+        let later = start + Duration::from_secs(9);
+        learning.asked(Due { jobs: true, ..Due::default() }, later);
+        learning.told(later, Duration::from_secs(9));
+        assert!(asking.wait(usage, later) + STAGGER == learning.wait(usage, later));
+        assert_eq!(Pace::max_age(usage), ENVIRONMENT[0]);
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! What became of a commit after its workflow. The platform reports the workflow as succeeded while the environment still
-//! shows the commit before: a job `sync_code` that ends seconds later moves `target_commit`. Only what the platform shows in
+//! shows the commit before: a job `sync_code` (or `sync_code_with_build`) that ends seconds later moves `target_commit`. Only what the platform shows in
 //! the end decides whether the commit is there.
 
 use std::time::{Duration, Instant};
 
+use super::code_jobs::{concerns, is_commit, is_sync};
 use super::error::CommitError;
 use crate::control::{Control, ControlError, Environment};
 
-/// The job that brings a commit into the environment.
-const SYNC: &str = "sync_code";
 /// How long such a job is waited for.
 const SYNC_LIMIT: Duration = Duration::from_secs(180);
 /// How long `target_commit` may take once no such job runs.
@@ -34,6 +33,8 @@ pub(super) struct Settling<'a> {
     began: Instant,
     /// The running job of that kind, once it was seen.
     sync: Option<String>,
+    /// Whether the answer to the commit was lost, so that only its message tells it from a commit of another writer.
+    doubtful: bool,
 }
 
 impl<'a> Settling<'a> {
@@ -41,8 +42,9 @@ impl<'a> Settling<'a> {
         (control, site, env): (&'a Control, &'a str, &'a str),
         before: Option<String>,
         message: &'a str,
+        doubtful: bool,
     ) -> Self {
-        Self { control, site, env, before, message, began: Instant::now(), sync: None }
+        Self { control, site, env, before, message, began: Instant::now(), sync: None, doubtful }
     }
 
     /// Waits until the environment shows another commit than before. If it does not, its history decides.
@@ -55,9 +57,8 @@ impl<'a> Settling<'a> {
         loop {
             match self.control.environment(self.site, self.env) {
                 Ok(environment) => {
-                    if let Some(hash) =
-                        environment.target_commit.clone().filter(|hash| Some(hash) != self.before.as_ref())
-                    {
+                    let shown = environment.target_commit.clone().filter(|hash| Some(hash) != self.before.as_ref());
+                    if let Some(hash) = shown.filter(|_| !self.doubtful || self.by_history().is_ok()) {
                         return Ok(Settled { hash, environment: Some(environment) });
                     }
                 }
@@ -74,7 +75,7 @@ impl<'a> Settling<'a> {
         }
     }
 
-    /// Whether a job of that kind runs on this environment. The whole list is long, so once the job is known, only it is
+    /// Whether a job of that kind, or a commit, runs on this environment. The whole list is long, so once the job is known, only it is
     /// asked for. Without an answer it may still run.
     fn is_synchronizing(&mut self) -> bool {
         if let Some(id) = &self.sync {
@@ -84,22 +85,25 @@ impl<'a> Settling<'a> {
                 Err(error) => return error.is_passing(),
             }
         }
-        match self.control.running(self.site, self.env) {
-            Ok(jobs) => self.sync = jobs.into_iter().find(|job| job.kind == SYNC).map(|job| job.id),
+        match self.control.jobs(self.site, Duration::ZERO) {
+            Ok(jobs) => {
+                let found = jobs.into_iter().find(|job| (is_sync(job) || is_commit(job)) && concerns(job, self.env));
+                self.sync = found.map(|job| job.id);
+            }
             Err(error) => log::info!("after the commit: {error}"),
         }
         self.sync.is_some()
     }
 
     /// The commit in the history: newer than what the environment showed before, with this message.
-    fn by_history(self) -> Result<Settled, CommitError> {
+    fn by_history(&self) -> Result<Settled, CommitError> {
         let log = self.control.log(self.site, self.env).map_err(|error: ControlError| CommitError::Api(error))?;
         let newer = log.iter().take_while(|commit| Some(&commit.hash) != self.before.as_ref());
         let found = newer.into_iter().find(|commit| commit.message.trim() == self.message);
         match found {
             Some(commit) => Ok(Settled { hash: commit.hash.clone(), environment: None }),
             None => Err(CommitError::NotThere {
-                runs: self.before.unwrap_or_else(|| "no known commit".into()),
+                runs: self.before.clone().unwrap_or_else(|| "no known commit".into()),
                 seconds: self.began.elapsed().as_secs(),
             }),
         }

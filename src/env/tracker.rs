@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -160,6 +160,11 @@ impl Tracker {
         self.asking.lock().pace.wait(usage, Instant::now())
     }
 
+    /// How old what another mount knows may be.
+    pub(super) fn max_age(&self) -> Duration {
+        Pace::max_age(self.usage())
+    }
+
     pub(super) fn asked(&self, due: Due) {
         self.asking.lock().pace.asked(due, Instant::now());
     }
@@ -233,9 +238,27 @@ impl Tracker {
     /// Takes over an answer of the API, sets the gate, and tells the listeners if mode or commit changed.
     /// Returns whether they did.
     pub(super) fn learn(&self, environment: Environment) -> bool {
+        self.learn_of(environment, self.clock.wall())
+    }
+
+    /// Takes over what another process of the user was told when it asked at `asked`, if it asked after this one learned
+    /// what it knows. Returns whether mode or commit are others than before; `None`: it asked before.
+    pub(super) fn learn_from_others(&self, environment: Environment, asked: SystemTime) -> Option<bool> {
+        let is_newer = {
+            let belief = self.belief.lock();
+            belief.source == Source::Api && asked > belief.learned
+        };
+        is_newer.then(|| {
+            let age = self.clock.wall().duration_since(asked).unwrap_or_default();
+            self.asking.lock().pace.told(Instant::now(), age);
+            self.learn_of(environment, asked)
+        })
+    }
+
+    fn learn_of(&self, environment: Environment, at: SystemTime) -> bool {
         let changed = {
             let mut belief = self.belief.lock();
-            let changed = belief.learn(environment, self.clock.wall());
+            let changed = belief.learn(environment, at);
             self.set_gate(&belief);
             changed
         };

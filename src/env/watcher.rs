@@ -4,8 +4,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use super::code_jobs::concerns;
 use super::pace::{Due, JOBS};
 use super::tracker::{Tracker, Wake};
+use crate::control::Control;
 
 /// Starts the thread. It ends when told to, or when the last handle of the environment is gone.
 pub(super) fn start(tracker: &Arc<Tracker>, woken: Receiver<Wake>) {
@@ -21,7 +23,12 @@ fn watch(weak: &Weak<Tracker>, woken: &Receiver<Wake>) {
     loop {
         let wait = {
             let Some(tracker) = weak.upgrade() else { return };
-            let due = tracker.due();
+            let mut due = tracker.due();
+            if due.environment && !told.environment {
+                // Who switches or commits has jobs that follow.
+                let changed = learn_from_others(&tracker);
+                (due.environment, due.jobs) = (changed.is_none(), due.jobs || changed == Some(true));
+            }
             let due = Due { environment: due.environment || told.environment, jobs: due.jobs || told.jobs, ..due };
             ask(&tracker, due);
             tracker.wait()
@@ -41,6 +48,25 @@ fn watch(weak: &Weak<Tracker>, woken: &Receiver<Wake>) {
             }
             wake = woken.try_recv().ok();
         }
+    }
+}
+
+/// Takes over what another mount of the site learned since this one asked; `None`: there is nothing newer. Returns whether
+/// mode or commit are others than before.
+fn learn_from_others(tracker: &Tracker) -> Option<bool> {
+    let ((control, site), name) = tracker.config().api.as_ref().zip(tracker.config().name.as_deref())?;
+    let (environment, asked) = control.known_environment(site, name, tracker.max_age())?;
+    let changed = tracker.learn_from_others(environment, asked)?;
+    follow_log(tracker, control, site, name);
+    Some(changed)
+}
+
+/// Asks for the history if it is not that of the deployed commit.
+fn follow_log(tracker: &Tracker, control: &Control, site: &str, name: &str) {
+    if tracker.log_is_old()
+        && let Ok(log) = control.log(site, name)
+    {
+        tracker.learn_log(log);
     }
 }
 
@@ -69,9 +95,7 @@ fn ask(tracker: &Tracker, due: Due) {
     let max_age = if due.jobs { JOBS[0] / 2 } else { std::time::Duration::ZERO };
     let max_age = if tracker.take_look() { std::time::Duration::ZERO } else { max_age };
     match control.jobs(site, max_age) {
-        Ok(all) => {
-            tracker.learn_running(all.into_iter().filter(|job| job.environment.as_deref() == Some(name)).collect())
-        }
+        Ok(all) => tracker.learn_running(all.into_iter().filter(|job| concerns(job, name)).collect()),
         Err(error) => log::debug!("the jobs of the site are not known: {error}"),
     }
 }
@@ -89,11 +113,8 @@ fn ask_environment(tracker: &Tracker) -> bool {
     };
     log::trace!("the API was asked for the environment: {:?}", began.elapsed());
     tracker.answered();
-    if changed.is_some()
-        && tracker.log_is_old()
-        && let Ok(log) = control.log(site, name)
-    {
-        tracker.learn_log(log);
+    if changed.is_some() {
+        follow_log(tracker, control, site, name);
     }
     changed == Some(true)
 }

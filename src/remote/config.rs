@@ -13,7 +13,8 @@ pub type Dial = Box<dyn Fn(Deadline) -> Result<Box<dyn Transport>, TransportErro
 /// Wakes a sleeping server before the deadline, or says why it could not.
 pub type Wake = Arc<dyn Fn(Deadline) -> Result<(), String> + Send + Sync>;
 
-/// How old a session gets. The platform ends each connection after 60 minutes, whatever is under way.
+/// How old a session gets. The platform has ended each connection after 60 minutes,
+/// whatever was under way; its present pages name no such limit.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionAge {
     /// From this age on a session is replaced as soon as that interrupts no call.

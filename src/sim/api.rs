@@ -318,7 +318,15 @@ fn started(
     if !EnvKind::of(env).takes_code() {
         return Err(error(StatusCode::FORBIDDEN, "This environment takes no code changes."));
     }
-    Ok((StatusCode::ACCEPTED, Json(workflows::start(shared, env, kind, params).map_err(failed)?)))
+    let lost = || error(StatusCode::BAD_GATEWAY, "Bad Gateway");
+    if shared.quirk_is("changes", "refused") {
+        return Err(lost());
+    }
+    let started = workflows::start(shared, env, kind, params).map_err(failed)?;
+    if shared.quirk_is("changes", "answer-lost") {
+        return Err(lost());
+    }
+    Ok((StatusCode::ACCEPTED, Json(started)))
 }
 
 async fn put_mode(

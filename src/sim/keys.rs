@@ -4,14 +4,26 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 /// `n` random bytes as hexadecimal text.
 pub(super) fn random_hex(n: usize) -> io::Result<String> {
+    Ok(random(n)?.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// `n` random bytes as text of letters, digits, `-` and `_`.
+pub(super) fn random_text(n: usize) -> io::Result<String> {
+    Ok(URL_SAFE_NO_PAD.encode(random(n)?))
+}
+
+fn random(n: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; n];
     let mut at = 0;
     while at < n {
         at += rustix::rand::getrandom(&mut bytes[at..], rustix::rand::GetRandomFlags::empty())?;
     }
-    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    Ok(bytes)
 }
 
 /// A random UUID.

@@ -24,6 +24,7 @@ mod simulator;
 mod site;
 mod ssh;
 mod state;
+mod tls;
 mod workflows;
 
 pub use config::{ENVIRONMENTS, SimConfig};

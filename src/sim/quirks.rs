@@ -54,7 +54,11 @@ const TABLE: [(&str, &[&str], &str); 27] = [
         &["404", "served"],
         "a request for one environment: 404, as clients have used only the list since 2017; served: as in recordings of 2016",
     ),
-    ("changes", &["supported", "409"], "409: the platform does not support workflows for this site"),
+    (
+        "changes",
+        &["supported", "409", "answer-lost", "refused"],
+        "409: the platform does not support workflows for this site; answer-lost: they start, and the answer is 502; refused: they do not start, and the answer is 502",
+    ),
     ("build", &["none", "composer"], "composer: a build runs, so SFTP mode is refused"),
     ("site", &["active", "frozen"], "frozen: the platform has frozen the site"),
     (

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::Listener as _;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use super::config::{ENVIRONMENTS, SimConfig};
 use super::state::Shared;
+use super::tls::Secure;
 use super::{api, control, health, site, ssh};
 
 /// A running simulator. Dropping it ends its servers and deletes its files.
@@ -20,6 +22,7 @@ pub struct Sim {
     shared: Arc<Shared>,
     ssh: SocketAddr,
     http: SocketAddr,
+    https: SocketAddr,
     runtime: Option<Runtime>,
 }
 
@@ -33,16 +36,24 @@ impl Sim {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let shared = Arc::new(Shared::create(config)?);
         site::build(&shared, config.code.as_deref())?;
-        let (ssh, http) = runtime.block_on(async {
+        let (ssh, http, https) = runtime.block_on(async {
             let ssh = TcpListener::bind(("127.0.0.1", config.port)).await?;
             let http = TcpListener::bind(("127.0.0.1", 0)).await?;
-            io::Result::Ok((ssh, http))
+            let https = Secure::start(&shared.authority()).await?;
+            io::Result::Ok((ssh, http, https))
         })?;
-        let mut sim = Self { ssh: ssh.local_addr()?, http: http.local_addr()?, shared, runtime: None };
+        let at = (ssh.local_addr()?, http.local_addr()?, https.local_addr()?);
+        let mut sim = Self { ssh: at.0, http: at.1, https: at.2, shared, runtime: None };
         sim.shared.write_known_hosts(sim.ssh.port())?;
         runtime.spawn(ssh::serve(sim.shared.clone(), ssh));
         let routes = api::routes(sim.shared.clone()).merge(control::routes(sim.shared.clone()));
         let routes = routes.merge(health::routes(sim.shared.clone()));
+        let secure = axum::serve(https, routes.clone());
+        runtime.spawn(async move {
+            if let Err(error) = secure.await {
+                log::error!("the simulated API ended: {error}");
+            }
+        });
         runtime.spawn(async move {
             if let Err(error) = axum::serve(http, routes).await {
                 log::error!("the simulated API ended: {error}");
@@ -96,6 +107,18 @@ impl Sim {
         ])
     }
 
+    /// The same by HTTPS, with the certificate to trust.
+    pub fn secure_env(&self) -> BTreeMap<String, String> {
+        let mut env = self.env();
+        env.extend([
+            ("TERMINUS_PROTOCOL".into(), "https".into()),
+            ("TERMINUS_PORT".into(), self.https.port().to_string()),
+            ("PANTHEONFS_WAKE_URL".into(), format!("https://{}", self.https)),
+            ("SSL_CERT_FILE".into(), self.shared.authority().display().to_string()),
+        ]);
+        env
+    }
+
     /// The value of `-o` for a mount.
     pub fn options(&self) -> String {
         format!(
@@ -118,6 +141,7 @@ impl Sim {
         json!({
             "site": self.site(),
             "env": self.env(),
+            "secure_env": self.secure_env(),
             "options": self.options(),
             "home": each(&|env| self.home(env).display().to_string()),
             "repository": self.repository(),

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::calls::Calls;
 use super::config::{ENVIRONMENTS, SimConfig};
 use super::job::Workflow;
-use super::keys::{random_hex, random_uuid, ssh_keygen};
+use super::keys::{random_hex, random_text, random_uuid, ssh_keygen};
 use super::link::LinkConfig;
 use super::quirks::Quirks;
 use super::round_trips::RoundTrips;
@@ -91,6 +91,8 @@ impl Environment {
 
 /// How long a container takes to wake up here; the platform's take up to 30 s.
 const WAKING: Duration = Duration::from_secs(1);
+/// Random bytes of the account's token: a Personal Access Token is long text that means nothing to clients.
+const TOKEN_BYTES: usize = 192;
 /// Password of the locked web site.
 pub(super) const LOCK: (&str, &str) = ("visitor", "sim-lock");
 pub(super) const EMAIL: &str = "dev@sim.example";
@@ -113,7 +115,7 @@ impl Shared {
             site_name: "sim-wordpress".into(),
             site_id: random_uuid()?,
             user_id: random_uuid()?,
-            token: random_hex(20)?,
+            token: random_text(TOKEN_BYTES)?,
             password: random_hex(8)?,
             link: LinkConfig::new(config.rtt, config.mbit),
             state: Mutex::new(State::new(quirks, authorized)?),
@@ -145,6 +147,11 @@ impl Shared {
 
     pub(super) fn identity(&self) -> PathBuf {
         self.root().join("identity")
+    }
+
+    /// The certificate (PEM) that vouches for the one of HTTPS.
+    pub(super) fn authority(&self) -> PathBuf {
+        self.root().join("authority.pem")
     }
 
     pub(super) fn known_hosts(&self) -> PathBuf {

@@ -81,18 +81,10 @@ pub(super) fn login(
 
 fn refused(endpoint: &Endpoint, tried: Tried) -> TransportError {
     let (user, host) = (endpoint.user.clone(), endpoint.host.clone());
-    if tried.password && tried.names.len() == 1 {
+    if tried.password && tried.names.len() == 1 && !endpoint.is_pantheon() {
         return TransportError::WrongPassword { user, host };
     }
-    let hint = if endpoint.is_pantheon() && tried.ed25519 {
-        "; Pantheon does not take ed25519 keys: add an RSA key (ssh-keygen -t rsa -b 4096) to your account"
-    } else if tried.ed25519 {
-        "; one was an ed25519 key, which some servers (Pantheon's) do not take: try an RSA key"
-    } else if tried.names.is_empty() {
-        "; no key and no password to try: use an SSH key, ssh-agent, or a password"
-    } else {
-        "; check that the public key is in the account, or use a password"
-    };
+    let hint = hint(endpoint.is_pantheon(), &tried);
     let more = match tried.left_out {
         0 => String::new(),
         n => format!(
@@ -102,6 +94,27 @@ fn refused(endpoint: &Endpoint, tried: Tried) -> TransportError {
     };
     let tried = if tried.names.is_empty() { "nothing".into() } else { tried.names.join(", ") };
     TransportError::AuthRefused { user, host, tried, hint: format!("{hint}{more}") }
+}
+
+/// What to do about a login that was refused. The platform takes keys only, and not of every type.
+fn hint(pantheon: bool, tried: &Tried) -> &'static str {
+    match (pantheon, tried.ed25519) {
+        (true, true) => {
+            "; Pantheon does not take ed25519 keys: add an RSA key (ssh-keygen -t rsa -b 4096) to your account"
+        }
+        (true, false) if tried.password => {
+            "; Pantheon has taken no passwords since 30 April 2024: add an RSA or ECDSA (256 bits) key to your account"
+        }
+        (true, false) if tried.names.is_empty() => {
+            "; no key to try: use an RSA or ECDSA (256 bits) key that is in your account, or ssh-agent"
+        }
+        (true, false) => "; check that the public key is in the account (RSA or ECDSA with 256 bits; no passwords)",
+        (false, true) => "; one was an ed25519 key, which some servers (Pantheon's) do not take: try an RSA key",
+        (false, false) if tried.names.is_empty() => {
+            "; no key and no password to try: use an SSH key, ssh-agent, or a password"
+        }
+        (false, false) => "; check that the public key is in the account, or use a password",
+    }
 }
 
 /// Keys of the agent, those that a Pantheon server cannot take last.
@@ -248,6 +261,17 @@ mod tests {
         let tried = Tried { names: vec!["agent key 'a'".into()], ed25519: true, left_out: 2, ..Tried::default() };
         let said = refused(&pantheon, tried).to_string();
         assert!(said.contains("Pantheon does not take ed25519") && said.contains("2 more key(s)"), "{said}");
+    }
+
+    #[test]
+    fn no_password_is_recommended_for_the_platform() {
+        let hints = |pantheon: bool| {
+            let named = |password: bool| Tried { names: vec!["x".into()], password, ..Tried::default() };
+            [Tried::default(), named(false), named(true)].map(|tried| hint(pantheon, &tried))
+        };
+        assert!(hints(true).iter().all(|text| !text.contains("a password") && text.contains("RSA or ECDSA")));
+        assert!(hints(true)[2].contains("no passwords since 30 April 2024"));
+        assert!(hints(false).iter().all(|text| text.contains("a password") && !text.contains("Pantheon")));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Logging in to the platform as it is: sessions that live minutes, in several forms; tokens that end; an API that is busy.
 
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pantheonfs::control::{Control, ControlConfig, ControlError};
@@ -7,6 +10,7 @@ use pantheonfs::sim::{Sim, SimConfig};
 use serde_json::json;
 
 use crate::common::mounted::{get, post};
+use crate::common::program::{Environ, Ran};
 
 /// A simulated platform, and where a client keeps what it shares with others.
 struct Desk {
@@ -119,4 +123,67 @@ fn all_clients_wait_as_long_as_a_busy_api_asks() {
         assert!(took >= Duration::from_secs(pause) && took < Duration::from_secs(pause + 5), "{habit}: {took:?}");
         assert_eq!(desk.calls().0, 2, "one refusal, one answer");
     }
+}
+
+/// Home and current directory of somebody who uses Terminus, with a saved token.
+fn terminus_user(sim: &Sim, config: &str, env: &str) -> (Environ, std::path::PathBuf) {
+    let around = Environ::new();
+    let (here, tokens) = (around.path("checkout"), around.path("tokens"));
+    for dir in [&here, &tokens, &around.home().join(".terminus")] {
+        fs::create_dir(dir).expect("made");
+    }
+    let token = json!({ "token": sim.env()["TERMINUS_MACHINE_TOKEN"], "email": "dev@sim.example", "date": 0 });
+    fs::write(tokens.join("dev@sim.example"), token.to_string()).expect("written");
+    fs::write(around.home().join(".terminus/config.yml"), config).expect("written");
+    fs::write(here.join(".env"), env).expect("written");
+    (around, here)
+}
+
+fn sites(around: &Environ, here: &Path, variables: &[(&str, &str)]) -> Ran {
+    Ran(around.command().arg("sites").current_dir(here).envs(variables.iter().copied()).output().expect("runs"))
+}
+
+#[test]
+fn settings_are_read_where_terminus_reads_them() {
+    let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
+    let (host, port) = (&sim.env()["TERMINUS_HOST"], &sim.env()["TERMINUS_PORT"]);
+    let at = format!("TERMINUS_HOST: {host}\nport: {port}\nTERMINUS_PROTOCOL: 'http' # a simulator\n");
+    let config = format!("---\n{at}TERMINUS_TOKENS_DIR: '[[ TERMINUS_USER_HOME ]]/../tokens'\n");
+    let (around, here) = terminus_user(&sim, &config, "");
+    assert!(sites(&around, &here, &[]).ok().out().contains("sim-wordpress.dev"));
+    sites(&around, &here, &[("TERMINUS_TOKENS_DIR", "/nowhere"), ("TERMINUS_CACHE_DIR", "/nowhere")])
+        .fails(4, &["not logged in"]);
+    fs::write(around.home().join(".terminus/config.yml"), "TERMINUS_PORT: high\n").expect("written");
+    sites(&around, &here, &[]).fails(2, &["TERMINUS_PORT in", "config.yml: high is not a port number"]);
+    fs::write(around.home().join(".terminus/config.yml"), "a: [").expect("written");
+    sites(&around, &here, &[]).fails(2, &["config.yml: Terminus' settings cannot be read"]);
+}
+
+/// A checkout of somebody else must not learn the token of the person who works in it.
+#[test]
+fn env_of_a_checkout_does_not_say_where_the_token_goes() {
+    let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
+    let trap = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let evil = trap.local_addr().expect("bound").port();
+    let (host, port) = (&sim.env()["TERMINUS_HOST"], &sim.env()["TERMINUS_PORT"]);
+    let config = format!(
+        "TERMINUS_HOST: {host}\nTERMINUS_PORT: {port}\nTERMINUS_PROTOCOL: http\nTERMINUS_TOKENS_DIR: '[[ TERMINUS_USER_HOME ]]/../tokens'\n"
+    );
+    let env = format!(
+        "TERMINUS_HOST=127.0.0.1\nTERMINUS_PORT={evil}\nTERMINUS_PROTOCOL=http\nTERMINUS_SSH_HOST=127.0.0.1\n\
+         TERMINUS_MACHINE_TOKEN=theirs\nPANTHEONFS_API=v0\nTERMINUS_CACHE_DIR=.\nSSL_CERT_FILE=theirs.pem\n"
+    );
+    let (around, here) = terminus_user(&sim, &config, &env);
+    assert!(sites(&around, &here, &[]).ok().out().contains("sim-wordpress.dev"));
+    trap.set_nonblocking(true).expect("set");
+    assert!(trap.accept().is_err(), "somebody asked where .env says");
+    assert_eq!(fs::read_dir(&here).expect("listed").count(), 1, "no session is saved in the checkout");
+    let said = around.command().args(["doctor", "sim-nosuch.dev"]).current_dir(&here).output().expect("runs");
+    let said = Ran(said).out();
+    for name in ["TERMINUS_HOST", "TERMINUS_PORT", "TERMINUS_PROTOCOL", "only TERMINUS_USER counts there"] {
+        assert!(said.contains(name), "'{name}' is not said in: {said}");
+    }
+    fs::write(here.join(".env"), "TERMINUS_USER=another@sim.example\n").expect("written");
+    fs::remove_dir_all(around.home().join(".terminus/cache")).expect("removed");
+    sites(&around, &here, &[]).fails(4, &["not logged in"]);
 }

@@ -97,6 +97,30 @@ fn the_history_decides_where_the_environment_does_not_show_the_commit() {
     }
 }
 
+/// The gateway fails after the platform has begun with the job.
+#[test]
+fn a_commit_or_switch_whose_answer_was_lost_is_found() {
+    let Some(m) = Mounted::sim() else { return };
+    let place = m.dir().to_string_lossy().into_owned();
+    let run = |args: &[&str]| m.environ().run(&[args, &["--at", &place]].concat());
+    let changes = |value: &str| m.control("habit", &format!(r#"{{"name": "changes", "value": "{value}"}}"#));
+    let before = head(&m);
+    fs::write(m.path("index.php"), "changed").expect("written");
+    changes("refused");
+    let ran = run(&["commit", "-m", "Refused"]);
+    assert_eq!((ran.code(), head(&m)), (1, before), "{}", ran.err());
+    assert!(ran.err().contains("502"), "{}", ran.err());
+    changes("answer-lost");
+    let said = run(&["commit", "-m", "Lost and found"]).ok().out();
+    let after = head(&m);
+    assert!(after.ends_with("Lost and found") && said.contains(after.split(' ').next().expect("a hash")), "{said}");
+    assert_eq!(run(&["mode", "git"]).ok().out(), "git\n");
+    changes("refused");
+    run(&["mode", "sftp"]).fails(1, &["502"]);
+    changes("supported");
+    assert_eq!(run(&["mode", "sftp"]).ok().out(), "sftp\n");
+}
+
 #[test]
 fn commands_print_what_the_files_contain() {
     let Some(m) = Mounted::sim() else { return };
@@ -181,7 +205,9 @@ fn mounts_in_use_ask_the_api_seldom_and_share_what_they_learn() {
     m.environ().run(&["umount", &other.to_string_lossy()]).ok();
     let calls = api["calls"].as_u64().expect("a number");
     let lists = api["by_kind"]["GET /api/sites/ID/workflows"].as_u64().expect("the jobs were asked for");
-    assert!(calls <= 9, "four a minute and mount: {api}");
+    assert!(calls <= 7, "four a minute, for both: {api}");
+    let environments = api["by_kind"]["GET /api/sites/ID/environments"].as_u64().expect("they were asked for");
+    assert!(environments <= 5, "one list serves both mounts: {api}");
     assert!(lists <= 2, "one list serves both mounts: {api}");
     let bytes = api["bytes"].as_u64().expect("a number");
     assert!((300_000..1_000_000).contains(&bytes), "{api}");
