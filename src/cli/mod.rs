@@ -44,6 +44,7 @@ mod simulate;
 mod sites;
 mod source;
 mod umount;
+mod versions;
 mod wake;
 
 pub use dispatch::{main, understand};

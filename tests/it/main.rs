@@ -50,6 +50,7 @@ mod steps;
 mod tools;
 mod trace;
 mod two_way;
+mod versions;
 mod wordpress;
 mod write_bits;
 
