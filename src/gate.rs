@@ -24,6 +24,8 @@ pub enum ReadOnlyReason {
     Logs,
     /// The server refused a write in `code` although its mode was believed to allow it.
     RefusedByServer,
+    /// A version in `.pantheon/at`: what is committed stays as it is.
+    Committed,
 }
 
 impl fmt::Display for ReadOnlyReason {
@@ -37,6 +39,7 @@ impl fmt::Display for ReadOnlyReason {
             }
             Self::MountedReadOnly => f.write_str("mounted with -o ro"),
             Self::Logs => f.write_str("logs are read-only"),
+            Self::Committed => f.write_str("it is committed; copy it to the code to change it"),
             Self::RefusedByServer => f.write_str("the server refused a write in code; the mode is being checked again"),
         }
     }

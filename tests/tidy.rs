@@ -56,7 +56,7 @@ const ROOMS: [(&str, &[&str]); 31] = [
         "dotdir",
         &[
             "durable", "admit", "attr", "cache", "control", "env", "error", "gate", "inode", "mirror", "path",
-            "pending", "reader", "remote", "upload", "vfiles", "view", "write",
+            "pending", "pool", "reader", "remote", "upload", "vfiles", "view", "write",
         ],
     ),
     (

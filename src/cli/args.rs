@@ -39,8 +39,10 @@ pub(super) enum Command {
     Local(Local),
     /// List the uncommitted changes on the server
     Pending(InMount),
-    /// Print the uncommitted changes as git does
+    /// Print the uncommitted changes as git does, or the difference to another commit
     Diff(Diff),
+    /// Print a file, or the names of a directory, of another commit
+    Show(Show),
     /// Replace files with their committed versions; a copy of each is kept
     Revert(Revert),
     /// List, compare, restore or export the copies of uncommitted work on this machine
@@ -175,6 +177,21 @@ pub(super) struct Hydrate {
 pub(super) struct Diff {
     /// Files or directories in the mount (default: all changes)
     pub(super) paths: Vec<PathBuf>,
+    /// Compare with this commit, tag or branch, or with `live`, `test` or `dev`
+    #[arg(long, value_name = "REV")]
+    pub(super) at: Option<String>,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Show {
+    /// The commit, tag or branch, or `live`, `test` or `dev`, and the path from the root of the mount
+    #[arg(value_name = "REV:PATH")]
+    pub(super) object: OsString,
+    /// Any path in the mount
+    #[arg(long, value_name = "PATH", default_value = ".")]
+    pub(super) at: PathBuf,
     #[command(flatten)]
     pub(super) output: Output,
 }

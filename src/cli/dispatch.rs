@@ -9,7 +9,7 @@ use super::args::{self, Args, Command};
 use super::exit::{self, CliResult, Exit, Failure};
 use super::{
     account, commands, commit, doctor, environ, git_hook, hydrate, local_names, mount, options, report, rescue,
-    resolve, revert, source, umount,
+    resolve, revert, source, umount, versions,
 };
 #[cfg(feature = "sim")]
 use super::{demo, link, simulate};
@@ -65,7 +65,8 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Mode(mode) => commands::mode(&mode),
         Command::Local(local) => local_names::run(&local.what),
         Command::Pending(at) => report::file(&at, "pending", "pending"),
-        Command::Diff(diff) => report::diff(&diff.paths, diff.output.json),
+        Command::Diff(diff) => versions::diff(&diff),
+        Command::Show(show) => versions::show(&show),
         Command::Revert(revert) => revert::run(&revert.paths, revert.output.json),
         Command::Resolve(resolve) => resolve::run(&resolve),
         Command::Rescue(rescue) => rescue::run(&rescue),

@@ -45,6 +45,7 @@ mod sites;
 mod source;
 mod terminus;
 mod umount;
+mod versions;
 mod wake;
 
 pub use dispatch::{main, understand};

@@ -1,16 +1,13 @@
 //! Prints files of `.pantheon` for any path in a mount, and the outcomes of commands.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::args::InMount;
 use super::exit::{CliResult, Exit, Failure};
 use super::mountpoint::{self, OurMount};
 use super::private_dir::open_own;
-use crate::pending::split_diff;
 use crate::text::{self, visible};
 
 /// `pantheonfs status`.
@@ -79,33 +76,6 @@ impl Outcomes {
     pub(super) fn end(self) -> CliResult<()> {
         if self.json { print(text::json(&self.all.into()).as_bytes()) } else { Ok(()) }
     }
-}
-
-/// `pantheonfs diff`: the parts of the difference at or below the given paths.
-pub(super) fn diff(paths: &[PathBuf], json: bool) -> CliResult<()> {
-    let first = paths.first().map_or(Path::new("."), PathBuf::as_path);
-    let root = mountpoint::around(first)?.mountpoint;
-    let mut wanted = Vec::new();
-    for path in paths {
-        let place =
-            mountpoint::settle(path).map_err(|e| Failure::caused(Exit::Usage, path.display().to_string(), e))?;
-        let inside = place.strip_prefix(&root).map_err(|_| {
-            Failure::new(Exit::MountPoint, format!("{}: not in the mount {}", path.display(), root.display()))
-        })?;
-        wanted.push(inside.to_owned());
-    }
-    let text = read(first, "diff")?;
-    let files = split_diff(&text);
-    let covered =
-        |name: &[u8]| wanted.is_empty() || wanted.iter().any(|w| Path::new(OsStr::from_bytes(name)).starts_with(w));
-    let files: Vec<_> = files.into_iter().filter(|(name, _)| name.is_empty() || covered(name)).collect();
-    if json {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let list: Vec<_> =
-            files.iter().map(|(name, part)| serde_json::json!({ "path": text(name), "diff": text(part) })).collect();
-        return print(text::json(&list.into()).as_bytes());
-    }
-    files.iter().try_for_each(|(_, part)| print(part))
 }
 
 /// Prints on standard output.

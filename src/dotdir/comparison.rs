@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use super::comparisons::MeasuredFiles;
 use super::state::Dot;
 use crate::attr::BlobId;
-use crate::error::Wait;
+use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::path::RemotePath;
-use crate::pending::{Found, Measured, Pending, Source, compute};
+use crate::pending::{DiffFile, Found, Measured, Pending, Source, compute};
 use crate::reader::Reader;
 
 /// How long a comparison is used for lookups: a path is looked up name by name.
@@ -42,10 +42,26 @@ impl Dot {
         self.review_backups(false);
     }
 
+    /// The difference between the commit of a name and what the server has.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::NotFound`]: there is no such name; [`Cause::Platform`] with what cannot be read.
+    pub(super) fn difference_to(&self, name: &RemotePath, wait: Wait) -> FsResult<Arc<DiffFile>> {
+        let failed = |why: String| FsError::new("compare", name, Cause::Platform(why));
+        let revision = self.revision(name, wait)?.ok_or_else(|| FsError::new("compare", name, Cause::NotFound))?;
+        let _running = self.0.comparisons.begin();
+        let compared = self.compare_with(&revision.commit, wait, true).map_err(failed)?;
+        compared.diff.ok_or_else(|| failed("there is no difference".into()))
+    }
+
     fn compare_files(&self, wait: Wait, with_diff: bool) -> Result<Pending, String> {
-        let repository = self.0.reader.repository();
-        let mirror = repository.mirror().ok_or("there is no repository")?;
-        let commit = repository.commit().ok_or("the API has not reported the deployed commit yet")?;
+        let commit = self.0.reader.repository().commit();
+        self.compare_with(&commit.ok_or("the API has not reported the deployed commit yet")?, wait, with_diff)
+    }
+
+    fn compare_with(&self, commit: &str, wait: Wait, with_diff: bool) -> Result<Pending, String> {
+        let mirror = self.0.reader.repository().mirror().ok_or("there is no repository")?;
         // Queued changes are not on the server yet, and the comparison reads the server.
         if let Err(error) = self.0.upload.wait_until_sent(wait) {
             log::info!("before the comparison: {error}");
@@ -53,7 +69,7 @@ impl Dot {
         let found = self.survey()?;
         let before = self.0.comparisons.take_measured();
         let source = Server { dot: self, found: &found, next: Cell::new(0), before: &before };
-        compute(mirror, &commit, &found, &source, with_diff).map_err(|e| e.to_string())
+        compute(mirror, commit, &found, &source, with_diff).map_err(|e| e.to_string())
     }
 }
 

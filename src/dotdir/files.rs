@@ -8,17 +8,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use super::inodes::Object;
-use super::objects::{Difference, gone};
+use super::inodes::{Object, Version};
+use super::objects::{Difference, gone, missing};
 use super::state::{Dot, must_wait};
 use crate::error::{Cause, FsError, FsResult, Wait};
+use crate::gate::ReadOnlyReason;
 use crate::inode::Ino;
+use crate::mirror::TreeEntry;
 use crate::pending::DiffFile;
 use crate::vfiles::{self, MAX_COMMAND_BYTES};
 use crate::view::{OUTSIDE_PATH, goes_on, outside_text};
 
+/// Committed files up to this size (bytes) are held in memory while they are open.
+const MAX_IN_MEMORY: u64 = 4 * 1024 * 1024;
+
 /// An open virtual file.
-pub struct VirtualFile(Content);
+pub struct VirtualFile {
+    content: Content,
+    /// Size and content never change, so that the kernel may keep them.
+    fixed: bool,
+}
+
+impl VirtualFile {
+    /// Whether size and content never change.
+    pub fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+}
 
 enum Content {
     Rendered {
@@ -41,10 +57,15 @@ impl Dot {
     ///
     /// # Errors
     ///
-    /// [`Cause::AccessDenied`] for writing if the file accepts no commands; [`Cause::Platform`] if the repository
+    /// [`Cause::AccessDenied`] for writing if the file accepts no commands, [`Cause::ReadOnly`] if it is a version;
+    /// [`Cause::Platform`] if the repository
     /// does not have the object.
     pub fn open(&self, ino: Ino, writes: bool, empties: bool, wait: Wait) -> FsResult<VirtualFile> {
-        let object = self.object(ino).ok_or_else(|| gone("open"))?;
+        let object = self.object(ino).ok_or_else(|| missing("open", ino))?;
+        let fixed = matches!(object, Object::Version(_));
+        if writes && fixed {
+            return Err(FsError::new("open", name_of(&object), Cause::ReadOnly(ReadOnlyReason::Committed)));
+        }
         if writes {
             let takes_commands = matches!(&object, Object::File(file) if file.takes_commands());
             let name = name_of(&object);
@@ -71,6 +92,16 @@ impl Dot {
                 }
             }
             Object::GitLink => Content::Text(self.0.config.git.link()),
+            Object::At(_) => return Err(FsError::new("open", name_of(&object), Cause::IsADirectory)),
+            Object::Version(version) => self.open_version(&version, wait)?,
+            Object::DiffAt(name) if name.is_root() => {
+                return Err(FsError::new("open", ".pantheon/diff-at", Cause::IsADirectory));
+            }
+            Object::DiffAt(name) => {
+                must_wait("open", &name, wait)?;
+                let diff = self.difference_to(&name, wait)?;
+                Content::Diff(diff.clone(), 0..diff.len())
+            }
             Object::Since(token) => {
                 must_wait("open", ".pantheon/since", wait)?;
                 Content::Text(self.changes_since(&token, wait))
@@ -104,11 +135,25 @@ impl Dot {
                 Content::Local(File::open(&path).map_err(|e| FsError::new("open", path.display(), e))?)
             }
         };
-        Ok(VirtualFile(content))
+        Ok(VirtualFile { content, fixed })
+    }
+
+    fn open_version(&self, version: &Version, wait: Wait) -> FsResult<Content> {
+        match version.entry {
+            TreeEntry::File { blob, size, .. } if size > MAX_IN_MEMORY => {
+                must_wait("open", version, wait)?;
+                let file = self.mirror()?.blob_file(blob);
+                Ok(Content::Local(file.map_err(|e| FsError::new("open", version, Cause::Platform(e.to_string())))?))
+            }
+            TreeEntry::File { blob, .. } | TreeEntry::Link { blob, .. } => {
+                Ok(Content::Text(self.version_blob(version, blob)?))
+            }
+            TreeEntry::Directory(_) | TreeEntry::Submodule => Err(FsError::new("open", version, Cause::IsADirectory)),
+        }
     }
 
     pub fn read(&self, file: &VirtualFile, offset: u64, size: u32) -> FsResult<Vec<u8>> {
-        match &file.0 {
+        match &file.content {
             Content::Rendered { text, .. } | Content::Text(text) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
                 let end = start.saturating_add(size as usize).min(text.len());
@@ -132,7 +177,7 @@ impl Dot {
     /// Writes to a command file. A command that ends with a newline is carried out at once, so that the writer gets
     /// the result from `write`: shells ignore the result of `close`.
     pub fn write(&self, file: &VirtualFile, bytes: &[u8], wait: Wait) -> FsResult<u32> {
-        let Content::Rendered { file, input, replaces, .. } = &file.0 else {
+        let Content::Rendered { file, input, replaces, .. } = &file.content else {
             return Err(FsError::new("write", ".pantheon", Cause::BadHandle));
         };
         let complete = bytes.ends_with(b"\n");
@@ -154,7 +199,7 @@ impl Dot {
 
     /// Called at `close`: text without a newline is a command, too.
     pub fn flush(&self, file: &VirtualFile, wait: Wait) -> FsResult<()> {
-        match &file.0 {
+        match &file.content {
             Content::Rendered { file, input, replaces, .. } if !input.lock().is_empty() => {
                 must_wait("close", file.name(), wait)?;
                 self.carry_out(*file, input, replaces, wait)
@@ -180,5 +225,8 @@ fn name_of(object: &Object) -> String {
         Object::Outside(path) => format!("{OUTSIDE_PATH}/{path}"),
         Object::GitLink => ".git".into(),
         Object::Since(_) => ".pantheon/since".into(),
+        Object::At(path) => format!(".pantheon/at/{path}"),
+        Object::Version(version) => version.to_string(),
+        Object::DiffAt(name) => format!(".pantheon/diff-at/{name}"),
     }
 }

@@ -18,10 +18,12 @@
 //! | `git` | the `.git` of the mount |
 //! | `git_follow` | showing `.git`, and following the environment with it |
 //! | `status` | the value that virtual files are rendered from |
+//! | `at` | versions: the trees of other commits |
 //! | `objects` | lookup, getattr, readdir |
 //! | `commands` | carrying out commands |
 //! | `files` | open, read, write, close of virtual files |
 
+mod at;
 mod backups;
 mod commands;
 mod comparison;

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::inodes::{Object, in_root};
+use super::at::{AT_DIR, NO_NAME_VALID, version_attr};
+use super::inodes::{Object, in_root, may_be_forgotten};
 use super::state::{Dot, must_wait};
 use crate::attr::{Attr, FileKind, secs_from_time};
 use crate::error::{Cause, FsError, FsResult, Wait};
@@ -31,6 +32,11 @@ pub(super) fn gone(op: &'static str) -> FsError {
     FsError::new(op, ".pantheon", Cause::NotFound)
 }
 
+/// The error for a number without an object. If the object was only forgotten, the kernel looks it up again.
+pub(super) fn missing(op: &'static str, ino: Ino) -> FsError {
+    if may_be_forgotten(ino) { FsError::new(op, ".pantheon", Cause::Stale) } else { gone(op) }
+}
+
 /// The kind of difference at a path.
 pub(super) enum Difference {
     /// A file differs: its part of the last comparison's diff.
@@ -44,7 +50,9 @@ impl Dot {
     pub(super) fn object(&self, ino: Ino) -> Option<Object> {
         let object = self.0.inodes.object(ino)?;
         let there = match object {
-            Object::Head(_) | Object::Diff(_) => self.has_repository(),
+            Object::Head(_) | Object::Diff(_) | Object::DiffAt(_) | Object::At(_) | Object::Version(_) => {
+                self.has_repository()
+            }
             Object::GitLink => self.0.config.git.is_shown(),
             Object::Dir | Object::File(_) | Object::Rejected(..) | Object::Since(_) | Object::Outside(_) => true,
         };
@@ -82,7 +90,15 @@ impl Dot {
                 path.filter(|path| goes_on(path) || outside_text(path).is_some()).map(Object::Outside)
             }
             Some(Object::Since(token)) if token.is_empty() => Some(Object::Since(name.to_vec())),
-            Some(Object::File(_) | Object::GitLink | Object::Since(_) | Object::Outside(_)) | None => None,
+            Some(Object::At(above)) => match self.named_version(&above, name, wait)? {
+                None => return Ok((None, NO_NAME_VALID)),
+                found => found,
+            },
+            Some(Object::Version(dir)) => self.version_child(&dir, name)?,
+            Some(Object::DiffAt(above)) if above.is_root() => unescaped(name).map(Object::DiffAt),
+            None if may_be_forgotten(parent) => return Err(FsError::new("lookup", ".pantheon", Cause::Stale)),
+            Some(Object::File(_) | Object::GitLink | Object::Since(_) | Object::Outside(_) | Object::DiffAt(_))
+            | None => None,
         };
         let entry = object.and_then(|object| self.getattr(self.0.inodes.number(object)).ok());
         Ok((entry, entry.map_or(Duration::ZERO, |entry| entry.valid)))
@@ -104,6 +120,8 @@ impl Dot {
             b"outside" => return Some(Object::Outside(RemotePath::root())),
             b"since" => return Some(Object::Since(Vec::new())),
             b"diffs" if self.has_repository() => return Some(Object::Diff(RemotePath::root())),
+            b"diff-at" if self.has_repository() => return Some(Object::DiffAt(RemotePath::root())),
+            name if name == AT_DIR.as_bytes() && self.has_repository() => return Some(Object::At(RemotePath::root())),
             _ => {}
         }
         let rejects = REJECTS.into_iter().find(|kind| kind.dir_name().as_bytes() == name);
@@ -137,7 +155,7 @@ impl Dot {
         let now = secs_from_time(self.0.view.clock().wall());
         let attr = |kind, size, perm| Attr { kind, size, perm, mtime: now, atime: now };
         let directory = |perm| attr(FileKind::Directory, 0, perm);
-        let (attr, valid) = match self.object(ino).ok_or_else(|| gone("getattr"))? {
+        let (attr, valid) = match self.object(ino).ok_or_else(|| missing("getattr", ino))? {
             Object::Dir => (directory(0o755), STABLE),
             Object::File(file) => {
                 let diff = self.0.comparisons.diff().filter(|_| file == vfiles::File::Diff);
@@ -150,6 +168,10 @@ impl Dot {
             }
             Object::GitLink => (attr(FileKind::File, self.0.config.git.link().len() as u64, 0o444), STABLE),
             Object::Since(token) if token.is_empty() => (directory(0o555), STABLE),
+            Object::DiffAt(name) if name.is_root() => (directory(0o555), STABLE),
+            Object::DiffAt(_) => (attr(FileKind::File, 0, 0o444), Duration::ZERO),
+            Object::At(_) => (directory(0o555), STABLE),
+            Object::Version(version) => (version_attr(&version), STABLE),
             Object::Since(_) => (attr(FileKind::File, 0, 0o444), Duration::ZERO),
             Object::Head(path) => match self.0.reader.repository().object(&path) {
                 Some(Some(file)) => {
@@ -217,8 +239,11 @@ impl Dot {
                 let names: BTreeSet<Name> = below.collect();
                 names.into_iter().map(|name| (name.clone(), Object::Diff(dir.join(&name)))).collect()
             }
-            // `since` has an entry for every token.
+            Some(Object::At(above)) if above.is_root() => self.listed_versions(),
+            Some(Object::Version(dir)) => self.version_children(&dir),
+            // `since` and `diff-at` have an entry for every token and name.
             Some(Object::File(_) | Object::GitLink | Object::Since(_) | Object::Outside(_)) | None => Vec::new(),
+            Some(Object::At(_) | Object::DiffAt(_)) => Vec::new(),
         };
         named.into_iter().map(|(name, object)| (name, self.0.inodes.number(object))).collect()
     }
@@ -228,8 +253,21 @@ impl Dot {
         if self.0.reader.repository().is_known() { Ok(()) } else { must_wait("lookup", ".pantheon/head", wait) }
     }
 
+    /// Whether the object is one of `at`, which can never be changed.
+    pub fn is_of_a_version(&self, ino: Ino) -> bool {
+        matches!(self.object(ino), Some(Object::At(_) | Object::Version(_)))
+    }
+
+    pub fn readlink(&self, ino: Ino) -> FsResult<Vec<u8>> {
+        match self.object(ino).ok_or_else(|| missing("readlink", ino))? {
+            Object::Version(link) => self.version_link(&link),
+            _ => Err(FsError::new("readlink", ".pantheon", Cause::Invalid("not a symlink".into()))),
+        }
+    }
+
     pub fn opendir(&self, ino: Ino, wait: Wait) -> FsResult<()> {
         match self.object(ino) {
+            None if may_be_forgotten(ino) => Err(missing("opendir", ino)),
             Some(Object::Head(_)) => {
                 self.may_fetch(wait)?;
                 self.0.reader.repository().tree().map(drop).ok_or_else(|| gone("opendir"))
@@ -242,4 +280,10 @@ impl Dot {
             _ => Ok(()),
         }
     }
+}
+
+/// A path of which `/` and `%` are written as `%2F` and `%25`, so that it is one name.
+fn unescaped(name: &[u8]) -> Option<RemotePath> {
+    let text = std::str::from_utf8(name).ok()?;
+    RemotePath::parse(text.replace("%2F", "/").replace("%25", "%")).ok()
 }

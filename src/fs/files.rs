@@ -1,7 +1,6 @@
 //! Operations on open files.
 
 use super::handles::{Handle, HandleId};
-use super::inodes::not_virtual;
 use super::state::Fs;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::Ino;
@@ -27,8 +26,10 @@ impl Fs {
             return Ok(self.opened(self.reader.open(ino, mode, wait)?));
         }
         let writes = mode.write || mode.truncate;
-        let handle = self.handles.add(Handle::Virtual(self.dot.open(ino, writes, mode.truncate, wait)?));
-        Ok(Opened { handle, keep_pages: false, no_flush: !writes, direct: true })
+        let file = self.dot.open(ino, writes, mode.truncate, wait)?;
+        let fixed = file.is_fixed();
+        let handle = self.handles.add(Handle::Virtual(file));
+        Ok(Opened { handle, keep_pages: fixed, no_flush: !writes, direct: !fixed })
     }
 
     fn opened(&self, opened: OpenedFile) -> Opened {
@@ -46,7 +47,7 @@ impl Fs {
         exclusive: bool,
         wait: Wait,
     ) -> FsResult<(Entry, Opened)> {
-        not_virtual("create", parent)?;
+        self.not_virtual("create", parent)?;
         match self.upload.create(parent, name, perm, exclusive, wait)? {
             Created::New(node) => Ok((self.view.entry(&node), self.opened(self.reader.opened(&node, mode)))),
             Created::Existing(node) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::state::Fs;
 use crate::attr::Attr;
 use crate::error::{Cause, FsError, FsResult, Wait};
+use crate::gate::ReadOnlyReason;
 use crate::inode::Ino;
 use crate::reader::OpenMode;
 use crate::upload::SetAttr;
@@ -38,36 +39,40 @@ impl Fs {
     }
 
     pub fn setattr(&self, ino: Ino, change: SetAttr, wait: Wait) -> FsResult<Entry> {
-        if ino.is_virtual() { self.dot.getattr(ino) } else { self.upload.setattr(ino, change, wait) }
+        if !ino.is_virtual() {
+            return self.upload.setattr(ino, change, wait);
+        }
+        self.not_of_a_version("setattr", ino)?;
+        self.dot.getattr(ino)
     }
 
     pub fn readlink(&self, ino: Ino, wait: Wait) -> FsResult<Vec<u8>> {
-        self.reader.readlink(ino, wait)
+        if ino.is_virtual() { self.dot.readlink(ino) } else { self.reader.readlink(ino, wait) }
     }
 
     pub fn mkdir(&self, parent: Ino, name: &[u8], perm: u16, wait: Wait) -> FsResult<Entry> {
-        not_virtual("mkdir", parent)?;
+        self.not_virtual("mkdir", parent)?;
         self.upload.mkdir(parent, name, perm, wait)
     }
 
     pub fn rmdir(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<()> {
-        not_virtual("rmdir", parent)?;
+        self.not_virtual("rmdir", parent)?;
         self.upload.rmdir(parent, name, wait)
     }
 
     pub fn symlink(&self, parent: Ino, name: &[u8], text: &[u8], wait: Wait) -> FsResult<Entry> {
-        not_virtual("symlink", parent)?;
+        self.not_virtual("symlink", parent)?;
         self.upload.symlink(parent, name, text, wait)
     }
 
     pub fn unlink(&self, parent: Ino, name: &[u8], wait: Wait) -> FsResult<()> {
-        not_virtual("unlink", parent)?;
+        self.not_virtual("unlink", parent)?;
         self.upload.unlink(parent, name, wait)
     }
 
     pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), no_replace: bool, wait: Wait) -> FsResult<()> {
-        not_virtual("rename", from.0)?;
-        not_virtual("rename", to.0)?;
+        self.not_virtual("rename", from.0)?;
+        self.not_virtual("rename", to.0)?;
         self.upload.rename(from, to, no_replace, wait)
     }
 
@@ -76,6 +81,7 @@ impl Fs {
     pub fn access(&self, ino: Ino, mask: i32, caller_uid: u32, wait: Wait) -> FsResult<()> {
         let attr = self.unshown_attr("access", ino, wait)?;
         if mask & libc::W_OK != 0 {
+            self.not_of_a_version("access", ino)?;
             self.upload.may_write("access", ino)?;
         }
         let denied = || Err(FsError::new("access", self.view.object(ino), Cause::AccessDenied));
@@ -130,8 +136,19 @@ impl Fs {
     }
 }
 
-/// Names in `.pantheon` cannot be changed.
-pub(super) fn not_virtual(op: &'static str, parent: Ino) -> FsResult<()> {
-    let what = "names in .pantheon belong to the mount";
-    if parent.is_virtual() { Err(FsError::new(op, ".pantheon", Cause::NotPermitted(what))) } else { Ok(()) }
+impl Fs {
+    /// Names in `.pantheon` cannot be changed.
+    pub(super) fn not_virtual(&self, op: &'static str, parent: Ino) -> FsResult<()> {
+        self.not_of_a_version(op, parent)?;
+        let what = "names in .pantheon belong to the mount";
+        if parent.is_virtual() { Err(FsError::new(op, ".pantheon", Cause::NotPermitted(what))) } else { Ok(()) }
+    }
+
+    /// Nothing in `.pantheon/at` can be changed.
+    fn not_of_a_version(&self, op: &'static str, ino: Ino) -> FsResult<()> {
+        if ino.is_virtual() && self.dot.is_of_a_version(ino) {
+            return Err(FsError::new(op, ".pantheon/at", Cause::ReadOnly(ReadOnlyReason::Committed)));
+        }
+        Ok(())
+    }
 }

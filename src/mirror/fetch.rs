@@ -22,6 +22,8 @@ const WHOLE_HISTORY: u32 = i32::MAX as u32;
 /// Depths of the fetches of branches and tags: the deployed commit is usually the last one. If it is not (more
 /// commits were pushed just now), the larger depth is fetched.
 const DEPTHS: [u32; 2] = [1, 50];
+/// All branches and tags.
+const ALL_NAMES: [&str; 2] = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
 
 impl Mirror {
     /// Makes sure that the commit is in the local copy, and fetches it if it is not.
@@ -34,18 +36,49 @@ impl Mirror {
             return Ok(());
         }
         let lock = self.lock_dir()?;
-        // A depth would cut off the history of a complete copy.
-        let depths = if self.is_shallow() { DEPTHS.map(Some).to_vec() } else { vec![None] };
-        for depth in depths {
+        for depth in self.depths() {
             if self.has(commit) {
                 break;
             }
-            self.fetch(depth, FETCH_LIMIT, &lock)?;
+            self.fetch(depth, &ALL_NAMES, FETCH_LIMIT, &lock)?;
         }
         if self.has(commit) {
             return Ok(());
         }
         Err(MirrorError::NoCommit(commit.to_owned()))
+    }
+
+    /// The depths of the fetches of branches and tags. A depth would cut off the history of a complete copy.
+    fn depths(&self) -> Vec<Option<u32>> {
+        if self.is_shallow() { DEPTHS.map(Some).to_vec() } else { vec![None] }
+    }
+
+    /// Fetches branches and tags, each with its last commit at least. The caller holds `fetching`.
+    pub(super) fn fetch_names(&self) -> Result<(), MirrorError> {
+        let lock = self.lock_dir()?;
+        self.fetch(self.depths().first().copied().flatten(), &ALL_NAMES, FETCH_LIMIT, &lock)
+    }
+
+    /// Fetches one commit by its hash, of whatever branch or of none, without its history. A platform that gives only what
+    /// branches and tags name is asked for these, and the commit is found if it is not old.
+    ///
+    /// # Errors
+    ///
+    /// The platform does not have or give it, or cannot be reached.
+    pub fn fetch_commit(&self, hash: &str) -> Result<(), MirrorError> {
+        {
+            let _one = self.fetching.lock();
+            if self.has(hash) {
+                return Ok(());
+            }
+            let lock = self.lock_dir()?;
+            // A complete copy stays one: what is missing of the history comes along.
+            let depth = self.is_shallow().then_some(1);
+            if let Err(error) = self.fetch(depth, &[hash], FETCH_LIMIT, &lock) {
+                log::debug!("{hash}: {error}");
+            }
+        }
+        self.ensure(hash)
     }
 
     /// Whether parts of the history are missing. An empty copy has none.
@@ -59,7 +92,7 @@ impl Mirror {
         if self.is_shallow() {
             let lock = self.lock_dir()?;
             let depth = HISTORY_DEPTHS.get(part).copied().unwrap_or(WHOLE_HISTORY);
-            self.fetch(Some(depth), HISTORY_LIMIT, &lock)?;
+            self.fetch(Some(depth), &ALL_NAMES, HISTORY_LIMIT, &lock)?;
         }
         Ok(!self.is_shallow())
     }
@@ -80,15 +113,15 @@ impl Mirror {
         Ok(file)
     }
 
-    /// Fetches branches and tags with their history: of this many commits, or all that is new.
-    fn fetch(&self, depth: Option<u32>, limit: Duration, lock: &File) -> Result<(), MirrorError> {
+    /// Fetches references or commits with their history: of this many commits, or all that is new.
+    fn fetch(&self, depth: Option<u32>, wanted: &[&str], limit: Duration, lock: &File) -> Result<(), MirrorError> {
         let failed = |detail: String| MirrorError::Fetch { url: self.config.url.clone(), detail };
         drop(self.repo()?);
         let mut command = Command::new("git");
         command.arg("--git-dir").arg(&self.config.dir);
-        command.args(["-c", "gc.auto=0", "fetch", "--quiet", "--prune", "--no-write-fetch-head"]);
+        command.args(["-c", "gc.auto=0", "fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head"]);
         command.args(depth.map(|depth| format!("--depth={depth}"))).arg("--");
-        command.arg(&self.config.url).args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]);
+        command.arg(&self.config.url).args(wanted);
         command.env("GIT_SSH_COMMAND", &self.config.ssh_command).env("GIT_TERMINAL_PROMPT", "0").current_dir("/");
         // Git does not read its stdin; as an open descriptor it keeps the lock as long as git runs, also after this
         // process ends.
@@ -135,6 +168,37 @@ fn remove_locks(dir: &Path, depth: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mirror::MirrorConfig;
+    use crate::path::RemotePath;
+
+    #[test]
+    fn commits_are_fetched_by_their_hash_and_branches_by_their_names() {
+        let (there, _, commit) = super::super::sample(b"x");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let config = MirrorConfig {
+            dir: dir.path().join("mirror"),
+            url: there.path().to_string_lossy().into_owned(),
+            ssh_command: String::new(),
+        };
+        let mirror = Mirror::new(config);
+        mirror.fetch_commit(&commit).expect("of no branch");
+        assert!(mirror.has(&commit));
+        assert!(mirror.fetch_commit(&"1".repeat(40)).is_err(), "there is none");
+        let name = RemotePath::parse("feature/x").expect("valid");
+        assert!(mirror.names_age().is_none() && mirror.revision(&name).expect("readable").is_none());
+        let repo = git2::Repository::open(there.path()).expect("there");
+        let id = git2::Oid::from_str(&commit).expect("a hash");
+        for branch in ["refs/heads/feature/x", "refs/heads/master"] {
+            repo.reference(branch, id, false, "made").expect("made");
+        }
+        mirror.renew_names(Duration::from_secs(60)).expect("fetched");
+        assert!(mirror.revision(&name).expect("readable").is_some());
+        repo.find_reference("refs/heads/feature/x").and_then(|mut found| found.delete()).expect("deleted");
+        mirror.renew_names(Duration::from_secs(60)).expect("nothing to do");
+        assert!(mirror.revision(&name).expect("readable").is_some(), "not asked again within a minute");
+        mirror.renew_names(Duration::ZERO).expect("fetched");
+        assert!(mirror.revision(&name).expect("readable").is_none());
+    }
 
     #[test]
     fn locks_of_dead_gits_go_and_one_fetches_at_a_time() {

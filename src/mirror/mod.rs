@@ -8,6 +8,7 @@ mod diff;
 mod fetch;
 mod git_dir;
 mod index;
+mod versions;
 mod worktree;
 
 use parking_lot::Mutex;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use git2::{ObjectType, Oid, Repository, TreeWalkMode, TreeWalkResult};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -23,6 +25,7 @@ use sha1::{Digest, Sha1};
 pub(crate) use diff::SNIFFED_BYTES;
 pub use diff::{Body, Change, Pieces, Side, count_lines, patch, write_diff};
 pub use git_dir::{GitDir, GitDirConfig, HOOKS};
+pub use versions::{Revision, TreeEntry, TreeId, is_whole_hash};
 pub use worktree::{Conversion, WorkTree, has_rules, is_git};
 
 use crate::attr::BlobId;
@@ -73,14 +76,16 @@ pub struct Committed {
 /// All files of a commit.
 pub type Tree = BTreeMap<RemotePath, Committed>;
 
-/// Number of cached trees: the deployed commit and the previous one.
-const TREES: usize = 2;
+/// Number of cached trees: the deployed commit, the previous one, and another one that is compared.
+const TREES: usize = 3;
 
 /// See the module documentation.
 pub struct Mirror {
     config: MirrorConfig,
     /// One fetch at a time: git would only wait for its own locks.
     fetching: Mutex<()>,
+    /// When branches and tags were last asked for.
+    asked: Mutex<Option<Instant>>,
     /// Opening a repository costs more than reading a small blob.
     open: Mutex<Vec<Repository>>,
     trees: Mutex<Vec<(String, Arc<Tree>)>>,
@@ -90,8 +95,8 @@ pub struct Mirror {
 
 impl Mirror {
     pub fn new(config: MirrorConfig) -> Self {
-        let (fetching, open, trees, returns) = Default::default();
-        Self { config, fetching, open, trees, returns }
+        let (fetching, asked, open, trees, returns) = Default::default();
+        Self { config, fetching, asked, open, trees, returns }
     }
 
     /// A copy that was fetched earlier, without the ability to fetch.
@@ -100,10 +105,13 @@ impl Mirror {
     }
 
     fn repo(&self) -> Result<Repository, MirrorError> {
-        match Repository::open_bare(&self.config.dir) {
-            Ok(repo) => Ok(repo),
-            Err(_) => Ok(Repository::init_bare(&self.config.dir)?),
+        let open = || Repository::open_bare(&self.config.dir);
+        if let Ok(repo) = open() {
+            return Ok(repo);
         }
+        // Two threads that make it at once would disturb each other.
+        let _one = self.open.lock();
+        Ok(open().or_else(|_| Repository::init_bare(&self.config.dir))?)
     }
 
     /// Whether the commit is in the local copy.
@@ -151,12 +159,17 @@ impl Mirror {
     }
 
     pub fn blob(&self, blob: BlobId) -> Result<Vec<u8>, MirrorError> {
+        self.with_repo(|repo| Ok(repo.find_blob(Oid::from_bytes(&blob.0)?)?.content().to_vec()))
+    }
+
+    /// Calls with an open repository, which is kept if the call succeeds.
+    fn with_repo<T>(&self, call: impl FnOnce(&Repository) -> Result<T, MirrorError>) -> Result<T, MirrorError> {
         let pool = || self.open.lock();
         let pooled = pool().pop();
         let repo = pooled.map_or_else(|| self.repo(), Ok)?;
-        let bytes = repo.find_blob(Oid::from_bytes(&blob.0)?)?.content().to_vec();
+        let result = call(&repo)?;
         pool().push(repo);
-        Ok(bytes)
+        Ok(result)
     }
 
     /// Whether the object has carriage returns, so that a conversion of line endings can change it.

@@ -402,7 +402,8 @@ fn readme(status: &Status) -> String {
              files/       the site's uploads, writable in every mode and environment\n\
              logs/        the container's logs, read-only\n\
              head/        the committed version of every file\n\
-             diffs/       the difference of one file, under its path\n",
+             diffs/       the difference of one file, under its path\n\
+             at/REV/      any commit, tag or branch, read-only; also at/live, at/test and at/dev\n",
         );
     }
     out

@@ -52,6 +52,7 @@ mod steps;
 mod tools;
 mod trace;
 mod two_way;
+mod versions;
 mod visible;
 mod wordpress;
 mod write_bits;
