@@ -38,14 +38,19 @@ impl Sender {
         }
     }
 
-    /// The outcome of an operation in a directory that the server does not have.
-    pub(super) fn no_directory(&self, op: &Op) -> Outcome {
-        match self.local.0.given_up.above(op) {
-            Some((dir, kind)) => {
-                let dir = self.local.0.view.shown_path(&dir);
-                Outcome::Follows(kind, format!("its directory {dir} could not be made on the server"))
+    /// The outcome of an operation for which the server has no file or directory.
+    pub(super) fn no_directory(&self, op: &Op, error: RemoteError) -> Outcome {
+        if let Some((dir, kind)) = self.local.0.given_up.above(op) {
+            let dir = self.local.0.view.shown_path(&dir);
+            return Outcome::Follows(kind, format!("its directory {dir} could not be made on the server"));
+        }
+        match op.awaited().parent().map(|dir| self.stat_there(&dir)) {
+            // Something else was missing, a temporary file for instance.
+            Some(Ok(Some(found))) if found.is_dir() => Outcome::Refused(error),
+            Some(Err(error)) => Outcome::Later(LINK_PAUSE, error.to_string()),
+            Some(Ok(_)) | None => {
+                self.unless_away(op, Outcome::Conflict("the directory it is in was removed on the server".into()))
             }
-            None => self.unless_away(op, Outcome::Conflict("the directory it is in was removed on the server".into())),
         }
     }
 

@@ -171,7 +171,7 @@ impl Sender {
                 self.admission.denied(op.area);
                 Outcome::Refused(error)
             }
-            ErrorKind::NotFound => self.no_directory(op),
+            ErrorKind::NotFound => self.no_directory(op, error),
             ErrorKind::Conflict { found: None } => {
                 self.unless_away(op, Outcome::Conflict("it was removed on the server meanwhile".into()))
             }

@@ -481,3 +481,35 @@ fn sub_second() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     u64::from(now.subsec_millis())
 }
+
+/// Something removes the temporary file of a save at any moment: the save arrives all the same, and is no conflict.
+#[test]
+fn a_save_whose_temporary_file_disappears_is_sent_again() {
+    for after in 3..9_u64 {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (home, tmp) = (dir.path().join("home"), dir.path().join("home/tmp"));
+        for below in ["code/d", "tmp"] {
+            fs::create_dir_all(home.join(below)).expect("made");
+        }
+        let setup = Setup::environment(Duration::from_secs(3600), Clock::system(), "one".into());
+        let Some(inner) = Inner::at(&home, setup) else { return };
+        inner.write("d/f", b"first").expect("saved");
+        inner.barrier();
+        let clear = move || {
+            let left = fs::read_dir(&tmp).expect("listed").flatten();
+            left.for_each(|entry| fs::remove_file(entry.path()).expect("removed"));
+        };
+        inner.faults.plan.between(after, clear);
+        inner.write("d/f", b"second").expect("saved");
+        inner.write("d/new", b"third").expect("saved");
+        inner.barrier();
+        let local = inner.fs.status().local;
+        assert!(
+            local.conflicts.is_empty() && local.stranded.is_empty(),
+            "after {after}: {:?}",
+            inner.fs.status().last_error
+        );
+        assert_eq!(fs::read(home.join("code/d/f")).expect("there"), b"second", "after {after}");
+        assert_eq!(fs::read(home.join("code/d/new")).expect("there"), b"third", "after {after}");
+    }
+}
