@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::attr::Area;
 use crate::env::Env;
 use crate::error::{Cause, FsError, FsResult, LastError, Wait};
-use crate::gate::{Gate, Refused, Verdict, WritePermit};
+use crate::gate::{Gate, ReadOnlyReason, Refused, Verdict, WritePermit};
 use crate::path::RemotePath;
 use crate::remote::{Link, Remote};
 
@@ -19,6 +19,8 @@ use crate::remote::{Link, Remote};
 const TRUSTED: Duration = Duration::from_secs(2);
 /// How long a change waits for the platform's answer about the mode.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(3);
+/// How often it is looked whether the platform has answered.
+const ANSWER_PAUSE: Duration = Duration::from_millis(20);
 
 /// Admits changes. Cheap to clone.
 #[derive(Clone)]
@@ -50,6 +52,7 @@ impl Admission {
     /// [`Cause::WouldBlock`] if the answer needs a wait that `wait` does not allow.
     pub fn permit(&self, op: &'static str, area: Area, object: &RemotePath, wait: Wait) -> FsResult<WritePermit> {
         self.confirm_mode(op, area, object, wait)?;
+        self.await_answer(op, area, object, wait)?;
         let permit = match wait {
             Wait::No => match self.0.gate.admit(area) {
                 Err(Refused::Held(_)) => return Err(FsError::new(op, object, Cause::WouldBlock)),
@@ -81,6 +84,21 @@ impl Admission {
         Ok(())
     }
 
+    /// While the platform is asked for the mode because the server refused a write, the next change waits for the answer: the
+    /// refusal may have been for the permissions of one file.
+    fn await_answer(&self, op: &'static str, area: Area, object: &RemotePath, wait: Wait) -> FsResult<()> {
+        let asked = || matches!(self.0.gate.verdict(area), Verdict::Closed(ReadOnlyReason::RefusedByServer));
+        let until = match wait {
+            Wait::No if asked() => return Err(FsError::new(op, object, Cause::WouldBlock)),
+            Wait::No => return Ok(()),
+            Wait::Until(deadline) => deadline.0.min(Instant::now() + CONFIRM_LIMIT),
+        };
+        while asked() && Instant::now() < until {
+            std::thread::sleep(ANSWER_PAUSE);
+        }
+        Ok(())
+    }
+
     /// The permit for sending a change that was accepted before. Never waits.
     pub fn permit_sending(&self, area: Area) -> Result<WritePermit, Refused> {
         self.0.gate.admit_accepted(area)
@@ -89,6 +107,8 @@ impl Admission {
     /// Whether writes are refused, for access(2). A workflow that holds writes does not refuse them.
     pub fn may_write(&self, op: &'static str, area: Area, object: &RemotePath) -> FsResult<()> {
         match self.0.gate.verdict(area) {
+            // Not known at the moment.
+            Verdict::Closed(ReadOnlyReason::RefusedByServer) => Ok(()),
             Verdict::Closed(reason) => Err(FsError::new(op, object, Cause::ReadOnly(reason))),
             Verdict::Open | Verdict::Held { .. } => Ok(()),
         }

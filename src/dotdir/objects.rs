@@ -204,7 +204,7 @@ impl Dot {
                 Err(_) => return Err(gone("getattr")),
             },
         };
-        Ok(Entry { ino, attr, valid, ask_attr: false, unlinked: false })
+        Ok(Entry { ino, attr, ctime: attr.mtime, valid, ask_attr: false, unlinked: false })
     }
 
     /// What the root of the mount has beside the names of the server.

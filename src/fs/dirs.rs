@@ -106,7 +106,7 @@ impl Fs {
     fn dots(&self, ino: Ino) -> Vec<DirEntry> {
         let dot = |name: &str, ino: Ino| {
             let attr = self.entry_now(ino).map(|e| e.attr)?;
-            let entry = Entry { ino, attr, valid: Duration::ZERO, ask_attr: false, unlinked: false };
+            let entry = Entry { ino, attr, ctime: attr.mtime, valid: Duration::ZERO, ask_attr: false, unlinked: false };
             Some(DirEntry { name: name.into(), entry, offset: 0, counted: false })
         };
         let parent = if ino.is_virtual() { parent(ino) } else { self.view.node(ino).map_or(ROOT, |v| v.parent) };

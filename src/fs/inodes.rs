@@ -6,7 +6,8 @@ use super::state::Fs;
 use crate::attr::Attr;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::gate::ReadOnlyReason;
-use crate::inode::Ino;
+use crate::inode::{Child, Ino};
+use crate::path::Name;
 use crate::reader::OpenMode;
 use crate::upload::SetAttr;
 use crate::view::Entry;
@@ -14,6 +15,7 @@ use crate::view::Entry;
 /// Permission bits of the owner.
 const READ_BIT: u16 = 0o400;
 const WRITE_BIT: u16 = 0o200;
+const SEARCH_BIT: u16 = 0o100;
 
 impl Fs {
     /// `Ok(None)`: the name does not exist, and the kernel may cache that for the returned time.
@@ -112,7 +114,22 @@ impl Fs {
         objects.iter().try_for_each(|ino| self.check_owner_bits("write", *ino, WRITE_BIT, wait))
     }
 
-    /// Checks in the same way whether a file may be opened. To run a program, its owner needs no read bit.
+    /// Checks in the same way whether a name may be moved. A directory that gets another parent is changed by that: it needs
+    /// its own write bit.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::AccessDenied`]: a write bit is missing.
+    pub fn check_rename(&self, from: (Ino, &[u8]), to: Ino, caller_uid: u32, wait: Wait) -> FsResult<()> {
+        self.check_write(&[from.0, to], caller_uid, wait)?;
+        let moved = Name::new(from.1).ok().filter(|_| from.0 != to).map(|name| self.view.child(from.0, &name));
+        match moved {
+            Some(Child::Positive(node)) if node.attr.is_dir() => self.check_write(&[node.ino], caller_uid, wait),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks in the same way whether an object may be opened. To run a program, its owner needs no read bit.
     ///
     /// # Errors
     ///
@@ -131,6 +148,8 @@ impl Fs {
             return Ok(());
         }
         let attr = self.unshown_attr(op, ino, wait)?;
+        // Names in a directory are reached through it.
+        let bits = if attr.is_dir() && bits & WRITE_BIT != 0 { bits | SEARCH_BIT } else { bits };
         let denied = bits & !self.shown_perm(attr.perm) != 0;
         if denied { Err(FsError::new(op, self.view.object(ino), Cause::AccessDenied)) } else { Ok(()) }
     }

@@ -18,7 +18,7 @@ use super::deferred::defer;
 use super::dispatch::Adapter;
 use super::errno::Refusal;
 use super::signals;
-use crate::fs::{Entry, Fs, HandleId, Opened, SetAttr, Wait};
+use crate::fs::{Entry, Fs, HandleId, OpenMode, Opened, SetAttr, Wait};
 
 /// Kernel requests that may wait at once in the background (read-ahead, mostly). The kernel's default of 12 would throttle
 /// a reader long before our own window does.
@@ -177,7 +177,7 @@ impl Filesystem for Adapter {
         let (from, name) = (ino(parent), name.as_bytes().to_vec());
         let (to, newname) = (ino(newparent), newname.as_bytes().to_vec());
         self.run_empty(answer, move |fs, wait| {
-            fs.check_write(&[from, to], uid, wait)?;
+            fs.check_rename((from, &name), to, uid, wait)?;
             fs.rename((from, &name), (to, &newname), no_replace, wait)
         });
     }
@@ -314,14 +314,19 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, req: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let answer = Answer::to(req, "opendir", number, reply);
+        let (answer, uid) = (Answer::to(req, "opendir", number, reply), req.uid());
         let number = ino(number);
+        let mode = OpenMode { read: true, write: false, truncate: false };
         let ok = |_: &Fs, answer: Answer<ReplyOpen>, (handle, keep_names): (HandleId, bool)| {
             let mut flags = FopenFlags::FOPEN_CACHE_DIR;
             flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep_names);
             answer.opened(handle, flags);
         };
-        self.run(answer, move |fs, wait| fs.opendir(number, wait), ok, |fs, opened| fs.releasedir(opened.0));
+        let call = move |fs: &Fs, wait| {
+            fs.check_open(number, mode, false, uid, wait)?;
+            fs.opendir(number, wait)
+        };
+        self.run(answer, call, ok, |fs, opened| fs.releasedir(opened.0));
     }
 
     fn readdir(&self, req: &Request, number: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {

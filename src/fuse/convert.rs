@@ -27,15 +27,13 @@ pub(super) fn kind(kind: FileKind) -> FileType {
 
 pub(super) fn attr(fs: &Fs, entry: &Entry) -> FileAttr {
     let Attr { kind: of, size, perm, mtime, atime } = entry.attr;
-    let mtime = time_from_secs(mtime);
     FileAttr {
         ino: INodeNo(entry.ino.0),
         size,
         blocks: size.div_ceil(512),
         atime: time_from_secs(atime),
-        mtime,
-        // The server has none. The mtime is what makes `git` and `make` see a change, and it is stable.
-        ctime: mtime,
+        mtime: time_from_secs(mtime),
+        ctime: time_from_secs(entry.ctime),
         crtime: UNIX_EPOCH,
         kind: kind(of),
         perm: fs.shown_perm(perm),

@@ -39,6 +39,8 @@ pub(super) struct Callers {
     pub(super) shown: Option<Version>,
     /// Whether bytes were returned: a program may compare them with the next `stat`.
     pub(super) was_read: bool,
+    /// When they last changed the name, the permissions or the times (seconds since the epoch).
+    pub(super) changed: u32,
     /// The size that the kernel was last told or computed itself (bytes). It returns no bytes beyond it, and zeros if
     /// the content is shorter.
     pub(super) size: Option<u64>,

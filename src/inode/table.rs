@@ -230,6 +230,18 @@ impl Table {
         }
     }
 
+    /// A caller changes the name, the permissions or the times of the object now (`secs` since the epoch).
+    pub fn note_change(&self, ino: Ino, secs: u32) {
+        if let Some(node) = self.lock().nodes.get_mut(&ino) {
+            node.callers.changed = secs;
+        }
+    }
+
+    /// When a caller last did that; 0: not since the object is known.
+    pub fn last_change(&self, ino: Ino) -> u32 {
+        self.lock().nodes.get(&ino).map_or(0, |node| node.callers.changed)
+    }
+
     /// Notes the size that the kernel is told now.
     pub fn tell_size(&self, ino: Ino, size: u64) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {

@@ -92,7 +92,7 @@ impl Storing<'_> {
         let dir = self.path.parent().unwrap_or_else(RemotePath::root);
         self.by_rename(base, &dir).map_err(|failed| match failed {
             Failed::Store(kind) => kind,
-            Failed::Temp(_) | Failed::Perm => ErrorKind::PermissionDenied,
+            Failed::Temp(_) | Failed::Perm | Failed::Names => ErrorKind::PermissionDenied,
         })
     }
 
@@ -107,6 +107,10 @@ impl Storing<'_> {
             }
             Err(Failed::Perm) => {
                 log::debug!("{}: it would lose its permissions, and is overwritten in place", self.path);
+                in_place()
+            }
+            Err(Failed::Names) => {
+                log::debug!("{}: names in its directory cannot be changed, and it is overwritten in place", self.path);
                 in_place()
             }
             Err(Failed::Store(kind)) => Err(kind),
@@ -290,9 +294,8 @@ impl Storing<'_> {
             return Err(match kind {
                 // Another disk, or a server that refuses moves: not the content's fault.
                 ErrorKind::Failure(_) | ErrorKind::Unsupported => Failed::Temp(kind),
-                ErrorKind::PermissionDenied if !self.attempt.rename_capabilities().temp_worked_before() => {
-                    Failed::Temp(kind)
-                }
+                ErrorKind::PermissionDenied if self.attempt.rename_capabilities().temp_worked_before() => Failed::Names,
+                ErrorKind::PermissionDenied => Failed::Temp(kind),
                 kind => kind.into(),
             });
         }
@@ -393,6 +396,8 @@ enum Failed {
     /// The temporary file does not get the permissions of the file that it is to replace, because the server refuses or
     /// ignores that.
     Perm,
+    /// The directory of the file is not to be written, and the file itself may be (mode 0555, as Drupal leaves `sites/default`).
+    Names,
     /// The save itself; another way would fail, too.
     Store(ErrorKind),
 }

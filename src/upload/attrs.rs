@@ -73,6 +73,7 @@ impl Upload {
 
     fn show_wanted(&self, ino: Ino, wanted: Wanted) {
         self.local.0.view.update(ino, |attr| wanted.apply(attr));
+        self.local.0.view.note_change(ino);
         if wanted.perm.is_some() {
             self.local.0.view.perm_changed(ino);
         }

@@ -1,7 +1,7 @@
 //! Changes of the table: local changes (made by `upload`), and the references that the kernel counts.
 
 use super::state::View;
-use crate::attr::{Attr, Version};
+use crate::attr::{Attr, Version, secs_from_time};
 use crate::inode::{Change, Ino, ROOT};
 use crate::path::{Name, RemotePath};
 
@@ -105,14 +105,21 @@ impl View {
 
     pub fn remove(&self, parent: Ino, name: &Name) -> Option<Ino> {
         let removed = self.0.table.remove(parent, name);
+        removed.into_iter().for_each(|ino| self.note_change(ino));
         self.0.changes.touched().name(parent, name);
         removed
     }
 
     pub fn rename(&self, from: (Ino, &Name), to: (Ino, &Name)) -> Option<Ino> {
         let renamed = self.0.table.rename(from, to);
+        renamed.into_iter().for_each(|ino| self.note_change(ino));
         [from, to].into_iter().for_each(|(parent, name)| self.0.changes.touched().name(parent, name));
         renamed
+    }
+
+    /// A caller changes the name, the permissions or the times now: that is the ctime, which no server tells.
+    pub fn note_change(&self, ino: Ino) {
+        self.0.table.note_change(ino, secs_from_time(self.clock().wall()));
     }
 
     pub fn update(&self, ino: Ino, change: impl FnOnce(&mut Attr)) -> Option<Attr> {

@@ -40,6 +40,8 @@ pub struct ViewConfig {
 pub struct Entry {
     pub ino: Ino,
     pub attr: Attr,
+    /// Seconds since the epoch. The server has none: the mtime, or the time of a later change that was made here.
+    pub ctime: u32,
     /// How long the kernel may cache the name and the attributes.
     pub valid: Duration,
     /// Whether the kernel must request the attributes separately before it shows them.
@@ -260,17 +262,20 @@ impl View {
         if node.pinned || !node.attr.is_file() || !self.0.table.was_read(node.ino) {
             return self.entry(node);
         }
-        let valid = self.0.freshness.remaining(node.ino, node.seen);
-        self.0.table.tell_size(node.ino, node.attr.size);
-        Entry { ino: node.ino, attr: node.attr, valid, ask_attr: true, unlinked: node.unlinked }
+        Entry { ask_attr: true, ..self.answer(node) }
     }
 
     /// The answer to the kernel about an object: from here on it counts as shown.
     pub fn entry(&self, node: &NodeView) -> Entry {
         self.0.table.mark_shown(node.ino);
+        self.answer(node)
+    }
+
+    fn answer(&self, node: &NodeView) -> Entry {
         let valid = self.0.freshness.remaining(node.ino, node.seen);
         self.0.table.tell_size(node.ino, node.attr.size);
-        Entry { ino: node.ino, attr: node.attr, valid, ask_attr: false, unlinked: node.unlinked }
+        let ctime = node.attr.mtime.max(self.0.table.last_change(node.ino));
+        Entry { ino: node.ino, attr: node.attr, ctime, valid, ask_attr: false, unlinked: node.unlinked }
     }
 
     /// Whether the kernel has cached another size than the file has: reads would be cut off, or end in zeros.

@@ -1,6 +1,7 @@
 //! What a server refuses: every barrier says what was given up, and no file is left torn.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -216,6 +217,28 @@ fn unreadable_files_can_be_removed_and_replaced() {
     assert!(!inner.home.join("removed").exists());
     assert_eq!(fs::read(inner.home.join("replaced")).expect("there"), b"new");
     assert!(inner.fs.status().local.conflicts.is_empty());
+}
+
+/// A refusal for permissions makes the mount ask the platform for the mode. What is changed meanwhile waits for the answer.
+#[test]
+fn a_refused_change_does_not_make_others_fail() {
+    if rustix::process::geteuid().is_root() {
+        return crate::common::skip("a simulator that runs as root refuses nothing for permissions");
+    }
+    let Some(m) = Mounted::sim() else { return };
+    for n in 0..3 {
+        let dir = format!("d{n}");
+        fs::create_dir(m.path(&dir)).expect("made");
+        fs::write(m.path(&dir).join("f"), "x").expect("written");
+        m.barrier().expect("sent");
+        let set = |bits| fs::set_permissions(m.there(&dir), fs::Permissions::from_mode(bits)).expect("set");
+        set(0o555);
+        fs::rename(m.path(&dir).join("f"), m.path(&dir).join("g")).expect("not known here");
+        m.barrier().expect_err("refused by the server");
+        fs::write(m.path(&format!("at-once-{n}")), "x").expect("the mode is the same");
+        m.barrier().expect("sent");
+        set(0o755);
+    }
 }
 
 /// Where nothing can be renamed, a tree is moved entry by entry. What a listing finds in between is no state that a later

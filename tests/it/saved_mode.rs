@@ -1,9 +1,10 @@
-//! Permission bits after a save.
+//! Permission bits after a save, and the time at which attributes were changed.
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use pantheonfs::sim::SimConfig;
 
@@ -44,4 +45,30 @@ fn only_a_mode_that_was_asked_for_is_set() {
     assert_eq!(mode(&m.there("shared/dir")), 0o2750, "the group is handed down");
     assert_eq!(mode(&m.there("shared/tool")), 0o700);
     assert_eq!(mode(&m.there("shared/asked")), 0o666, "as asked for");
+}
+
+#[test]
+fn a_change_of_attributes_or_names_shows_in_the_ctime() {
+    let Some(m) = Mounted::sim() else { return };
+    fs::write(m.path("f"), "x").expect("written");
+    let file = fs::File::options().write(true).open(m.path("f")).expect("opened");
+    let times = |meta: fs::Metadata| (meta.mtime(), meta.ctime());
+    let mut before = 0;
+    let mut later = |what: &str, change: &dyn Fn(), wanted: i64| {
+        std::thread::sleep(Duration::from_millis(1100));
+        change();
+        let (mtime, ctime) = times(file.metadata().expect("stat"));
+        assert_eq!(mtime, wanted, "{what}: mtime");
+        assert!(ctime > before, "{what}: ctime {ctime} after {before}");
+        before = ctime;
+    };
+    let old = 1_000_000_000;
+    later("utimens", &|| file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).expect("set"), old);
+    let chmod = || fs::set_permissions(m.path("f"), fs::Permissions::from_mode(0o600)).expect("chmod");
+    later("chmod", &chmod, old);
+    later("rename", &|| fs::rename(m.path("f"), m.path("g")).expect("renamed"), old);
+    m.barrier().expect("sent");
+    let (_, now) = times(fs::metadata(m.path("g")).expect("stat"));
+    assert!(now > old, "as before when it was sent");
+    later("unlink", &|| fs::remove_file(m.path("g")).expect("removed"), old);
 }

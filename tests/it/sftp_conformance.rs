@@ -1,6 +1,7 @@
 //! The session against real servers: the same suite for each of them, and for each set of bad quirks.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::mpsc;
@@ -239,9 +240,14 @@ fn a_server_that_dies_is_started_again_and_the_call_repeated() {
     }
 }
 
-/// Kills the servers whose login directory is `home`: they work in it.
+/// Kills the servers whose login directory is `home`: it is one of their arguments. (The links in `/proc` of a process that
+/// forbids core dumps, as sftp-server does, are for root only.)
 fn kill_servers(home: &Path) -> bool {
-    let is_ours = |pid: &str| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|dir| dir == home);
+    let is_server_of = |line: &[u8]| {
+        let words: Vec<&[u8]> = line.split(|&b| b == 0).collect();
+        words[0].ends_with(b"sftp-server") && words.contains(&home.as_os_str().as_bytes())
+    };
+    let is_ours = |pid: &str| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| is_server_of(&line));
     let pids: Vec<String> = fs::read_dir("/proc")
         .expect("proc")
         .filter_map(|e| e.ok()?.file_name().into_string().ok())

@@ -141,3 +141,47 @@ fn a_replacement_brings_its_own_permissions() {
         assert_eq!(fs::read_to_string(m.there("d").join(name)).expect("there"), "new\n");
     }
 }
+
+/// Drupal leaves `sites/default` without write permission: what is in it can be written, and names in it cannot be changed.
+#[test]
+fn a_file_in_a_read_only_directory_is_saved_after_other_saves() {
+    let Some(m) = Mounted::sim() else { return };
+    fs::write(m.path("index.php"), "a save by a temporary file").expect("saved");
+    let dir = m.path("sites");
+    fs::create_dir(&dir).expect("made");
+    fs::write(dir.join("services.yml"), "old\n").expect("written");
+    chmod(&dir, 0o555);
+    m.barrier().expect("sent");
+    for text in ["longer than before\n", "short\n"] {
+        fs::write(dir.join("services.yml"), text).expect("saved");
+        m.barrier().expect("nothing is given up");
+        assert_eq!(fs::read_to_string(m.there("sites/services.yml")).expect("there"), text);
+    }
+    fs::write(m.path("index.php"), "by a temporary file, as before").expect("saved");
+    m.barrier().expect("sent");
+    chmod(&m.there("sites"), 0o755);
+}
+
+#[test]
+fn directories_are_entered_listed_and_moved_as_their_bits_say() {
+    let Some(m) = shown_to_an_ordinary_user() else { return };
+    let dir = m.path("d");
+    fs::create_dir(&dir).expect("made");
+    let make = "mkdir no-search no-list fixed other; echo x > no-search/f; echo x > no-list/f; echo x > fixed/f";
+    assert_eq!(as_owner(&dir, make), 0);
+    m.barrier().expect("sent");
+    assert_eq!(as_owner(&dir, "chmod 666 no-search; chmod 311 no-list; chmod 555 fixed"), 0);
+    m.barrier().expect("sent");
+    let refused =
+        ["echo x > no-search/new", "rm -f no-search/f", "mv no-search/f f", "ls no-list", "mv fixed other/fixed"];
+    for line in refused {
+        assert_ne!(as_owner(&dir, line), 0, "{line}: accepted");
+    }
+    for line in ["ls no-search", "cat no-list/f", "echo y > no-list/f", "mv fixed renamed", "ls renamed"] {
+        assert_eq!(as_owner(&dir, line), 0, "{line}");
+    }
+    m.barrier().expect("nothing was refused by the server");
+    assert!(m.there("d/renamed/f").exists());
+    assert_eq!(as_owner(&dir, "chmod 755 *"), 0);
+    m.barrier().expect("sent");
+}
