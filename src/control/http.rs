@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_seconds_or_a_date() {
+    fn retry_after_is_seconds_or_a_date() {
         let secs = |secs: u64| Some(Duration::from_secs(secs));
         assert_eq!((pause("12", None), pause("0", None)), (secs(12), secs(1)));
         assert_eq!(pause("Sun, 06 Nov 1994 08:49:37 GMT", None), secs(1), "long ago");

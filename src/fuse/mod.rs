@@ -14,6 +14,7 @@ mod dispatch;
 mod errno;
 mod invalidator;
 mod signals;
+mod writers;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -73,7 +74,10 @@ impl Mounted {
     pub fn unmount(&mut self) -> io::Result<()> {
         let Some(session) = self.session.take() else { return Ok(()) };
         self.fs.close();
-        if let Err(error) = detach(&self.mountpoint) {
+        // After the end of the session the mount point may be that of another mount.
+        if !session.guard.is_finished()
+            && let Err(error) = detach(&self.mountpoint)
+        {
             self.session = Some(session);
             return Err(error);
         }
@@ -123,7 +127,9 @@ fn end(session: BackgroundSession) {
         std::thread::sleep(Duration::from_millis(5));
     }
     if session.guard.is_finished() {
-        drop(session.join());
+        if let Err(error) = session.join() {
+            log::error!("the kernel's requests could not be read any more: {error}");
+        }
     } else {
         log::warn!("the kernel still holds the mount somewhere; leaving without waiting for it");
         // Its Drop would unmount again and join without a limit.

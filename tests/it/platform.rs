@@ -122,7 +122,7 @@ fn a_commit_or_switch_whose_answer_was_lost_is_found() {
 }
 
 #[test]
-fn the_commands_say_what_the_files_say() {
+fn commands_print_what_the_files_contain() {
     let Some(m) = Mounted::sim() else { return };
     let place = m.dir().to_string_lossy().into_owned();
     let run = |args: &[&str]| m.environ().run(args);
