@@ -72,6 +72,11 @@ impl Control {
         self.http.server_time()
     }
 
+    /// The platform's time now (seconds since the epoch), as far as it is known.
+    fn platform_now(&self) -> Option<i64> {
+        self.server_time().map(|(secs, heard)| i64::from(secs) + heard.elapsed().as_secs().cast_signed())
+    }
+
     /// Whether there is anything to log in with.
     pub fn can_log_in(&self) -> bool {
         self.login().has_credentials()
@@ -167,7 +172,7 @@ impl Control {
     fn log_in(&self) -> Answer<Zeroizing<String>> {
         let token = self.login().token()?;
         let answer = self.patiently(true, || login::log_in(&self.http, &token.secret))?;
-        self.login().keep(&answer, &token.email)
+        self.login().keep(&answer, &token.email, self.platform_now())
     }
 
     /// The id of a site that the account may see.
@@ -335,7 +340,7 @@ impl Control {
     /// The token is refused, the API cannot be asked, or the token cannot be saved.
     pub fn log_in_with(&self, token: &str) -> Answer<Profile> {
         let answer = self.patiently(true, || login::log_in(&self.http, token))?;
-        self.login().keep(&answer, "")?;
+        self.login().keep(&answer, "", self.platform_now())?;
         let profile = self.profile()?;
         self.login().save_token(token, &profile.email)?;
         Ok(profile)

@@ -1,6 +1,6 @@
 //! One HTTP call: URL, headers, limits, and the error that a failure becomes.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -19,6 +19,9 @@ const MAX_ANSWER_BYTES: u64 = 8 * 1024 * 1024;
 const MAX_PAGE_CHARS: usize = 4000;
 /// Longest error text of the API that is shown (characters).
 const MAX_MESSAGE_CHARS: usize = 300;
+
+/// Shortest pause after a 429, whatever the API asks for.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Http {
     agent: Agent,
@@ -78,8 +81,8 @@ impl Http {
         };
         let mut response = sent.map_err(|e| tls::failed(&self.host, e))?;
         let status = response.status();
-        let retry_after = response.headers().get("retry-after").and_then(|value| pause(value.to_str().ok()?));
         let date = response.headers().get("date").and_then(|value| seconds(value.to_str().ok()?));
+        let retry_after = response.headers().get("retry-after").and_then(|value| pause(value.to_str().ok()?, date));
         if let Some(secs) = date {
             *self.server_time.lock() = Some((secs, Instant::now()));
         }
@@ -105,7 +108,7 @@ fn seconds(date: &str) -> Option<u32> {
     let [_, day, month, year, time, "GMT"] = words.as_slice() else { return None };
     let month = MONTHS.iter().position(|name| name == month)? + 1;
     let time = humantime::parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z")).ok()?;
-    u32::try_from(time.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs()).ok()
+    u32::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
 /// Bodies of errors are a JSON string, an object with a message, or plain text.
@@ -133,13 +136,15 @@ fn without_tags(page: &str) -> String {
     out
 }
 
-/// Parses a `Retry-After` header: seconds, or a date.
-fn pause(text: &str) -> Option<Duration> {
+/// Parses a `Retry-After` header: seconds, or a date, which counts from the server's own time (`now`, seconds since the
+/// epoch) where that is known.
+fn pause(text: &str, now: Option<u32>) -> Option<Duration> {
     let from_date = || {
-        let then = std::time::UNIX_EPOCH + Duration::from_secs(seconds(text)?.into());
-        Some(then.duration_since(std::time::SystemTime::now()).unwrap_or_default())
+        let now = now.map_or_else(std::time::SystemTime::now, |now| UNIX_EPOCH + Duration::from_secs(now.into()));
+        Some((UNIX_EPOCH + Duration::from_secs(seconds(text)?.into())).duration_since(now).unwrap_or_default())
     };
-    text.trim().parse().ok().map(Duration::from_secs).or_else(from_date)
+    let pause = text.trim().parse().ok().map(Duration::from_secs).or_else(from_date)?;
+    Some(pause.max(MIN_PAUSE))
 }
 
 fn refusal(what: &str, (status, retry_after): (StatusCode, Option<Duration>), message: &str) -> ControlError {
@@ -194,9 +199,11 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        assert_eq!(pause("12"), Some(Duration::from_secs(12)));
-        assert_eq!(pause("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert_eq!((pause("-1"), pause("soon")), (None, None));
+        let secs = |secs: u64| Some(Duration::from_secs(secs));
+        assert_eq!((pause("12", None), pause("0", None)), (secs(12), secs(1)));
+        assert_eq!(pause("Sun, 06 Nov 1994 08:49:37 GMT", None), secs(1), "long ago");
+        assert_eq!(pause("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777 - 30)), secs(30), "by the server's clock");
+        assert_eq!((pause("-1", None), pause("soon", None)), (None, None));
     }
 
     #[test]

@@ -115,9 +115,17 @@ impl Login {
         ))
     }
 
-    /// Adopts the answer to a login and saves it for Terminus.
-    pub(super) fn keep(&mut self, answer: &serde_json::Value, email: &str) -> Result<Zeroizing<String>, ControlError> {
+    /// Adopts the answer to a login, with the platform's time in it, and saves it for Terminus.
+    pub(super) fn keep(
+        &mut self,
+        answer: &serde_json::Value,
+        email: &str,
+        platform_now: Option<i64>,
+    ) -> Result<Zeroizing<String>, ControlError> {
         let mut session = Session::from_json(answer)?;
+        if let Some(platform_now) = platform_now {
+            session.given_at(platform_now);
+        }
         if !email.is_empty() {
             session.email = email.to_owned();
             self.account = Some(email.to_owned());
@@ -237,7 +245,7 @@ mod tests {
         };
         let mut login = Login::new(config.clone());
         assert!(matches!(login.token(), Err(ControlError::SeveralAccounts(_))));
-        login.keep(&json!({ "session": "s", "user_id": "u" }), "b@x").expect("kept");
+        login.keep(&json!({ "session": "s", "user_id": "u" }), "b@x", None).expect("kept");
         assert_eq!(*login.token().expect("remembered").secret, "b@x");
         // Another process knows it from the file.
         let mut later = Login::new(config.clone());

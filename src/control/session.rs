@@ -1,6 +1,6 @@
 //! The answer to a login, in every form in which the platform gives it, and Terminus' file of it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -19,6 +19,8 @@ pub(super) struct Session {
     pub(super) user_id: String,
     /// Email of the account; empty: not known, as Terminus does not note it.
     pub(super) email: String,
+    /// When it has to be renewed, where the platform's own time is known, whatever the clock of this machine says.
+    renew: Option<Instant>,
 }
 
 impl Session {
@@ -32,7 +34,16 @@ impl Session {
             expires_at: value.get("expires_at").and_then(time),
             user_id: optional(value, "user_id"),
             email: optional(value, "email"),
+            renew: None,
         })
+    }
+
+    /// Takes note that the session was given just now. `platform_now`: the platform's time (seconds since the epoch).
+    pub(super) fn given_at(&mut self, platform_now: i64) {
+        let life = self.expires_at.map(|at| u64::try_from(at.saturating_sub(platform_now)).unwrap_or(0));
+        // One that lives for a minute at most serves for half of its life.
+        let serves = |life: u64| life.checked_sub(MIN_LIFE.unsigned_abs()).filter(|left| *left > 0).unwrap_or(life / 2);
+        self.renew = life.and_then(|life| Instant::now().checked_add(Duration::from_secs(serves(life))));
     }
 
     /// As Terminus reads it.
@@ -45,6 +56,9 @@ impl Session {
     }
 
     pub(super) fn is_active(&self) -> bool {
+        if let Some(renew) = self.renew {
+            return Instant::now() < renew;
+        }
         self.expires_at.is_none_or(|at| at.saturating_sub(now()) >= MIN_LIFE)
     }
 }
@@ -88,6 +102,21 @@ mod tests {
         let without = Session::from_json(&json!({ "session": "", "access_token": "t" })).expect("decodes");
         assert_eq!((without.secret.as_str(), without.expires_at, without.is_active()), ("t", None, true));
         assert!(Session::from_json(&json!({ "session": null })).is_err());
+    }
+
+    #[test]
+    fn the_platforms_clock_counts_where_it_is_known() {
+        let of = |left: i64, ahead: i64| {
+            let platform = now() + ahead;
+            let json = json!({ "session": "s", "expires_at": platform + left });
+            let mut session = Session::from_json(&json).expect("decodes");
+            session.given_at(platform);
+            session.is_active()
+        };
+        for ahead in [-86_400, 0, 86_400] {
+            assert!(of(300, ahead) && of(30, ahead), "a session that was just given is used");
+            assert!(!of(0, ahead) && !of(-5, ahead) && of(61, ahead));
+        }
     }
 
     #[test]

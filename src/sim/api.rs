@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::body::HttpBody;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -26,6 +26,9 @@ const AGENCY_SITE: (&str, &str) = ("0b0b0b0b-0000-4000-8000-00000000517e", "sim-
 const SESSION_LIFE: Duration = Duration::from_secs(300);
 /// The same with the quirk `login=brief`: only the first seconds are more than a minute before the end.
 const BRIEF_LIFE: Duration = Duration::from_secs(65);
+
+/// See the quirk `api-clock`.
+const CLOCK_BEHIND: Duration = Duration::from_secs(3600);
 
 type App = State<Arc<Shared>>;
 type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
@@ -110,7 +113,12 @@ async fn behave(State(shared): App, headers: HeaderMap, request: Request, next: 
             false => error(StatusCode::UNAUTHORIZED, "Unauthorized: the session has expired.").into_response(),
         };
     }
-    let answer = next.run(request).await;
+    let mut answer = next.run(request).await;
+    if shared.quirk_is("api-clock", "behind")
+        && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now() - CLOCK_BEHIND))
+    {
+        answer.headers_mut().insert(header::DATE, date);
+    }
     shared.lock().calls.answered(answer.body().size_hint().exact().unwrap_or(0));
     answer
 }
@@ -136,7 +144,10 @@ async fn log_in(State(shared): App, Json(body): Json<Value>) -> Answer {
     let session = format!("{}:{}", shared.user_id, random);
     let life = if quirk == "brief" { BRIEF_LIFE } else { SESSION_LIFE };
     shared.lock().sessions.push((session.clone(), Instant::now() + life));
-    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + life;
+    let mut end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + life;
+    if shared.quirk_is("api-clock", "behind") {
+        end -= CLOCK_BEHIND;
+    }
     let name = if quirk == "access-token" { "access_token" } else { "session" };
     let mut answer = json!({ "user_id": shared.user_id });
     answer[name] = json!(session);

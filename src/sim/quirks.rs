@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 /// Name, possible values (the first is the default), and meaning.
-const TABLE: [(&str, &[&str], &str); 27] = [
+const TABLE: [(&str, &[&str], &str); 28] = [
     ("rename", &["allow", "refuse", "refuse-directories", "refuse-replace"], "which renames the SFTP server refuses"),
     ("sites-default", &["writable", "read-only"], "read-only: sites/default and what is in it, as Drupal leaves them"),
     ("extensions", &["on", "off"], "whether new connections offer posix-rename, statvfs and limits"),
@@ -43,6 +43,7 @@ const TABLE: [(&str, &[&str], &str); 27] = [
         &["session", "access-token", "float", "text", "date", "null", "missing", "brief", "error", "busy"],
         "the answer to a login: how it names the session, and how its end, five minutes later; brief: sessions end after 65 s; error: 500 to two of three; busy: 429",
     ),
+    ("api-clock", &["right", "behind"], "behind: the platform's clock is an hour behind that of this machine"),
     ("ended-session", &["401", "403"], "the status for a session that has ended"),
     (
         "limit",

@@ -87,6 +87,17 @@ fn a_session_with_less_than_a_minute_left_is_renewed_before_it_is_refused() {
 }
 
 #[test]
+fn a_wrong_clock_of_this_machine_costs_no_logins() {
+    let desk = Desk::new();
+    desk.habit("api-clock", "behind");
+    let client = desk.client();
+    for _ in 0..4 {
+        client.profile().expect("answered");
+    }
+    assert_eq!(desk.calls(), (5, 1), "one session, although its end is past by this machine's clock");
+}
+
+#[test]
 fn only_a_refusal_says_that_the_token_is_bad() {
     let desk = Desk::new();
     let bad = ControlConfig { token: Some("bad".to_owned().into()), ..desk.config() };

@@ -16,6 +16,7 @@ mod crash;
 mod deaths;
 mod editors;
 mod faults;
+mod gateway;
 mod git;
 mod host_keys;
 mod hostile;
