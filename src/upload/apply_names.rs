@@ -234,12 +234,12 @@ impl Sender {
         }
     }
 
-    /// The version that this mount knows of the file, if the server has another one. The next listing of the
+    /// The version that callers were shown of the file, if the server has another one. The next listing of the
     /// directory then finds the other writer's version.
     fn overtaken(&self, op: &Op, server: Attr) -> Option<Version> {
         let view = &self.local.0.view;
         let node = view.node(Ino(op.ino)).filter(|node| op.ino != 0 && node.attr.is_file())?;
-        let known = node.server.filter(|known| *known != server.version())?;
+        let known = node.base().filter(|known| *known != server.version())?;
         view.expire(node.parent);
         Some(known)
     }

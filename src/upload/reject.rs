@@ -21,7 +21,11 @@ const MAX_BASE_BYTES: u64 = 4 * 1024 * 1024;
 impl Local {
     /// Ends an operation that the server does not accept.
     pub(super) fn reject(&self, id: OpId, op: &Op, kind: RejectKind, error: FsError) {
-        let mut kept = None;
+        self.reject_kept(id, op, kind, error, None);
+    }
+
+    /// The same; `kept` is the copy of the content, if there is one already.
+    pub(super) fn reject_kept(&self, id: OpId, op: &Op, kind: RejectKind, error: FsError, mut kept: Option<PathBuf>) {
         if let Some(spool) = op.spool() {
             match self.keep_copy(kind, &op.path, &self.0.journal.spool_path(spool)) {
                 Ok(copy) => {

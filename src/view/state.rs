@@ -256,10 +256,11 @@ impl View {
     }
 
     /// The answer to a lookup. As part of `stat` it shows the attributes to the program; as part of `open` it does
-    /// not, and must not become the base of the next change. For a file that was read, the two are told apart by
-    /// having the kernel request the attributes separately.
+    /// not, and must not become the base of the next change. For a file that was read, or that changed since it was
+    /// shown, the two are told apart by having the kernel request the attributes separately.
     pub fn looked_up(&self, node: &NodeView) -> Entry {
-        if node.pinned || !node.attr.is_file() || !self.0.table.was_read(node.ino) {
+        let changed = node.shown.is_some() && node.shown != node.server;
+        if node.pinned || !node.attr.is_file() || !(changed || self.0.table.was_read(node.ino)) {
             return self.entry(node);
         }
         Entry { ask_attr: true, ..self.answer(node) }

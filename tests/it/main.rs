@@ -9,6 +9,7 @@ mod memory;
 mod accepted;
 mod api;
 mod asleep;
+mod both_sides;
 mod cases;
 mod cli;
 mod contract;
