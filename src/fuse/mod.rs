@@ -13,11 +13,12 @@ mod deferred;
 mod dispatch;
 mod errno;
 mod invalidator;
+mod replay;
 mod signals;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use fuser::{BackgroundSession, Config, SessionACL};
@@ -25,6 +26,7 @@ use fuser::{BackgroundSession, Config, SessionACL};
 pub use config::MountConfig;
 
 use crate::fs::Fs;
+use replay::Replay;
 
 /// A mounted filesystem. Dropping it without [`Mounted::unmount`] leaves the unmounting to the process' end.
 pub struct Mounted {
@@ -32,6 +34,7 @@ pub struct Mounted {
     mountpoint: PathBuf,
     ended: mpsc::Receiver<()>,
     fs: Fs,
+    replay: Arc<Replay>,
 }
 
 /// Threads that read requests. More of them cost a lone caller 15-35 % (measured), and no handler ever blocks.
@@ -49,10 +52,15 @@ pub fn mount(fs: Fs, mountpoint: &Path, config: &MountConfig) -> io::Result<Moun
     options.clone_fd = true;
     let (alive, ended) = mpsc::channel();
     let changes = fs.subscribe();
-    let adapter = dispatch::Adapter::new(fs.clone(), config.allow_other, alive);
+    let replay = Arc::new(Replay::default());
+    let adapter = dispatch::Adapter::new(fs.clone(), config.allow_other, replay.clone(), alive);
     let session = attach::attach(adapter, mountpoint, config, options)?;
     invalidator::start(session.notifier(), changes)?;
-    Ok(Mounted { session: Some(session), mountpoint: mountpoint.to_owned(), ended, fs })
+    fs.follow_others();
+    if let Some(program) = config.program.clone().filter(|_| !config.read_only) {
+        replay.start(fs.clone(), program, mountpoint.to_owned())?;
+    }
+    Ok(Mounted { session: Some(session), mountpoint: mountpoint.to_owned(), ended, fs, replay })
 }
 
 impl Mounted {
@@ -73,6 +81,7 @@ impl Mounted {
     pub fn unmount(&mut self) -> io::Result<()> {
         let Some(session) = self.session.take() else { return Ok(()) };
         self.fs.close();
+        self.replay.end();
         if let Err(error) = detach(&self.mountpoint) {
             self.session = Some(session);
             return Err(error);
@@ -87,6 +96,7 @@ impl Drop for Mounted {
         // fuser would unmount and then join without a limit.
         if let Some(session) = self.session.take() {
             self.fs.close();
+            self.replay.end();
             if !session.guard.is_finished() {
                 drop(detach(&self.mountpoint));
             }

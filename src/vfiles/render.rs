@@ -134,6 +134,7 @@ fn status_text(status: &Status) -> String {
     }
     put("sent", &format!("{} file(s), {}", status.traffic.sent_files, bytes(status.traffic.sent_bytes)));
     put("fetched", &format!("{} files, {}", status.traffic.fetched_files, bytes(status.traffic.fetched_bytes)));
+    put("received", &format!("{} within the last minute", bytes(status.traffic.minute_bytes)));
     if let Some(origin) = &status.traffic.origin {
         put("repository", &line(origin.text()));
     }

@@ -51,6 +51,7 @@ mod tools;
 mod trace;
 mod two_way;
 mod versions;
+mod watchers;
 mod wordpress;
 mod write_bits;
 
