@@ -18,10 +18,17 @@ const START: &str = ".pantheonfs-";
 pub(super) struct TempFiles {
     /// How the names of this machine and source begin.
     start: String,
-    /// Those in use, with the epoch of the session that made them.
-    in_use: Mutex<HashMap<RemotePath, u64>>,
+    in_use: Mutex<HashMap<RemotePath, Use>>,
     /// Second names of files, and what for, until it is known which version has them.
     second: Mutex<HashMap<RemotePath, Kept>>,
+}
+
+#[derive(Clone, Copy)]
+struct Use {
+    /// Of the session that made it.
+    epoch: u64,
+    /// A call is writing or moving it. An older session goes on with its calls while the next one takes over.
+    held: bool,
 }
 
 /// A temporary file; forgotten when it was moved or removed.
@@ -38,14 +45,14 @@ impl TempFiles {
     /// A name in `dir` that cannot be guessed and is not taken.
     pub(super) fn make(&self, dir: &RemotePath, epoch: u64) -> Result<TempFile<'_>, ErrorKind> {
         let path = dir.join(&self.random_name().map_err(ErrorKind::Local)?);
-        self.in_use.lock().insert(path.clone(), epoch);
+        self.in_use.lock().insert(path.clone(), Use { epoch, held: true });
         Ok(TempFile { files: self, path })
     }
 
-    /// What sessions before this one left. Second names stay: it may be another writer's file that has one.
+    /// What sessions before this one left, whose calls have ended. Second names stay: it may be another writer's file that has one.
     pub(super) fn take_left(&self, epoch: u64) -> Vec<RemotePath> {
         let second = self.second.lock();
-        let is_left = |path: &RemotePath, made: &mut u64| *made < epoch && !second.contains_key(path);
+        let is_left = |path: &RemotePath, of: &mut Use| of.epoch < epoch && !of.held && !second.contains_key(path);
         self.in_use.lock().extract_if(is_left).map(|(path, _)| path).collect()
     }
 
@@ -89,6 +96,15 @@ impl TempFile<'_> {
     }
 }
 
+impl Drop for TempFile<'_> {
+    /// The call has ended. If it could not say what became of the file, a later session removes it.
+    fn drop(&mut self) {
+        if let Some(of) = self.files.in_use.lock().get_mut(&self.path) {
+            of.held = false;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,11 +112,14 @@ mod tests {
     #[test]
     fn only_files_of_ended_sessions_are_left() {
         let (files, dir) = (TempFiles::new("m"), RemotePath::root());
-        let first = files.make(&dir, 1).expect("a name").path;
+        let first = files.make(&dir, 1).expect("a name");
         let second = files.make(&dir, 2).expect("a name");
-        let name = first.file_name().expect("a name");
+        let name = first.path.file_name().expect("a name");
         assert!(!files.is_left(&dir, &name), "in use");
-        assert_eq!(files.take_left(2), [first]);
+        assert!(files.take_left(2).is_empty(), "the session of the first is replaced, and its call goes on");
+        let path = first.path.clone();
+        drop(first);
+        assert_eq!(files.take_left(2), [path]);
         assert!(files.is_left(&dir, &name));
         second.forget();
         assert!(files.take_left(9).is_empty());
