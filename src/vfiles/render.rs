@@ -168,7 +168,7 @@ fn reminders(status: &Status) -> Vec<String> {
         ));
     }
     // The platform's list may be older than what was written here.
-    let told = status.belief.diffstat.as_ref().map_or(0, crate::control::Diffstat::len);
+    let told = status.belief.diffstat.as_ref().map_or(0, |diffstat| diffstat.len());
     let pending = told.max(status.local.backups.saturating_sub(status.local.lost.len()));
     if pending > 0 {
         let since =
@@ -434,7 +434,7 @@ mod tests {
                 source: Source::Api,
                 learned: now - Duration::from_secs(2),
                 target_commit: Some("abc".into()),
-                diffstat: Some(Diffstat(vec![file])),
+                diffstat: Some(Diffstat(vec![file]).into()),
                 log: std::sync::Arc::new(vec![crate::control::Commit {
                     hash: "abc".into(),
                     author: "A. Uthor".into(),
