@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manual_clock_moves_only_by_hand() {
+    fn a_manual_clock_moves_only_when_told() {
         let clock = Clock::manual();
         let expiry = clock.expiry(Duration::from_secs(30));
         clock.advance(Duration::from_secs(29));

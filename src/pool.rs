@@ -73,7 +73,7 @@ impl Inner {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
                 if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                    log::error!("{}: a job panicked; its message is above", self.name);
+                    log::error!("{}: a job panicked (see the log above)", self.name);
                 }
                 state = self.state.lock();
                 continue;

@@ -63,7 +63,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_steers_a_terminal_or_begins_a_line_is_escaped() {
+    fn control_characters_are_escaped() {
         for (text, shown) in [
             ("wp-content/Übersicht für Ärzte 日本.php", "wp-content/Übersicht für Ärzte 日本.php"),
             ("a\nmode: git\r\t.php", "a\\nmode: git\\r\\t.php"),

@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_is_there_for_the_next_mount_and_only_under_its_own_names() {
+    fn cached_blocks_survive_a_remount_under_their_names() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let disk = Disk::open(dir.path(), b"dev", 1 << 30).expect("opened");
         for n in 0..20 {

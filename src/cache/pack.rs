@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_found_and_cuts_lose_only_the_end() {
+    fn a_cut_pack_loses_only_its_end() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("1.pack");
         let written = sample(&path);

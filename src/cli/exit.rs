@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_ssh_become_codes() {
+    fn messages_of_ssh_become_exit_codes() {
         let of = |why: &str| classify_loss("h", why).exit;
         assert_eq!(of("closed (u@h: Permission denied (publickey).)"), Exit::LoginRefused);
         assert_eq!(of("closed (Host key verification failed.)"), Exit::HostKey);

@@ -41,7 +41,8 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Starts logging to standard error: warnings; with `-v` events; with `-vv` everything.
+/// Starts logging to standard error: warnings; with `-v` events; with `-vv` everything. A panic is logged as well: the
+/// standard error of a mount in the background is closed.
 pub(super) fn start(verbose: u8) {
     let level = match verbose {
         0 => LevelFilter::Warn,
@@ -51,6 +52,11 @@ pub(super) fn start(verbose: u8) {
     // A second call in one process (demo) keeps the first logger.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(level);
+    std::panic::set_hook(Box::new(|panic| {
+        let trace = std::backtrace::Backtrace::capture();
+        let thread = std::thread::current();
+        log::error!("a bug: thread {}: {panic}\n{trace}", thread.name().unwrap_or("without a name"));
+    }));
 }
 
 /// Continues the log in a file.

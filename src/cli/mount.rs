@@ -167,18 +167,21 @@ impl Served {
     /// Serves until the mount is gone or a signal arrives, then sends changes and unmounts.
     fn until(mut self, stop: &AtomicBool, mountpoint: &Path) {
         let mut checked = Instant::now();
-        while !self.mounted.wait(TICK) {
+        let why = loop {
+            if self.mounted.wait(TICK) {
+                break "unmounted";
+            }
             if stop.load(Ordering::Relaxed) {
-                break;
+                break "stopped by a signal";
             }
             if checked.elapsed() > DETACHED_CHECK {
                 checked = Instant::now();
                 if self.is_detached() {
-                    log::info!("{}: unmounted; another mount namespace still holds the mount", mountpoint.display());
-                    break;
+                    break "unmounted; another mount namespace still holds the mount";
                 }
             }
-        }
+        };
+        log::info!("{}: {why}", mountpoint.display());
         // Changes are sent while the connection exists. What cannot be sent waits for the next mount.
         if let Err(error) = self.fs.sync(Wait::Until(self.fs.deadline())) {
             match error.cause {

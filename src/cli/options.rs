@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_answered_with_what_was_meant() {
+    fn misspelled_options_are_answered_with_the_nearest() {
         assert!(parse("Prot=22").expect_err("unknown").contains("did you mean 'Port=…'?"));
         assert!(parse("alow_other").expect_err("unknown").contains("'allow_other'"));
         assert!(parse("zzzzzzzz").expect_err("unknown").contains("README"));

@@ -43,6 +43,11 @@ impl RacySums {
         self.find(path, version, |known| known.sums.clone()).unwrap_or_default()
     }
 
+    /// Notes what the mount before this one was shown.
+    pub(super) fn restore(&self, path: RemotePath, version: Version, sums: Sums) {
+        self.0.lock().insert(path, Known { version, sums, changed: false });
+    }
+
     pub(super) fn is_noted(&self, path: &RemotePath, version: Version) -> bool {
         self.find(path, version, |_| ()).is_some()
     }

@@ -20,6 +20,8 @@ use crate::remote::{Class, ErrorKind, RemoteError};
 
 /// Number of pieces of a streamed file that are requested at a time.
 const PIECES_AHEAD: usize = 8;
+/// Number of blocks whose checksums are recorded with a change that is based on them.
+const MAX_SHOWN_BLOCKS: usize = 1024;
 
 impl Content {
     /// The bytes of the version as this mount last returned or sent them, if all are still cached: the base of a change. The
@@ -51,6 +53,16 @@ impl Content {
             hasher.finalize()
         };
         whole.map(combined).or_else(|| Some(crc32fast::hash(&self.last_shown(path, version)?)))
+    }
+
+    /// CRC-32 of the blocks that callers were shown for the version, by index, if another content may have the same version.
+    pub fn shown_blocks(&self, path: &RemotePath, version: Version) -> Vec<(u64, u32)> {
+        self.0.racy.sums(path, version).into_iter().take(MAX_SHOWN_BLOCKS).collect()
+    }
+
+    /// Notes what callers were shown by the mount before this one, see [`Content::shown_blocks`].
+    pub fn restore_shown(&self, path: RemotePath, version: Version, blocks: Vec<(u64, u32)>) {
+        self.0.racy.restore(path, version, blocks.into_iter().collect());
     }
 
     /// Passes the bytes of the whole file to `sink`, in order and in pieces. They are not added to the caches, so that files

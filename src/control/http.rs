@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_seconds_or_a_date() {
+    fn retry_after_is_seconds_or_a_date() {
         assert_eq!(pause("12"), Some(Duration::from_secs(12)));
         assert_eq!(pause("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
         assert_eq!((pause("-1"), pause("soon")), (None, None));

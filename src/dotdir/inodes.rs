@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_were_never_given_are_nothing() {
+    fn unknown_inode_numbers_are_not_found() {
         let inodes = Inodes::default();
         for number in [0, 8, 15, 16 + vfiles::FILES.len() as u64, DERIVED_BIT | 7] {
             assert_eq!(inodes.object(Ino(VIRTUAL_BIT | number)), None, "{number}");

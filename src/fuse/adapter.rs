@@ -207,11 +207,16 @@ impl Filesystem for Adapter {
             return answer.refuse(Refusal::NotTheOwner);
         }
         let number = ino(number);
-        let ok = |_: &Fs, answer: Answer<ReplyOpen>, opened: Opened| {
+        let writes = mode.write || mode.truncate;
+        let writers = self.writers.clone();
+        let ok = move |_: &Fs, answer: Answer<ReplyOpen>, opened: Opened| {
+            if writes {
+                writers.note(opened.handle, answer.caller());
+            }
             answer.opened(opened.handle, convert::open_flags(&opened));
         };
         let undo = |fs: &Fs, opened: Opened| drop(fs.release(opened.handle, Wait::Until(fs.deadline())));
-        let (writes, uid) = (mode.write || mode.truncate, req.uid());
+        let uid = req.uid();
         let call = move |fs: &Fs, wait| {
             if writes {
                 fs.check_write(&[number], uid, wait)?;
@@ -240,7 +245,9 @@ impl Filesystem for Adapter {
             fs.check_write(&[parent], uid, wait)?;
             fs.create(parent, &name, perm, open_mode, exclusive, wait)
         };
-        let ok = |fs: &Fs, answer: Answer<ReplyCreate>, (entry, opened): (Entry, Opened)| {
+        let writers = self.writers.clone();
+        let ok = move |fs: &Fs, answer: Answer<ReplyCreate>, (entry, opened): (Entry, Opened)| {
+            writers.note(opened.handle, answer.caller());
             answer.created(fs, &entry, &opened);
         };
         let undo = |fs: &Fs, (entry, opened): (Entry, Opened)| {
@@ -281,6 +288,7 @@ impl Filesystem for Adapter {
     ) {
         let answer = Answer::to(req, "write", number, reply);
         let handle = HandleId(fh.0);
+        self.writers.note(handle, req.pid());
         let ok = |_: &Fs, answer: Answer<ReplyWrite>, bytes| answer.written(bytes);
         // Not by `run`: the data is copied only if the call must wait.
         match self.fs.write(handle, offset, data, Wait::No) {
@@ -297,6 +305,9 @@ impl Filesystem for Adapter {
     fn flush(&self, req: &Request, number: INodeNo, fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
         let answer = Answer::to(req, "flush", number, reply);
         let handle = HandleId(fh.0);
+        if self.writers.is_written_elsewhere(handle, req.pid()) {
+            return answer.done();
+        }
         self.run_empty(answer, move |fs, wait| fs.flush(handle, wait));
     }
 
@@ -312,6 +323,7 @@ impl Filesystem for Adapter {
     ) {
         let answer = Answer::to(req, "release", number, reply);
         let handle = HandleId(fh.0);
+        self.writers.forget(handle);
         self.run_empty(answer, move |fs, wait| fs.release(handle, wait));
     }
 

@@ -111,10 +111,7 @@ pub(super) fn defer<R: Reply, T: Send + 'static>(
         match (slot.take(), result) {
             (Some(answer), Ok(Ok(value))) => ok(&fs, answer, value),
             (Some(answer), Ok(Err(error))) => answer.fail(&error),
-            (Some(answer), Err(_)) => {
-                log::error!("a call panicked; it fails with EIO");
-                answer.refuse(Refusal::Panicked);
-            }
+            (Some(answer), Err(_)) => answer.refuse(Refusal::Panicked),
             (None, Ok(Ok(value))) => undo(&fs, value),
             (None, _) => {}
         }

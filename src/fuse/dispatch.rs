@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 
 use fuser::{INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, Request};
@@ -11,6 +12,7 @@ use super::convert::ino;
 use super::deferred::{Waiting, defer};
 use super::errno::Refusal;
 use super::replay::{Current, Replay};
+use super::writers::Writers;
 use crate::fs::{Entry, Fs, FsResult, Wait};
 
 /// What the handlers of the adapter share.
@@ -18,6 +20,7 @@ pub(super) struct Adapter {
     pub(super) fs: Fs,
     pub(super) waiting: Arc<Waiting>,
     pub(super) replay: Arc<Replay>,
+    pub(super) writers: Arc<Writers>,
     allow_other: bool,
     /// Dropped with the session: tells the main thread that the mount is gone.
     _alive: mpsc::Sender<()>,
@@ -25,11 +28,12 @@ pub(super) struct Adapter {
 
 impl Adapter {
     pub(super) fn new(fs: Fs, allow_other: bool, replay: Arc<Replay>, alive: mpsc::Sender<()>) -> Self {
-        Self { fs, waiting: Arc::default(), replay, allow_other, _alive: alive }
+        let (waiting, writers) = (Arc::default(), Arc::default());
+        Self { fs, waiting, writers, replay, allow_other, _alive: alive }
     }
 
     /// Calls, and gives the result to `ok` or the error to the caller. `undo` gets a result that no caller waits for any
-    /// more.
+    /// more. A panic is caught: it would end the thread that reads the kernel's requests, and with it the mount.
     pub(super) fn run<R: Reply, T: Send + 'static>(
         &self,
         answer: Answer<R>,
@@ -37,10 +41,11 @@ impl Adapter {
         ok: impl FnOnce(&Fs, Answer<R>, T) + Send + 'static,
         undo: impl FnOnce(&Fs, T) + Send + 'static,
     ) {
-        match call(&self.fs, Wait::No) {
-            Ok(value) => ok(&self.fs, answer, value),
-            Err(error) if error.would_block() => defer(&self.waiting, &self.fs, answer, call, ok, undo),
-            Err(error) => answer.fail(&error),
+        match catch_unwind(AssertUnwindSafe(|| call(&self.fs, Wait::No))) {
+            Ok(Ok(value)) => ok(&self.fs, answer, value),
+            Ok(Err(error)) if error.would_block() => defer(&self.waiting, &self.fs, answer, call, ok, undo),
+            Ok(Err(error)) => answer.fail(&error),
+            Err(_) => answer.refuse(Refusal::Panicked),
         }
     }
 

@@ -15,6 +15,7 @@ mod errno;
 mod invalidator;
 mod replay;
 mod signals;
+mod writers;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -82,7 +83,10 @@ impl Mounted {
         let Some(session) = self.session.take() else { return Ok(()) };
         self.fs.close();
         self.replay.end();
-        if let Err(error) = detach(&self.mountpoint) {
+        // After the end of the session the mount point may be that of another mount.
+        if !session.guard.is_finished()
+            && let Err(error) = detach(&self.mountpoint)
+        {
             self.session = Some(session);
             return Err(error);
         }
@@ -133,7 +137,9 @@ fn end(session: BackgroundSession) {
         std::thread::sleep(Duration::from_millis(5));
     }
     if session.guard.is_finished() {
-        drop(session.join());
+        if let Err(error) = session.join() {
+            log::error!("the kernel's requests could not be read any more: {error}");
+        }
     } else {
         log::warn!("the kernel still holds the mount somewhere; leaving without waiting for it");
         // Its Drop would unmount again and join without a limit.

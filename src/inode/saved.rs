@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_table_knows_what_the_server_had_and_nothing_that_was_only_here() {
+    fn a_saved_table_has_no_unsent_names() {
         let place = tempfile::tempdir().expect("a temporary directory");
         let (snapshot, _) = Snapshot::open(&place.path().join("tree")).expect("begun");
         let first = table();

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleep_is_noticed_once() {
+    fn a_suspend_is_noticed_once() {
         let mut seen = Seen::default();
         let after = |secs| Duration::from_secs(secs);
         assert_eq!(seen.slept(after(100)), None, "what was before us");
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn another_way_out_and_one_that_is_back_are_noticed() {
+    fn route_changes_are_noticed() {
         let mut seen = Seen::default();
         let peer = Some(SocketAddr::from(([127, 0, 0, 1], 22)));
         assert_eq!(seen.moved(peer, Sources::default()), None, "no network from the start");
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_stays_has_nothing_to_say() {
+    fn an_unchanged_network_reports_nothing() {
         let (machine, peer) = (Machine::default(), Some(SocketAddr::from(([127, 0, 0, 1], 22))));
         assert!((0..5).all(|_| machine.disturbance(peer).is_none()));
         assert_eq!(source(SocketAddr::from(([127, 0, 0, 1], 22))), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_instead_of_a_version_is_an_error() {
+    fn an_invalid_version_packet_is_an_error() {
         assert!(matches!(start("printf 'This account is not available\\n'; sleep 1"), Err(SftpError::Protocol(_))));
         assert!(matches!(start("exit 0"), Err(SftpError::Lost(_))));
     }

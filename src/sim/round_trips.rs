@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_together_is_one_round() {
+    fn requests_sent_together_count_as_one_round_trip() {
         let rtt = Duration::from_millis(40);
         let mut rounds = RoundTrips::default();
         for _ in 0..10 {

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_end_and_nonsense_are_left_out() {
+    fn torn_and_invalid_records_are_skipped() {
         let whole = [made(&path("a"), &Object::Dir(0o755)), made(&path("l"), &Object::Link(b"a".to_vec()))].concat();
         assert_eq!(parse(&whole).len(), 2);
         for end in 0..whole.len() {

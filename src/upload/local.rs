@@ -50,6 +50,8 @@ impl Local {
         sync: bool,
         errors: LastError,
     ) -> Self {
+        let shown = content.clone();
+        journal.ask_what_was_shown(move |path, version| shown.shown_blocks(path, version));
         let here = Here::open(state_dir, view.is_pantheon());
         Self(Arc::new(Inner {
             view,

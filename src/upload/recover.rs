@@ -18,6 +18,9 @@ impl Upload {
     /// Shows the operations of the journal in the view. Called before the worker starts: an operation that ends must
     /// find its object.
     pub fn recover(&self) {
+        for (path, version, blocks) in self.local.0.journal.take_shown() {
+            self.content.restore_shown(path, version, blocks);
+        }
         let ops: Vec<_> = self.local.queue(|queue| queue.ops().map(|(id, op)| (id, op.clone())).collect());
         for (id, op) in ops {
             let whole = if let Action::Put(put) = &op.action { self.local.0.journal.is_whole(put) } else { Some(true) };

@@ -90,7 +90,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn commands_are_what_people_would_write() {
+    fn written_commands_are_parsed_leniently() {
         let switch = |mode, discard| Ok(Command::Switch { mode, discard });
         assert_eq!(parse(File::Mode, b"sftp\n"), switch(ConnectionMode::Sftp, false));
         assert_eq!(parse(File::Mode, b"  GIT "), switch(ConnectionMode::Git, false));

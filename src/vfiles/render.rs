@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_read_well() {
+    fn the_virtual_files_have_the_expected_text() {
         let all: String = super::super::FILES
             .iter()
             .map(|file| format!("== {}\n{}", file.name(), String::from_utf8_lossy(&render(*file, &status()))))

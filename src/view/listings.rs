@@ -106,8 +106,13 @@ impl Listings {
         if table.is_only_here(dir) {
             return done(Ok(()));
         }
+        if self.0.unsent.is_elsewhere(&path) {
+            return self.list_when_there(dir, class, tries, done);
+        }
         let (listings, at) = (self.clone(), path.clone());
         self.0.remote.list_async(path, class, move |result| match result {
+            // A move that is carried out entry by entry: this is neither the state before it nor the one after it.
+            Ok(_) if listings.was_renamed(dir, &at) => listings.list_when_there(dir, class, tries, done),
             Ok(entries) => match listings.take_over(dir, &at, count, entries) {
                 Applied::Changed(changes) => {
                     listings.0.changes.announce(changes);
@@ -120,13 +125,20 @@ impl Listings {
                 Applied::Raced | Applied::Gone => done(Ok(())),
             },
             Err(error) if tries > 0 && matches!(error.kind, ErrorKind::NotFound) && listings.was_renamed(dir, &at) => {
-                background().run(move || {
-                    let now = listings.0.freshness.table.path(dir).unwrap_or_else(RemotePath::root);
-                    listings.0.unsent.wait_until_there(&now, listings.0.timeout);
-                    listings.list(dir, class, tries - 1, done);
-                });
+                listings.list_when_there(dir, class, tries, done);
             }
             Err(error) => done(Err(error.into())),
+        });
+    }
+
+    /// Lists a directory when the server has it under its present name. If that takes too long, the known names stay.
+    fn list_when_there(&self, dir: Ino, class: Class, tries: u32, done: Done) {
+        let Some(tries) = tries.checked_sub(1) else { return done(Ok(())) };
+        let listings = self.clone();
+        background().run(move || {
+            let now = listings.0.freshness.table.path(dir).unwrap_or_else(RemotePath::root);
+            listings.0.unsent.wait_until_there(&now, listings.0.timeout);
+            listings.list(dir, class, tries, done);
         });
     }
 

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_carries_every_text() {
+    fn every_link_text_can_be_encoded_in_a_path() {
         let long = b"../%/\xff\n".repeat(120);
         for text in [&b"/etc/passwd"[..], b"..", b".", b"...", b"../../x", b"100%", b"a/../..", b"%2F", b"a\0b", &long]
         {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_or_nothing_stands_for_no_text() {
+    fn an_empty_or_overlong_path_encodes_no_text() {
         assert_eq!(outside_text(&below(&b"x".repeat(4000))), None);
         assert!(below(&b"x".repeat(4000)).as_bytes() == TOO_LONG.as_bytes());
         for path in ["", "a%", "%2", "%zz"] {

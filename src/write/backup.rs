@@ -492,7 +492,7 @@ mod tests {
 
     /// Many threads write and drop two paths with the same content: a blob that a record names is always there.
     #[test]
-    fn content_that_is_named_again_while_it_goes_is_there() {
+    fn content_referenced_again_during_removal_stays() {
         let (dir, kept) = open();
         std::thread::scope(|scope| {
             for at in ["a", "b", "c", "d"] {

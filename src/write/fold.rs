@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::op::{Action, Expected, Op, OpId, Put, SpoolId};
+use crate::attr::Version;
 use crate::path::RemotePath;
 
 /// A record of the journal; see the documentation of `journal`.
@@ -18,8 +19,12 @@ pub(super) enum Record {
     #[serde(rename = "litter")]
     LocalOnly(SpoolId, RemotePath, u16),
     Swept(SpoolId),
+    Shown(RemotePath, Version, Sums),
     All(Vec<Record>),
 }
+
+/// CRC-32 of blocks of a content that callers were shown, by index, in ascending order.
+pub(super) type Sums = Vec<(u64, u32)>;
 
 /// Local-only files: their paths and permission bits.
 pub(super) type LocalOnly = BTreeMap<SpoolId, (RemotePath, u16)>;
@@ -32,6 +37,8 @@ pub(super) struct Folded {
     /// power loss.
     pub(super) earlier: BTreeMap<OpId, Vec<Put>>,
     pub(super) local_only: LocalOnly,
+    /// Checksums of the contents that changes are based on, where the version alone does not tell them from others.
+    pub(super) shown: BTreeMap<RemotePath, (Version, Sums)>,
 }
 
 pub(super) fn fold(records: Vec<Record>) -> Folded {
@@ -44,6 +51,7 @@ pub(super) fn fold(records: Vec<Record>) -> Folded {
             Record::Gone(id) => folded.take(id),
             Record::LocalOnly(id, path, perm) => drop(folded.local_only.insert(id, (path, perm))),
             Record::Swept(id) => drop(folded.local_only.remove(&id)),
+            Record::Shown(path, version, sums) => drop(folded.shown.insert(path, (version, sums))),
             Record::Done(id, left) => {
                 if folded.ops.contains_key(&id) {
                     folded.take(id);
@@ -52,10 +60,21 @@ pub(super) fn fold(records: Vec<Record>) -> Folded {
             }
         }
     }
+    folded.forget_unneeded();
     folded
 }
 
 impl Folded {
+    /// Forgets the checksums of versions that no operation expects any more.
+    fn forget_unneeded(&mut self) {
+        let mut shown = std::mem::take(&mut self.shown);
+        let expected = self.ops.values_mut().flat_map(Op::expectations);
+        let needed = expected.filter_map(|(path, expected)| {
+            shown.remove_entry(&path).filter(|(_, (version, _))| expected.version() == Some(*version))
+        });
+        self.shown = needed.collect();
+    }
+
     fn take(&mut self, id: OpId) {
         self.ops.remove(&id);
         self.earlier.remove(&id);

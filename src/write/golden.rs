@@ -116,6 +116,18 @@ fn the_journal_of_every_version_is_read_and_of_this_one_written() {
     reads_as("journal-1", journal::KIND, &journal_records());
 }
 
+fn shown_records() -> Vec<fold::Record> {
+    let version = Version { size: 4_294_967_297, mtime: 1_700_000_000 };
+    vec![fold::Record::Shown(path("code/a b.php"), version, vec![(0, 3_735_928_559), (32_767, 0)])]
+}
+
+/// A record that came later than the first journals, within version 1.
+#[test]
+fn recorded_checksums_are_read_and_written() {
+    is_written_as("journal-1-shown", journal::KIND, &shown_records());
+    reads_as("journal-1-shown", journal::KIND, &shown_records());
+}
+
 /// Fields that came later than the first journals, within version 1, have defaults: `sum` and `keep_perm`.
 #[test]
 fn a_journal_without_later_fields_is_read() {
@@ -173,6 +185,7 @@ fn the_samples_leave_nothing_out() {
         fold::Record::LocalOnly(..) => 3,
         fold::Record::Swept(_) => 4,
         fold::Record::All(_) => 5,
+        fold::Record::Shown(..) => 6,
     };
     let backup = |record: &backup::Record| match record {
         backup::Record::Keep(Backup { what: What::Content { .. }, .. }) => 0,
@@ -184,6 +197,6 @@ fn the_samples_leave_nothing_out() {
     let mut ops = ops();
     let expectations = ops.iter_mut().flat_map(Op::expectations).map(|(_, base)| expected(base)).collect();
     assert_eq!((kinds(ops.iter().map(|op| action(&op.action)).collect()), kinds(expectations)), (7, 5));
-    assert_eq!(kinds(journal_records().iter().map(journal).collect()), 6);
+    assert_eq!(kinds(journal_records().iter().chain(&shown_records()).map(journal).collect()), 7);
     assert_eq!(kinds(backup_records().iter().map(backup).collect()), 4);
 }

@@ -170,6 +170,19 @@ impl Op {
         }
     }
 
+    /// All versions that it expects, each with its path.
+    pub(super) fn versions(&self) -> impl Iterator<Item = (&RemotePath, Version)> {
+        let (first, second) = match &self.action {
+            Action::Put(put) => (Some((&self.path, put.base)), None),
+            Action::Unlink { base, .. } => (Some((&self.path, *base)), None),
+            Action::Rename { to, base, replaced, .. } => (Some((&self.path, *base)), Some((to, *replaced))),
+            Action::MakeDir { .. } | Action::Symlink { .. } | Action::RemoveDir | Action::SetAttr { .. } => {
+                (None, None)
+            }
+        };
+        first.into_iter().chain(second).filter_map(|(path, expected)| Some((path, expected.version()?)))
+    }
+
     /// All expectations, each with its path.
     pub(super) fn expectations(&mut self) -> Vec<(RemotePath, &mut Expected)> {
         match &mut self.action {

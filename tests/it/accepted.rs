@@ -46,7 +46,7 @@ fn shell(m: &Mounted, text: &str) -> Child {
 }
 
 #[test]
-fn what_was_interrupted_while_it_waited_never_happened() {
+fn an_interrupted_call_has_no_effect() {
     let Some(m) = held("timeout=20") else { return };
     begin_job(&m, 7000);
     let calls = [

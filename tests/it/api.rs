@@ -128,7 +128,7 @@ fn fails(what: &str, says: impl Fn(&str, &mut TcpStream) + Send + Sync + 'static
 }
 
 #[test]
-fn more_than_anybody_can_read_is_an_error() {
+fn an_answer_over_the_size_limit_is_an_error() {
     fails("100 MB of JSON", |_, stream| pour(stream, &b"[1,2,3],".repeat(1 << 17), 100, Duration::ZERO));
     fails("100 MB of numbers", |_, stream| pour(stream, &b"[0,0,0,0".repeat(1 << 17), 100, Duration::ZERO));
     fails("nested deeply", |_, stream| answer(stream, 200, "", &"[".repeat(1_000_000)));
@@ -143,7 +143,7 @@ fn more_than_anybody_can_read_is_an_error() {
 }
 
 #[test]
-fn other_things_than_answers_are_errors() {
+fn answers_that_are_not_json_are_errors() {
     fails("a web page", |_, stream| {
         answer(stream, 200, "Content-Type: text/html\r\n", "<html>down for maintenance</html>")
     });
@@ -156,7 +156,7 @@ fn other_things_than_answers_are_errors() {
 }
 
 #[test]
-fn wrong_types_everywhere_are_errors_or_nothing() {
+fn fields_of_wrong_types_are_errors_or_ignored() {
     let values =
         [json!(null), json!(7), json!(""), json!([]), json!({}), json!([[[]]]), json!({ "id": {}, "site": 1 })];
     let mut survived = 0;

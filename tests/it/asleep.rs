@@ -78,7 +78,7 @@ fn a_sleeping_environment_is_woken_and_waited_for() {
 
 /// Since 2026 the platform's CDN leaves out the header by which older clients knew its answers: 200 alone says awake.
 #[test]
-fn an_answer_without_the_platforms_header_wakes_and_others_are_shown() {
+fn any_200_means_awake_and_other_answers_are_shown() {
     use pantheonfs::clock::Deadline;
     use pantheonfs::control::{WakeConfig, Waker};
     let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
@@ -100,7 +100,7 @@ fn an_answer_without_the_platforms_header_wakes_and_others_are_shown() {
 }
 
 #[test]
-fn who_waits_at_a_terminal_is_told() {
+fn waiting_for_a_sleeping_site_is_shown_on_the_terminal() {
     if !has_fuse() || !has_program("script") {
         return;
     }
@@ -125,7 +125,7 @@ fn who_waits_at_a_terminal_is_told() {
 }
 
 #[test]
-fn one_that_falls_asleep_while_it_is_mounted_is_woken() {
+fn a_site_that_falls_asleep_while_mounted_is_woken() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5,fresh=1") else { return };
     for how in ["closed", "sftp"] {
         m.control("habit", &format!(r#"{{"name": "sleep", "value": "{how}"}}"#));
@@ -141,7 +141,7 @@ fn one_that_falls_asleep_while_it_is_mounted_is_woken() {
 
 /// The platform's servers have been such that only the ssh program can talk to them: there a sleep looks different.
 #[test]
-fn one_behind_the_ssh_program_is_woken_too() {
+fn a_sleeping_site_is_woken_with_the_ssh_program_too() {
     if !has_fuse() || !has_program("ssh") {
         return;
     }
@@ -161,7 +161,7 @@ fn one_behind_the_ssh_program_is_woken_too() {
 
 /// Nobody pays for keeping a site awake that nobody looks at.
 #[test]
-fn a_mount_that_nobody_uses_lets_it_sleep() {
+fn an_unused_mount_lets_the_site_sleep() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
     let visits = || get(&format!("{}/counters", m.sim_ref().control()))["visits"].as_u64().expect("a number");
     m.control("habit", r#"{"name": "sleep", "value": "closed"}"#);
@@ -173,7 +173,7 @@ fn a_mount_that_nobody_uses_lets_it_sleep() {
 }
 
 #[test]
-fn a_locked_one_is_woken_with_the_password_that_the_platform_tells() {
+fn a_locked_site_is_woken_with_its_password() {
     if !has_fuse() {
         return;
     }
@@ -184,7 +184,7 @@ fn a_locked_one_is_woken_with_the_password_that_the_platform_tells() {
 }
 
 #[test]
-fn a_frozen_site_is_said_so_though_only_its_web_site_can_tell() {
+fn a_frozen_site_is_reported_from_its_web_answer() {
     if !has_fuse() {
         return;
     }

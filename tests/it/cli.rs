@@ -84,7 +84,7 @@ fn sources_that_do_not_exist() {
 }
 
 #[test]
-fn the_api_has_a_bad_day() {
+fn api_failures_are_reported() {
     if !has_fuse() {
         return;
     }
@@ -116,7 +116,7 @@ fn the_api_has_a_bad_day() {
 const NOT_LOGGED_IN_OR_API: i32 = API;
 
 #[test]
-fn an_expired_session_is_renewed_without_a_word() {
+fn an_expired_session_is_renewed_silently() {
     let Some(m) = Mounted::sim() else { return };
     m.control("expire", "{}");
     fs::write(m.path(".pantheon/mode"), "git\n").expect("logs in again and switches");
@@ -124,7 +124,7 @@ fn an_expired_session_is_renewed_without_a_word() {
 }
 
 #[test]
-fn logins_that_are_refused_say_why() {
+fn a_refused_login_says_why() {
     if !has_fuse() {
         return;
     }
@@ -194,7 +194,7 @@ fn walk(dir: &std::path::Path) -> String {
 }
 
 #[test]
-fn servers_that_are_none() {
+fn addresses_without_a_server_are_reported() {
     if !has_fuse() {
         return;
     }
@@ -353,7 +353,7 @@ fn an_agent_logs_in() {
 }
 
 #[test]
-fn mount_points_that_do_not_fit() {
+fn unusable_mount_points_are_refused() {
     if !has_fuse() {
         return;
     }
@@ -443,7 +443,7 @@ fn status_works_from_inside_and_umount_cleans_up() {
 
 /// The script tells the story, checks each step of it, and leaves nothing behind.
 #[test]
-fn the_story_can_be_told() {
+fn the_story_script_runs() {
     if !crate::common::has_fuse() || !crate::common::has_program("python3") {
         return;
     }

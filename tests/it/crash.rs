@@ -39,7 +39,7 @@ fn site() -> Option<Mounted> {
 }
 
 #[test]
-fn what_close_accepted_survives_the_death_of_the_driver() {
+fn accepted_writes_survive_the_drivers_death() {
     let Some(m) = site() else { return };
     fs::read_dir(m.path("wp-content")).expect("known");
     m.control("stall", r#"{"stalled": true}"#);
@@ -99,7 +99,7 @@ fn a_barrier_means_that_the_server_has_everything() {
 }
 
 #[test]
-fn both_sides_change_and_nothing_is_lost() {
+fn changes_on_both_sides_are_both_kept() {
     let Some(m) = site() else { return };
     for name in ["edited-deleted", "deleted-edited", "moved-taken"] {
         fs::write(m.path(name), "base").expect("written");
@@ -261,7 +261,7 @@ fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
 /// A tree is written, changed, moved and removed while the driver dies again and again and the link is cut: in the end the
 /// server has exactly what a local directory has after the same work.
 #[test]
-fn a_tree_survives_deaths_and_cuts() {
+fn a_tree_survives_killed_drivers_and_cut_links() {
     let Some(m) = site() else { return };
     let local = m.environ().path("local");
     fs::create_dir(&local).expect("made");

@@ -43,7 +43,7 @@ fn a_reader_notices_at_most_a_pause() {
 }
 
 #[test]
-fn a_new_home_path_after_a_migration_is_found() {
+fn the_new_home_path_after_a_migration_is_found() {
     let Some(m) = site("") else { return };
     for n in 0..3 {
         m.control("migrate", r#"{"environment": "dev"}"#);
@@ -229,7 +229,7 @@ fn a_stalled_link_does_not_hold_up_what_is_known() {
 
 /// A server of the plainest kind: no extensions, one entry in an answer, 4 KiB in another.
 #[test]
-fn a_server_that_can_do_next_to_nothing_is_enough() {
+fn a_server_without_optional_features_is_enough() {
     let quirks = [("extensions", "off"), ("pages", "single"), ("reads", "short"), ("rename", "refuse")];
     let quirks = quirks.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     let Some(m) = Mounted::sim_with(&SimConfig { quirks, ..SimConfig::default() }, "dev", "") else { return };

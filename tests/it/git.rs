@@ -148,7 +148,7 @@ fn the_servers_git_directory_is_hidden_and_named() {
 }
 
 #[test]
-fn without_git_there_is_none() {
+fn with_git_no_there_is_no_git_directory() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "git=no") else { return };
     assert_eq!(m.status()["git"], serde_json::Value::Null);
     assert!(!m.path(".git").is_file());
@@ -181,7 +181,7 @@ fn git_commit_is_the_platforms_commit() {
 }
 
 #[test]
-fn what_the_platform_cannot_do_is_refused_and_changes_nothing() {
+fn a_commit_that_the_platform_cannot_make_is_refused() {
     let Some(m) = sim() else { return };
     let before = platform(&m, "%H");
     fs::write(m.path("index.php"), "<?php // changed\n").expect("written");

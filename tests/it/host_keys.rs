@@ -215,7 +215,7 @@ fn answered(bench: &Bench, answer: &str, said: &Path) -> (bool, String) {
 }
 
 #[test]
-fn with_ask_the_person_decides() {
+fn with_ask_a_host_key_is_confirmed_on_the_terminal() {
     if !has_program("script") {
         return;
     }

@@ -41,7 +41,7 @@ fn with_root(entries: Vec<(Vec<u8>, Vec<u8>)>) -> impl Fn(&Asked) -> Option<Vec<
 }
 
 #[test]
-fn what_is_no_name_is_left_out() {
+fn entries_with_invalid_names_are_left_out() {
     let bad: [&[u8]; 9] =
         [b"../etc", b"/etc/passwd", b"a/b", b"nul\0", b"..", b".", b"", &[b'x'; 65_000], &[b'y'; 256]];
     let good: [&[u8]; 4] = [b"good", b"twice", b"twice", b"\xff\n odd"];
@@ -56,7 +56,7 @@ fn what_is_no_name_is_left_out() {
 }
 
 #[test]
-fn attributes_that_lie_are_errors_at_most() {
+fn false_attributes_cause_errors_at_most() {
     let sizes = [0, 1, 1 << 40, i64::MAX as u64, 1 << 63, u64::MAX];
     let kinds = [FILE, DIR, LINK, 0o010_000, 0o140_000, 0o170_777, 0o100_000 | 0o7777, u32::MAX, 0];
     let mut entries = Vec::new();
@@ -113,7 +113,7 @@ fn a_file_may_turn_into_a_directory_and_back() {
 type Page = Box<dyn Fn(&Asked) -> Vec<u8> + Send + Sync>;
 
 #[test]
-fn a_directory_without_an_end_is_an_error() {
+fn an_endless_directory_is_an_error() {
     let page = |asked: &Asked, from: u64| {
         let entries: Vec<_> = (from..from + 1000).map(|n| (format!("{n:0200}"), attributes(1, FILE, 7))).collect();
         names(asked.id, &entries)
@@ -156,7 +156,7 @@ fn a_directory_without_an_end_is_an_error() {
 
 /// A directory that contains itself, and a tree that branches for ever: nobody walks there but a caller who wants to.
 #[test]
-fn a_tree_without_an_end_is_not_walked_ahead_for_ever() {
+fn an_endless_tree_is_not_walked_ahead_for_ever() {
     for (what, wide, most) in [("its own parent", 1, 200), ("branches", 1000, 3000)] {
         let opened = Arc::new(AtomicU64::new(0));
         let count = opened.clone();
@@ -191,7 +191,7 @@ fn a_tree_without_an_end_is_not_walked_ahead_for_ever() {
 }
 
 #[test]
-fn data_is_what_was_asked_for_or_an_error() {
+fn data_of_wrong_length_is_an_error() {
     const BYTES: &[u8] = b"the bytes of the server";
     type Says = fn(&Asked) -> Vec<u8>;
     let cases: [(&str, bool, Says); 5] = [
@@ -270,7 +270,7 @@ fn links_behind_links_do_not_lead_out() {
 }
 
 #[test]
-fn greetings_of_nonsense_are_errors_in_time() {
+fn invalid_greetings_are_errors_within_the_time_limit() {
     let version = |number: u32, more: &[u8]| {
         let body = [&[2][..], &number.to_be_bytes(), more].concat();
         [&(body.len() as u32).to_be_bytes()[..], &body].concat()
@@ -297,7 +297,7 @@ fn greetings_of_nonsense_are_errors_in_time() {
 
 /// Where the login directory is, as a server says it, is only ever compared with the texts of links.
 #[test]
-fn a_home_of_nonsense_leads_nowhere() {
+fn an_invalid_home_directory_is_an_error() {
     let homes: [&[u8]; 7] = [b"", b"/", b"..", b"relative", b"/etc", b"nul\0/x", &[b'x'; 65_000]];
     for home in homes {
         let home = home.to_vec();
@@ -401,7 +401,7 @@ impl Dice {
 
 /// Whatever it answers, and however that contradicts itself: every call ends, and nobody panics.
 #[test]
-fn a_server_may_answer_at_random() {
+fn random_answers_are_survived() {
     let panics = panics();
     let (mut calls, mut went_well) = (0, 0);
     for seed in 1..=500 {

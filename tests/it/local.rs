@@ -87,7 +87,7 @@ fn is_root() -> bool {
 }
 
 #[test]
-fn what_is_kept_here_is_private_under_any_umask() {
+fn state_files_are_private_under_any_umask() {
     if !has_fuse() {
         return;
     }
@@ -186,7 +186,7 @@ fn as_user(uid: u32, script: &str, dir: &Path) -> bool {
 }
 
 #[test]
-fn strangers_give_no_commands_even_where_they_may_read() {
+fn other_users_cannot_give_commands() {
     if !is_root() || !has_program("setpriv") {
         return;
     }
@@ -210,7 +210,7 @@ fn strangers_give_no_commands_even_where_they_may_read() {
 }
 
 #[test]
-fn without_allow_other_nobody_else_sees_anything() {
+fn without_allow_other_other_users_see_nothing() {
     if !is_root() || !has_program("setpriv") {
         return;
     }
@@ -220,7 +220,7 @@ fn without_allow_other_nobody_else_sees_anything() {
 }
 
 #[test]
-fn programs_of_the_server_get_no_rights_and_no_devices_here() {
+fn setuid_and_devices_of_the_server_have_no_effect() {
     if !has_fuse() {
         return;
     }
@@ -266,7 +266,7 @@ fn hosts_and_users_that_look_like_options_are_refused() {
 
 /// A mount says where its state is, and the mount may be somebody else's.
 #[test]
-fn what_is_kept_is_shown_to_its_owner_only() {
+fn backups_are_shown_to_their_owner_only() {
     if !is_root() {
         return;
     }

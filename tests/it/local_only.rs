@@ -9,7 +9,7 @@ use pantheonfs::sim::SimConfig;
 use crate::common::mounted::Mounted;
 
 #[test]
-fn trash_and_metadata_of_desktops_stay_at_home() {
+fn trash_and_metadata_of_desktops_are_not_sent() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
     let secret = fs::read(m.path("wp-load.php")).expect("read");
     for dir in [".Trash-1000/files", ".Trash-1000/info", ".Spotlight-V100/a/b", ".fseventsd", ".TemporaryItems"] {

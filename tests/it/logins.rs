@@ -53,7 +53,7 @@ impl Desk {
 }
 
 #[test]
-fn every_form_of_a_session_is_taken_and_one_that_ended_is_renewed() {
+fn every_form_of_session_is_accepted_and_renewed() {
     let desk = Desk::new();
     for form in ["session", "access-token", "float", "text", "date", "null", "missing"] {
         desk.habit("login", form);
@@ -100,7 +100,7 @@ fn only_a_refusal_says_that_the_token_is_bad() {
 }
 
 #[test]
-fn a_busy_api_is_left_alone_as_long_as_it_asks_for_by_all_clients() {
+fn all_clients_wait_as_long_as_a_busy_api_asks() {
     let desk = Desk::new();
     let (one, other) = (desk.client(), desk.client());
     one.profile().expect("logged in");

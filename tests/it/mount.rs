@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::process::Command;
 
 use pantheonfs::sim::SimConfig;
 use rustix::fs::{Access, AtFlags, CWD, FallocateFlags, Mode, RenameFlags};
@@ -75,6 +76,26 @@ fn a_truncation_does_not_reach_the_server_ahead_of_the_bytes() {
         let grown = rustix::fs::open(path.as_c_str(), rustix::fs::OFlags::WRONLY, Mode::empty());
         rustix::fs::ftruncate(grown.expect("opened"), 5).expect("grown");
         assert_eq!(fs::read(m.on_server("live.php")).expect("there"), b"n\0\0\0\0");
+    });
+}
+
+/// A child inherits the descriptors of its parent and closes them before it runs its program.
+#[test]
+fn a_program_that_starts_another_while_it_saves_sends_no_half_file() {
+    on_each(|m| {
+        fs::write(m.path("live.php"), "old content").expect("created");
+        assert_eq!(fs::read(m.on_server("live.php")).expect("there"), b"old content");
+        let mut file = OpenOptions::new().write(true).truncate(true).open(m.path("live.php")).expect("opened");
+        file.write_all(b"half").expect("written");
+        assert!(Command::new("true").status().expect("run").success());
+        assert_eq!(fs::read(m.on_server("live.php")).expect("there"), b"old content");
+        file.write_all(b" and half").expect("written");
+        drop(file);
+        assert_eq!(fs::read(m.on_server("live.php")).expect("there"), b"half and half");
+        // A child that writes through what it inherited, while its parent waits.
+        let script = r#"{ printf one; sh -c 'printf two'; } > "$1""#;
+        assert!(Command::new("sh").args(["-c", script, "sh"]).arg(m.path("live.php")).status().expect("run").success());
+        assert_eq!(fs::read(m.on_server("live.php")).expect("there"), b"onetwo");
     });
 }
 
@@ -291,7 +312,7 @@ fn space_is_reserved_and_zeroed() {
 }
 
 #[test]
-fn what_sftp_cannot_do_says_so() {
+fn what_sftp_cannot_do_is_an_error() {
     on_each(|m| {
         fs::write(m.path("f"), "").expect("written");
         assert_eq!(errno(&fs::hard_link(m.path("f"), m.path("hard")).expect_err("no hard links")), libc::EPERM);
@@ -303,7 +324,7 @@ fn what_sftp_cannot_do_says_so() {
 }
 
 #[test]
-fn files_beyond_two_and_four_gigabytes_are_read_where_asked() {
+fn offsets_beyond_two_and_four_gigabytes_are_read_correctly() {
     let Some(m) = Mounted::openssh("") else { return };
     let size = 5 * 1024 * 1024 * 1024_u64;
     let file = File::create(m.on_server("big")).expect("created");
@@ -323,7 +344,7 @@ fn files_beyond_two_and_four_gigabytes_are_read_where_asked() {
 }
 
 #[test]
-fn a_file_that_someone_else_changed_is_not_overwritten() {
+fn a_file_that_another_writer_changed_is_not_overwritten() {
     for options in ["", "sync"] {
         on_each_with(options, |m| conflict(m, options));
     }
@@ -443,7 +464,7 @@ fn a_log_that_only_grew_is_followed() {
 }
 
 #[test]
-fn a_directory_that_may_only_be_entered_is_entered() {
+fn a_directory_that_cannot_be_listed_can_be_entered() {
     let server = crate::common::server::sftp_server().map(|path| path.display().to_string()).unwrap_or_default();
     if !rustix::process::geteuid().is_root() || !has_program("setpriv") {
         return crate::common::skip("a server that runs as nobody needs root and setpriv");

@@ -107,7 +107,7 @@ fn changed_after(changed: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn without_anything_known_an_unreachable_server_is_an_error() {
+fn a_first_mount_of_an_unreachable_server_is_an_error() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
     m.umount().ok();
     fs::remove_dir_all(m.environ().path("cache")).expect("a cache may be deleted at any time");
@@ -133,7 +133,7 @@ fn the_mode_is_remembered() {
 
 /// What was fetched stays on the local disk: it is read without the server, by the next mount, too.
 #[test]
-fn what_was_hydrated_can_be_read_on_a_train() {
+fn hydrated_files_can_be_read_offline() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
     // What was written this very second is not remembered.
     std::thread::sleep(Duration::from_secs(4));

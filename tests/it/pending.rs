@@ -155,7 +155,7 @@ fn apply(root: &Path, edit: &Edit) {
 }
 
 #[test]
-fn random_edits_by_anybody_give_what_git_gives() {
+fn pending_after_random_edits_is_what_git_says() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "fresh=0") else { return };
     let mut runner =
         TestRunner::new(Config { cases: 40, failure_persistence: None, max_shrink_iters: 0, ..Config::default() });

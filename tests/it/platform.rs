@@ -98,7 +98,7 @@ fn the_history_decides_where_the_environment_does_not_show_the_commit() {
 }
 
 #[test]
-fn the_commands_say_what_the_files_say() {
+fn commands_print_what_the_files_contain() {
     let Some(m) = Mounted::sim() else { return };
     let place = m.dir().to_string_lossy().into_owned();
     let run = |args: &[&str]| m.environ().run(args);

@@ -74,7 +74,7 @@ const STEPS: [Step; 8] = [
 ];
 
 #[test]
-fn what_a_synced_directory_promised_is_there() {
+fn a_synced_directory_survives_power_loss() {
     for (name, work, dirs) in STEPS {
         let Some(whole) = furnished(&[]) else { return };
         work(&whole);
@@ -157,7 +157,7 @@ enum Loss {
 }
 
 #[test]
-fn after_a_second_save_there_is_one_of_the_two() {
+fn after_power_loss_in_a_second_save_one_of_the_two_is_there() {
     let losses = [Loss::Journal, Loss::Contents { zeros: true }, Loss::Contents { zeros: false }, Loss::Both];
     for ((name, second, at), loss) in SECOND.into_iter().flat_map(|save| losses.map(|loss| (save, loss))) {
         let Some(mut inner) = furnished(&[]) else { return };
@@ -188,7 +188,7 @@ fn after_a_second_save_there_is_one_of_the_two() {
 }
 
 #[test]
-fn what_took_the_place_of_a_content_is_put_on_the_disk_in_time() {
+fn replaced_content_is_durable_before_the_old_goes() {
     let Some(inner) = furnished(&[]) else { return };
     inner.stall(true);
     save_synced(&inner, "w/a", ONE);

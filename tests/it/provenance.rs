@@ -172,7 +172,7 @@ fn a_switch_to_sftp_mode_carries_what_was_frozen() {
 
 /// A server whose files are not what its commit says, although nobody can have changed them: found out, and ended.
 #[test]
-fn a_wrong_proof_is_found_and_ends_it() {
+fn a_wrong_proof_is_found_and_dropped() {
     let Some(m) = site("git", &[]) else { return };
     m.umount().ok();
     let path = m.there("index.php");

@@ -1,6 +1,7 @@
 //! What a server refuses: every barrier says what was given up, and no file is left torn.
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -199,7 +200,7 @@ fn a_time_that_is_set_at_close_is_no_other_writer() {
 
 /// Files without a read bit: their content cannot be compared, and that is no reason to wait or to call it a conflict.
 #[test]
-fn what_may_not_be_read_can_be_removed_and_replaced() {
+fn unreadable_files_can_be_removed_and_replaced() {
     const READ: u8 = 5;
     const DENIED: u32 = 3;
     let Some(inner) = Inner::with(&[], Duration::from_secs(3600)) else { return };
@@ -215,4 +216,42 @@ fn what_may_not_be_read_can_be_removed_and_replaced() {
     assert!(!inner.home.join("removed").exists());
     assert_eq!(fs::read(inner.home.join("replaced")).expect("there"), b"new");
     assert!(inner.fs.status().local.conflicts.is_empty());
+}
+
+/// Where nothing can be renamed, a tree is moved entry by entry. What a listing finds in between is no state that a later
+/// change is based on.
+#[test]
+fn a_tree_that_is_listed_while_it_is_moved_can_be_removed() {
+    let quirks = vec![("rename".to_owned(), "refuse".to_owned()), ("extensions".into(), "off".into())];
+    let config = SimConfig { rtt: Duration::from_millis(10), quirks, ..SimConfig::default() };
+    let Some(m) = Mounted::sim_with(&config, "dev", "fresh=1,git=no") else { return };
+    for dir in 0..8 {
+        fs::create_dir_all(m.there(&format!("tree/{dir}"))).expect("made");
+        for file in 0..8 {
+            fs::write(m.there(&format!("tree/{dir}/{file}")), format!("{dir} {file}")).expect("written");
+        }
+    }
+    assert_eq!(files_below(&m.path("tree")), 64);
+    fs::rename(m.path("tree"), m.path("moved")).expect("moved here");
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| m.barrier());
+        while !sent.is_finished() {
+            assert_eq!(files_below(&m.path("moved")), 64);
+        }
+        sent.join().expect("no panic").expect("moved");
+    });
+    fs::remove_dir_all(m.path("moved")).expect("removed here");
+    m.barrier().expect("removed there");
+    assert!(!m.there("moved").exists() && !m.there("tree").exists());
+    assert_eq!(m.status()["conflicts"], serde_json::json!([]));
+}
+
+/// Number of files below a directory, each looked at.
+fn files_below(dir: &Path) -> usize {
+    let entries = fs::read_dir(dir).expect("listed").map(|entry| entry.expect("an entry"));
+    let count = |entry: fs::DirEntry| match entry.metadata().expect("known").is_dir() {
+        true => files_below(&entry.path()),
+        false => 1,
+    };
+    entries.map(count).sum()
 }

@@ -204,7 +204,7 @@ fn the_driver_dies_while_a_tree_is_moved_entry_by_entry() {
 
 /// A server that renames, but not over something: the old file steps aside and is never left behind.
 #[test]
-fn a_file_steps_aside_and_does_not_stay_there() {
+fn a_file_moved_aside_is_removed_in_the_end() {
     let sides = |inner: &Inner| {
         inner.write("w/old", b"the old content").expect("saved");
         inner.write("w/new", b"the new content").expect("saved");
@@ -278,7 +278,7 @@ fn a_file_that_takes_the_place_of_one_like_it_is_read_as_it_is() {
 
 /// What is being written is kept, whatever becomes of the directory on the server.
 #[test]
-fn what_is_written_into_a_directory_that_goes_is_on_the_shelf() {
+fn writes_into_a_removed_directory_are_kept_as_stranded() {
     for replaced in [false, true] {
         let Some(inner) = Inner::with(&[], Duration::from_secs(3600)) else { return };
         inner.mkdir("d").expect("made");
@@ -315,7 +315,7 @@ fn meanwhile(ours: impl Fn(&Inner), theirs: impl Fn(&Path)) -> Option<(Option<Ve
 }
 
 #[test]
-fn what_others_wrote_is_neither_removed_nor_overwritten_unseen() {
+fn another_writers_change_is_neither_removed_nor_overwritten() {
     let theirs = |at: &Path| fs::write(at, "theirs, which is longer").expect("written");
     let chmod = |inner: &Inner| {
         let change = SetAttr { perm: Some(0o755), ..SetAttr::default() };
@@ -377,7 +377,7 @@ fn a_chmod_between_saves_stays() {
 
 /// The file is emptied and written anew by one program while a write of another still waits for the old content.
 #[test]
-fn content_that_arrives_late_does_not_replace_what_was_written_meanwhile() {
+fn late_content_does_not_replace_a_newer_write() {
     let Some(inner) = furnished(&[]) else { return };
     fs::write(inner.home.join("w/theirs"), [b'o'; 3000]).expect("written");
     inner.look_anew();

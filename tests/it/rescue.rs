@@ -7,8 +7,8 @@ use std::process::Command;
 
 use pantheonfs::sim::SimConfig;
 
-use crate::common::eventually;
 use crate::common::mounted::Mounted;
+use crate::common::{SOON, eventually, within};
 
 fn rescue(m: &Mounted, args: &[&str]) -> crate::common::program::Ran {
     let place = m.dir().to_string_lossy().into_owned();
@@ -28,7 +28,7 @@ fn pair(path: &str, server: &str) -> (String, String) {
 }
 
 #[test]
-fn what_was_written_is_kept_until_it_is_committed() {
+fn backups_are_kept_until_the_commit() {
     let Some(m) = Mounted::sim() else { return };
     fs::write(m.path("index.php"), "<?php // mine\n").expect("written");
     fs::create_dir(m.path("wp-content/plugins/mine")).expect("made");
@@ -117,11 +117,12 @@ fn a_changed_host_key_is_refused_and_after_acceptance_the_copies_are_compared() 
     // The person checks, and accepts.
     let known_hosts = m.sim_ref().root().join("known_hosts");
     fs::write(known_hosts, moved["known_hosts"].as_str().expect("a line")).expect("written");
-    eventually("it is connected again, and the loss is said", || m.status()["lost"][0] == "index.php");
+    // The pauses between attempts to connect grow to 20 s.
+    within(2 * SOON, "it is connected again, and the loss is said", || m.status()["lost"][0] == "index.php");
 }
 
 #[test]
-fn copies_can_be_had_without_a_mount() {
+fn backups_can_be_exported_without_a_mount() {
     let Some(m) = Mounted::sim() else { return };
     let site = format!("{}.dev", m.sim_ref().site());
     fs::write(m.path("index.php"), "<?php // mine\n").expect("written");
@@ -163,7 +164,7 @@ fn copies_can_be_had_without_a_mount() {
 }
 
 #[test]
-fn what_can_never_be_committed_is_said_once_and_listed() {
+fn ignored_files_are_reported_once_and_listed() {
     let Some(m) = Mounted::sim() else { return };
     let rules = "*.log\nwp-content/uploads\n";
     fs::write(m.path(".gitignore"), rules).expect("written");

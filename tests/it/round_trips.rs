@@ -33,7 +33,7 @@ fn cost(m: &Mounted, work: impl FnOnce()) -> (u64, u64) {
 }
 
 #[test]
-fn looking_around_costs_two_rounds_per_directory_and_then_nothing() {
+fn a_walk_costs_two_rounds_per_directory_once() {
     let Some(m) = far_away(&[]) else { return };
     let (rounds, _) = cost(&m, || assert!(fs::read_dir(m.dir()).expect("listed").count() > 5));
     assert!(rounds <= 2, "a directory: {rounds}");
@@ -141,7 +141,7 @@ fn a_save_costs_three_rounds_at_most() {
 }
 
 #[test]
-fn callers_do_not_wait_for_each_others_rounds() {
+fn callers_do_not_wait_for_each_other() {
     let Some(m) = far_away(&[]) else { return };
     fs::read_dir(m.path("wp-includes/blocks")).expect("listed").count();
     let (rounds, _) = cost(&m, || {
@@ -156,7 +156,7 @@ fn callers_do_not_wait_for_each_others_rounds() {
 }
 
 #[test]
-fn status_costs_nothing() {
+fn status_needs_no_request() {
     let Some(m) = far_away(&[]) else { return };
     let (_, requests) = cost(&m, || {
         for name in ["status", "status.json", "mode", "log", "connection", "README"] {

@@ -49,7 +49,7 @@ fn old_file(path: &Path, text: &str) {
 }
 
 #[test]
-fn a_damaged_copy_is_said_and_never_put_back() {
+fn a_damaged_backup_is_reported_and_never_restored() {
     let Some(m) = mounted("fresh=1") else { return };
     for name in ["good.php", "empty.php", "changed.php"] {
         fs::write(m.path(name), format!("precious {name}")).expect("written");
@@ -161,7 +161,7 @@ fn a_move_that_is_a_conflict_leaves_both_files() {
 }
 
 #[test]
-fn what_others_call_their_files_does_not_speak_to_the_terminal() {
+fn file_names_from_the_server_are_escaped_on_the_terminal() {
     let Some(m) = mounted("") else { return };
     let names =
         ["z\u{1b}]0;owned\u{7}\ncode: read-only\nmode: git\n.php", "\u{9b}31m\u{202e}php.exe", "tab\tname\r.php"];
@@ -302,7 +302,7 @@ impl Drop for Desk {
 }
 
 #[test]
-fn what_is_saved_between_the_question_and_the_switch_is_not_deleted() {
+fn a_save_just_before_the_switch_is_not_deleted() {
     let Some(desk) = Desk::new("diffstat") else { return };
     let _watch = watch();
     let file = desk.mnt.join("index.php");
@@ -346,7 +346,7 @@ fn while_the_mode_is_switched_writers_wait_and_are_told() {
 }
 
 #[test]
-fn an_environment_is_one_whatever_it_is_called() {
+fn an_environment_has_one_state_under_all_its_names() {
     let Some(desk) = Desk::new("nothing") else { return };
     let _watch = watch();
     let (name, id) = (format!("{}.dev", desk.sim.site()), format!("{}.dev", desk.sim.site_id()));
@@ -383,7 +383,7 @@ type Guarded = (&'static str, fn(&Inner), &'static [&'static str]);
 /// Another writer comes between the last look and the request that replaces or removes, whose answer is lost: what it took
 /// has a second name, which must not be taken for a temporary file that can go.
 #[test]
-fn what_was_replaced_unseen_survives_the_loss_of_the_answer() {
+fn an_unseen_replaced_version_survives_a_lost_answer() {
     let save = |inner: &Inner| inner.write("a", b"ours").expect("recorded");
     let unlink = |inner: &Inner| inner.unlink("a").expect("recorded");
     let rename = |inner: &Inner| inner.rename("b", "a").expect("recorded");

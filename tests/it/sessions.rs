@@ -231,7 +231,7 @@ impl Transport for Outdone {
 
 /// Where the server takes a second one for a moment; elsewhere it would cost a pause, and it may be no faster.
 #[test]
-fn a_connection_that_is_outdone_is_replaced_in_the_middle_of_a_transfer() {
+fn a_slower_connection_is_replaced_in_the_middle_of_a_transfer() {
     if !has_fuse() {
         return;
     }

@@ -179,7 +179,7 @@ fn things_move_on_servers_that_rename_and_on_servers_that_do_not() {
 }
 
 #[test]
-fn names_are_made_and_removed_and_say_why_not() {
+fn making_and_removing_names_works_or_says_why_not() {
     with_each_habit(|home, remote, habit| {
         let p = permit();
         assert!(remote.mkdir(&p, &path("code/d"), 0o755).expect(habit).is_dir());

@@ -40,7 +40,7 @@ fn ends_when_told(name: &str, command: &mut Command) {
 }
 
 #[test]
-fn whoever_waits_for_a_stalled_link_ends_when_told() {
+fn programs_waiting_for_a_stalled_link_can_be_killed() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=60") else { return };
     let stall = |stalled: bool| m.control("stall", &format!(r#"{{"stalled": {stalled}}}"#));
     stall(true);
@@ -65,7 +65,7 @@ fn whoever_waits_for_a_stalled_link_ends_when_told() {
 }
 
 #[test]
-fn what_is_not_known_ends_with_etimedout() {
+fn unknown_content_on_a_stalled_link_is_etimedout() {
     let ends = |what: &str, error: std::io::Error, began: Instant| {
         assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT), "{what}: {error}");
         assert!(began.elapsed() < Duration::from_secs(8), "{what}: {:?}", began.elapsed());
@@ -135,7 +135,7 @@ fn git(dir: &Path, args: &[&str]) -> String {
 }
 
 #[test]
-fn git_clones_into_the_mount_under_a_rain_of_signals() {
+fn git_clones_into_the_mount_while_signals_arrive() {
     if !has_program("git") || !has_program("cc") {
         return;
     }
@@ -196,7 +196,7 @@ fn driver(m: &Mounted) -> Pid {
 }
 
 #[test]
-fn a_mount_whose_driver_has_taken_our_question_can_be_taken_away() {
+fn a_mount_whose_driver_hangs_on_a_request_can_be_unmounted() {
     if !has_fuse() {
         return;
     }
@@ -215,7 +215,7 @@ fn a_mount_whose_driver_has_taken_our_question_can_be_taken_away() {
 }
 
 #[test]
-fn a_mount_can_always_be_taken_away() {
+fn a_mount_can_always_be_unmounted() {
     for (force, stopped) in [(false, false), (false, true), (true, false), (true, true)] {
         let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=3") else { return };
         fs::read(m.path("index.php")).expect("known");

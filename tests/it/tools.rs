@@ -81,7 +81,7 @@ impl Drop for SmallDisk<'_> {
 
 /// The local disk is full: the write says so, and nothing that was accepted is lost.
 #[test]
-fn a_full_local_disk_is_said_at_the_write() {
+fn a_full_local_disk_fails_the_write() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
     m.umount().ok();
     let state = m.environ().path("state");

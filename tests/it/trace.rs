@@ -13,7 +13,7 @@ fn requests(m: &Mounted) -> Vec<String> {
 }
 
 #[test]
-fn requests_and_their_answers_are_in_the_log_if_that_is_asked_for() {
+fn with_v_v_requests_and_answers_are_logged() {
     let Some(m) = Mounted::sim() else { return };
     fs::write(m.path("traced.txt"), "0123456789").expect("written");
     assert_eq!(requests(&m), [""; 0], "it was not asked for");

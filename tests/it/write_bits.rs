@@ -79,7 +79,7 @@ fn the_owner_is_bound_by_the_write_bits_that_are_shown() {
 }
 
 #[test]
-fn a_read_only_file_that_is_replaced_arrives() {
+fn replacing_a_read_only_file_reaches_the_server() {
     let Some(m) = shown_as_nobody() else { return };
     let dir = m.path("d");
     fs::create_dir(&dir).expect("made");

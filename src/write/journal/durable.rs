@@ -32,7 +32,7 @@ impl Journal {
         // A later sync of this file would succeed, because the kernel forgets data that it failed to write.
         log::error!("the journal could not be written to the disk ({error}); it is rewritten");
         let state = self.lock();
-        self.log.rewrite(|| state.records())
+        self.log.rewrite(|| self.records(&state))
     }
 
     fn let_go(&self, spools: &[SpoolId]) {

@@ -8,6 +8,8 @@
 //! - `{"done": [ID, LEFT]}`: the server acknowledged its last step, and this is what it left at its path;
 //! - `{"litter": [SPOOL, PATH, PERM]}`: a file that stays on this machine is here now;
 //! - `{"swept": SPOOL}`: it is not any more;
+//! - `{"shown": [PATH, VERSION, SUMS]}`: checksums of the content that changes of this path are based on, if another content
+//!   may have the same version;
 //! - `{"all": [RECORD…]}`: records that hold together.
 //!
 //! `spool/N` holds the content that operations name by number; it is never changed once an operation names it.

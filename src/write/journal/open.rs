@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
@@ -72,6 +73,7 @@ impl Journal {
             state.queue.restore(id, op, now);
         }
         state.local_only = folded.local_only;
+        state.shown = folded.shown;
         Ok(Self {
             dir,
             log: opened.log,
@@ -81,6 +83,7 @@ impl Journal {
             next_barrier: AtomicU64::new(0),
             free,
             holds: Mutex::default(),
+            shown: OnceLock::new(),
         })
     }
 

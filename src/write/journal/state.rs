@@ -6,12 +6,13 @@ use std::fs;
 use std::io;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::attr::Version;
 use crate::path::RemotePath;
-use crate::write::fold::{LocalOnly, Record};
+use crate::write::fold::{LocalOnly, Record, Sums};
 use crate::write::op::{Action, Expected, Op, OpId, SpoolId};
 use crate::write::queue::{Changes, Queue};
 use crate::write::records::Records;
@@ -39,7 +40,12 @@ pub struct Journal {
     pub(super) free: FreeFiles,
     /// Spools that may be open.
     pub(super) holds: Mutex<HashMap<SpoolId, Hold>>,
+    /// Tells the checksums of what callers were shown, see [`Journal::ask_what_was_shown`].
+    pub(super) shown: OnceLock<Box<ShownSums>>,
 }
+
+/// Tells the checksums of the content that callers were shown for a version, if the version does not tell it from others.
+type ShownSums = dyn Fn(&RemotePath, Version) -> Sums + Send + Sync;
 
 #[derive(Default)]
 pub(super) struct State {
@@ -47,6 +53,8 @@ pub(super) struct State {
     /// Local-only files: their paths and permission bits.
     pub(super) local_only: LocalOnly,
     pub(super) replaced: ReplacedSpools,
+    /// Checksums that the last mount recorded, until they are taken.
+    pub(super) shown: BTreeMap<RemotePath, (Version, Sums)>,
     /// Active barriers, by number.
     pub(super) barriers: BTreeMap<u64, Barrier>,
     /// Number of callers that wait for everything to be sent.
@@ -74,8 +82,8 @@ impl Barrier {
 }
 
 impl State {
-    /// The shortest sequence of records that has the present state.
-    pub(super) fn records(&self) -> Vec<Record> {
+    /// The shortest sequence of records that has the present state, without the checksums of what was shown.
+    fn ops_and_files(&self) -> Vec<Record> {
         let local_only = self.local_only.iter().map(|(id, (path, perm))| Record::LocalOnly(*id, path.clone(), *perm));
         let mut earlier = self.replaced.records(&self.queue);
         let with_earlier = |(id, op): (OpId, &Op)| {
@@ -214,7 +222,8 @@ impl Journal {
         {
             let mut state = self.lock();
             let changes = state.queue.add(op, Instant::now());
-            let mut records: Vec<Record> = changes.put.iter().map(|(id, op)| Record::Op(*id, op.clone())).collect();
+            let mut records = self.shown_to(changes.put.iter().map(|(_, op)| op));
+            records.extend(changes.put.iter().map(|(id, op)| Record::Op(*id, op.clone())));
             records.extend(changes.dropped.iter().map(|(id, _)| Record::Gone(*id)));
             // One record, so that a torn end loses all of them or none.
             let record = if records.len() == 1 { records.pop() } else { Some(Record::All(records)) };
@@ -227,6 +236,34 @@ impl Journal {
         }
         self.tidy();
         Ok(())
+    }
+
+    /// Sets how the journal learns the checksums of the content that a change is based on. They are recorded with the
+    /// change, so that the next mount does not take another content of the same size and second for it.
+    pub fn ask_what_was_shown(&self, ask: impl Fn(&RemotePath, Version) -> Sums + Send + Sync + 'static) {
+        drop(self.shown.set(Box::new(ask)));
+    }
+
+    /// The checksums that the last mount recorded. They are given once.
+    pub fn take_shown(&self) -> Vec<(RemotePath, Version, Sums)> {
+        let shown = std::mem::take(&mut self.lock().shown);
+        shown.into_iter().map(|(path, (version, sums))| (path, version, sums)).collect()
+    }
+
+    /// The shortest sequence of records that has the present state.
+    pub(super) fn records(&self, state: &State) -> Vec<Record> {
+        let mut records = self.shown_to(state.queue.ops().map(|(_, op)| op));
+        records.extend(state.ops_and_files());
+        records
+    }
+
+    fn shown_to<'a>(&self, ops: impl Iterator<Item = &'a Op>) -> Vec<Record> {
+        ops.flat_map(Op::versions).filter_map(|(path, version)| self.shown_of(path, version)).collect()
+    }
+
+    fn shown_of(&self, path: &RemotePath, version: Version) -> Option<Record> {
+        let sums = self.shown.get()?(path, version);
+        (!sums.is_empty()).then(|| Record::Shown(path.clone(), version, sums))
     }
 
     /// Assigns the inode number of this mount to an operation of an earlier one.
@@ -284,11 +321,17 @@ impl Journal {
     pub fn finish(&self, id: OpId, left: Expected) -> Ending<'_> {
         let replaced = {
             let mut state = self.lock();
-            if let Err(error) = self.log.append(&[Record::Done(id, left)]) {
+            let left_at = left.version().zip(state.queue.op(id).map(|op| op.awaited().clone()));
+            state.queue.finish(id, left);
+            let expected = left_at.filter(|(version, path)| state.queue.expects(path, *version));
+            let shown = expected.and_then(|(version, path)| self.shown_of(&path, version));
+            let mut records: Vec<Record> = shown.into_iter().collect();
+            records.push(Record::Done(id, left));
+            let record = if records.len() == 1 { records.pop() } else { Some(Record::All(records)) };
+            if let Err(error) = self.log.append(record.as_slice()) {
                 // The next mount applies it again, and finds that it was applied already.
                 log::error!("the journal: {error}");
             }
-            state.queue.finish(id, left);
             state.steps += 1;
             state.ending.insert(id);
             self.changed.notify_all();
@@ -316,7 +359,7 @@ impl Journal {
         let done = if state.queue.is_empty() && state.local_only.is_empty() {
             self.log.clear()
         } else if len > COMPACT_BYTES && len > (state.queue.len() + state.local_only.len()) as u64 * 2000 {
-            self.log.rewrite(|| state.records())
+            self.log.rewrite(|| self.records(&state))
         } else {
             Ok(())
         };

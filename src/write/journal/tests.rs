@@ -64,6 +64,39 @@ fn a_second_save_knows_after_a_crash_what_the_first_left() {
 }
 
 #[test]
+fn checksums_of_what_was_shown_are_recorded_with_a_change() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (shown, left) = (Version { size: 3, mtime: 5 }, Version { size: 3, mtime: 7 });
+    let open = || {
+        let journal = Journal::open(dir.path()).expect("opened");
+        journal.ask_what_was_shown(move |_, version| match version {
+            _ if version == shown => vec![(0, 55)],
+            _ if version == left => vec![(0, 77)],
+            _ => Vec::new(),
+        });
+        journal
+    };
+    let path = RemotePath::parse("a").expect("valid");
+    let journal = open();
+    journal.add(put(&journal, "a", b"one", Expected::Version(shown))).expect("recorded");
+    journal.add(put(&journal, "b", b"two", Expected::Version(Version { size: 9, mtime: 9 }))).expect("recorded");
+    drop(journal);
+    let journal = open();
+    assert_eq!(journal.take_shown(), [(path.clone(), shown, vec![(0, 55)])]);
+    assert!(journal.take_shown().is_empty());
+    // The next save of the file is based on what the first one left.
+    let Next::Run(first, ..) = journal.next(Instant::now() + Duration::from_secs(5)) else { panic!("due") };
+    journal.add(put(&journal, "a", b"new", Expected::Absent)).expect("recorded");
+    drop(journal.finish(first, Expected::Version(left)));
+    {
+        let state = journal.lock();
+        journal.log.rewrite(|| journal.records(&state)).expect("rewritten");
+    }
+    drop(journal);
+    assert_eq!(open().take_shown(), [(path, left, vec![(0, 77)])]);
+}
+
+#[test]
 fn a_barrier_waits_until_an_ended_operation_is_tidied_up_after() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let journal = Journal::open(dir.path()).expect("opened");
@@ -158,7 +191,7 @@ fn a_journal_that_is_written_anew_knows_earlier_contents() {
     journal.add(second).expect("recorded");
     {
         let state = journal.lock();
-        journal.log.rewrite(|| state.records()).expect("rewritten");
+        journal.log.rewrite(|| journal.records(&state)).expect("rewritten");
     }
     fs::write(journal.spool_path(spool), b"\0\0\0").expect("lost");
     let journal = Journal::open(dir.path()).expect("opened again");

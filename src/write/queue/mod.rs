@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::op::{Action, Expected, Op, OpId, Put, SpoolId};
+use crate::attr::Version;
 use crate::path::RemotePath;
 
 mod undo;
@@ -159,6 +160,12 @@ impl Queue {
     /// Whether an operation on the path, above it or below it is queued or runs.
     pub fn involves(&self, path: &RemotePath) -> bool {
         !self.related(path, true).is_empty()
+    }
+
+    /// Whether an operation on this path expects the version there.
+    pub(in crate::write) fn expects(&self, path: &RemotePath, version: Version) -> bool {
+        let ops = self.touching(path).filter_map(|id| self.op(id));
+        ops.flat_map(Op::versions).any(|expected| expected == (path, version))
     }
 
     fn touching(&self, path: &RemotePath) -> impl Iterator<Item = OpId> + '_ {

@@ -140,6 +140,9 @@ pub fn get(url: &str) -> serde_json::Value {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the drivers' logs:\n{}", self.environ.driver_logs());
+        }
         if is_mounted(&self.dir) {
             let gone = self.environ.run(&["umount", "--force", &self.dir.to_string_lossy()]);
             if !std::thread::panicking() {

@@ -51,6 +51,12 @@ impl Environ {
     }
 
     /// Everything that a test's mounts have put aside.
+    /// What the drivers of all mounts have logged.
+    pub fn driver_logs(&self) -> String {
+        let dirs = std::fs::read_dir(self.state()).into_iter().flatten().flatten();
+        dirs.filter_map(|dir| std::fs::read_to_string(dir.path().join("log")).ok()).collect()
+    }
+
     pub fn state(&self) -> PathBuf {
         self.path("state/pantheonfs")
     }
