@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser};
 use super::args::{self, Args, Command};
 use super::exit::{self, CliResult, Exit, Failure};
 use super::{
-    account, commands, commit, doctor, environ, git_hook, hydrate, local_names, mount, options, report, rescue,
+    account, commands, commit, doctor, environ, git_hook, hydrate, local_names, mount, options, replay, report, rescue,
     resolve, revert, source, umount, versions,
 };
 #[cfg(feature = "sim")]
@@ -73,6 +73,7 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Commit(commit) => commit::run(&commit),
         Command::Log(at) => report::file(&at, "log", "log"),
         Command::Fsmonitor { protocol, token } => git_hook::fsmonitor(protocol, &token),
+        Command::Replay { mountpoint } => replay::run(&mountpoint),
         Command::Connection(at) => report::file(&at, "connection", "connection"),
         Command::Login(output) => account::login(output.json),
         Command::Sites { site, output } => account::sites(site.as_deref(), output.json),

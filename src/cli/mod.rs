@@ -34,6 +34,7 @@ mod plan;
 mod private_dir;
 mod progress;
 mod prompt;
+mod replay;
 mod report;
 mod rescue;
 mod rescue_items;

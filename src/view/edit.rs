@@ -32,7 +32,7 @@ impl View {
         let known = self.walk();
         self.0.table.expire(None);
         self.announce(
-            known.into_iter().flat_map(|(parent, name, ino)| [Change::Entry { parent, name }, Change::Attr(ino)]),
+            known.into_iter().flat_map(|(parent, name, ino)| [Change::Entry { parent, name }, Change::Outdated(ino)]),
         );
     }
 

@@ -83,7 +83,7 @@ impl View {
         let ViewConfig { layout, fresh, timeout, cache_dir, own_git } = config;
         let (saved, tree) = SavedTree::open(cache_dir.as_deref());
         let table = Arc::new(Table::new(layout.roots()));
-        let freshness = Freshness { table: table.clone(), admission, clock, names: fresh };
+        let freshness = Freshness { table: table.clone(), admission, clock, names: fresh, used: Arc::default() };
         let changes = KernelChanges::new(Touched::new(table.clone()));
         let listings = Listings::new(remote.clone(), freshness.clone(), unsent, changes.clone(), timeout);
         let ahead = Ahead::new(freshness.clone(), listings.clone());
@@ -110,6 +110,16 @@ impl View {
     /// The stream of what the kernel must drop from its caches. There is one receiver, the invalidator's thread.
     pub fn subscribe(&self) -> mpsc::Receiver<Change> {
         self.0.changes.subscribe()
+    }
+
+    /// The stream of what other writers changed, as far as there is room for it. There is one receiver.
+    pub fn subscribe_seen(&self) -> mpsc::Receiver<Change> {
+        self.0.changes.subscribe_seen()
+    }
+
+    /// The object as it is known, for a request of this program's own: asks nobody, and nobody was shown it.
+    pub fn as_known(&self, node: &NodeView) -> Entry {
+        Entry { ino: node.ino, attr: node.attr, valid: Duration::ZERO, ask_attr: false, unlinked: node.unlinked }
     }
 
     pub fn clock(&self) -> &Clock {

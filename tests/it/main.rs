@@ -56,6 +56,7 @@ mod trace;
 mod two_way;
 mod versions;
 mod visible;
+mod watchers;
 mod wordpress;
 mod write_bits;
 
