@@ -128,5 +128,12 @@ impl Fs {
 }
 
 fn as_it_was(object: &Removed) -> Entry {
-    Entry { ino: object.ino, attr: object.attr, valid: Duration::ZERO, ask_attr: false, unlinked: false }
+    Entry {
+        ino: object.ino,
+        attr: object.attr,
+        ctime: object.attr.mtime,
+        valid: Duration::ZERO,
+        ask_attr: false,
+        unlinked: false,
+    }
 }

@@ -51,7 +51,7 @@ impl Current {
 
     fn check_entry(&self) -> Entry {
         let attr = Attr { kind: FileKind::Other, size: self.token, perm: 0, mtime: 0, atime: 0 };
-        Entry { ino: CHECK_INO, attr, valid: Duration::ZERO, ask_attr: false, unlinked: false }
+        Entry { ino: CHECK_INO, attr, ctime: attr.mtime, valid: Duration::ZERO, ask_attr: false, unlinked: false }
     }
 
     pub(super) fn attr(&self, fs: &Fs, ino: Ino) -> Option<Entry> {

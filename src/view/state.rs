@@ -119,7 +119,14 @@ impl View {
 
     /// The object as it is known, for a request of this program's own: asks nobody, and nobody was shown it.
     pub fn as_known(&self, node: &NodeView) -> Entry {
-        Entry { ino: node.ino, attr: node.attr, valid: Duration::ZERO, ask_attr: false, unlinked: node.unlinked }
+        Entry {
+            ino: node.ino,
+            attr: node.attr,
+            ctime: self.ctime(node),
+            valid: Duration::ZERO,
+            ask_attr: false,
+            unlinked: node.unlinked,
+        }
     }
 
     pub fn clock(&self) -> &Clock {
@@ -282,11 +289,21 @@ impl View {
         self.answer(node)
     }
 
+    fn ctime(&self, node: &NodeView) -> u32 {
+        node.attr.mtime.max(self.0.table.last_change(node.ino))
+    }
+
     fn answer(&self, node: &NodeView) -> Entry {
         let valid = self.0.freshness.remaining(node.ino, node.seen);
         self.0.table.tell_size(node.ino, node.attr.size);
-        let ctime = node.attr.mtime.max(self.0.table.last_change(node.ino));
-        Entry { ino: node.ino, attr: node.attr, ctime, valid, ask_attr: false, unlinked: node.unlinked }
+        Entry {
+            ino: node.ino,
+            attr: node.attr,
+            ctime: self.ctime(node),
+            valid,
+            ask_attr: false,
+            unlinked: node.unlinked,
+        }
     }
 
     /// Whether the kernel has cached another size than the file has: reads would be cut off, or end in zeros.
