@@ -27,6 +27,8 @@ pub(super) enum Command {
     /// Unmount, after all changes are on the server
     #[command(visible_alias = "unmount")]
     Umount(Umount),
+    /// List your mounts with their state
+    List(Output),
     /// Print the state of a mount: mode, whether code is writable, connection, unsent changes
     Status(Status),
     /// Wait until the server has all changes of a mount
@@ -96,10 +98,10 @@ pub(super) enum Command {
 
 #[derive(ClapArgs)]
 pub(super) struct Mount {
-    /// SITE.ENV, UUID.ENV or sftp://[USER@]HOST[:PORT]/PATH; may be omitted in a git checkout of the site
+    /// SITE.ENV, SITE (its Dev), UUID.ENV or sftp://[USER@]HOST[:PORT]/PATH; may be omitted in a git checkout of the site
     #[arg(value_name = "SOURCE")]
     pub(super) source: OsString,
-    /// An empty directory to mount on
+    /// An empty directory to mount on (default: ~/pantheon/SITE.ENV, which is made, and removed after the mount)
     pub(super) mountpoint: Option<PathBuf>,
     /// Mount options, separated by commas; the README lists them
     #[arg(short = 'o', value_name = "OPT[,OPT…]")]
@@ -123,8 +125,12 @@ pub(super) struct Mount {
 
 #[derive(ClapArgs)]
 pub(super) struct Umount {
-    /// The directory that is mounted on
-    pub(super) mountpoint: PathBuf,
+    /// The directory that is mounted on, or the SITE.ENV that is mounted
+    #[arg(required_unless_present = "all")]
+    pub(super) mountpoint: Option<PathBuf>,
+    /// Unmount all your mounts
+    #[arg(long, conflicts_with = "mountpoint")]
+    pub(super) all: bool,
     /// Unmount even while programs use the mount, without waiting until all changes are on the server
     #[arg(long)]
     pub(super) force: bool,

@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser};
 use super::args::{self, Args, Command};
 use super::exit::{self, CliResult, Exit, Failure};
 use super::{
-    account, commands, commit, doctor, environ, git_hook, hydrate, local_names, mount, options, report, rescue,
+    account, commands, commit, doctor, environ, git_hook, hydrate, list, local_names, mount, options, report, rescue,
     resolve, revert, source, umount, versions,
 };
 #[cfg(feature = "sim")]
@@ -58,7 +58,8 @@ pub fn understand(words: &[OsString]) -> Result<(), String> {
 fn dispatch(command: Command) -> CliResult<()> {
     match command {
         Command::Mount(mount) => mount::run(&mount),
-        Command::Umount(umount) => umount::run(&umount.mountpoint, umount.force, umount.output.json),
+        Command::Umount(umount) => umount::command(&umount),
+        Command::List(output) => list::run(output.json),
         Command::Status(status) => report::status(status.path.as_deref(), status.output.json),
         Command::Sync(at) => commands::sync(&at.path, at.output.json),
         Command::Hydrate(what) => hydrate::run(&what.path, what.output.json),

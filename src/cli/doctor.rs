@@ -38,7 +38,7 @@ pub(super) fn run(args: &args::Doctor) -> CliResult<()> {
 fn walk(args: &args::Doctor, steps: &mut Steps) -> CliResult<()> {
     let around = Environ::look()?;
     let source = match &args.source {
-        Some(source) => Source::parse(source)?,
+        Some(source) => Source::parse_or_dev(source)?.0,
         None => around.sites.infer(&around.here)?,
     };
     let options = Options::parse(&args.options, &around.here, around.home.as_deref())?;
@@ -72,7 +72,7 @@ fn walk(args: &args::Doctor, steps: &mut Steps) -> CliResult<()> {
     describe_session(&remote, steps)?;
     steps.step("rename", renames(&remote, &plan))?;
     remote.close();
-    steps.note("all well", &format!("pantheonfs mount {source} DIR"))
+    steps.note("all well", &format!("pantheonfs mount {source}"))
 }
 
 /// The results of the steps.

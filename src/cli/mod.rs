@@ -6,6 +6,7 @@ mod args;
 mod args_rescue;
 #[cfg(feature = "sim")]
 mod args_sim;
+mod ask;
 mod commands;
 mod commit;
 mod connect;
@@ -22,6 +23,7 @@ mod hydrate;
 mod identity;
 #[cfg(feature = "sim")]
 mod link;
+mod list;
 mod local_names;
 mod lock;
 mod logging;
@@ -30,10 +32,12 @@ mod mountpoint;
 mod object;
 mod options;
 mod output;
+mod place;
 mod plan;
 mod private_dir;
 mod progress;
 mod prompt;
+mod record;
 mod report;
 mod rescue;
 mod rescue_items;

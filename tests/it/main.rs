@@ -33,6 +33,7 @@ mod mount;
 mod mount8;
 mod offline;
 mod pending;
+mod places;
 mod platform;
 mod power;
 mod provenance;
