@@ -76,8 +76,16 @@ pub(super) enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Check step by step whether a source can be mounted
+    /// Check this machine, or step by step whether a source can be mounted
     Doctor(Doctor),
+    /// Write versions, states and logs into a file for the report of a fault, without secrets
+    Report {
+        /// File to write, which must not exist (default: pantheonfs-report-TIME.txt in the current directory)
+        #[arg(short = 'o', long = "output", value_name = "FILE")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Run a simulated Pantheon site on this machine
     #[cfg(feature = "sim")]
     Sim(args_sim::Sim),
@@ -92,8 +100,11 @@ pub(super) enum Command {
         /// The shell that the script is for
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page of the program, or of one command
+    Man {
+        /// The words of the command, such as `rescue list` (default: the program)
+        command: Vec<String>,
+    },
 }
 
 #[derive(ClapArgs)]
@@ -277,7 +288,7 @@ pub(super) struct Commit {
 
 #[derive(ClapArgs)]
 pub(super) struct Doctor {
-    /// What to check, as for mount (default: the site of the git checkout in the current directory)
+    /// What to check, as for mount (default: the site of the git checkout in the current directory, or else this machine)
     pub(super) source: Option<OsString>,
     /// Mount options, as for mount
     #[arg(short = 'o', value_name = "OPT[,OPT…]")]

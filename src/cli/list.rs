@@ -69,7 +69,8 @@ fn state(mount: &UserMount, status: Option<&Value>) -> &'static str {
     }
 }
 
-fn describe(mount: &UserMount, status: Option<&Value>) -> String {
+/// The state of a mount as a line for people.
+pub(super) fn describe(mount: &UserMount, status: Option<&Value>) -> String {
     let Some(status) = status else {
         let text = if mount.alive {
             "does not answer; `pantheonfs umount --force` removes it"

@@ -15,7 +15,7 @@ use super::place::{self, Chosen};
 use super::plan::{self, Plan};
 use super::prompt::Terminal;
 use super::record::{self, Record};
-use super::{connect, daemon, environ, identity, logging, mountpoint};
+use super::{connect, daemon, environ, identity, logging, mountpoint, report};
 use crate::attr::Area;
 use crate::clock::Clock;
 use crate::env::Env;
@@ -72,7 +72,8 @@ fn serve(args: &Mount) -> CliResult<()> {
         logging::go_on_in(&state_dir.join("log"));
         daemon::detach(&ready);
     } else if !args.quiet {
-        println!("{ready}");
+        // The mount serves whether this can be read or not.
+        drop(report::print(format!("{ready}\n").as_bytes()));
     }
     served.until(&stop, &record.mountpoint);
     record::remove(&state_dir);

@@ -18,6 +18,7 @@ mod editors;
 mod faults;
 mod gateway;
 mod git;
+mod help;
 mod host_keys;
 mod hostile;
 mod https;
