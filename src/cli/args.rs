@@ -256,8 +256,9 @@ pub(super) struct Revert {
 #[derive(ClapArgs)]
 #[command(group = clap::ArgGroup::new("whose").required(true))]
 pub(super) struct Resolve {
-    /// The file in the mount that has a conflict
-    pub(super) path: PathBuf,
+    /// The file in the mount that has a conflict (default with --tool: every conflict, one after the other)
+    #[arg(required_unless_present = "tool")]
+    pub(super) path: Option<PathBuf>,
     /// Write our version over theirs; a copy of theirs is kept
     #[arg(long, group = "whose")]
     pub(super) ours: bool,
@@ -267,6 +268,9 @@ pub(super) struct Resolve {
     /// Merge both versions, if they do not change the same lines
     #[arg(long, group = "whose")]
     pub(super) merge: bool,
+    /// Merge with a tool that `git mergetool` knows (default: the one that git is configured with)
+    #[arg(long, group = "whose", value_name = "NAME", num_args = 0..=1)]
+    pub(super) tool: Option<Option<String>>,
     #[command(flatten)]
     pub(super) output: Output,
 }

@@ -28,7 +28,7 @@ const EXAMPLES: &[Example] = &[
     ("rescue diff", &["rescue diff --at mysite.dev"]),
     ("rescue restore", &["rescue restore code/index.php", "rescue restore code/index.php --to /tmp/saved"]),
     ("rescue export", &["rescue export --at mysite.dev --format tar -o work.tar"]),
-    ("resolve", &["resolve index.php --merge"]),
+    ("resolve", &["resolve index.php --merge", "resolve index.php --tool vimdiff", "resolve --tool"]),
     ("commit", &["commit -m 'Fix the footer'", "commit"]),
     ("log", &["log"]),
     ("connection", &["connection"]),

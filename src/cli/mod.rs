@@ -48,6 +48,7 @@ mod report;
 mod rescue;
 mod rescue_items;
 mod resolve;
+mod resolve_tool;
 mod revert;
 #[cfg(feature = "sim")]
 mod simulate;

@@ -43,6 +43,7 @@ mod recorded;
 mod refused;
 mod requests;
 mod rescue;
+mod resolve;
 mod round_trips;
 mod safety;
 mod saved_mode;
