@@ -27,6 +27,8 @@ pub(super) enum Command {
     /// Unmount, after all changes are on the server
     #[command(visible_alias = "unmount")]
     Umount(Umount),
+    /// List your mounts with their state
+    List(Output),
     /// Print the state of a mount: mode, whether code is writable, connection, unsent changes
     Status(Status),
     /// Wait until the server has all changes of a mount
@@ -80,8 +82,16 @@ pub(super) enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Check step by step whether a source can be mounted
+    /// Check this machine, or step by step whether a source can be mounted
     Doctor(Doctor),
+    /// Write versions, states and logs into a file for the report of a fault, without secrets
+    Report {
+        /// File to write, which must not exist (default: pantheonfs-report-TIME.txt in the current directory)
+        #[arg(short = 'o', long = "output", value_name = "FILE")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Run a simulated Pantheon site on this machine
     #[cfg(feature = "sim")]
     Sim(args_sim::Sim),
@@ -96,16 +106,19 @@ pub(super) enum Command {
         /// The shell that the script is for
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page of the program, or of one command
+    Man {
+        /// The words of the command, such as `rescue list` (default: the program)
+        command: Vec<String>,
+    },
 }
 
 #[derive(ClapArgs)]
 pub(super) struct Mount {
-    /// SITE.ENV, UUID.ENV or sftp://[USER@]HOST[:PORT]/PATH; may be omitted in a git checkout of the site
+    /// SITE.ENV, SITE (its Dev), UUID.ENV or sftp://[USER@]HOST[:PORT]/PATH; may be omitted in a git checkout of the site
     #[arg(value_name = "SOURCE")]
     pub(super) source: OsString,
-    /// An empty directory to mount on
+    /// An empty directory to mount on (default: ~/pantheon/SITE.ENV, which is made, and removed after the mount)
     pub(super) mountpoint: Option<PathBuf>,
     /// Mount options, separated by commas; the README lists them
     #[arg(short = 'o', value_name = "OPT[,OPT…]")]
@@ -129,8 +142,12 @@ pub(super) struct Mount {
 
 #[derive(ClapArgs)]
 pub(super) struct Umount {
-    /// The directory that is mounted on
-    pub(super) mountpoint: PathBuf,
+    /// The directory that is mounted on, or the SITE.ENV that is mounted
+    #[arg(required_unless_present = "all")]
+    pub(super) mountpoint: Option<PathBuf>,
+    /// Unmount all your mounts
+    #[arg(long, conflicts_with = "mountpoint")]
+    pub(super) all: bool,
     /// Unmount even while programs use the mount, without waiting until all changes are on the server
     #[arg(long)]
     pub(super) force: bool,
@@ -245,8 +262,9 @@ pub(super) struct Revert {
 #[derive(ClapArgs)]
 #[command(group = clap::ArgGroup::new("whose").required(true))]
 pub(super) struct Resolve {
-    /// The file in the mount that has a conflict
-    pub(super) path: PathBuf,
+    /// The file in the mount that has a conflict (default with --tool: every conflict, one after the other)
+    #[arg(required_unless_present = "tool")]
+    pub(super) path: Option<PathBuf>,
     /// Write our version over theirs; a copy of theirs is kept
     #[arg(long, group = "whose")]
     pub(super) ours: bool,
@@ -256,6 +274,9 @@ pub(super) struct Resolve {
     /// Merge both versions, if they do not change the same lines
     #[arg(long, group = "whose")]
     pub(super) merge: bool,
+    /// Merge with a tool that `git mergetool` knows (default: the one that git is configured with)
+    #[arg(long, group = "whose", value_name = "NAME", num_args = 0..=1)]
+    pub(super) tool: Option<Option<String>>,
     #[command(flatten)]
     pub(super) output: Output,
 }
@@ -277,7 +298,7 @@ pub(super) struct Commit {
 
 #[derive(ClapArgs)]
 pub(super) struct Doctor {
-    /// What to check, as for mount (default: the site of the git checkout in the current directory)
+    /// What to check, as for mount (default: the site of the git checkout in the current directory, or else this machine)
     pub(super) source: Option<OsString>,
     /// Mount options, as for mount
     #[arg(short = 'o', value_name = "OPT[,OPT…]")]

@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use super::args::Mount;
-use super::environ;
 use super::exit::{self, CliResult, Exit, Failure};
+use super::{environ, report};
 
 /// What the child reports when the mount is ready.
 const READY: &str = "ready";
@@ -37,7 +37,7 @@ pub(super) fn start(mount: &Mount) -> CliResult<()> {
     }
     if let Some(text) = said.strip_prefix(READY) {
         if !mount.quiet {
-            println!("{}", text.trim());
+            drop(report::print(format!("{}\n", text.trim()).as_bytes()));
         }
         return Ok(());
     }

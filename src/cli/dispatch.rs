@@ -3,13 +3,13 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 
 use super::args::{self, Args, Command};
-use super::exit::{self, CliResult, Exit, Failure};
+use super::exit::{self, CliResult, Exit};
 use super::{
-    account, commands, commit, doctor, environ, git_hook, hydrate, local_names, mount, options, replay, report, rescue,
-    resolve, revert, source, umount, versions,
+    account, bug_report, commands, commit, doctor, environ, git_hook, grammar, hydrate, list, local_names, manual,
+    mount, options, replay, report, rescue, resolve, revert, source, start, umount, versions,
 };
 #[cfg(feature = "sim")]
 use super::{demo, link, simulate};
@@ -28,7 +28,11 @@ pub fn main() -> ExitCode {
     if let Some((git_dir, hook)) = words.first().and_then(|program| git_hook::called_as(program)) {
         return exit::finish(git_hook::run(&git_dir, &hook, &words[1..]));
     }
-    let args = match Args::try_parse_from(&words) {
+    if words.len() == 1 {
+        return exit::finish(start::run());
+    }
+    let parsed = grammar::command().try_get_matches_from(&words);
+    let args = match parsed.and_then(|matches| Args::from_arg_matches(&matches)) {
         Ok(args) => args,
         Err(error) => {
             // Help and version are reported as errors, too.
@@ -58,7 +62,8 @@ pub fn understand(words: &[OsString]) -> Result<(), String> {
 fn dispatch(command: Command) -> CliResult<()> {
     match command {
         Command::Mount(mount) => mount::run(&mount),
-        Command::Umount(umount) => umount::run(&umount.mountpoint, umount.force, umount.output.json),
+        Command::Umount(umount) => umount::command(&umount),
+        Command::List(output) => list::run(output.json),
         Command::Status(status) => report::status(status.path.as_deref(), status.output.json),
         Command::Sync(at) => commands::sync(&at.path, at.output.json),
         Command::Hydrate(what) => hydrate::run(&what.path, what.output.json),
@@ -78,23 +83,14 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Login(output) => account::login(output.json),
         Command::Sites { site, output } => account::sites(site.as_deref(), output.json),
         Command::Doctor(doctor) => doctor::run(&doctor),
+        Command::Report { file, output } => bug_report::run(file.as_deref(), output.json),
         #[cfg(feature = "sim")]
         Command::Sim(sim) => simulate::run(&sim),
         #[cfg(feature = "sim")]
         Command::Demo(demo) => demo::run(&demo),
         #[cfg(feature = "sim")]
         Command::Link(link) => link::run(&link),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Args::command(), "pantheonfs", &mut script);
-            report::print(&script)
-        }
-        Command::Man => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Args::command())
-                .render(&mut page)
-                .map_err(|e| Failure::caused(Exit::Failed, "the manual page cannot be printed", e))?;
-            report::print(&page)
-        }
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { command } => manual::page(&command),
     }
 }

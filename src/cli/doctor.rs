@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args;
-use super::environ::Environ;
+use super::environ::{Environ, Platform};
 use super::exit::{CliResult, Exit, Failure};
 use super::options::Options;
 use super::plan::{self, Plan};
 use super::prompt::Terminal;
 use super::report::Outcomes;
 use super::source::Source;
-use super::{connect, logging, mount, wake};
+use super::{connect, logging, machine, wake};
 use crate::attr::Area;
 use crate::control::Control;
 use crate::fs::Layout;
@@ -38,21 +38,20 @@ pub(super) fn run(args: &args::Doctor) -> CliResult<()> {
 fn walk(args: &args::Doctor, steps: &mut Steps) -> CliResult<()> {
     let around = Environ::look()?;
     let source = match &args.source {
-        Some(source) => Source::parse(source)?,
-        None => around.sites.infer(&around.here)?,
+        Some(source) => Source::parse_or_dev(source)?.0,
+        None => match around.sites.infer(&around.here) {
+            Ok(source) => source,
+            Err(_) => return machine(&around, steps),
+        },
     };
     let options = Options::parse(&args.options, &around.here, around.home.as_deref())?;
-    steps.step("fuse", mount::fuse_is_there().map(|()| "/dev/fuse can be opened".into()))?;
+    steps.step("fuse", machine::fuse())?;
     if let Source::Pantheon { .. } = source {
         let platform = around.platform()?;
         if let Some(settings) = &platform.settings {
             steps.note("settings", settings)?;
         }
-        let from = if platform.control.token.is_some() { "token variable" } else { "Terminus' files" };
-        steps.note("login", &format!("credentials from: {from}"))?;
-        if let Some(warning) = Control::new(platform.control)?.token_warning() {
-            steps.note("token", &warning)?;
-        }
+        log_in(platform, steps)?;
     }
     let plan = steps.value("platform", plan::make(&source, &options, &around), describe_platform)?;
     if let Some(waker) = &plan.waker
@@ -72,7 +71,37 @@ fn walk(args: &args::Doctor, steps: &mut Steps) -> CliResult<()> {
     describe_session(&remote, steps)?;
     steps.step("rename", renames(&remote, &plan))?;
     remote.close();
-    steps.note("all well", &format!("pantheonfs mount {source} DIR"))
+    steps.note("all well", &format!("pantheonfs mount {source}"))
+}
+
+/// Every need of a mount that this machine can meet by itself. A failure does not keep the other steps.
+fn machine(around: &Environ, steps: &mut Steps) -> CliResult<()> {
+    let mut failed = None;
+    let mut step = |steps: &mut Steps, what: &str, result| match steps.step(what, result) {
+        Err(failure) if failure.exit != Exit::Done => failed = failed.or(Some(failure.exit)),
+        _ => {}
+    };
+    step(steps, "fuse", machine::fuse());
+    step(steps, "login", around.platform().and_then(machine::login));
+    step(steps, "keys", machine::keys(around));
+    step(steps, "git", machine::program("git", "--version", "the .git of a mount and for reading from the repository"));
+    step(steps, "ssh", machine::program("ssh", "-V", "ProxyJump, ProxyCommand and git"));
+    step(steps, "state", around.state_root().map(|dir| format!("{} can be used", dir.display())));
+    steps.note("mount(8)", &machine::mount_helper())?;
+    match failed {
+        Some(exit) => Err(Failure::silent(exit)),
+        None => steps.note("all well", "check a site next: pantheonfs doctor SITE.ENV"),
+    }
+}
+
+/// Whether there is something to log in with. Without it a site that was mounted before can be mounted, so this is no failure.
+fn log_in(platform: Platform, steps: &mut Steps) -> CliResult<()> {
+    let warning = Control::new(platform.control.clone())?.token_warning();
+    match machine::login(platform) {
+        Ok(from) => steps.note("login", &from)?,
+        Err(failure) => steps.note("login", &failure.explain())?,
+    }
+    warning.map_or(Ok(()), |warning| steps.note("token", &warning))
 }
 
 /// The results of the steps.

@@ -78,6 +78,22 @@ pub(super) fn token() -> Option<Zeroizing<String>> {
     TOKEN.lock().clone()
 }
 
+/// Every secret of the platform on this machine: the token of this run, and the texts of Terminus' session and saved tokens.
+pub(super) fn secrets_of(platform: &Platform) -> Vec<String> {
+    let control = &platform.control;
+    let mut out: Vec<String> = control.token.iter().map(|token| token.to_string()).collect();
+    let tokens = control.tokens_dir.clone().or_else(|| Some(control.cache_dir.as_ref()?.join("tokens")));
+    let saved =
+        tokens.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten().map(|entry| entry.path());
+    for file in saved.chain(control.cache_dir.iter().map(|dir| dir.join("session"))) {
+        let Ok(bytes) = std::fs::read(file).map(Zeroizing::new) else { continue };
+        let Ok(value) = serde_json::from_slice::<serde_json::Value>(&bytes) else { continue };
+        let secret = |name: &&str| value[*name].as_str().map(str::to_owned);
+        out.extend(["token", "session", "email"].iter().filter_map(secret));
+    }
+    out
+}
+
 fn text(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -31,7 +31,7 @@ pub(super) fn lock(state_dir: &Path, source: &str) -> CliResult<File> {
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(PAUSE),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let text = format!(
-                    "{source} is mounted already; use that mount, or unmount it first (`mount -t fuse.pantheonfs` lists it)"
+                    "{source} is mounted already; use that mount, or unmount it first (`pantheonfs list` names it)"
                 );
                 return Err(Failure::new(Exit::MountPoint, text));
             }

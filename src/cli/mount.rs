@@ -1,7 +1,7 @@
 //! `pantheonfs mount`: checks, connects, mounts, and serves the mount until it ends.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,10 +11,11 @@ use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure};
 use super::lock::lock;
 use super::options::Options;
+use super::place::{self, Chosen};
 use super::plan::{self, Plan};
 use super::prompt::Terminal;
-use super::source::Source;
-use super::{connect, daemon, environ, identity, logging, mountpoint};
+use super::record::{self, Record};
+use super::{connect, daemon, environ, identity, logging, mountpoint, report};
 use crate::attr::Area;
 use crate::clock::Clock;
 use crate::env::Env;
@@ -47,13 +48,10 @@ fn serve(args: &Mount) -> CliResult<()> {
     // All files that are made here, also by git and ssh, are for the mounting user only.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let around = Environ::look()?;
-    let (source, place) = match &args.mountpoint {
-        Some(place) => (Source::parse(&args.source)?, place.clone()),
-        // A single argument is the mount point: the git checkout around tells the site.
-        None => (around.sites.infer(&around.here)?, PathBuf::from(&args.source)),
-    };
+    let Chosen { source, place, remark } = place::choose(args, &around)?;
     let options = Options::parse(&args.options, &around.here, around.home.as_deref())?;
-    let mountpoint = mountpoint::prepare(&place, options.nonempty)?;
+    record::unmount_dead(&around, &place.path)?;
+    let mountpoint = mountpoint::prepare(&place.path, options.nonempty)?;
     fuse_is_there()?;
     let mut plan = plan::make(&source, &options, &around)?;
     identity::take_over(&around, &plan)?;
@@ -64,16 +62,23 @@ fn serve(args: &Mount) -> CliResult<()> {
     let cache_dir = around.cache_dir(&plan.key)?;
     let content_dir = around.content_dir(&plan.content_key)?;
     plan.endpoint.rates = Arc::new(Rates::kept(cache_dir.join("rates.json")));
+    let source = plan.source.clone();
     let served = Served::start(plan, &options, &terminal, &mountpoint, [&state_dir, &cache_dir, &content_dir])?;
-    let ready = visible(served.describe(&mountpoint));
+    let ready = visible(served.describe(&mountpoint)) + remark;
+    let record = Record { source, mountpoint, pid: std::process::id(), made: place.made.clone() };
+    record::write(&state_dir, &record);
     if args.report {
         terminal.leave();
         logging::go_on_in(&state_dir.join("log"));
         daemon::detach(&ready);
     } else if !args.quiet {
-        println!("{ready}");
+        // The mount serves whether this can be read or not.
+        drop(report::print(format!("{ready}\n").as_bytes()));
     }
-    served.until(&stop, &mountpoint);
+    served.until(&stop, &record.mountpoint);
+    record::remove(&state_dir);
+    // While the lock is held: `umount` waits for the lock, and the directory is gone when it returns.
+    drop(place);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::exit::{CliResult, Exit, Failure};
+use super::nearest::nearest;
 use crate::control::ConnectionMode;
 use crate::fs::Links;
 use crate::transport::Strict;
@@ -262,9 +263,7 @@ fn unknown(name: &str) -> Failure {
     if matches!(name, "suid" | "dev") {
         return usage(format!("option '{name}' is not possible; a mount of pantheonfs is always nosuid,nodev"));
     }
-    let distance = |known: &&str| strsim::damerau_levenshtein(&known.to_lowercase(), &name.to_lowercase());
-    let nearest = FLAGS.iter().chain(&VALUES).copied().min_by_key(distance);
-    let near_enough = nearest.filter(|known| distance(known) <= 1 + name.len() / 4);
+    let near_enough = nearest(name, FLAGS.iter().chain(&VALUES).copied());
     let hint = near_enough.map_or_else(
         || "; the README lists the options".to_owned(),
         |known| format!("; did you mean '{known}{}'?", if VALUES.contains(&known) { "=…" } else { "" }),

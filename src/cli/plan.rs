@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use super::environ::{Environ, Platform};
 use super::exit::{CliResult, Exit, Failure};
+use super::nearest;
 use super::options::Options;
 use super::source::{SftpUrl, Source, dir_name, is_uuid};
 use crate::control::{Control, ControlError, EnvKind, Environment, WakeConfig, Waker};
@@ -121,7 +122,8 @@ fn pantheon(
 ) -> CliResult<Plan> {
     let platform = around.platform()?;
     let control = Control::new(platform.control.clone())?;
-    let known = if is_uuid(site) { by_id(&control, (site, env))? } else { by_name(&control, (site, env), around)? };
+    let known = if is_uuid(site) { by_id(&control, (site, env)) } else { by_name(&control, (site, env), around) };
+    let known = known.map_err(|error| nearest::failure(error, (site, env), &control, around))?;
     let waker = waker(&known, env, &platform)?;
     let Known { id, environment: initial, name } = known;
     let names = names(name.as_deref(), source, &id, around);
@@ -215,7 +217,7 @@ fn waker(known: &Known, env: &str, platform: &Platform) -> CliResult<Option<Arc<
 }
 
 /// A site that is given by its UUID, from which host and user follow: without a login only the mode stays unknown.
-fn by_id(control: &Control, (id, env): (&str, &str)) -> CliResult<Known> {
+fn by_id(control: &Control, (id, env): (&str, &str)) -> Result<Known, ControlError> {
     let without_api = || Known { id: id.to_owned(), name: None, environment: None };
     if !control.can_log_in() {
         return Ok(without_api());
@@ -225,12 +227,12 @@ fn by_id(control: &Control, (id, env): (&str, &str)) -> CliResult<Known> {
             log::warn!("{error}; mounting without the API");
             Ok(without_api())
         }
-        asked => Ok(asked?),
+        asked => asked,
     }
 }
 
 /// A site that is given by its name. One that was mounted before is mounted without the API, too.
-fn by_name(control: &Control, (site, env): (&str, &str), around: &Environ) -> CliResult<Known> {
+fn by_name(control: &Control, (site, env): (&str, &str), around: &Environ) -> Result<Known, ControlError> {
     let known = around.sites.id_of(site);
     let id = match control.site_id(site) {
         Ok(id) => id,
@@ -240,14 +242,14 @@ fn by_name(control: &Control, (site, env): (&str, &str), around: &Environ) -> Cl
     ask(control, &id, env).or_else(|error| without_api(error, site, known))
 }
 
-fn without_api(error: ControlError, site: &str, known: Option<String>) -> CliResult<Known> {
+fn without_api(error: ControlError, site: &str, known: Option<String>) -> Result<Known, ControlError> {
     let excused = error.is_passing() || matches!(error, ControlError::NotLoggedIn);
     match known.filter(|_| excused) {
         Some(id) => {
             log::warn!("{error}; the site was mounted before: mounting without the API");
             Ok(Known { id, name: Some(site.to_owned()), environment: None })
         }
-        None => Err(error.into()),
+        None => Err(error),
     }
 }
 

@@ -34,6 +34,11 @@ impl Sites {
         self.load().into_iter().find(|(_, known)| known == id).map(|(name, _)| name)
     }
 
+    /// All names that are known.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.load().into_keys().collect()
+    }
+
     /// Remembers a name and its id.
     pub(super) fn remember(&self, name: &str, id: &str) {
         let mut known = self.load();

@@ -49,6 +49,19 @@ impl Source {
         }
         Ok(Self::Pantheon { site: site.to_ascii_lowercase(), env: env.to_ascii_lowercase() })
     }
+
+    /// As [`Self::parse`], where a site without an environment means its Dev; the second value tells whether one is named.
+    pub(super) fn parse_or_dev(text: &OsStr) -> CliResult<(Self, bool)> {
+        let bytes = text.as_bytes();
+        if bytes.contains(&b'.') || bytes.starts_with(b"sftp://") {
+            return Ok((Self::parse(text)?, true));
+        }
+        let mut whole = text.to_owned();
+        whole.push(".dev");
+        Self::parse(&whole).map(|source| (source, false)).map_err(|_| {
+            bad(text, "name a site (mysite), an environment of it (mysite.live), or an sftp://host/path URL")
+        })
+    }
 }
 
 impl std::fmt::Display for Source {
@@ -181,6 +194,19 @@ mod tests {
             "s.dev/x",
         ] {
             assert!(Source::parse(OsStr::new(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_site_without_an_environment_is_its_dev() {
+        let parsed =
+            |text: &str| Source::parse_or_dev(OsStr::new(text)).map(|(source, named)| (source.to_string(), named));
+        assert_eq!(parsed("mysite").expect("valid"), ("mysite.dev".into(), false));
+        assert_eq!(parsed("mysite.live").expect("valid"), ("mysite.live".into(), true));
+        assert_eq!(parsed("sftp://h/x").expect("valid"), ("sftp://h/x".into(), true));
+        for bad in ["", "my site", "-x", "s.averylongname"] {
+            let error = parsed(bad).expect_err(bad).explain();
+            assert!(error.contains(&format!("'{bad}'")), "{error}");
         }
     }
 

@@ -1,37 +1,87 @@
 //! `pantheonfs umount`: sends what is not on the server yet, then unmounts.
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::args;
+use super::ask::status_of;
+use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure};
-use super::{commands, lock, mountpoint, report};
+use super::place::is_path;
+use super::report::{self, Outcomes};
+use super::source::Source;
+use super::{commands, lock, mountpoint, record};
 use crate::text::visible;
 
-/// How long a mount may take to report its status. It needs no server for that, so one that takes longer hangs.
-const STATUS_LIMIT: Duration = Duration::from_secs(3);
 /// How long the driver may take to end, and how often it is looked at.
 const DRIVER_LIMIT: Duration = Duration::from_secs(5);
 const DRIVER_CHECK: Duration = Duration::from_millis(20);
 /// How many unsent files are named.
 const MAX_NAMED: usize = 5;
 
-/// Unmounts; without `force` the changes that are not on the server are sent first.
+/// `pantheonfs umount`: one mount, or all of the user.
+pub(super) fn command(args: &args::Umount) -> CliResult<()> {
+    match &args.mountpoint {
+        Some(given) => run(&named(given)?, args.force, args.output.json),
+        None => all(args.force, args.output.json),
+    }
+}
+
+/// The mount point that is meant: a path, or where the user has mounted a source of this name.
+fn named(given: &Path) -> CliResult<PathBuf> {
+    if is_path(given) || given.symlink_metadata().is_ok() {
+        return Ok(given.to_owned());
+    }
+    let Ok((source, _)) = Source::parse_or_dev(given.as_os_str()) else { return Ok(given.to_owned()) };
+    let source = source.to_string();
+    let mut mounts = record::mounts(&Environ::look()?)?.into_iter().map(|mount| mount.record);
+    let found = mounts.find(|record| record.source == source);
+    Ok(found.map_or_else(|| given.to_owned(), |record| record.mountpoint))
+}
+
+/// Unmounts all mounts of the user. One that cannot be unmounted does not keep the others.
+fn all(force: bool, json: bool) -> CliResult<()> {
+    let mut outcomes = Outcomes::new(json);
+    let mut failed = None;
+    for mount in record::mounts(&Environ::look()?)? {
+        let done = unmount(&mount.record.mountpoint, force);
+        let outcome = match &done {
+            Ok(_) => "unmounted".to_owned(),
+            Err(failure) if failure.exit == Exit::GivenUp => format!("unmounted; {}", failure.explain()),
+            Err(failure) => format!("FAILED: {}", failure.explain()),
+        };
+        outcomes.add(&mount.record.mountpoint.to_string_lossy(), &outcome)?;
+        failed = failed.or(done.err().map(|failure| failure.exit));
+    }
+    outcomes.end()?;
+    failed.map_or(Ok(()), |exit| Err(Failure::silent(exit)))
+}
+
+/// Unmounts one mount and reports it.
 pub(super) fn run(path: &Path, force: bool, json: bool) -> CliResult<()> {
     let place = locate(path)?;
-    let status = status_of(&place);
+    let done = unmount(&place, force);
+    let is_gone = done.as_ref().err().is_none_or(|failure| failure.exit == Exit::GivenUp);
+    if json && is_gone {
+        let answer = serde_json::json!({ "unmounted": place.display().to_string() });
+        report::print(format!("{answer:#}\n").as_bytes())?;
+    }
+    done
+}
+
+/// Unmounts; without `force` the changes that are not on the server are sent first.
+fn unmount(place: &Path, force: bool) -> CliResult<()> {
+    let status = status_of(place);
     let mut sent = Ok(());
     if !force && status.is_some() {
-        sent = commands::send_before_unmount(&place);
-        warn_of_unsent(status_of(&place).as_ref());
+        sent = commands::send_before_unmount(place);
+        warn_of_unsent(status_of(place).as_ref());
     } else {
         warn_of_unsent(status.as_ref());
     }
     // The process of a mount that does not answer cannot release it; the status request above still uses the mount.
-    let detached = mountpoint::detach(&place, force || status.is_none());
+    let detached = mountpoint::detach(place, force || status.is_none());
     if let (Err(_), Err(given_up)) = (&detached, &sent) {
         eprintln!("pantheonfs: {}", visible(given_up.explain()));
     }
@@ -39,19 +89,16 @@ pub(super) fn run(path: &Path, force: bool, json: bool) -> CliResult<()> {
         Some(libc::EBUSY) => {
             let text = format!(
                 "{}: in use; close the programs that use it (`fuser -vm '{0}'` lists them), or use --force",
-                path.display()
+                place.display()
             );
             Failure::new(Exit::Busy, text)
         }
-        _ => Failure::caused(Exit::MountPoint, path.display().to_string(), error),
+        _ => Failure::caused(Exit::MountPoint, place.display().to_string(), error),
     })?;
     if let Some(state_dir) = status.as_ref().and_then(|status| status["state_dir"].as_str()) {
         wait_for_driver(Path::new(state_dir));
     }
-    if json {
-        let answer = serde_json::json!({ "unmounted": place.display().to_string() });
-        report::print(format!("{answer:#}\n").as_bytes())?;
-    }
+    record::clear_after_dead(&Environ::look()?, place)?;
     // Unmounted all the same: what was given up is kept, and would not be sent later either.
     sent
 }
@@ -86,28 +133,7 @@ fn locate(path: &Path) -> CliResult<PathBuf> {
     if is_ours(&place) {
         return Ok(place);
     }
-    Err(mountpoint::failure(path, "not a mount of pantheonfs; `mount -t fuse.pantheonfs` lists them"))
-}
-
-/// The status of the mount; `None` if it does not answer in time. A child process reads it, because a process whose request
-/// is not answered cannot end, not even by SIGKILL.
-fn status_of(place: &Path) -> Option<serde_json::Value> {
-    let mut command = Command::new(std::env::current_exe().ok()?);
-    command.args(["status", "--json", "--"]).arg(place).current_dir("/");
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
-    let (mut output, (sender, answer)) = (child.stdout.take()?, mpsc::channel());
-    let read = move || {
-        let mut text = Vec::new();
-        drop(sender.send(output.read_to_end(&mut text).map(|_| text)));
-    };
-    std::thread::Builder::new().spawn(read).ok()?;
-    let Ok(text) = answer.recv_timeout(STATUS_LIMIT) else {
-        // It ends when it can; there is no need to wait.
-        child.kill().ok()?;
-        return None;
-    };
-    child.wait().ok()?;
-    serde_json::from_slice(&text.ok()?).ok()
+    Err(mountpoint::failure(path, "not a mount of pantheonfs; `pantheonfs list` lists them"))
 }
 
 /// Warns of changes that are not on the server, and of uncommitted ones.

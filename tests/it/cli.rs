@@ -78,7 +78,7 @@ fn sources_that_do_not_exist() {
     let options = desk.sim.options();
     desk.mount("sim-nosuch.dev", &options).fails(NO_SUCH_SITE, &["sim-nosuch", "no such site", "check the spelling"]);
     desk.mount(&desk.site("nosuch"), &options).fails(NO_SUCH_SITE, &["nosuch", "no such environment"]);
-    desk.mount("nodot", &options).fails(USAGE, &["'nodot'", "name the environment"]);
+    desk.mount("nodot", &options).fails(NO_SUCH_SITE, &["nodot", "no such site"]);
     desk.mount("sftp://u:secret@h/", &options).fails(USAGE, &["password"]);
     desk.mount("sftp://u@no-such-host.invalid/x", "").fails(UNREACHABLE, &["no-such-host.invalid"]);
 }
