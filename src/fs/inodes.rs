@@ -147,16 +147,19 @@ impl Fs {
         if bits == 0 || ino.is_virtual() {
             return Ok(());
         }
-        let denies = |attr: Attr| {
+        let denies = |is_dir: bool, perm: u16| {
             // Names in a directory are reached through it.
-            let bits = if attr.is_dir() && bits & WRITE_BIT != 0 { bits | SEARCH_BIT } else { bits };
-            bits & !self.shown_perm(attr.perm) != 0
+            let bits = if is_dir && bits & WRITE_BIT != 0 { bits | SEARCH_BIT } else { bits };
+            bits & !self.shown_perm(perm) != 0
         };
-        // What was shown counts. The server is asked only before a call is refused.
-        if self.view.node(ino).is_some_and(|node| !denies(node.attr)) {
+        // What was shown counts: a change that the server refuses is reported later. The server is asked only before a
+        // call is refused.
+        let is_dir = self.view.node(ino).is_some_and(|node| node.attr.is_dir());
+        if self.view.shown_perm(ino).is_some_and(|perm| !denies(is_dir, perm)) {
             return Ok(());
         }
-        if denies(self.unshown_attr(op, ino, wait)?) {
+        let attr = self.unshown_attr(op, ino, wait)?;
+        if denies(attr.is_dir(), attr.perm) {
             Err(FsError::new(op, self.view.object(ino), Cause::AccessDenied))
         } else {
             Ok(())

@@ -276,7 +276,8 @@ impl View {
     /// not, and must not become the base of the next change. For a file that was read, or that changed since it was
     /// shown, the two are told apart by having the kernel request the attributes separately.
     pub fn looked_up(&self, node: &NodeView) -> Entry {
-        let changed = node.shown.is_some() && node.shown != node.server;
+        let other_perm = self.0.table.shown_perm(node.ino).is_some_and(|perm| perm != node.attr.perm);
+        let changed = other_perm || (node.shown.is_some() && node.shown != node.server);
         if node.pinned || !node.attr.is_file() || !(changed || self.0.table.was_read(node.ino)) {
             return self.entry(node);
         }
@@ -304,6 +305,11 @@ impl View {
             ask_attr: false,
             unlinked: node.unlinked,
         }
+    }
+
+    /// The permission bits that programs were last shown; if there are none, those that are known.
+    pub fn shown_perm(&self, ino: Ino) -> Option<u16> {
+        self.0.table.shown_perm(ino).or_else(|| Some(self.node(ino)?.attr.perm))
     }
 
     /// Whether the kernel has cached another size than the file has: reads would be cut off, or end in zeros.
