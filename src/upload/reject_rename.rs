@@ -28,7 +28,7 @@ impl Sender {
         let Outcome::Conflict(what) = outcome else { return outcome };
         let made = self.local.0.made.is(&op.path, *version);
         if *replaced == Expected::Absent && !made {
-            // This is not a save: the object stays at its old path, and nothing is lost.
+            // This is no save: the object stays at its old path, and nothing is lost.
             return Outcome::Conflict(what);
         }
         let file = match self.fetch_unnamed(&op.path, *version) {
@@ -44,7 +44,9 @@ impl Sender {
                 if let Expected::Version(replaced) = replaced {
                     self.local.keep_base_of(to, *replaced, &copy);
                 }
-                if made {
+                // Where nothing was to be replaced it may be no save, and the object stays at its old path. It has a copy
+                // all the same: if it is the temporary file of a save, the next save replaces it.
+                if made && *replaced != Expected::Absent {
                     self.remove_made(permit, op, *version);
                 }
                 return Outcome::Kept(what, copy);
