@@ -389,6 +389,13 @@ impl Table {
         }
     }
 
+    /// What callers were shown is not the object that the server has at this name.
+    pub fn forget_shown(&self, ino: Ino) {
+        if let Some(node) = self.lock().nodes.get_mut(&ino) {
+            node.callers.shown = None;
+        }
+    }
+
     /// Sets whether the object never leaves this machine. One that does not has no version on the server, and listings
     /// never change it.
     pub fn stay_here(&self, ino: Ino, stays: bool) {

@@ -48,6 +48,11 @@ impl Local {
         }
         self.0.view.touch_parents(op.paths());
         let _ending = self.finish(id, Expected::Unknown);
+        // The file at the new name is the one that was there before the rename, as it was. After a conflict another writer has
+        // changed it, so that the next save must be a conflict, too.
+        if let (Action::Rename { dir: false, .. }, RejectKind::Stranded) = (&op.action, kind) {
+            self.0.view.forget_shown(Ino(op.ino));
+        }
         self.show_theirs(op);
         self.release_after(op);
     }

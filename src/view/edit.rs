@@ -134,6 +134,11 @@ impl View {
         self.0.table.confirmed(ino, server, keep_perm);
     }
 
+    /// See [`Table::forget_shown`](crate::inode::Table::forget_shown).
+    pub fn forget_shown(&self, ino: Ino) {
+        self.0.table.forget_shown(ino);
+    }
+
     /// Sets the version that the next content of the object is to replace.
     pub fn adopt_base(&self, ino: Ino, base: Option<Version>) {
         self.0.table.adopt_base(ino, base);
