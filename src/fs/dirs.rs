@@ -97,7 +97,7 @@ impl Fs {
         if ino.is_virtual() {
             return self.dot.getattr(ino).ok();
         }
-        let entry = self.view.looked_up(&self.view.node(ino)?);
+        let entry = self.view.listed_to_callers(ino)?;
         // The kernel has one validity for names and attributes here.
         let valid = if entry.ask_attr { Duration::ZERO } else { entry.valid };
         Some(Entry { valid, ..entry })

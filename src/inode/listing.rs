@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Ino;
-use super::node::Node;
+use super::node::{Node, Shown};
 use super::table::{State, Table};
 use crate::attr::Attr;
 use crate::path::{Name, RemotePath};
@@ -72,6 +72,7 @@ impl Table {
         let expired = known.listed.replace(now).is_none();
         let first = expired && known.children.is_empty();
         known.complete = true;
+        let listed_before = std::mem::replace(&mut known.listed_before, true);
         let mut gone = std::mem::take(&mut known.children);
         let mut out = Vec::new();
         for (name, attr) in entries {
@@ -89,7 +90,11 @@ impl Table {
                         state.unlink_node(ino);
                     }
                     let ino = state.free_number(&path.join(&name));
-                    state.nodes.insert(ino, Node::new(dir, Some(name.clone()), attr, Some(attr.version())));
+                    let mut node = Node::new(dir, Some(name.clone()), attr, Some(attr.version()));
+                    if listed_before && attr.is_file() {
+                        node.callers.shown = Shown::Absent;
+                    }
+                    state.nodes.insert(ino, node);
                     if !first {
                         out.push(Change::Made { parent: dir, name: name.clone(), ino });
                     }

@@ -12,7 +12,7 @@ mod snapshot;
 mod table;
 
 pub use listing::{Applied, Change, Removed};
-pub use node::{Child, NodeView};
+pub use node::{Child, NodeView, Shown};
 pub use saved::Unsaved;
 pub use snapshot::{Saved, SavedDir, Snapshot};
 pub use table::{Root, Table};

@@ -31,12 +31,29 @@ pub(super) struct Node {
     pub(super) dir: Option<Box<Dir>>,
 }
 
+/// What the programs that call the kernel were last shown of the server's state of an object: its bytes, or attributes in an
+/// answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shown {
+    /// Nothing, since the object is known.
+    #[default]
+    Never,
+    /// Its directory without it: another writer made it since.
+    Absent,
+    Version(Version),
+}
+
+impl From<Option<Version>> for Shown {
+    fn from(version: Option<Version>) -> Self {
+        version.map_or(Self::Never, Self::Version)
+    }
+}
+
 /// What the kernel, and the programs that call it, know and hold of a node.
 #[derive(Default)]
 pub(super) struct Callers {
-    /// The server's version when they were last shown the object: its bytes, or attributes in an answer. The next
-    /// change is based on it.
-    pub(super) shown: Option<Version>,
+    /// The next change is based on it.
+    pub(super) shown: Shown,
     /// Whether bytes were returned: a program may compare them with the next `stat`.
     pub(super) was_read: bool,
     /// When they last changed the name, the permissions or the times (seconds since the epoch).
@@ -60,6 +77,8 @@ pub(super) struct Dir {
     pub(super) listed: Option<Instant>,
     /// Whether all names were known at some time, by this mount or an earlier one.
     pub(super) complete: bool,
+    /// Whether the server's complete listing was applied before, by this mount.
+    pub(super) listed_before: bool,
     /// Whether bytes of a file in it were returned.
     pub(super) was_read: bool,
     /// The number of local changes: a listing that was requested before one of them is not applied.
@@ -99,7 +118,7 @@ pub struct NodeView {
     pub attr: Attr,
     pub server: Option<Version>,
     /// See [`NodeView::base`].
-    pub shown: Option<Version>,
+    pub shown: Shown,
     /// The permission bits were changed locally and are not on the server yet.
     pub perm_changed: bool,
     /// When the attributes were last confirmed by the server or set locally.
@@ -120,10 +139,19 @@ impl NodeView {
 }
 
 impl NodeView {
-    /// The version that a new change is based on: the one that callers were last shown. `None`: the server does not
-    /// have the object yet.
+    /// The version that a new content is based on: the one that callers were last shown. `None`: the server does not
+    /// have the object, as far as they know.
     pub fn base(&self) -> Option<Version> {
-        self.server.map(|server| self.shown.unwrap_or(server))
+        match self.shown {
+            Shown::Absent => None,
+            Shown::Version(shown) => self.server.and(Some(shown)),
+            Shown::Never => self.server,
+        }
+    }
+
+    /// The version that a removal is based on. What is removed without a look is what the server has.
+    pub fn removal_base(&self) -> Option<Version> {
+        self.base().or(self.server)
     }
 }
 

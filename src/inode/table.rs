@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use sha1::{Digest, Sha1};
 
-use super::node::{Child, Dir, Node, NodeView};
+use super::node::{Child, Dir, Node, NodeView, Shown};
 use super::{FIRST_HASHED, Ino, VIRTUAL_BIT};
 use crate::attr::{Area, Attr, FileKind, Version, secs_from_time};
 use crate::path::{Name, RemotePath};
@@ -228,7 +228,7 @@ impl Table {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
             node.callers.perm = Some(node.attr.perm);
             if !node.pinned {
-                node.callers.shown = node.server;
+                node.callers.shown = node.server.into();
             }
         }
     }
@@ -268,7 +268,7 @@ impl Table {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino) else { return };
         if !node.pinned {
-            node.callers.shown = node.server;
+            node.callers.shown = node.server.into();
         }
         if followed && !node.callers.was_read {
             node.callers.was_read = true;
@@ -368,7 +368,7 @@ impl Table {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(&ino).filter(|node| !node.only_here) else { return };
         node.server = Some(server.version());
-        node.callers.shown = node.server;
+        node.callers.shown = node.server.into();
         if !keep_perm {
             node.attr.perm = server.perm;
         }
@@ -385,14 +385,23 @@ impl Table {
     /// Sets the base of an object's content to the version of the object that it replaces.
     pub fn adopt_base(&self, ino: Ino, base: Option<Version>) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            (node.server, node.callers.shown) = (base, base);
+            (node.server, node.callers.shown) = (base, base.into());
+        }
+    }
+
+    /// The bytes of a file that callers were not shown are a part of what they write.
+    pub fn taken_over(&self, ino: Ino) {
+        if let Some(node) = self.lock().nodes.get_mut(&ino)
+            && node.callers.shown == Shown::Absent
+        {
+            node.callers.shown = node.server.into();
         }
     }
 
     /// What callers were shown is not the object that the server has at this name.
     pub fn forget_shown(&self, ino: Ino) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            node.callers.shown = None;
+            node.callers.shown = Shown::Never;
         }
     }
 
@@ -402,7 +411,7 @@ impl Table {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
             node.only_here = stays;
             if stays {
-                (node.server, node.callers.shown, node.pinned) = (None, None, true);
+                (node.server, node.callers.shown, node.pinned) = (None, Shown::Never, true);
             }
         }
     }

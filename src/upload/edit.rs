@@ -234,6 +234,9 @@ impl Upload {
                 self.local.0.view.content_changed(ino);
                 return Err(Cause::Stale);
             }
+            if keep != Some(0) {
+                self.local.0.view.taken_over(ino);
+            }
             Ok(spool)
         });
         let spool = filled.inspect_err(|_| {

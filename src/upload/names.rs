@@ -220,7 +220,8 @@ impl Upload {
                 continue;
             }
             if !self.local.is_unrecorded(&node) {
-                let action = Action::Unlink { base: node.base().into(), file: node.attr.kind == FileKind::File };
+                let action =
+                    Action::Unlink { base: node.removal_base().into(), file: node.attr.kind == FileKind::File };
                 self.local
                     .record(node.ino, &target.path, action)
                     .map_err(|cause| self.local.noted(FsError::new("unlink", &target.path, cause)))?;

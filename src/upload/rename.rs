@@ -145,7 +145,11 @@ impl Upload {
             self.local.0.journal.note_local_only(spool.id(), Some((target.path.clone(), moved.attr.perm)))?;
         }
         if !self.local.is_unrecorded(moved) {
-            self.local.record(moved.ino, &source.path, Action::Unlink { base: moved.base().into(), file: true })?;
+            self.local.record(
+                moved.ino,
+                &source.path,
+                Action::Unlink { base: moved.removal_base().into(), file: true },
+            )?;
         }
         self.local.0.view.stay_here(moved.ino, true);
         Ok(())

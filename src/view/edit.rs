@@ -139,6 +139,11 @@ impl View {
         self.0.table.forget_shown(ino);
     }
 
+    /// See [`Table::taken_over`](crate::inode::Table::taken_over).
+    pub fn taken_over(&self, ino: Ino) {
+        self.0.table.taken_over(ino);
+    }
+
     /// Sets the version that the next content of the object is to replace.
     pub fn adopt_base(&self, ino: Ino, base: Option<Version>) {
         self.0.table.adopt_base(ino, base);

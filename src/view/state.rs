@@ -18,7 +18,7 @@ use crate::admit::Admission;
 use crate::attr::{Area, Attr};
 use crate::clock::{Clock, Deadline};
 use crate::error::{FsResult, LastError, Wait};
-use crate::inode::{Change, Child, Ino, NodeView, ROOT, Root, Table};
+use crate::inode::{Change, Child, Ino, NodeView, ROOT, Root, Shown, Table};
 use crate::path::{Name, RemotePath};
 use crate::remote::{Link, Remote};
 
@@ -277,11 +277,17 @@ impl View {
     /// shown, the two are told apart by having the kernel request the attributes separately.
     pub fn looked_up(&self, node: &NodeView) -> Entry {
         let other_perm = self.0.table.shown_perm(node.ino).is_some_and(|perm| perm != node.attr.perm);
-        let changed = other_perm || (node.shown.is_some() && node.shown != node.server);
+        let changed = other_perm || (node.shown != Shown::Never && node.shown != node.server.into());
         if node.pinned || !node.attr.is_file() || !(changed || self.0.table.was_read(node.ino)) {
             return self.entry(node);
         }
         Entry { ask_attr: true, ..self.answer(node) }
+    }
+
+    /// The answer in a listing: that there is a file of this name is shown by the name alone.
+    pub fn listed_to_callers(&self, ino: Ino) -> Option<Entry> {
+        let node = self.node(ino)?;
+        Some(if node.shown == Shown::Absent { self.entry(&node) } else { self.looked_up(&node) })
     }
 
     /// The answer to the kernel about an object: from here on it counts as shown.

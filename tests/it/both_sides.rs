@@ -1,7 +1,7 @@
 //! Another writer changes the same names on the server: whose version stays, what is kept, and what is said.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::thread::sleep;
@@ -65,6 +65,39 @@ fn a_new_file_by_rename_that_the_server_has_is_kept_as_a_conflict() {
     save_by_rename(&m.path("f"), "mine, later");
     m.barrier().expect("sent");
     assert_eq!(kept(&m, "f"), "mine");
+}
+
+/// Found by the mount long ago, and shown to no program.
+#[test]
+fn a_file_that_appeared_unseen_is_not_overwritten() {
+    let Some(m) = mounted() else { return };
+    fs::write(m.there("old"), "old").expect("written");
+    assert_eq!(fs::read_dir(m.dir()).expect("listed").filter(|entry| entry.is_ok()).count(), 2, "old and .pantheon");
+    for name in ["saved", "renamed", "appended", "looked-at", "listed"] {
+        fs::write(m.there(name), "theirs\n").expect("made");
+    }
+    sleep(NOTICED);
+    fs::write(m.path("saved"), "mine\n").expect("saved");
+    save_by_rename(&m.path("renamed"), "mine\n");
+    let append = |name: &str| File::options().append(true).create(true).open(m.path(name));
+    append("appended").and_then(|mut file| file.write_all(b"mine\n")).expect("appended");
+    m.barrier().expect("sent");
+    assert_eq!(conflicts(&m), ["renamed", "saved"]);
+    for name in ["saved", "renamed"] {
+        assert_eq!(fs::read_to_string(m.there(name)).expect("there"), "theirs\n");
+        assert_eq!(kept(&m, name), "mine\n");
+    }
+    assert_eq!(fs::read_to_string(m.there("appended")).expect("there"), "theirs\nmine\n");
+    // A program that has seen that it is there may replace it.
+    fs::metadata(m.path("looked-at")).expect("there");
+    fs::write(m.path("looked-at"), "mine\n").expect("saved");
+    assert!(fs::read_dir(m.dir()).expect("listed").any(|entry| entry.is_ok_and(|entry| entry.file_name() == "listed")));
+    fs::write(m.path("listed"), "mine\n").expect("saved");
+    m.barrier().expect("sent");
+    for name in ["looked-at", "listed"] {
+        assert_eq!(fs::read_to_string(m.there(name)).expect("there"), "mine\n", "{name}");
+    }
+    assert_eq!(conflicts(&m), ["renamed", "saved"]);
 }
 
 #[test]
