@@ -91,7 +91,8 @@ impl Table {
                     }
                     let ino = state.free_number(&path.join(&name));
                     let mut node = Node::new(dir, Some(name.clone()), attr, Some(attr.version()));
-                    if listed_before && attr.is_file() {
+                    let restored = state.dir_mut(dir).is_some_and(|known| known.restored.remove(&name));
+                    if listed_before && !restored && attr.is_file() {
                         node.callers.shown = Shown::Absent;
                     }
                     state.nodes.insert(ino, node);

@@ -8,6 +8,7 @@
 mod listing;
 mod node;
 mod saved;
+mod shown;
 mod snapshot;
 mod table;
 

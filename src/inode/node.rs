@@ -1,6 +1,6 @@
 //! One node of the tree, and the copies of it that other rooms get.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::Ino;
@@ -79,6 +79,8 @@ pub(super) struct Dir {
     pub(super) complete: bool,
     /// Whether the server's complete listing was applied before, by this mount.
     pub(super) listed_before: bool,
+    /// Names whose local change was refused: the server has them still, and nobody made them anew.
+    pub(super) restored: BTreeSet<Name>,
     /// Whether bytes of a file in it were returned.
     pub(super) was_read: bool,
     /// The number of local changes: a listing that was requested before one of them is not applied.

@@ -222,17 +222,6 @@ impl Table {
         remain
     }
 
-    /// Callers are shown the object as it is now: the next change is based on this version. While local changes are
-    /// queued, they are what is shown, and the base does not change.
-    pub fn mark_shown(&self, ino: Ino) {
-        if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            node.callers.perm = Some(node.attr.perm);
-            if !node.pinned {
-                node.callers.shown = node.server.into();
-            }
-        }
-    }
-
     /// A caller changes the name, the permissions or the times of the object now (`secs` since the epoch).
     pub fn note_change(&self, ino: Ino, secs: u32) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
@@ -260,23 +249,6 @@ impl Table {
     /// Whether the kernel has cached another size.
     pub fn kernel_is_behind(&self, ino: Ino) -> bool {
         self.lock().nodes.get(&ino).is_some_and(|node| node.callers.size.is_some_and(|size| size != node.attr.size))
-    }
-
-    /// A caller was given bytes of the file. With `followed`, the file and its directory are kept as fresh as an open
-    /// file from now on.
-    pub fn mark_read(&self, ino: Ino, followed: bool) {
-        let mut state = self.lock();
-        let Some(node) = state.nodes.get_mut(&ino) else { return };
-        if !node.pinned {
-            node.callers.shown = node.server.into();
-        }
-        if followed && !node.callers.was_read {
-            node.callers.was_read = true;
-            let parent = node.parent;
-            if let Some(dir) = state.dir_mut(parent) {
-                dir.was_read = true;
-            }
-        }
     }
 
     /// Whether bytes of the file, or of a file in the directory, were returned.
@@ -386,22 +358,6 @@ impl Table {
     pub fn adopt_base(&self, ino: Ino, base: Option<Version>) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
             (node.server, node.callers.shown) = (base, base.into());
-        }
-    }
-
-    /// The bytes of a file that callers were not shown are a part of what they write.
-    pub fn taken_over(&self, ino: Ino) {
-        if let Some(node) = self.lock().nodes.get_mut(&ino)
-            && node.callers.shown == Shown::Absent
-        {
-            node.callers.shown = node.server.into();
-        }
-    }
-
-    /// What callers were shown is not the object that the server has at this name.
-    pub fn forget_shown(&self, ino: Ino) {
-        if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            node.callers.shown = Shown::Never;
         }
     }
 

@@ -47,6 +47,7 @@ impl Local {
             self.0.failures.lock().insert(op.awaited().clone(), error);
         }
         self.0.view.touch_parents(op.paths());
+        self.note_restored(op, kind);
         let _ending = self.finish(id, Expected::Unknown);
         // The file at the new name is the one that was there before the rename, as it was. After a conflict another writer has
         // changed it, so that the next save must be a conflict, too.
@@ -55,6 +56,16 @@ impl Local {
         }
         self.show_theirs(op);
         self.release_after(op);
+    }
+
+    /// After a refusal the server has what it had; after a conflict, another writer's object has the name that was to be made,
+    /// and the old name is as it was.
+    fn note_restored(&self, op: &Op, kind: RejectKind) {
+        match (&op.action, kind) {
+            (_, RejectKind::Stranded) => op.paths().for_each(|path| self.0.view.restored(path)),
+            (Action::Rename { .. }, RejectKind::Conflict) => self.0.view.restored(&op.path),
+            _ => {}
+        }
     }
 
     /// Takes note of a rejected operation.
@@ -166,6 +177,9 @@ impl Local {
         self.release_spool(ino);
         let Some(node) = self.0.view.node(ino) else { return };
         if node.server.is_none() {
+            if let Some(path) = self.0.view.path(ino) {
+                self.0.view.restored(&path);
+            }
             self.stop_showing(&node);
         }
         self.0.view.expire(node.parent);

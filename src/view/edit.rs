@@ -139,6 +139,13 @@ impl View {
         self.0.table.forget_shown(ino);
     }
 
+    /// See [`Table::restored`](crate::inode::Table::restored).
+    pub fn restored(&self, path: &RemotePath) {
+        if let Some((dir, name)) = path.parent().and_then(|dir| self.find(&dir)).zip(path.file_name()) {
+            self.0.table.restored(dir, name);
+        }
+    }
+
     /// See [`Table::taken_over`](crate::inode::Table::taken_over).
     pub fn taken_over(&self, ino: Ino) {
         self.0.table.taken_over(ino);

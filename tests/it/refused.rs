@@ -85,6 +85,26 @@ fn a_refused_chmod_is_said_by_the_next_barrier() {
     m.barrier().expect("nothing was given up");
 }
 
+/// The server lists it again, although nobody else has made it.
+#[test]
+fn a_file_whose_removal_was_refused_is_saved_as_before() {
+    let Some(m) = refusing("remove", "fresh=1") else { return };
+    ["one", "another"].into_iter().for_each(|name| fs::write(m.there(name), "old").expect("written"));
+    for name in ["one", "another"] {
+        assert_eq!(fs::read_to_string(m.path(name)).expect("read"), "old");
+        fs::remove_file(m.path(name)).expect("removed here");
+    }
+    m.barrier().expect_err("refused");
+    for name in ["one", "another"] {
+        fs::write(m.path(name), "new").expect("saved");
+    }
+    m.barrier().expect("sent");
+    assert_eq!(m.status()["conflicts"], serde_json::json!([]));
+    for name in ["one", "another"] {
+        assert_eq!(fs::read_to_string(m.there(name)).expect("there"), "new");
+    }
+}
+
 #[test]
 fn with_sync_a_refused_rename_fails() {
     let Some(m) = refusing("rename,posix-rename,open", "sync") else { return };
