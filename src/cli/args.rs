@@ -104,6 +104,9 @@ pub(super) enum Command {
     Man {
         /// The words of the command, such as `rescue list` (default: the program)
         command: Vec<String>,
+        /// Write the pages of the program and of all commands into this directory
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        all: Option<PathBuf>,
     },
 }
 

@@ -90,6 +90,7 @@ fn dispatch(command: Command) -> CliResult<()> {
         #[cfg(feature = "sim")]
         Command::Link(link) => link::run(&link),
         Command::Completions { shell } => manual::completions(shell),
-        Command::Man { command } => manual::page(&command),
+        Command::Man { command, all: None } => manual::page(&command),
+        Command::Man { all: Some(dir), .. } => manual::pages(&dir),
     }
 }

@@ -37,7 +37,7 @@ const EXAMPLES: &[Example] = &[
     ("doctor", &["doctor", "doctor mysite.dev -o IdentityFile=~/.ssh/id_rsa"]),
     ("report", &["report", "report -o fault.txt"]),
     ("completions", &["completions bash > ~/.local/share/bash-completion/completions/pantheonfs"]),
-    ("man", &["man | man -l -", "man mount | man -l -"]),
+    ("man", &["man | man -l -", "man mount | man -l -", "man --all ~/.local/share/man/man1"]),
 ];
 
 #[cfg(feature = "sim")]
