@@ -4,8 +4,11 @@
 //! of an `sftp://` source. Absolute paths of the server are never stored, because a container migration changes them.
 //! Paths are bytes, because file names on the server need not be UTF-8.
 
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::ops::Bound;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
@@ -168,6 +171,22 @@ impl RemotePath {
     pub fn starts_with(&self, base: &RemotePath) -> bool {
         self.strip_prefix(base).is_some()
     }
+
+    /// This path and those below it that are keys of the map. Looks at no other key.
+    pub fn keys_below<V>(&self, map: &BTreeMap<RemotePath, V>) -> Vec<RemotePath> {
+        let prefix = if self.is_root() { Vec::new() } else { [self.as_bytes(), b"/"].concat() };
+        let own = map.get_key_value(self).filter(|_| !self.is_root());
+        let from = (Bound::Included(prefix.as_slice()), Bound::Unbounded);
+        let below = map.range::<[u8], _>(from).take_while(|(known, _)| known.as_bytes().starts_with(&prefix));
+        own.into_iter().chain(below).map(|(known, _)| known.clone()).collect()
+    }
+}
+
+/// Paths have the order of their bytes.
+impl Borrow<[u8]> for RemotePath {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl fmt::Display for RemotePath {
@@ -258,6 +277,16 @@ mod tests {
         }
         assert!(Name::new([b'x'; 255]).is_ok());
         assert!(Name::new(b"caf\xe9 ...").is_ok());
+    }
+
+    #[test]
+    fn keys_below_a_path_are_that_path_and_what_begins_with_it_and_a_slash() {
+        let all = ["a", "a!", "a/b", "a/b/c", "a0", "ab", "b"];
+        let map: BTreeMap<RemotePath, ()> = all.into_iter().map(|text| (path(text), ())).collect();
+        assert_eq!(path("a").keys_below(&map), ["a", "a/b", "a/b/c"].map(path));
+        assert_eq!(path("a/b/c").keys_below(&map), [path("a/b/c")]);
+        assert_eq!(path("c").keys_below(&map), []);
+        assert_eq!(RemotePath::root().keys_below(&map).len(), all.len());
     }
 
     #[test]

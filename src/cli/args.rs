@@ -67,6 +67,12 @@ pub(super) enum Command {
         /// The token of the last answer
         token: OsString,
     },
+    /// Show programs that watch files what others changed; a mount runs this by itself
+    #[command(hide = true)]
+    Replay {
+        /// Where it is mounted
+        mountpoint: PathBuf,
+    },
     /// Log in to the platform with a Personal Access Token, read from the terminal or standard input
     Login(Output),
     /// List the sites of your account and their environments

@@ -9,7 +9,7 @@ use super::args::{self, Args, Command};
 use super::exit::{self, CliResult, Exit};
 use super::{
     account, bug_report, commands, commit, doctor, environ, git_hook, grammar, hydrate, list, local_names, manual,
-    mount, options, report, rescue, resolve, revert, source, start, umount, versions,
+    mount, options, replay, report, rescue, resolve, revert, source, start, umount, versions,
 };
 #[cfg(feature = "sim")]
 use super::{demo, link, simulate};
@@ -78,6 +78,7 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Commit(commit) => commit::run(&commit),
         Command::Log(at) => report::file(&at, "log", "log"),
         Command::Fsmonitor { protocol, token } => git_hook::fsmonitor(protocol, &token),
+        Command::Replay { mountpoint } => replay::run(&mountpoint),
         Command::Connection(at) => report::file(&at, "connection", "connection"),
         Command::Login(output) => account::login(output.json),
         Command::Sites { site, output } => account::sites(site.as_deref(), output.json),

@@ -146,7 +146,8 @@ impl Environ {
             token: token(),
             cache_dir: settings.dir("cache_dir"),
             tokens_dir: settings.dir("tokens_dir"),
-            shared_dir: Some(self.cache_root.join("api")),
+            // Nothing is shared through a directory of another user; making the mount reports it.
+            shared_dir: private_dir(&self.cache_root, &["api"]).ok(),
             certificates: path("SSL_CERT_FILE").map(|file| self.here.join(file)),
             user: settings.text("user"),
             api: text("PANTHEONFS_API"),

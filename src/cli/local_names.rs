@@ -21,6 +21,9 @@ pub(super) fn run(what: &LocalCommand) -> CliResult<()> {
         LocalCommand::List(at) if at.output.json => print_json(&at.path),
         LocalCommand::List(at) => report::print(&report::read(&at.path, FILE)?),
         LocalCommand::Add(wanted) => {
+            if wanted.patterns.iter().any(|pattern| pattern.trim().is_empty()) {
+                return Err(Failure::new(Exit::Usage, "a pattern is empty"));
+            }
             let known = lines(&wanted.at)?;
             let new: Vec<&String> = wanted.patterns.iter().filter(|pattern| !known.contains(pattern)).collect();
             if !wanted.leave {

@@ -44,6 +44,7 @@ mod progress;
 mod prompt;
 mod record;
 mod redact;
+mod replay;
 mod report;
 mod rescue;
 mod rescue_items;

@@ -255,6 +255,8 @@ fn mount_config(source: &str, options: &Options) -> MountConfig {
         read_only: options.read_only,
         noexec: options.noexec,
         noatime: options.noatime,
+        // Without it programs that watch files are told of nothing that others change.
+        program: std::env::current_exe().ok(),
     }
 }
 

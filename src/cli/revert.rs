@@ -29,6 +29,10 @@ fn revert(path: &Path, outcomes: &mut Outcomes) -> CliResult<()> {
     let committed = read_if_there(&mount.mountpoint.join(".pantheon/head").join(&inside))
         .map_err(failed("the committed version cannot be read"))?;
     let now = read_if_there(&place).map_err(failed("cannot be read"))?;
+    if now.is_none() && committed.is_none() {
+        let text = format!("{}: there is no such file, and none in the commit", path.display());
+        return Err(Failure::new(Exit::Usage, text));
+    }
     if now == committed {
         return say("is as it is committed");
     }

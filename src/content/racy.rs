@@ -2,7 +2,7 @@
 //! same version. A checksum is kept until the server was found to have the same content when the version was not racy any
 //! more; a version whose checksum is dropped earlier would be trusted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
@@ -22,7 +22,7 @@ struct Known {
 
 /// Checksums by path and version.
 #[derive(Default)]
-pub(super) struct RacySums(Mutex<HashMap<RemotePath, Known>>);
+pub(super) struct RacySums(Mutex<BTreeMap<RemotePath, Known>>);
 
 impl RacySums {
     /// Notes a block that was read or sent.
@@ -80,17 +80,23 @@ impl RacySums {
     }
 
     pub(super) fn forget_below(&self, path: &RemotePath) {
-        self.0.lock().retain(|known, _| !known.starts_with(path));
+        let mut all = self.0.lock();
+        for known in path.keys_below(&all) {
+            all.remove(&known);
+        }
     }
 
     /// The object, with everything below it, was renamed.
     pub(super) fn renamed(&self, from: &RemotePath, to: &RemotePath) {
         let mut all = self.0.lock();
-        all.retain(|known, _| !known.starts_with(to));
-        let renamed: Vec<_> = all.extract_if(|known, _| known.starts_with(from)).collect();
-        all.extend(
-            renamed.into_iter().filter_map(|(path, known)| Some((to.join_path(&path.strip_prefix(from)?), known))),
-        );
+        for known in to.keys_below(&all) {
+            all.remove(&known);
+        }
+        for path in from.keys_below(&all) {
+            if let (Some(known), Some(rest)) = (all.remove(&path), path.strip_prefix(from)) {
+                all.insert(to.join_path(&rest), known);
+            }
+        }
     }
 }
 

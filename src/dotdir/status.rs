@@ -63,6 +63,7 @@ impl Dot {
             sent_bytes: noted.sent_bytes,
             fetched_files,
             fetched_bytes,
+            minute_bytes: self.0.view.received_in_a_minute(),
             origin: reader.origin(),
             cached_bytes: content.figures().bytes,
             hydration: reader.hydration(),

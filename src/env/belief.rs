@@ -49,8 +49,9 @@ pub struct Belief {
     /// When the mode was last confirmed.
     pub learned: SystemTime,
     pub target_commit: Option<String>,
-    /// The uncommitted paths as the platform lists them; `None` if it has not been asked.
-    pub diffstat: Option<Diffstat>,
+    /// The uncommitted paths as the platform lists them, which may be thousands; `None` if it has not been asked. Shared,
+    /// because a belief is copied with each change that is sent.
+    pub diffstat: Option<Arc<Diffstat>>,
     /// The history, newest first, as of when the deployed commit was first seen.
     pub log: Arc<Vec<Commit>>,
     /// Workflows that run on this environment.
@@ -86,7 +87,7 @@ impl Belief {
         let moved = self.target_commit.is_some() && self.target_commit != environment.target_commit;
         self.mode = environment.mode;
         self.target_commit = environment.target_commit;
-        self.diffstat = Some(environment.diffstat).filter(|_| self.kind.is_some_and(EnvKind::takes_code));
+        self.diffstat = Some(Arc::new(environment.diffstat)).filter(|_| self.kind.is_some_and(EnvKind::takes_code));
         self.source = Source::Api;
         self.learned = now;
         self.error = None;

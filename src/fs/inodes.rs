@@ -147,11 +147,23 @@ impl Fs {
         if bits == 0 || ino.is_virtual() {
             return Ok(());
         }
+        let denies = |is_dir: bool, perm: u16| {
+            // Names in a directory are reached through it.
+            let bits = if is_dir && bits & WRITE_BIT != 0 { bits | SEARCH_BIT } else { bits };
+            bits & !self.shown_perm(perm) != 0
+        };
+        // What was shown counts: a change that the server refuses is reported later. The server is asked only before a
+        // call is refused.
+        let is_dir = self.view.node(ino).is_some_and(|node| node.attr.is_dir());
+        if self.view.shown_perm(ino).is_some_and(|perm| !denies(is_dir, perm)) {
+            return Ok(());
+        }
         let attr = self.unshown_attr(op, ino, wait)?;
-        // Names in a directory are reached through it.
-        let bits = if attr.is_dir() && bits & WRITE_BIT != 0 { bits | SEARCH_BIT } else { bits };
-        let denied = bits & !self.shown_perm(attr.perm) != 0;
-        if denied { Err(FsError::new(op, self.view.object(ino), Cause::AccessDenied)) } else { Ok(()) }
+        if denies(attr.is_dir(), attr.perm) {
+            Err(FsError::new(op, self.view.object(ino), Cause::AccessDenied))
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -14,6 +14,7 @@
 //! | `inodes` | operations on inode numbers |
 //! | `files` | operations on open files |
 //! | `dirs` | opendir, readdirplus, releasedir |
+//! | `replay` | doing changes of other writers again, for programs that watch files |
 
 mod assemble;
 mod dirs;
@@ -21,12 +22,14 @@ mod errno;
 mod files;
 mod handles;
 mod inodes;
+mod replay;
 mod state;
 
 pub use assemble::FsConfig;
 pub use dirs::DirEntry;
 pub use files::Opened;
 pub use handles::HandleId;
+pub use replay::{Again, Step};
 pub use state::Fs;
 
 pub use crate::content::AttestConfig;

@@ -45,6 +45,17 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let answer = Answer::to(req, "lookup", parent, reply);
+        let replayed = self.replayed(req, answer, |fs, current, answer| {
+            let found = current.check(name.as_bytes());
+            match found.or_else(|| fs.lookup_for(&current.step, ino(parent), name.as_bytes())) {
+                Some(entry) => {
+                    answer.entry(fs, &entry);
+                    None
+                }
+                None => Some(answer),
+            }
+        });
+        let Some(answer) = replayed else { return };
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
         let ok = |fs: &Fs, answer: Answer<ReplyEntry>, found: (Option<Entry>, Duration)| match found {
             (Some(entry), valid) => answer.entry(fs, &Entry { valid, ..entry }),
@@ -61,6 +72,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, req: &Request, number: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let answer = Answer::to(req, "getattr", number, reply);
+        let Some(answer) = self.replayed_attr(req, number, answer) else { return };
         let number = ino(number);
         let call = move |fs: &Fs, wait| fs.getattr(number, wait);
         self.run(answer, call, |fs, answer, entry| answer.attr(fs, &entry), |_, _| {});
@@ -85,6 +97,7 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let answer = Answer::to(req, "setattr", number, reply);
+        let Some(answer) = self.replayed_attr(req, number, answer) else { return };
         let number = ino(number);
         let change =
             SetAttr { size, perm: mode.map(perm), atime: atime.map(convert::time), mtime: mtime.map(convert::time) };
@@ -117,6 +130,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (answer, uid) = (Answer::to(req, "mknod", parent, reply), req.uid());
+        let Some(answer) = self.replayed_make(req, parent, name, answer) else { return };
         if mode & libc::S_IFMT != libc::S_IFREG {
             return answer.refuse(Refusal::SpecialFile);
         }
@@ -128,6 +142,7 @@ impl Filesystem for Adapter {
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         let (answer, uid) = (Answer::to(req, "mkdir", parent, reply), req.uid());
+        let Some(answer) = self.replayed_make(req, parent, name, answer) else { return };
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
         self.run_entry(answer, move |fs, wait| {
             fs.check_write(&[parent], uid, wait).and_then(|()| fs.mkdir(parent, &name, perm(mode), wait))
@@ -136,6 +151,7 @@ impl Filesystem for Adapter {
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (answer, uid) = (Answer::to(req, "unlink", parent, reply), req.uid());
+        let Some(answer) = self.replayed_removal(req, parent, name, answer) else { return };
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
         self.run_empty(answer, move |fs, wait| {
             fs.check_write(&[parent], uid, wait).and_then(|()| fs.unlink(parent, &name, wait))
@@ -144,6 +160,7 @@ impl Filesystem for Adapter {
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (answer, uid) = (Answer::to(req, "rmdir", parent, reply), req.uid());
+        let Some(answer) = self.replayed_removal(req, parent, name, answer) else { return };
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
         self.run_empty(answer, move |fs, wait| {
             fs.check_write(&[parent], uid, wait).and_then(|()| fs.rmdir(parent, &name, wait))
@@ -152,6 +169,7 @@ impl Filesystem for Adapter {
 
     fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (answer, uid) = (Answer::to(req, "symlink", parent, reply), req.uid());
+        let Some(answer) = self.replayed_make(req, parent, link_name, answer) else { return };
         let (parent, name) = (ino(parent), link_name.as_bytes().to_vec());
         let text = target.as_os_str().as_bytes().to_vec();
         self.run_entry(answer, move |fs, wait| {

@@ -1,5 +1,7 @@
 //! How to mount.
 
+use std::path::PathBuf;
+
 use fuser::MountOption;
 
 /// How to mount.
@@ -12,6 +14,8 @@ pub struct MountConfig {
     pub read_only: bool,
     pub noexec: bool,
     pub noatime: bool,
+    /// This program, which is run to show changes of others to programs that watch files.
+    pub program: Option<PathBuf>,
 }
 
 impl MountConfig {

@@ -13,12 +13,13 @@ mod deferred;
 mod dispatch;
 mod errno;
 mod invalidator;
+mod replay;
 mod signals;
 mod writers;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use fuser::{BackgroundSession, Config, SessionACL};
@@ -26,6 +27,7 @@ use fuser::{BackgroundSession, Config, SessionACL};
 pub use config::MountConfig;
 
 use crate::fs::Fs;
+use replay::Replay;
 
 /// A mounted filesystem. Dropping it without [`Mounted::unmount`] leaves the unmounting to the process' end.
 pub struct Mounted {
@@ -33,6 +35,7 @@ pub struct Mounted {
     mountpoint: PathBuf,
     ended: mpsc::Receiver<()>,
     fs: Fs,
+    replay: Arc<Replay>,
 }
 
 /// Threads that read requests. More of them cost a lone caller 15-35 % (measured), and no handler ever blocks.
@@ -50,10 +53,15 @@ pub fn mount(fs: Fs, mountpoint: &Path, config: &MountConfig) -> io::Result<Moun
     options.clone_fd = true;
     let (alive, ended) = mpsc::channel();
     let changes = fs.subscribe();
-    let adapter = dispatch::Adapter::new(fs.clone(), config.allow_other, alive);
+    let replay = Arc::new(Replay::default());
+    let adapter = dispatch::Adapter::new(fs.clone(), config.allow_other, replay.clone(), alive);
     let session = attach::attach(adapter, mountpoint, config, options)?;
     invalidator::start(session.notifier(), changes)?;
-    Ok(Mounted { session: Some(session), mountpoint: mountpoint.to_owned(), ended, fs })
+    fs.follow_others();
+    if let Some(program) = config.program.clone().filter(|_| !config.read_only) {
+        replay.start(fs.clone(), program, mountpoint.to_owned())?;
+    }
+    Ok(Mounted { session: Some(session), mountpoint: mountpoint.to_owned(), ended, fs, replay })
 }
 
 impl Mounted {
@@ -74,6 +82,7 @@ impl Mounted {
     pub fn unmount(&mut self) -> io::Result<()> {
         let Some(session) = self.session.take() else { return Ok(()) };
         self.fs.close();
+        self.replay.end();
         // After the end of the session the mount point may be that of another mount.
         if !session.guard.is_finished()
             && let Err(error) = detach(&self.mountpoint)
@@ -91,6 +100,7 @@ impl Drop for Mounted {
         // fuser would unmount and then join without a limit.
         if let Some(session) = self.session.take() {
             self.fs.close();
+            self.replay.end();
             if !session.guard.is_finished() {
                 drop(detach(&self.mountpoint));
             }

@@ -1,12 +1,13 @@
 //! Applies listings of the server to the table: new, changed and missing names.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Ino;
 use super::node::Node;
 use super::table::{State, Table};
 use crate::attr::Attr;
-use crate::path::Name;
+use crate::path::{Name, RemotePath};
 
 /// An item that the kernel may have cached and must drop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,23 @@ pub enum Change {
     Content(Ino),
     /// Only the attributes changed.
     Attr(Ino),
+    /// The attributes may have changed.
+    Outdated(Ino),
+    /// Another writer made the name.
+    Made { parent: Ino, name: Name, ino: Ino },
+    /// Another writer removed a name: what it led to is the last of these objects, and what was below that comes before it.
+    Removed(Arc<[Removed]>),
+}
+
+/// An object that another writer removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    pub parent: Ino,
+    pub name: Name,
+    pub ino: Ino,
+    pub attr: Attr,
+    /// Where it was on the server.
+    pub path: RemotePath,
 }
 
 /// The result of applying a listing.
@@ -67,12 +85,13 @@ impl Table {
                 Some(ino) if state.holds_pinned(ino) => ino,
                 other => {
                     if let Some(ino) = other {
+                        state.note_removed(dir, &path.join(&name), ino, &mut out);
                         state.unlink_node(ino);
                     }
                     let ino = state.free_number(&path.join(&name));
                     state.nodes.insert(ino, Node::new(dir, Some(name.clone()), attr, Some(attr.version())));
                     if !first {
-                        out.push(Change::Entry { parent: dir, name: name.clone() });
+                        out.push(Change::Made { parent: dir, name: name.clone(), ino });
                     }
                     ino
                 }
@@ -82,7 +101,7 @@ impl Table {
             }
         }
         for (name, ino) in gone {
-            state.remove_missing(dir, name, ino, &mut out);
+            state.remove_missing(dir, &path.join(&name), ino, &mut out);
         }
         if expired || !out.is_empty() {
             state.unsaved.insert(dir);
@@ -111,8 +130,8 @@ impl Table {
             Some(ino) if state.refresh(ino, attr, &mut out) || state.holds_pinned(ino) => ino,
             other => {
                 if let Some(ino) = other {
+                    state.note_removed(dir, &path.join(name), ino, &mut out);
                     state.unlink_node(ino);
-                    out.push(Change::Entry { parent: dir, name: name.clone() });
                 }
                 let ino = state.free_number(&path.join(name));
                 state.nodes.insert(ino, Node::new(dir, Some(name.clone()), attr, Some(attr.version())));
@@ -131,8 +150,9 @@ impl Table {
     /// Notes that the server has nothing under one name of a directory that it does not list.
     pub fn apply_missing(&self, dir: Ino, name: &Name) -> Vec<Change> {
         let (mut state, mut out) = (self.lock(), Vec::new());
+        let Some(path) = self.path_in(&state, dir) else { return out };
         if let Some(ino) = state.dir_mut(dir).and_then(|dir| dir.children.remove(name)) {
-            state.remove_missing(dir, name.clone(), ino, &mut out);
+            state.remove_missing(dir, &path.join(name), ino, &mut out);
         }
         out
     }
@@ -190,14 +210,27 @@ impl State {
     }
 
     /// Removes a name that the listing does not have, unless the object, or something below it, has local changes.
-    fn remove_missing(&mut self, dir: Ino, name: Name, ino: Ino, out: &mut Vec<Change>) {
+    fn remove_missing(&mut self, dir: Ino, path: &RemotePath, ino: Ino, out: &mut Vec<Change>) {
         if self.holds_pinned(ino) {
-            if let Some(known) = self.dir_mut(dir) {
+            if let (Some(known), Some(name)) = (self.dir_mut(dir), path.file_name()) {
                 known.children.insert(name, ino);
             }
             return;
         }
+        self.note_removed(dir, path, ino, out);
         self.unlink_node(ino);
-        out.push(Change::Entry { parent: dir, name });
+    }
+
+    /// Tells of an object that goes, and of all that is below it.
+    fn note_removed(&self, dir: Ino, path: &RemotePath, ino: Ino, out: &mut Vec<Change>) {
+        let (mut open, mut all) = (vec![(dir, path.clone(), ino)], Vec::new());
+        while let Some((parent, path, ino)) = open.pop() {
+            let (Some(node), Some(name)) = (self.nodes.get(&ino), path.file_name()) else { continue };
+            let below = node.dir.iter().flat_map(|dir| &dir.children);
+            open.extend(below.map(|(name, child)| (ino, path.join(name), *child)));
+            all.push(Removed { parent, name, ino, attr: node.attr, path });
+        }
+        all.reverse();
+        out.push(Change::Removed(all.into()));
     }
 }

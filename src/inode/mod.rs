@@ -11,7 +11,7 @@ mod saved;
 mod snapshot;
 mod table;
 
-pub use listing::{Applied, Change};
+pub use listing::{Applied, Change, Removed};
 pub use node::{Child, NodeView};
 pub use saved::Unsaved;
 pub use snapshot::{Saved, SavedDir, Snapshot};

@@ -44,6 +44,8 @@ pub(super) struct Callers {
     /// The size that the kernel was last told or computed itself (bytes). It returns no bytes beyond it, and zeros if
     /// the content is shorter.
     pub(super) size: Option<u64>,
+    /// The permission bits that they were last shown.
+    pub(super) perm: Option<u16>,
     /// The version whose bytes may be in the kernel's page cache.
     pub(super) pages: Option<Version>,
     pub(super) lookups: u64,

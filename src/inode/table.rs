@@ -225,8 +225,11 @@ impl Table {
     /// Callers are shown the object as it is now: the next change is based on this version. While local changes are
     /// queued, they are what is shown, and the base does not change.
     pub fn mark_shown(&self, ino: Ino) {
-        if let Some(node) = self.lock().nodes.get_mut(&ino).filter(|node| !node.pinned) {
-            node.callers.shown = node.server;
+        if let Some(node) = self.lock().nodes.get_mut(&ino) {
+            node.callers.perm = Some(node.attr.perm);
+            if !node.pinned {
+                node.callers.shown = node.server;
+            }
         }
     }
 
@@ -247,6 +250,11 @@ impl Table {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
             node.callers.size = Some(size);
         }
+    }
+
+    /// The permission bits that callers were last shown.
+    pub fn shown_perm(&self, ino: Ino) -> Option<u16> {
+        self.lock().nodes.get(&ino)?.callers.perm
     }
 
     /// Whether the kernel has cached another size.
@@ -378,6 +386,13 @@ impl Table {
     pub fn adopt_base(&self, ino: Ino, base: Option<Version>) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
             (node.server, node.callers.shown) = (base, base);
+        }
+    }
+
+    /// What callers were shown is not the object that the server has at this name.
+    pub fn forget_shown(&self, ino: Ino) {
+        if let Some(node) = self.lock().nodes.get_mut(&ino) {
+            node.callers.shown = None;
         }
     }
 

@@ -9,7 +9,7 @@ use crate::gate::WritePermit;
 use crate::inode::Ino;
 use crate::path::RemotePath;
 use crate::remote::{ErrorKind, RemoteError, SetAttr};
-use crate::write::{Expected, Op, OpId};
+use crate::write::{Action, Expected, Op, OpId};
 
 /// What a rename expects at its source and its target.
 #[derive(Clone, Copy)]
@@ -201,6 +201,13 @@ impl Sender {
     }
 
     fn emit_renamed(&self, op: &Op, to: &RemotePath) {
+        // After a restart the object may be one that the saved tree had at the new path, with the version of an earlier
+        // object there.
+        if let Action::Rename { base: Expected::Version(version), dir: false, .. } = op.action
+            && op.ino != 0
+        {
+            self.local.0.view.adopt_base(Ino(op.ino), Some(version));
+        }
         self.emit(&Applied { area: op.area, path: to, change: AppliedChange::RenamedFrom(&op.path) });
     }
 
@@ -234,12 +241,12 @@ impl Sender {
         }
     }
 
-    /// The version that this mount knows of the file, if the server has another one. The next listing of the
+    /// The version that callers were shown of the file, if the server has another one. The next listing of the
     /// directory then finds the other writer's version.
     fn overtaken(&self, op: &Op, server: Attr) -> Option<Version> {
         let view = &self.local.0.view;
         let node = view.node(Ino(op.ino)).filter(|node| op.ino != 0 && node.attr.is_file())?;
-        let known = node.server.filter(|known| *known != server.version())?;
+        let known = node.base().filter(|known| *known != server.version())?;
         view.expire(node.parent);
         Some(known)
     }

@@ -59,7 +59,7 @@ impl Upload {
             self.set_perm_and_times(&path, &node, self.wanted(change), wait)?;
         }
         let node = view.node(ino).unwrap_or(node);
-        Ok(view.entry(&node))
+        Ok(view.looked_up(&node))
     }
 
     fn wanted(&self, change: SetAttr) -> Wanted {

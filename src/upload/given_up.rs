@@ -1,5 +1,5 @@
 //! What was given up: the changes that became rejected, until a barrier has reported them, and the changes of names
-//! that the server refused, of which no copy tells.
+//! among them, of which no copy tells.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ struct Lists {
     /// What no barrier has reported.
     refused: Unreported,
     conflicts: Unreported,
-    /// Refused changes of names, one line each. The last attempt of each path counts.
+    /// Rejected changes of names, one line each. The last attempt of each path counts.
     names: VecDeque<(RemotePath, String)>,
     /// How the last change of each path was rejected, and whether it was to bring a directory.
     paths: HashMap<RemotePath, (RejectKind, bool)>,
@@ -87,7 +87,7 @@ impl GivenUp {
                 action => (&op.path, matches!(action, Action::MakeDir { .. })),
             };
             lists.paths.insert(path.clone(), (kind, dir));
-            if op.spool().is_none() && kind == RejectKind::Stranded {
+            if op.spool().is_none() && copy.is_none() {
                 lists.names.retain(|(known, _)| known != path);
                 if lists.names.len() >= MAX_LINES {
                     lists.names.pop_front();
@@ -95,7 +95,14 @@ impl GivenUp {
                 lists.names.push_back((path.clone(), line.clone()));
             }
         }
-        self.add(kind, line, copy);
+        // Of a change of names no copy is listed, so that a conflict is reported as a refusal is.
+        let reported = if op.spool().is_none() && copy.is_none() { RejectKind::Stranded } else { kind };
+        self.add(reported, line, copy);
+    }
+
+    /// The server has this directory after all.
+    pub(super) fn is_there(&self, dir: &RemotePath) {
+        self.0.lock().paths.remove(dir);
     }
 
     /// The server has a change of these paths: what was refused of them before is settled.

@@ -1,5 +1,6 @@
 //! The possible outcomes of an operation.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::sender::Sender;
@@ -23,6 +24,8 @@ pub(super) enum Outcome {
     Conflict(String),
     /// The environment accepts no changes any more.
     Closed(ReadOnlyReason),
+    /// A conflict whose content is in this rejected copy already.
+    Kept(String, PathBuf),
     /// The server refused the operation.
     Refused(RemoteError),
     /// The operation builds upon another one that was rejected in this way; the text says upon which.
@@ -38,11 +41,29 @@ impl Sender {
         }
     }
 
+    /// The outcome of an operation in a directory that was given up, unless the server has one of that name now: what
+    /// has taken its name may lead elsewhere.
+    pub(super) fn in_missing_dir(&self, op: &Op) -> Option<Outcome> {
+        let (dir, kind) = self.local.0.given_up.above(op)?;
+        match self.stat_there(&dir) {
+            Ok(Some(there)) if there.is_dir() => {
+                self.local.0.given_up.is_there(&dir);
+                None
+            }
+            Ok(_) => Some(self.without_dir(&dir, kind)),
+            Err(error) => Some(Outcome::Later(LINK_PAUSE, error.to_string())),
+        }
+    }
+
+    fn without_dir(&self, dir: &RemotePath, kind: RejectKind) -> Outcome {
+        let dir = self.local.0.view.shown_path(dir);
+        Outcome::Follows(kind, format!("its directory {dir} could not be made on the server"))
+    }
+
     /// The outcome of an operation for which the server has no file or directory.
     pub(super) fn no_directory(&self, op: &Op, error: RemoteError) -> Outcome {
         if let Some((dir, kind)) = self.local.0.given_up.above(op) {
-            let dir = self.local.0.view.shown_path(&dir);
-            return Outcome::Follows(kind, format!("its directory {dir} could not be made on the server"));
+            return self.without_dir(&dir, kind);
         }
         match op.awaited().parent().map(|dir| self.stat_there(&dir)) {
             // Something else was missing, a temporary file for instance.

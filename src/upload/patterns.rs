@@ -80,9 +80,24 @@ impl Patterns {
 fn rules(text: &str) -> Result<Gitignore, String> {
     let mut builder = GitignoreBuilder::new("/");
     for line in text.lines() {
-        builder.add_line(None, line).map_err(|error| format!("'{line}' is no pattern of gitignore: {error}"))?;
+        let added = match problem(line) {
+            Some(problem) => Err(problem.to_owned()),
+            None => builder.add_line(None, line).map(drop).map_err(|error| error.to_string()),
+        };
+        added.map_err(|error| format!("'{line}' is no pattern of gitignore: {error}"))?;
     }
     builder.build().map_err(|error| error.to_string())
+}
+
+/// What makes a line match no name, although the library accepts it.
+fn problem(line: &str) -> Option<&'static str> {
+    let class = line.rfind('[').is_some_and(|at| !line[at..].contains(']') && !line[..at].ends_with('\\'));
+    match line {
+        _ if line.contains('\0') => Some("no name has a zero byte"),
+        _ if line.starts_with(['/', '!']) && line.trim_matches(['/', '!']).is_empty() => Some("it has no name"),
+        _ if class && !line.starts_with('#') => Some("']' is missing"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -98,8 +113,10 @@ mod tests {
         assert!(!patterns.match_path(&path(".idea"), false) && !patterns.match_path(&path("index.php"), false));
         patterns.change("node_modules/\n!/keep/node_modules/\n", false).expect("added");
         patterns.change("/build", false).expect("added");
-        let error = patterns.change("a{b\n", false).expect_err("no pattern");
-        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        for line in ["a{b\n", "/", "!/", "[", "x[a-", "a\0b"] {
+            let error = patterns.change(line, false).expect_err("no pattern");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{line}");
+        }
         drop(patterns);
         let patterns = Patterns::open(dir.path(), true);
         assert!(patterns.text().ends_with("node_modules/\n!/keep/node_modules/\n/build"), "{}", patterns.text());

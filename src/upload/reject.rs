@@ -21,7 +21,11 @@ const MAX_BASE_BYTES: u64 = 4 * 1024 * 1024;
 impl Local {
     /// Ends an operation that the server does not accept.
     pub(super) fn reject(&self, id: OpId, op: &Op, kind: RejectKind, error: FsError) {
-        let mut kept = None;
+        self.reject_kept(id, op, kind, error, None);
+    }
+
+    /// The same; `kept` is the copy of the content, if there is one already.
+    pub(super) fn reject_kept(&self, id: OpId, op: &Op, kind: RejectKind, error: FsError, mut kept: Option<PathBuf>) {
         if let Some(spool) = op.spool() {
             match self.keep_copy(kind, &op.path, &self.0.journal.spool_path(spool)) {
                 Ok(copy) => {
@@ -44,6 +48,11 @@ impl Local {
         }
         self.0.view.touch_parents(op.paths());
         let _ending = self.finish(id, Expected::Unknown);
+        // The file at the new name is the one that was there before the rename, as it was. After a conflict another writer has
+        // changed it, so that the next save must be a conflict, too.
+        if let (Action::Rename { dir: false, .. }, RejectKind::Stranded) = (&op.action, kind) {
+            self.0.view.forget_shown(Ino(op.ino));
+        }
         self.show_theirs(op);
         self.release_after(op);
     }

@@ -26,12 +26,11 @@ impl Sender {
             return outcome;
         };
         let Outcome::Conflict(what) = outcome else { return outcome };
-        if *replaced == Expected::Absent {
-            // Nothing was to be replaced, so that this is not a save: the object stays at its old path, and nothing
-            // is lost.
+        let made = self.local.0.made.is(&op.path, *version);
+        if *replaced == Expected::Absent && !made {
+            // This is no save: the object stays at its old path, and nothing is lost.
             return Outcome::Conflict(what);
         }
-        let made = self.local.0.made.is(&op.path, *version);
         let file = match self.fetch_unnamed(&op.path, *version) {
             Ok(file) => file,
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Changed { .. }) => {
@@ -45,9 +44,12 @@ impl Sender {
                 if let Expected::Version(replaced) = replaced {
                     self.local.keep_base_of(to, *replaced, &copy);
                 }
-                if made {
+                // Where nothing was to be replaced it may be no save, and the object stays at its old path. It has a copy
+                // all the same: if it is the temporary file of a save, the next save replaces it.
+                if made && *replaced != Expected::Absent {
                     self.remove_made(permit, op, *version);
                 }
+                return Outcome::Kept(what, copy);
             }
             Err(trouble) => log::error!("{to}: keeping a copy failed: {trouble}; it is at {} on the server", op.path),
         }

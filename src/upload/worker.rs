@@ -102,6 +102,11 @@ impl Sender {
                     FsError::new("sync", &op.path, Cause::ReadOnly(reason)),
                 );
             }
+            Outcome::Kept(what, copy) => {
+                log::warn!("{}: {what}", op.describe());
+                let error = FsError::new("sync", &op.path, Cause::Conflict(what));
+                self.local.reject_kept(id, op, RejectKind::Conflict, error, Some(copy));
+            }
             Outcome::Conflict(what) => {
                 log::warn!("{}: {what}", op.describe());
                 self.local.reject(id, op, RejectKind::Conflict, FsError::new("sync", &op.path, Cause::Conflict(what)));
@@ -130,6 +135,9 @@ impl Sender {
         };
         if let Err(why) = self.root.before_sending(&self.local, &self.remote, op.area) {
             return Outcome::Later(AWAY_PAUSE, why);
+        }
+        if let Some(outcome) = self.in_missing_dir(op) {
+            return outcome;
         }
         self.sweep_once(&permit, op.area);
         self.local.0.made.begins(op);

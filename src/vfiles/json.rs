@@ -137,6 +137,7 @@ fn traffic(status: &Status) -> Value {
         "sent_bytes": traffic.sent_bytes,
         "fetched_files": traffic.fetched_files,
         "fetched_bytes": traffic.fetched_bytes,
+        "received_in_a_minute": traffic.minute_bytes,
         "cached_bytes": traffic.cached_bytes,
         "hydration": super::hydration::json(&traffic.hydration),
         "local_names": {

@@ -134,6 +134,7 @@ fn status_text(status: &Status) -> String {
     }
     put("sent", &format!("{} file(s), {}", status.traffic.sent_files, bytes(status.traffic.sent_bytes)));
     put("fetched", &format!("{} files, {}", status.traffic.fetched_files, bytes(status.traffic.fetched_bytes)));
+    put("received", &format!("{} within the last minute", bytes(status.traffic.minute_bytes)));
     if let Some(origin) = &status.traffic.origin {
         put("repository", &line(origin.text()));
     }
@@ -167,7 +168,7 @@ fn reminders(status: &Status) -> Vec<String> {
         ));
     }
     // The platform's list may be older than what was written here.
-    let told = status.belief.diffstat.as_ref().map_or(0, crate::control::Diffstat::len);
+    let told = status.belief.diffstat.as_ref().map_or(0, |diffstat| diffstat.len());
     let pending = told.max(status.local.backups.saturating_sub(status.local.lost.len()));
     if pending > 0 {
         let since =
@@ -433,7 +434,7 @@ mod tests {
                 source: Source::Api,
                 learned: now - Duration::from_secs(2),
                 target_commit: Some("abc".into()),
-                diffstat: Some(Diffstat(vec![file])),
+                diffstat: Some(Diffstat(vec![file]).into()),
                 log: std::sync::Arc::new(vec![crate::control::Commit {
                     hash: "abc".into(),
                     author: "A. Uthor".into(),

@@ -94,6 +94,8 @@ pub struct Traffic {
     pub sent_bytes: u64,
     pub fetched_files: u64,
     pub fetched_bytes: u64,
+    /// Bytes that the server sent within the last minute, names and attributes included.
+    pub minute_bytes: u64,
     /// Figures of the local repository; `None`: there is none.
     pub origin: Option<Origin>,
     /// File content in memory.

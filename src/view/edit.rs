@@ -32,7 +32,7 @@ impl View {
         let known = self.walk();
         self.0.table.expire(None);
         self.announce(
-            known.into_iter().flat_map(|(parent, name, ino)| [Change::Entry { parent, name }, Change::Attr(ino)]),
+            known.into_iter().flat_map(|(parent, name, ino)| [Change::Entry { parent, name }, Change::Outdated(ino)]),
         );
     }
 
@@ -132,6 +132,11 @@ impl View {
     /// with `keep_perm`.
     pub fn confirmed(&self, ino: Ino, server: Attr, keep_perm: bool) {
         self.0.table.confirmed(ino, server, keep_perm);
+    }
+
+    /// See [`Table::forget_shown`](crate::inode::Table::forget_shown).
+    pub fn forget_shown(&self, ino: Ino) {
+        self.0.table.forget_shown(ino);
     }
 
     /// Sets the version that the next content of the object is to replace.

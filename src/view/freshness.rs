@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::used::Used;
 use crate::admit::Admission;
 use crate::clock::Clock;
 use crate::inode::{Ino, Table};
@@ -21,6 +22,7 @@ pub(super) struct Freshness {
     pub(super) clock: Clock,
     /// `-o fresh=`: the validity of names and attributes.
     pub(super) names: Duration,
+    pub(super) used: Arc<Used>,
 }
 
 impl Freshness {

@@ -107,6 +107,7 @@ impl View {
     /// older one is used, so that the mount keeps serving what it has.
     pub fn ensure_listed(&self, op: &'static str, dir: Ino, bound: Duration, wait: Wait) -> FsResult<()> {
         self.0.freshness.admission.touch();
+        self.0.freshness.used.used(dir);
         if self.is_listed_within(dir, bound) {
             if !self.is_listed_within(dir, bound / 2) {
                 // Renewed before it expires, so that no caller has to wait for it.

@@ -12,6 +12,8 @@
 //! | `freshness` | how old an answer may be |
 //! | `listings` | one listing of a directory, taken over into the table |
 //! | `ahead` | listing ahead of a walk |
+//! | `used` | which directories were used lately |
+//! | `renewal` | looking for changes of others |
 //! | `outside` | how symlinks that lead out of the mount are shown |
 //! | `saved` | the tree on the local disk |
 //! | `space` | statfs |
@@ -27,10 +29,12 @@ mod layout;
 mod listings;
 mod lookup;
 mod outside;
+mod renewal;
 mod saved;
 mod space;
 mod state;
 mod touched;
+mod used;
 
 pub use freshness::{FROZEN_FRESH, OPEN_FRESH};
 pub use layout::{DOT_DIR, GIT_FILE, LOGS_PATH, Layout, UPLOADS_DIR, UPLOADS_PATH};

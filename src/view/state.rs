@@ -83,7 +83,7 @@ impl View {
         let ViewConfig { layout, fresh, timeout, cache_dir, own_git } = config;
         let (saved, tree) = SavedTree::open(cache_dir.as_deref());
         let table = Arc::new(Table::new(layout.roots()));
-        let freshness = Freshness { table: table.clone(), admission, clock, names: fresh };
+        let freshness = Freshness { table: table.clone(), admission, clock, names: fresh, used: Arc::default() };
         let changes = KernelChanges::new(Touched::new(table.clone()));
         let listings = Listings::new(remote.clone(), freshness.clone(), unsent, changes.clone(), timeout);
         let ahead = Ahead::new(freshness.clone(), listings.clone());
@@ -110,6 +110,23 @@ impl View {
     /// The stream of what the kernel must drop from its caches. There is one receiver, the invalidator's thread.
     pub fn subscribe(&self) -> mpsc::Receiver<Change> {
         self.0.changes.subscribe()
+    }
+
+    /// The stream of what other writers changed, as far as there is room for it. There is one receiver.
+    pub fn subscribe_seen(&self) -> mpsc::Receiver<Change> {
+        self.0.changes.subscribe_seen()
+    }
+
+    /// The object as it is known, for a request of this program's own: asks nobody, and nobody was shown it.
+    pub fn as_known(&self, node: &NodeView) -> Entry {
+        Entry {
+            ino: node.ino,
+            attr: node.attr,
+            ctime: self.ctime(node),
+            valid: Duration::ZERO,
+            ask_attr: false,
+            unlinked: node.unlinked,
+        }
     }
 
     pub fn clock(&self) -> &Clock {
@@ -256,10 +273,12 @@ impl View {
     }
 
     /// The answer to a lookup. As part of `stat` it shows the attributes to the program; as part of `open` it does
-    /// not, and must not become the base of the next change. For a file that was read, the two are told apart by
-    /// having the kernel request the attributes separately.
+    /// not, and must not become the base of the next change. For a file that was read, or that changed since it was
+    /// shown, the two are told apart by having the kernel request the attributes separately.
     pub fn looked_up(&self, node: &NodeView) -> Entry {
-        if node.pinned || !node.attr.is_file() || !self.0.table.was_read(node.ino) {
+        let other_perm = self.0.table.shown_perm(node.ino).is_some_and(|perm| perm != node.attr.perm);
+        let changed = other_perm || (node.shown.is_some() && node.shown != node.server);
+        if node.pinned || !node.attr.is_file() || !(changed || self.0.table.was_read(node.ino)) {
             return self.entry(node);
         }
         Entry { ask_attr: true, ..self.answer(node) }
@@ -271,11 +290,26 @@ impl View {
         self.answer(node)
     }
 
+    fn ctime(&self, node: &NodeView) -> u32 {
+        node.attr.mtime.max(self.0.table.last_change(node.ino))
+    }
+
     fn answer(&self, node: &NodeView) -> Entry {
         let valid = self.0.freshness.remaining(node.ino, node.seen);
         self.0.table.tell_size(node.ino, node.attr.size);
-        let ctime = node.attr.mtime.max(self.0.table.last_change(node.ino));
-        Entry { ino: node.ino, attr: node.attr, ctime, valid, ask_attr: false, unlinked: node.unlinked }
+        Entry {
+            ino: node.ino,
+            attr: node.attr,
+            ctime: self.ctime(node),
+            valid,
+            ask_attr: false,
+            unlinked: node.unlinked,
+        }
+    }
+
+    /// The permission bits that programs were last shown; if there are none, those that are known.
+    pub fn shown_perm(&self, ino: Ino) -> Option<u16> {
+        self.0.table.shown_perm(ino).or_else(|| Some(self.node(ino)?.attr.perm))
     }
 
     /// Whether the kernel has cached another size than the file has: reads would be cut off, or end in zeros.

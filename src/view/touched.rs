@@ -55,8 +55,9 @@ impl Touched {
 
     pub(super) fn change(&self, change: &Change) {
         match change {
-            Change::Entry { parent, name } => self.name(*parent, name),
-            Change::Content(ino) | Change::Attr(ino) => self.object(*ino),
+            Change::Entry { parent, name } | Change::Made { parent, name, .. } => self.name(*parent, name),
+            Change::Removed(objects) => self.path(objects.last().map(|top| top.path.clone())),
+            Change::Content(ino) | Change::Attr(ino) | Change::Outdated(ino) => self.object(*ino),
         }
     }
 

@@ -9,6 +9,7 @@ mod memory;
 mod accepted;
 mod api;
 mod asleep;
+mod both_sides;
 mod cases;
 mod cli;
 mod contract;
@@ -58,6 +59,7 @@ mod trace;
 mod two_way;
 mod versions;
 mod visible;
+mod watchers;
 mod wordpress;
 mod write_bits;
 

@@ -158,12 +158,15 @@ fn hydrated_files_can_be_read_offline() {
     assert!(here.iter().sum::<u64>() > 20, "{status}");
 }
 
-/// Path and bytes of every file of the code.
+/// Path and bytes of every file of the code. `.git` is made on this machine, when the repository is there.
 fn content(root: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
     let (mut out, mut dirs) = (std::collections::BTreeMap::new(), vec![root.to_owned()]);
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir).expect("listed").flatten() {
             let (path, kind) = (entry.path(), entry.file_type().expect("known"));
+            if entry.file_name() == ".git" {
+                continue;
+            }
             if kind.is_dir() && entry.file_name() != ".pantheon" {
                 dirs.push(path);
             } else if kind.is_file() {

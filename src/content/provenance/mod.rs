@@ -9,7 +9,7 @@
 //! The room does not fetch the repository and runs no programs; see the provenance thread of `reader`, and `attest`.
 
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -78,7 +78,7 @@ struct Runs {
 #[derive(Default)]
 struct State {
     runs: Option<Runs>,
-    table: HashMap<RemotePath, Proof>,
+    table: BTreeMap<RemotePath, Proof>,
     /// Proofs of an earlier mount. They count when the server is seen to have the same version still.
     carried: HashMap<RemotePath, Proof>,
     /// Changed since it was stored.
@@ -252,9 +252,9 @@ impl Proofs {
     pub fn replaced(&self, path: &RemotePath) {
         let mut state = self.lock();
         state.thaw(path, &self.root);
-        let before = state.table.len();
-        state.table.retain(|known, _| !known.starts_with(path));
-        state.dirty |= state.table.len() != before;
+        for known in path.keys_below(&state.table) {
+            state.dirty |= state.table.remove(&known).is_some();
+        }
     }
 
     /// The figures of the proofs.

@@ -32,6 +32,7 @@ impl Kernel {
             read_only: false,
             noexec: false,
             noatime: false,
+            program: None,
         };
         let mounted = fuse::mount(fs.clone(), dir, &config).expect("mounted");
         let (files, next) = (Mutex::default(), AtomicU64::new(1));

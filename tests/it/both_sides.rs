@@ -1,0 +1,100 @@
+//! Another writer changes the same names on the server: whose version stays, what is kept, and what is said.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::common::eventually;
+use crate::common::mounted::Mounted;
+
+/// Long enough for a change of another writer to be noticed here, with `fresh=1`.
+const NOTICED: Duration = Duration::from_secs(3);
+
+fn mounted() -> Option<Mounted> {
+    Mounted::openssh("fresh=1,timeout=5")
+}
+
+/// As most editors save.
+fn save_by_rename(path: &Path, content: &str) {
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, content).expect("written");
+    fs::rename(temporary, path).expect("renamed");
+}
+
+fn conflicts(m: &Mounted) -> Vec<String> {
+    serde_json::from_value(m.status()["conflicts"].clone()).expect("a list")
+}
+
+fn kept(m: &Mounted, name: &str) -> String {
+    fs::read_to_string(m.path(&format!(".pantheon/conflicts/{name}"))).expect("kept")
+}
+
+#[test]
+fn a_second_save_by_rename_is_based_on_the_first() {
+    let Some(m) = mounted() else { return };
+    fs::write(m.there("f"), "base").expect("written");
+    assert_eq!(fs::read_to_string(m.path("f")).expect("read"), "base");
+    save_by_rename(&m.path("f"), "my first save");
+    m.barrier().expect("sent");
+    fs::write(m.there("f"), "the work of another writer").expect("changed");
+    sleep(NOTICED);
+    // No program has looked at the file since.
+    save_by_rename(&m.path("f"), "my second save");
+    m.barrier().expect("sent");
+    assert_eq!(fs::read_to_string(m.there("f")).expect("there"), "the work of another writer");
+    assert_eq!((conflicts(&m), kept(&m, "f")), (vec!["f".into()], "my second save".into()));
+    assert!(!m.there("f.new").exists());
+}
+
+#[test]
+fn a_new_file_by_rename_that_the_server_has_is_kept_as_a_conflict() {
+    let Some(m) = Mounted::openssh("timeout=5") else { return };
+    assert_eq!(fs::metadata(m.path("f")).expect_err("not there").kind(), ErrorKind::NotFound);
+    fs::write(m.there("f"), "theirs").expect("made");
+    fs::write(m.path("f.new"), "mine").expect("written");
+    eventually("the temporary file is on the server", || m.there("f.new").exists());
+    sleep(Duration::from_millis(300));
+    fs::rename(m.path("f.new"), m.path("f")).expect("renamed here");
+    m.barrier().expect("sent");
+    assert_eq!(fs::read_to_string(m.there("f")).expect("there"), "theirs");
+    assert_eq!((conflicts(&m), kept(&m, "f")), (vec!["f".into()], "mine".into()));
+    // The next save that uses this temporary name takes nothing away.
+    save_by_rename(&m.path("f"), "mine, later");
+    m.barrier().expect("sent");
+    assert_eq!(kept(&m, "f"), "mine");
+}
+
+#[test]
+fn changes_of_names_that_another_writer_prevents_are_reported() {
+    let Some(m) = mounted() else { return };
+    let at = m.dir().to_string_lossy().into_owned();
+    fs::write(m.there("f"), "one").expect("written");
+    assert_eq!(fs::read_to_string(m.path("f")).expect("read"), "one");
+    fs::write(m.there("f"), "another").expect("changed");
+    fs::remove_file(m.path("f")).expect("removed here");
+    m.environ().run(&["sync", &at]).fails(14, &["remove f", "another writer"]);
+    m.environ().run(&["sync", &at]).ok();
+    assert_eq!(fs::read_to_string(m.there("f")).expect("there"), "another");
+    let stranded: Vec<String> = serde_json::from_value(m.status()["stranded"].clone()).expect("a list");
+    assert!(stranded.iter().any(|line| line.starts_with("remove f")), "{stranded:?}");
+}
+
+/// What has taken the name of a directory on the server may lead out of the mounted tree.
+#[test]
+fn nothing_is_sent_through_what_took_the_name_of_a_directory() {
+    let Some(m) = mounted() else { return };
+    let outside = tempfile::tempdir().expect("a temporary directory");
+    assert_eq!(fs::metadata(m.path("d")).expect_err("not there").kind(), ErrorKind::NotFound);
+    symlink(outside.path(), m.there("d")).expect("made");
+    fs::create_dir(m.path("d")).expect("made here");
+    // At once, or later: the program does not know.
+    if fs::write(m.path("d/f"), "mine").is_ok() {
+        let at = m.dir().to_string_lossy().into_owned();
+        m.environ().run(&["sync", &at]).fails(14, &["d"]);
+        assert_eq!(fs::read_dir(m.path(".pantheon/conflicts/d")).expect("kept").count(), 1);
+    }
+    assert_eq!(fs::read_dir(outside.path()).expect("listed").count(), 0, "nothing was written outside");
+}
