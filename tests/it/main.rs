@@ -34,6 +34,7 @@ mod modes;
 mod mount;
 mod mount8;
 mod offline;
+mod packaging;
 mod pending;
 mod places;
 mod platform;
