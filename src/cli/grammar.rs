@@ -10,6 +10,8 @@ type Example = (&'static str, &'static [&'static str]);
 const EXAMPLES: &[Example] = &[
     ("mount", &["mount mysite", "mount mysite.live ~/live -o ro", "mount sftp://me@example.org/srv/www ~/www"]),
     ("umount", &["umount mysite.dev", "umount --all"]),
+    ("enable", &["enable mysite.dev", "enable mysite.dev ~/mysite -o IdentityFile=~/.ssh/id_rsa"]),
+    ("disable", &["disable mysite.dev"]),
     ("list", &["list", "list --json"]),
     ("status", &["status", "status ~/pantheon/mysite.dev --json"]),
     ("sync", &["sync"]),

@@ -9,6 +9,7 @@ mod memory;
 mod accepted;
 mod api;
 mod asleep;
+mod at_login;
 mod both_sides;
 mod cases;
 mod cli;
