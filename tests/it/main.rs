@@ -24,6 +24,7 @@ mod help;
 mod host_keys;
 mod hostile;
 mod https;
+mod json;
 mod link_order;
 mod links;
 mod load;

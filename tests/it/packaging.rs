@@ -24,7 +24,7 @@ fn staged(around: &Environ) -> PathBuf {
 }
 
 /// The names of all commands that help lists, with `prefix` before them.
-fn commands(around: &Environ, prefix: &[&str]) -> Vec<String> {
+pub fn commands(around: &Environ, prefix: &[&str]) -> Vec<String> {
     let help = around.run(&[prefix, &["--help"]].concat()).ok().out();
     let Some(section) = help.split("\nCommands:\n").nth(1) else { return Vec::new() };
     let lines = section.lines().take_while(|line| !line.is_empty());
