@@ -70,6 +70,22 @@ fn every_promise_is_held_by_a_test() {
 }
 
 #[test]
+fn every_editor_of_the_document_has_a_test() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/EDITORS.md")).expect("readable");
+    let sources = sources();
+    let mut editors = 0;
+    for row in text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| editor")) {
+        let Some(cited) = row.split('`').find(|word| word.starts_with("tests/")) else { continue };
+        check_citation(&format!("`{cited}`"), row, &sources);
+        editors += 1;
+    }
+    assert!(editors >= 7, "{editors} editors were found");
+    for cited in text.split('`').filter(|word| word.starts_with("tests/")) {
+        check_citation(&format!("`{cited}`"), "docs/EDITORS.md", &sources);
+    }
+}
+
+#[test]
 fn only_tests_that_run_can_be_cited() {
     let source = "
         #[test]
