@@ -127,7 +127,7 @@ pub(super) struct Mount {
     pub(super) source: OsString,
     /// An empty directory to mount on (default: ~/pantheon/SITE.ENV, which is made, and removed after the mount)
     pub(super) mountpoint: Option<PathBuf>,
-    /// Mount options, separated by commas; the README lists them
+    /// Mount options, separated by commas; docs/REFERENCE.md lists them
     #[arg(short = 'o', value_name = "OPT[,OPT…]")]
     pub(super) options: Vec<OsString>,
     /// Stay in the foreground

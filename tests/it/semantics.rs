@@ -129,14 +129,14 @@ fn exit_codes_in_the_document_are_those_of_the_program() {
 }
 
 #[test]
-fn options_in_the_readme_are_those_of_the_program() {
+fn options_in_the_reference_are_those_of_the_program() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(root.join("README.md")).expect("readable");
+    let reference = fs::read_to_string(root.join("docs/REFERENCE.md")).expect("readable");
     let source = fs::read_to_string(root.join("src/cli/options.rs")).expect("readable");
     for table in ["const FLAGS", "const VALUES"] {
         let body = source.split(table).nth(1).and_then(|rest| rest.split("= [").nth(1)).expect("a table");
         for name in body.split(']').next().expect("its end").split('"').skip(1).step_by(2) {
-            assert!(readme.contains(&format!("`{name}")), "option {name} is not in README.md");
+            assert!(reference.contains(&format!("`{name}")), "option {name} is not in docs/REFERENCE.md");
         }
     }
 }
