@@ -125,3 +125,12 @@ fn completions_are_scripts_of_their_shells() {
         Ran(parsed).ok();
     }
 }
+
+#[test]
+fn readme_names_the_files_of_this_version() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("readable");
+    for name in ["pantheonfs_{}-1_amd64.deb", "pantheonfs-{}-x86_64-linux.tar.gz"] {
+        let name = name.replace("{}", env!("CARGO_PKG_VERSION"));
+        assert!(readme.contains(&name), "README does not name {name}");
+    }
+}
