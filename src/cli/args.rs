@@ -27,7 +27,11 @@ pub(super) enum Command {
     /// Unmount, after all changes are on the server
     #[command(visible_alias = "unmount")]
     Umount(Umount),
-    /// List your mounts with their state
+    /// Mount an environment now and at each login (systemd)
+    Enable(Enable),
+    /// Unmount an environment, and do not mount it at login any more
+    Disable(Disable),
+    /// List your mounts with their state, and what is mounted at login
     List(Output),
     /// Print the state of a mount: mode, whether code is writable, connection, unsent changes
     Status(Status),
@@ -110,6 +114,9 @@ pub(super) enum Command {
     Man {
         /// The words of the command, such as `rescue list` (default: the program)
         command: Vec<String>,
+        /// Write the pages of the program and of all commands into this directory
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        all: Option<PathBuf>,
     },
 }
 
@@ -120,7 +127,7 @@ pub(super) struct Mount {
     pub(super) source: OsString,
     /// An empty directory to mount on (default: ~/pantheon/SITE.ENV, which is made, and removed after the mount)
     pub(super) mountpoint: Option<PathBuf>,
-    /// Mount options, separated by commas; the README lists them
+    /// Mount options, separated by commas; docs/REFERENCE.md lists them
     #[arg(short = 'o', value_name = "OPT[,OPT…]")]
     pub(super) options: Vec<OsString>,
     /// Stay in the foreground
@@ -151,6 +158,30 @@ pub(super) struct Umount {
     /// Unmount even while programs use the mount, without waiting until all changes are on the server
     #[arg(long)]
     pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Enable {
+    /// As for mount: SITE.ENV, SITE (its Dev), UUID.ENV or sftp://[USER@]HOST[:PORT]/PATH
+    #[arg(value_name = "SOURCE")]
+    pub(super) source: OsString,
+    /// An empty directory to mount on (default: ~/pantheon/SITE.ENV)
+    #[arg(value_name = "DIR")]
+    pub(super) mountpoint: Option<PathBuf>,
+    /// Mount options, as for mount
+    #[arg(short = 'o', value_name = "OPT[,OPT…]")]
+    pub(super) options: Vec<OsString>,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Disable {
+    /// The source that is mounted at login, as `pantheonfs list` shows it
+    #[arg(value_name = "SOURCE")]
+    pub(super) source: OsString,
     #[command(flatten)]
     pub(super) output: Output,
 }

@@ -8,8 +8,8 @@ use clap::FromArgMatches;
 use super::args::{self, Args, Command};
 use super::exit::{self, CliResult, Exit};
 use super::{
-    account, bug_report, commands, commit, doctor, environ, git_hook, grammar, hydrate, list, local_names, manual,
-    mount, options, replay, report, rescue, resolve, revert, source, start, umount, versions,
+    account, bug_report, commands, commit, doctor, enable, environ, git_hook, grammar, hydrate, list, local_names,
+    manual, mount, options, replay, report, rescue, resolve, revert, source, start, umount, versions,
 };
 #[cfg(feature = "sim")]
 use super::{demo, link, simulate};
@@ -63,6 +63,8 @@ fn dispatch(command: Command) -> CliResult<()> {
     match command {
         Command::Mount(mount) => mount::run(&mount),
         Command::Umount(umount) => umount::command(&umount),
+        Command::Enable(what) => enable::enable(&what),
+        Command::Disable(what) => enable::disable(&what),
         Command::List(output) => list::run(output.json),
         Command::Status(status) => report::status(status.path.as_deref(), status.output.json),
         Command::Sync(at) => commands::sync(&at.path, at.output.json),
@@ -91,6 +93,7 @@ fn dispatch(command: Command) -> CliResult<()> {
         #[cfg(feature = "sim")]
         Command::Link(link) => link::run(&link),
         Command::Completions { shell } => manual::completions(shell),
-        Command::Man { command } => manual::page(&command),
+        Command::Man { command, all: None } => manual::page(&command),
+        Command::Man { all: Some(dir), .. } => manual::pages(&dir),
     }
 }

@@ -42,6 +42,27 @@ pub(super) struct Platform {
 /// Variables that may hold a machine token, in this order.
 const TOKEN_VARIABLES: [&str; 3] = ["TERMINUS_MACHINE_TOKEN", "PANTHEON_MACHINE_TOKEN", "TERMINUS_TOKEN"];
 
+/// Variables, without secrets, that say how the platform is reached and where state is kept: a mount at login needs the values
+/// of the session that asked for it.
+const KEPT_FOR_LOGIN: [&str; 13] = [
+    "TERMINUS_USER",
+    "TERMINUS_HOST",
+    "TERMINUS_PORT",
+    "TERMINUS_PROTOCOL",
+    "TERMINUS_SSH_HOST",
+    "TERMINUS_CACHE_DIR",
+    "TERMINUS_TOKENS_DIR",
+    "TERMINUS_BASE_DIR",
+    "SSL_CERT_FILE",
+    "PANTHEONFS_API",
+    "PANTHEONFS_WAKE_URL",
+    "XDG_STATE_HOME",
+    "XDG_CACHE_HOME",
+];
+
+/// The socket of the SSH agent.
+pub(super) const AGENT: &str = "SSH_AUTH_SOCK";
+
 /// The machine token, taken out of the environment.
 static TOKEN: Mutex<Option<Zeroizing<String>>> = Mutex::new(None);
 /// Longer than any token (bytes).
@@ -94,6 +115,14 @@ pub(super) fn secrets_of(platform: &Platform) -> Vec<String> {
     out
 }
 
+/// The variables that a mount at login is given. The agent is one of them if its socket is at the same place at each login.
+pub(super) fn kept_for_login() -> Vec<(String, String)> {
+    let kept = KEPT_FOR_LOGIN.iter().filter_map(|name| Some(((*name).to_owned(), text(name)?)));
+    let agent =
+        path("XDG_RUNTIME_DIR").zip(text(AGENT)).filter(|(runtime, agent)| Path::new(agent).starts_with(runtime));
+    kept.chain(agent.map(|(_, agent)| (AGENT.to_owned(), agent))).collect()
+}
+
 fn text(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -117,7 +146,7 @@ impl Environ {
         Ok(Self {
             sites: Sites::below(&state_root),
             here: env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
-            agent: path("SSH_AUTH_SOCK"),
+            agent: path(AGENT),
             state_root,
             cache_root: root("XDG_CACHE_HOME", ".cache").ok_or_else(homeless)?,
             home,
@@ -158,6 +187,14 @@ impl Environ {
             wake_url: text("PANTHEONFS_WAKE_URL"),
             settings: settings.describe(),
         })
+    }
+
+    /// The directory of the user's units of systemd, which may not exist.
+    pub(super) fn units(&self) -> CliResult<PathBuf> {
+        let config = path("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
+        let config = config.or_else(|| Some(self.home.as_ref()?.join(".config")));
+        let homeless = || Failure::new(Exit::Failed, "no home directory is known; set HOME");
+        config.map(|config| config.join("systemd/user")).ok_or_else(homeless)
     }
 
     /// The state directory of one environment, made if missing. Its content must not be lost.

@@ -10,6 +10,8 @@ type Example = (&'static str, &'static [&'static str]);
 const EXAMPLES: &[Example] = &[
     ("mount", &["mount mysite", "mount mysite.live ~/live -o ro", "mount sftp://me@example.org/srv/www ~/www"]),
     ("umount", &["umount mysite.dev", "umount --all"]),
+    ("enable", &["enable mysite.dev", "enable mysite.dev ~/mysite -o IdentityFile=~/.ssh/id_rsa"]),
+    ("disable", &["disable mysite.dev"]),
     ("list", &["list", "list --json"]),
     ("status", &["status", "status ~/pantheon/mysite.dev --json"]),
     ("sync", &["sync"]),
@@ -37,7 +39,7 @@ const EXAMPLES: &[Example] = &[
     ("doctor", &["doctor", "doctor mysite.dev -o IdentityFile=~/.ssh/id_rsa"]),
     ("report", &["report", "report -o fault.txt"]),
     ("completions", &["completions bash > ~/.local/share/bash-completion/completions/pantheonfs"]),
-    ("man", &["man | man -l -", "man mount | man -l -"]),
+    ("man", &["man | man -l -", "man mount | man -l -", "man --all ~/.local/share/man/man1"]),
 ];
 
 #[cfg(feature = "sim")]

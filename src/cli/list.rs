@@ -7,25 +7,34 @@ use super::environ::Environ;
 use super::exit::CliResult;
 use super::record::{self, UserMount};
 use super::report;
+use super::unit::{self, AtLogin};
 use crate::text::{self, visible};
 
 /// See the module header.
 pub(super) fn run(as_json: bool) -> CliResult<()> {
-    let mounts = record::mounts(&Environ::look()?)?;
+    let around = Environ::look()?;
+    let mounts = record::mounts(&around)?;
+    let at_login = unit::enabled(&around.units()?);
+    let is_at_login = |mount: &UserMount| at_login.iter().any(|unit| unit.source == mount.record.source);
+    let is_mounted = |unit: &&AtLogin| mounts.iter().any(|mount| mount.record.source == unit.source);
+    let absent: Vec<&AtLogin> = at_login.iter().filter(|unit| !is_mounted(unit)).collect();
     let statuses = ask_all(&mounts);
     let all = mounts.iter().zip(&statuses);
     if as_json {
-        let list: Vec<Value> = all.map(|(mount, status)| to_json(mount, status.as_ref())).collect();
+        let list = all.map(|(mount, status)| to_json(mount, status.as_ref(), is_at_login(mount)));
+        let list: Vec<Value> = list.chain(absent.iter().map(|unit| absent_to_json(unit))).collect();
         return report::print(text::json(&list.into()).as_bytes());
     }
-    if mounts.is_empty() {
+    if mounts.is_empty() && absent.is_empty() {
         eprintln!("pantheonfs: nothing is mounted; `pantheonfs mount SITE` mounts Dev of a site");
     }
     let rows: Vec<[String; 3]> = all
         .map(|(mount, status)| {
             let place = visible(mount.record.mountpoint.as_os_str().as_encoded_bytes());
-            [visible(&mount.record.source), place, describe(mount, status.as_ref())]
+            let login = if is_at_login(mount) { ", at login" } else { "" };
+            [visible(&mount.record.source), place, describe(mount, status.as_ref()) + login]
         })
+        .chain(absent.iter().map(|unit| absent_row(unit)))
         .collect();
     report::print(table(&rows).as_bytes())
 }
@@ -42,7 +51,26 @@ fn ask_all(mounts: &[UserMount]) -> Vec<Option<Value>> {
     })
 }
 
-fn to_json(mount: &UserMount, status: Option<&Value>) -> Value {
+fn place(unit: &AtLogin) -> Option<String> {
+    unit.mountpoint.as_ref().map(|place| place.to_string_lossy().into_owned())
+}
+
+/// What is mounted at login and is not mounted now, for people.
+fn absent_row(unit: &AtLogin) -> [String; 3] {
+    let place = place(unit).unwrap_or_else(|| format!("~/pantheon/{}", unit.source));
+    let text = format!("not mounted, at login; `systemctl --user status {}` says why", unit.unit());
+    [visible(&unit.source), visible(place), text]
+}
+
+/// The same, for programs.
+fn absent_to_json(unit: &AtLogin) -> Value {
+    json!({
+        "source": unit.source, "mountpoint": place(unit), "pid": null, "state": "unmounted", "at_login": true, "mode": null,
+        "code_writable": null, "link_up": null, "waiting": null, "uncommitted": null, "conflicts": null, "stranded": null,
+    })
+}
+
+fn to_json(mount: &UserMount, status: Option<&Value>, at_login: bool) -> Value {
     let of = |key: &str| status.map_or(Value::Null, |status| status[key].clone());
     let count = |key: &str| status.and_then(|status| status[key].as_array()).map(Vec::len);
     json!({
@@ -50,6 +78,7 @@ fn to_json(mount: &UserMount, status: Option<&Value>) -> Value {
         "mountpoint": mount.record.mountpoint.to_string_lossy(),
         "pid": mount.alive.then_some(mount.record.pid),
         "state": state(mount, status),
+        "at_login": at_login,
         "mode": of("mode"),
         "code_writable": status.map_or(Value::Null, |status| status["code"]["writable"].clone()),
         "link_up": status.map_or(Value::Null, |status| status["link"]["up"].clone()),
@@ -124,9 +153,9 @@ mod tests {
         assert_eq!(text, "sftp mode, code writable, link down, 2 to send, 3 uncommitted, 1 stranded");
         assert!(describe(&mount(true), None).contains("does not answer"));
         assert!(describe(&mount(false), None).contains("has ended"));
-        let answer = to_json(&mount(true), Some(&status));
+        let answer = to_json(&mount(true), Some(&status), true);
         assert_eq!((&answer["state"], &answer["stranded"]), (&json!("ok"), &json!(1)));
-        assert_eq!(to_json(&mount(false), None)["state"], json!("dead"));
+        assert_eq!(to_json(&mount(false), None, false)["state"], json!("dead"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod daemon;
 mod demo;
 mod dispatch;
 mod doctor;
+mod enable;
 mod environ;
 mod exit;
 mod git_commit;
@@ -58,6 +59,7 @@ mod source;
 mod start;
 mod terminus;
 mod umount;
+mod unit;
 mod versions;
 mod wake;
 

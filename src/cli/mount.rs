@@ -72,6 +72,10 @@ fn serve(args: &Mount) -> CliResult<()> {
         logging::go_on_in(&state_dir.join("log"));
         daemon::detach(&ready);
     } else if !args.quiet {
+        // systemd waits for it, where a unit started this process.
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+            log::warn!("systemd was not told that the mount is ready: {error}");
+        }
         // The mount serves whether this can be read or not.
         drop(report::print(format!("{ready}\n").as_bytes()));
     }

@@ -265,7 +265,7 @@ fn unknown(name: &str) -> Failure {
     }
     let near_enough = nearest(name, FLAGS.iter().chain(&VALUES).copied());
     let hint = near_enough.map_or_else(
-        || "; the README lists the options".to_owned(),
+        || "; docs/REFERENCE.md lists the options".to_owned(),
         |known| format!("; did you mean '{known}{}'?", if VALUES.contains(&known) { "=…" } else { "" }),
     );
     usage(format!("unknown option '{name}'{hint}"))
@@ -319,7 +319,7 @@ mod tests {
     fn misspelled_options_are_answered_with_the_nearest() {
         assert!(parse("Prot=22").expect_err("unknown").contains("did you mean 'Port=…'?"));
         assert!(parse("alow_other").expect_err("unknown").contains("'allow_other'"));
-        assert!(parse("zzzzzzzz").expect_err("unknown").contains("README"));
+        assert!(parse("zzzzzzzz").expect_err("unknown").contains("REFERENCE"));
         assert!(parse("suid").expect_err("never").contains("nosuid"));
         for bad in ["Port=0", "Port", "uid=", "umask=999", "ro=1", "mode=ftp", "timeout=0", "cache=9999999999999G"] {
             assert!(parse(bad).is_err(), "{bad}");

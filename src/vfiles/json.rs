@@ -9,9 +9,13 @@ use super::status::{Status, Write};
 use crate::control::Commit;
 use crate::env::Committed;
 
+/// The version of all outputs of `--json` (docs/JSON.md).
+const SCHEMA: u32 = 1;
+
 /// All of the status. `reminders` are texts for the user.
 pub(super) fn status(status: &Status, reminders: Vec<String>) -> Value {
     let mut out = json!({
+        "schema": SCHEMA,
         "source": status.source,
         "state_dir": status.state_dir,
         "code": write(&status.code),

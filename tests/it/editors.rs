@@ -124,6 +124,20 @@ fn vim_saves_with_a_backup_by_rename() {
 }
 
 #[test]
+fn neovim_saves() {
+    on_each("nvim", |m, rename| {
+        let terminal = Terminal::open(&["nvim", "-u", "NONE"], &m.path("edit.php"));
+        terminal.shows("first line");
+        terminal.type_keys(&["G", "o", "// by neovim", "Escape", ":w", "Enter"]);
+        terminal.shows("written");
+        assert_saved(m, rename, "// by neovim");
+        terminal.type_keys(&["o", "// again", "Escape", ":wq", "Enter"]);
+        terminal.ended();
+        assert_saved(m, rename, "// again");
+    });
+}
+
+#[test]
 fn nano_saves() {
     on_each("nano", |m, rename| {
         let terminal = Terminal::open(&["nano", "--ignorercfiles"], &m.path("edit.php"));
@@ -213,7 +227,13 @@ fn like_phpstorm(path: &Path, text: &str) -> fs::Metadata {
     fs::metadata(path).expect("there")
 }
 
-/// Many programs: a temporary file, fsync, rename over the old one.
+/// Sublime Text with its default `"atomic_save": false`: truncated and written in place, without a sync.
+fn like_sublime_text(path: &Path, text: &str) -> fs::Metadata {
+    fs::write(path, text).expect("written");
+    fs::metadata(path).expect("there")
+}
+
+/// Many programs, Sublime Text with `"atomic_save": true` among them: a temporary file, fsync, rename over the old one.
 fn atomically(path: &Path, text: &str) -> fs::Metadata {
     let new = path.with_extension("tmp-1234");
     let mut file = File::create(&new).expect("created");
@@ -226,7 +246,12 @@ fn atomically(path: &Path, text: &str) -> fs::Metadata {
 }
 
 type Save = fn(&Path, &str) -> fs::Metadata;
-const SAVES: [(&str, Save); 3] = [("VS Code", like_vs_code), ("PhpStorm", like_phpstorm), ("atomically", atomically)];
+const SAVES: [(&str, Save); 4] = [
+    ("VS Code", like_vs_code),
+    ("PhpStorm", like_phpstorm),
+    ("Sublime Text", like_sublime_text),
+    ("atomically", atomically),
+];
 
 #[test]
 fn ides_save_and_see_no_change_of_others() {
@@ -237,7 +262,7 @@ fn ides_save_and_see_no_change_of_others() {
         let config = SimConfig { quirks: vec![("rename".into(), rename.into())], ..SimConfig::default() };
         let Some(m) = Mounted::sim_with(&config, "dev", "fresh=1") else { return };
         for (editor, save) in SAVES {
-            for round in 0..4 {
+            for round in 0..3 {
                 let text = format!("<?php // {editor} {round}\n").repeat(round + 1);
                 let at_save = save(&m.path("index.php"), &text);
                 // While it is sent, afterwards, and when the server has been asked again.

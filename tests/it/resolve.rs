@@ -21,7 +21,7 @@ fn tool(m: &Mounted, name: &str, command: &str) {
 }
 
 /// Known here as `base`, changed by another writer to `theirs`, then saved here as `ours`.
-fn conflict(m: &Mounted, name: &str) {
+pub fn conflict(m: &Mounted, name: &str) {
     fs::write(m.path(name), "base\n").expect("written");
     m.barrier().expect("sent");
     fs::read(m.path(name)).expect("known");

@@ -70,6 +70,22 @@ fn every_promise_is_held_by_a_test() {
 }
 
 #[test]
+fn every_editor_of_the_document_has_a_test() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/EDITORS.md")).expect("readable");
+    let sources = sources();
+    let mut editors = 0;
+    for row in text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| editor")) {
+        let Some(cited) = row.split('`').find(|word| word.starts_with("tests/")) else { continue };
+        check_citation(&format!("`{cited}`"), row, &sources);
+        editors += 1;
+    }
+    assert!(editors >= 7, "{editors} editors were found");
+    for cited in text.split('`').filter(|word| word.starts_with("tests/")) {
+        check_citation(&format!("`{cited}`"), "docs/EDITORS.md", &sources);
+    }
+}
+
+#[test]
 fn only_tests_that_run_can_be_cited() {
     let source = "
         #[test]
@@ -113,14 +129,14 @@ fn exit_codes_in_the_document_are_those_of_the_program() {
 }
 
 #[test]
-fn options_in_the_readme_are_those_of_the_program() {
+fn options_in_the_reference_are_those_of_the_program() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(root.join("README.md")).expect("readable");
+    let reference = fs::read_to_string(root.join("docs/REFERENCE.md")).expect("readable");
     let source = fs::read_to_string(root.join("src/cli/options.rs")).expect("readable");
     for table in ["const FLAGS", "const VALUES"] {
         let body = source.split(table).nth(1).and_then(|rest| rest.split("= [").nth(1)).expect("a table");
         for name in body.split(']').next().expect("its end").split('"').skip(1).step_by(2) {
-            assert!(readme.contains(&format!("`{name}")), "option {name} is not in README.md");
+            assert!(reference.contains(&format!("`{name}")), "option {name} is not in docs/REFERENCE.md");
         }
     }
 }
