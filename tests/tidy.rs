@@ -93,11 +93,12 @@ const ROOMS: [(&str, &[&str]); 31] = [
 ];
 
 /// Crates that only some rooms may name.
-const CRATES: [(&str, &[&str]); 11] = [
+const CRATES: [(&str, &[&str]); 12] = [
     ("fuser", &["fuse"]),
     ("ssh2", &["transport"]),
     ("git2", &["sim", "mirror"]),
     ("clap", &["cli"]),
+    ("ratatui", &["cli"]),
     ("ureq", &["control"]),
     ("axum", &["sim"]),
     ("tokio", &["sim"]),

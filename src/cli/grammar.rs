@@ -11,6 +11,7 @@ const EXAMPLES: &[Example] = &[
     ("mount", &["mount mysite", "mount mysite.live ~/live -o ro", "mount sftp://me@example.org/srv/www ~/www"]),
     ("umount", &["umount mysite.dev", "umount --all"]),
     ("list", &["list", "list --json"]),
+    ("watch", &["watch", "watch mysite.dev"]),
     ("status", &["status", "status ~/pantheon/mysite.dev --json"]),
     ("sync", &["sync"]),
     ("hydrate", &["hydrate", "hydrate wp-content/themes"]),

@@ -60,5 +60,6 @@ mod terminus;
 mod umount;
 mod versions;
 mod wake;
+mod watch;
 
 pub use dispatch::{main, understand};

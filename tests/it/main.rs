@@ -59,6 +59,7 @@ mod trace;
 mod two_way;
 mod versions;
 mod visible;
+mod watch;
 mod watchers;
 mod wordpress;
 mod write_bits;
