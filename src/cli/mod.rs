@@ -34,6 +34,7 @@ mod manual;
 mod mount;
 mod mountpoint;
 mod nearest;
+mod notices;
 mod object;
 mod options;
 mod output;

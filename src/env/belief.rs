@@ -58,6 +58,8 @@ pub struct Belief {
     pub log: Arc<Vec<Commit>>,
     /// Workflows that run on this environment.
     pub running: Vec<Running>,
+    /// Whether this mount asked for the last change of mode or commit.
+    pub changed_here: bool,
     /// Why the API did not answer the last question.
     pub error: Option<String>,
 }
@@ -80,6 +82,7 @@ impl Belief {
             diffstat: None,
             log: Arc::default(),
             running: Vec::new(),
+            changed_here: false,
             error: None,
         }
     }

@@ -445,6 +445,7 @@ mod tests {
                     labels: vec!["dev".into()],
                 }]),
                 running: vec![],
+                changed_here: false,
                 error: Some("two\nlines".into()),
             },
             code: Write::No("the environment is in Git mode".into()),

@@ -33,6 +33,7 @@ mod logins;
 mod modes;
 mod mount;
 mod mount8;
+mod notices;
 mod offline;
 mod pending;
 mod places;
