@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::common::mounted::post;
 use crate::common::program::{Environ, is_mounted};
-use crate::common::{Watch, eventually, has_fuse, has_program, watch};
+use crate::common::{Watch, eventually, has_fuse, has_program, watch, within};
 
 /// Longer than events are gathered before they are told.
 const GATHERED: Duration = Duration::from_secs(5);
@@ -245,6 +245,26 @@ fn what_others_do_to_the_environment_is_told_and_what_is_done_here_is_not() {
     eventually("the switch is told", || told("switched to Git mode").is_some());
     let (_, body, urgency) = told("switched").expect("told");
     assert!(body.contains("pantheonfs mode sftp --at /") && urgency == 2, "{body}");
+}
+
+#[test]
+fn a_link_that_stays_away_with_unsent_work_is_told() {
+    if !has_fuse() {
+        return;
+    }
+    let Some(bus) = Bus::start() else { return };
+    let recorded = bus.record();
+    let desk = Desk::mount(&bus.address, "");
+    fs::write(desk.path("before.php"), "<?php\n").expect("the directory is known");
+    desk.sync();
+    desk.control("stall", &json!({ "stalled": true }));
+    desk.control("cut", &json!({}));
+    fs::write(desk.path("unsent.php"), "<?php\n").expect("saved");
+    within(Duration::from_secs(150), "a notice", || !recorded.lock().is_empty());
+    desk.control("stall", &json!({ "stalled": false }));
+    let (summary, body, _) = recorded.lock()[0].clone();
+    assert!(summary.ends_with(": no link for 1 min") || summary.ends_with(": no link for 2 min"), "{summary}");
+    assert!(body.starts_with("1 changed file is not on the server.") && body.contains("pantheonfs status /"), "{body}");
 }
 
 #[test]
