@@ -5,7 +5,7 @@ use super::state::Fs;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::Ino;
 use crate::reader::{OpenMode, OpenedFile};
-use crate::upload::{Allocate, Created};
+use crate::upload::{Allocate, Created, NewFile};
 use crate::view::Entry;
 
 /// An open file: the handle, and what the kernel may cache of it.
@@ -42,13 +42,12 @@ impl Fs {
         &self,
         parent: Ino,
         name: &[u8],
-        perm: u16,
+        new: NewFile,
         mode: OpenMode,
-        exclusive: bool,
         wait: Wait,
     ) -> FsResult<(Entry, Opened)> {
         self.not_virtual("create", parent)?;
-        match self.upload.create(parent, name, perm, exclusive, wait)? {
+        match self.upload.create(parent, name, new, wait)? {
             Created::New(node) => Ok((self.view.entry(&node), self.opened(self.reader.opened(&node, mode)))),
             Created::Existing(node) => {
                 let opened = self.open(node.ino, mode, wait)?;
@@ -63,7 +62,8 @@ impl Fs {
     pub fn mknod(&self, parent: Ino, name: &[u8], perm: u16, wait: Wait) -> FsResult<Entry> {
         let Wait::Until(_) = wait else { return Err(FsError::new("mknod", "", Cause::WouldBlock)) };
         let mode = OpenMode { read: false, write: true, truncate: false };
-        let (entry, opened) = self.create(parent, name, perm, mode, true, wait)?;
+        let (entry, opened) =
+            self.create(parent, name, NewFile { perm, exclusive: true, scratch: false }, mode, wait)?;
         self.release(opened.handle, wait)?;
         Ok(entry)
     }

@@ -6,10 +6,10 @@ use super::state::Fs;
 use crate::attr::Attr;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::gate::ReadOnlyReason;
-use crate::inode::{Child, Ino};
+use crate::inode::{Child, Ino, NodeView};
 use crate::path::Name;
 use crate::reader::OpenMode;
-use crate::upload::SetAttr;
+use crate::upload::{NewFile, SetAttr};
 use crate::view::Entry;
 
 /// Permission bits of the owner.
@@ -114,18 +114,60 @@ impl Fs {
         objects.iter().try_for_each(|ino| self.check_owner_bits("write", *ino, WRITE_BIT, wait))
     }
 
+    /// Checks in the same way whether a file may be made. A temporary file (`new.scratch`) may be made in a directory without
+    /// the write bit, and stays on this machine: when it is renamed over a file, as `sed -i` does, that file is saved.
+    /// Returns whether it is one there.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::AccessDenied`]: the write bit is missing.
+    pub fn check_create(&self, parent: Ino, new: NewFile, caller_uid: u32, wait: Wait) -> FsResult<NewFile> {
+        let denied = match self.check_write(&[parent], caller_uid, wait) {
+            Ok(()) => return Ok(NewFile { scratch: false, ..new }),
+            Err(error) => error,
+        };
+        let reached = new.scratch && self.check_owner_bits("create", parent, SEARCH_BIT, wait).is_ok();
+        if reached { Ok(new) } else { Err(denied) }
+    }
+
+    /// Checks in the same way whether a name may be removed. What is only on this machine does not ask the server.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::AccessDenied`]: the write bit is missing.
+    pub fn check_unlink(&self, parent: Ino, name: &[u8], caller_uid: u32, wait: Wait) -> FsResult<()> {
+        self.check_write(&[parent], caller_uid, wait).or_else(|denied| match self.known(parent, name) {
+            Some(node) if node.only_here => self.check_owner_bits("unlink", parent, SEARCH_BIT, wait),
+            _ => Err(denied),
+        })
+    }
+
     /// Checks in the same way whether a name may be moved. A directory that gets another parent is changed by that: it needs
-    /// its own write bit.
+    /// its own write bit. What is only on this machine and replaces a file changes no name on the server: that file
+    /// needs the write bit.
     ///
     /// # Errors
     ///
     /// [`Cause::AccessDenied`]: a write bit is missing.
-    pub fn check_rename(&self, from: (Ino, &[u8]), to: Ino, caller_uid: u32, wait: Wait) -> FsResult<()> {
-        self.check_write(&[from.0, to], caller_uid, wait)?;
-        let moved = Name::new(from.1).ok().filter(|_| from.0 != to).map(|name| self.view.child(from.0, &name));
-        match moved {
-            Some(Child::Positive(node)) if node.attr.is_dir() => self.check_write(&[node.ino], caller_uid, wait),
-            _ => Ok(()),
+    pub fn check_rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), caller_uid: u32, wait: Wait) -> FsResult<()> {
+        let moved = self.known(from.0, from.1);
+        if let Err(denied) = self.check_write(&[from.0, to.0], caller_uid, wait) {
+            let saves = moved.is_some_and(|node| node.only_here && node.attr.is_file());
+            let replaced = self.known(to.0, to.1).filter(|node| saves && node.attr.is_file()).ok_or(denied)?;
+            self.check_owner_bits("rename", from.0, SEARCH_BIT, wait)?;
+            self.check_owner_bits("rename", to.0, SEARCH_BIT, wait)?;
+            return self.check_owner_bits("rename", replaced.ino, WRITE_BIT, wait);
+        }
+        match moved.filter(|node| from.0 != to.0 && node.attr.is_dir()) {
+            Some(dir) => self.check_write(&[dir.ino], caller_uid, wait),
+            None => Ok(()),
+        }
+    }
+
+    fn known(&self, parent: Ino, name: &[u8]) -> Option<NodeView> {
+        match self.view.child(parent, &Name::new(name).ok()?) {
+            Child::Positive(node) => Some(node),
+            _ => None,
         }
     }
 

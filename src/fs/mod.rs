@@ -35,5 +35,5 @@ pub use state::Fs;
 pub use crate::content::AttestConfig;
 pub use crate::error::{Cause, FsError, FsResult, Wait};
 pub use crate::reader::{Links, OpenMode};
-pub use crate::upload::{Allocate, SetAttr, Time};
+pub use crate::upload::{Allocate, NewFile, SetAttr, Time};
 pub use crate::view::{Entry, Layout, Space, knows_a_tree};

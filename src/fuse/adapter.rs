@@ -154,7 +154,7 @@ impl Filesystem for Adapter {
         let Some(answer) = self.replayed_removal(req, parent, name, answer) else { return };
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
         self.run_empty(answer, move |fs, wait| {
-            fs.check_write(&[parent], uid, wait).and_then(|()| fs.unlink(parent, &name, wait))
+            fs.check_unlink(parent, &name, uid, wait).and_then(|()| fs.unlink(parent, &name, wait))
         });
     }
 
@@ -195,7 +195,7 @@ impl Filesystem for Adapter {
         let (from, name) = (ino(parent), name.as_bytes().to_vec());
         let (to, newname) = (ino(newparent), newname.as_bytes().to_vec());
         self.run_empty(answer, move |fs, wait| {
-            fs.check_rename((from, &name), to, uid, wait)?;
+            fs.check_rename((from, &name), (to, &newname), uid, wait)?;
             fs.rename((from, &name), (to, &newname), no_replace, wait)
         });
     }
@@ -236,12 +236,12 @@ impl Filesystem for Adapter {
     ) {
         let answer = Answer::to(req, "create", parent, reply);
         let (parent, name) = (ino(parent), name.as_bytes().to_vec());
-        let (perm, exclusive) = (perm(mode), flags & libc::O_EXCL != 0);
+        let new = convert::new_file(perm(mode), flags);
         let open_mode = convert::open_mode(OpenFlags(flags));
         let uid = req.uid();
         let call = move |fs: &Fs, wait| {
-            fs.check_write(&[parent], uid, wait)?;
-            fs.create(parent, &name, perm, open_mode, exclusive, wait)
+            let new = fs.check_create(parent, new, uid, wait)?;
+            fs.create(parent, &name, new, open_mode, wait)
         };
         let writers = self.writers.clone();
         let ok = move |fs: &Fs, answer: Answer<ReplyCreate>, (entry, opened): (Entry, Opened)| {

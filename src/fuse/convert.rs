@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use fuser::{FileAttr, FileType, FopenFlags, INodeNo, OpenAccMode, OpenFlags, TimeOrNow};
 
 use crate::attr::{Attr, FileKind, time_from_secs};
-use crate::fs::{Allocate, Entry, Fs, OpenMode, Opened, Time};
+use crate::fs::{Allocate, Entry, Fs, NewFile, OpenMode, Opened, Time};
 use crate::inode::Ino;
 
 /// Size that `st_blksize` suggests for reads: one request of the kernel's read-ahead.
@@ -57,6 +57,12 @@ pub(super) fn open_mode(flags: OpenFlags) -> OpenMode {
         OpenAccMode::O_RDWR => (true, true),
     };
     OpenMode { read, write, truncate: flags.0 & libc::O_TRUNC != 0 }
+}
+
+/// How a file is made. A temporary file is told by what mkstemp(3) does: it is made exclusively, and for its owner alone.
+pub(super) fn new_file(perm: u16, flags: i32) -> NewFile {
+    let exclusive = flags & libc::O_EXCL != 0;
+    NewFile { perm, exclusive, scratch: exclusive && perm & 0o077 == 0 }
 }
 
 /// Whether the file is opened by execve(2): the kernel's own `FMODE_EXEC`, which no program can give.

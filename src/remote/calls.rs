@@ -3,7 +3,7 @@
 use super::attempt::Attempt;
 use super::error::ErrorKind;
 use super::reply;
-use crate::attr::{Attr, FileKind};
+use crate::attr::{Area, Attr, FileKind};
 use crate::gate::WritePermit;
 use crate::path::RemotePath;
 use crate::sftp::{Pending, RawAttrs, Request, StatVfs};
@@ -125,6 +125,7 @@ impl Attempt<'_> {
         let times = change.times.map(|times| RawAttrs { times: Some(times), ..RawAttrs::default() });
         let wire = self.wire(path);
         let mut sent = Vec::new();
+        let mut refused = None;
         for attrs in [perm, times].into_iter().flatten() {
             if !change.link {
                 sent.push(self.send(Request::SetStat { path: wire.clone(), attrs }));
@@ -139,8 +140,17 @@ impl Attempt<'_> {
                     return Err(kind);
                 }
                 log::debug!("{path}: the server keeps its attributes: {kind}");
+                if matches!(kind, ErrorKind::PermissionDenied) {
+                    refused = Some(kind);
+                }
             }
         }
-        self.attr(found)
+        let attr = self.attr(found)?;
+        // The platform sets the permissions of uploads itself. Elsewhere a refused chmod is a refused change.
+        let lacks = !change.link && change.perm.is_some_and(|perm| perm != attr.perm);
+        match refused.filter(|_| lacks && permit.area() == Area::Code) {
+            Some(kind) => Err(kind),
+            None => Ok(attr),
+        }
     }
 }

@@ -77,5 +77,5 @@ pub use edit::Allocate;
 pub use events::{Applied, AppliedChange, Listener};
 pub use given_up::Reports;
 pub use local_only::LOCAL_ONLY_PATTERNS;
-pub use names::Created;
+pub use names::{Created, NewFile};
 pub use state::{Upload, unsent_in};

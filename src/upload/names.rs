@@ -24,6 +24,16 @@ pub(super) struct Target {
     pub(super) area: Area,
 }
 
+/// How a file is made.
+#[derive(Debug, Clone, Copy)]
+pub struct NewFile {
+    pub perm: u16,
+    /// An existing file is an error.
+    pub exclusive: bool,
+    /// A temporary file that stays on this machine until it is renamed to a name that is sent.
+    pub scratch: bool,
+}
+
 /// The result of `create`.
 pub enum Created {
     /// The file was made; the kernel's lookup of its node is counted.
@@ -88,20 +98,20 @@ impl Upload {
     ///
     /// [`Cause::Exists`] with `exclusive`, the errors of [`Upload::permit`], and [`Cause::Local`] if the local disk
     /// is full.
-    pub fn create(&self, parent: Ino, name: &[u8], perm: u16, exclusive: bool, wait: Wait) -> FsResult<Created> {
+    pub fn create(&self, parent: Ino, name: &[u8], new: NewFile, wait: Wait) -> FsResult<Created> {
         let target = self.place("create", parent, name, wait)?;
         let view = &self.local.0.view;
         if let Child::Positive(node) = view.child(parent, &target.name) {
             let exists = || FsError::new("create", &target.path, Cause::Exists);
-            return if exclusive { Err(exists()) } else { Ok(Created::Existing(node)) };
+            return if new.exclusive { Err(exists()) } else { Ok(Created::Existing(node)) };
         }
         self.local.begin("create", &target.path)?;
-        let attr = self.new_attr(FileKind::File, 0, perm);
+        let attr = self.new_attr(FileKind::File, 0, new.perm);
         let gone = || FsError::new("create", &target.path, Cause::NotFound);
         let ino = {
             let _names = self.local.lock_names();
             self.vacant("create", &target)?;
-            let stays = self.local.stays_here(parent, &target.name, FileKind::File);
+            let stays = new.scratch || self.local.stays_here(parent, &target.name, FileKind::File);
             let ino = view.insert(parent, &target.name, attr, None).ok_or_else(gone)?;
             view.stay_here(ino, stays);
             ino

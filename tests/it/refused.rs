@@ -65,6 +65,27 @@ fn refused_changes_of_names_are_said_by_the_next_barrier() {
 }
 
 #[test]
+fn a_refused_chmod_is_said_by_the_next_barrier() {
+    let Some(m) = refusing("setstat,fsetstat", "") else { return };
+    fs::write(m.there("f"), "old").expect("written");
+    fs::set_permissions(m.there("f"), fs::Permissions::from_mode(0o644)).expect("chmod");
+    let mode = || fs::metadata(m.path("f")).expect("there").permissions().mode() & 0o777;
+    let chmod = |perm: u32| fs::set_permissions(m.path("f"), fs::Permissions::from_mode(perm)).expect("set here");
+    assert_eq!(mode(), 0o644);
+    chmod(0o600);
+    let at = m.dir().to_string_lossy().into_owned();
+    m.environ().run(&["sync", &at]).fails(14, &["attributes of f", "permission denied"]);
+    assert_eq!(mode(), 0o644, "what the server has");
+    assert!(stranded(&m).iter().any(|line| line.starts_with("attributes of f")), "{:?}", stranded(&m));
+    // What it has already is not refused, and times are set where they can be.
+    chmod(0o644);
+    let file = File::options().write(true).open(m.path("f")).expect("opened");
+    file.set_modified(SystemTime::now() - Duration::from_secs(86_400)).expect("set here");
+    drop(file);
+    m.barrier().expect("nothing was given up");
+}
+
+#[test]
 fn with_sync_a_refused_rename_fails() {
     let Some(m) = refusing("rename,posix-rename,open", "sync") else { return };
     fs::write(m.there("a"), "a").expect("written");

@@ -92,6 +92,46 @@ fn replacing_a_read_only_file_reaches_the_server() {
     assert_eq!(fs::metadata(m.there("d/f")).expect("there").permissions().mode() & 0o777, 0o444);
 }
 
+/// `sed -i` and `patch` write a temporary file beside the file and rename it over that: together this is a save, which the
+/// server takes where the file may be written.
+#[test]
+fn a_save_by_a_temporary_file_in_a_read_only_directory() {
+    let Some(m) = shown_to_an_ordinary_user() else { return };
+    let sites = m.path("sites");
+    fs::create_dir(&sites).expect("made");
+    for name in ["services.yml", "settings.php"] {
+        fs::write(sites.join(name), "old\n").expect("written");
+    }
+    assert_eq!(as_owner(&sites, "chmod 644 services.yml; chmod 444 settings.php; chmod 555 ."), 0);
+    m.barrier().expect("sent");
+    assert_eq!(as_owner(&sites, "sed -i s/old/new/ services.yml"), 0);
+    assert_eq!(as_owner(&sites, "sed -i s/new/newer/ services.yml && cat services.yml"), 0);
+    let temporary = "t=$(mktemp ./tXXXXXX) && echo x > $t";
+    let refused = [
+        "sed -i s/old/new/ settings.php".to_owned(),
+        "sed -i~ s/newer/newest/ services.yml".to_owned(),
+        format!("{temporary} && mv $t vacant"),
+        format!("{temporary} && mv $t ../elsewhere"),
+        "set -C; echo x > new".to_owned(),
+    ];
+    for line in refused {
+        assert_ne!(as_owner(&sites, &line), 0, "{line}: accepted");
+    }
+    assert_eq!(as_owner(&sites, "rm -f ./t??????"), 0, "what is only here is removed here");
+    m.barrier().expect("nothing was refused by the server");
+    let names = |dir: &Path| {
+        let entries = fs::read_dir(dir).expect("listed").map(|entry| entry.expect("read").file_name());
+        entries.collect::<std::collections::BTreeSet<_>>()
+    };
+    for dir in [&sites, &m.there("sites")] {
+        assert_eq!(names(dir), ["services.yml", "settings.php"].map(Into::into).into());
+        assert_eq!(fs::read_to_string(dir.join("services.yml")).expect("there"), "newer\n");
+        assert_eq!(fs::metadata(dir.join("services.yml")).expect("there").permissions().mode() & 0o777, 0o644);
+    }
+    assert_eq!(m.status()["stranded"], serde_json::json!([]));
+    chmod(&m.there("sites"), 0o755);
+}
+
 /// What a server gives to nobody without the read bit, where it runs as the same ordinary user.
 #[test]
 fn a_file_that_may_be_written_and_not_read_is_appended_to() {

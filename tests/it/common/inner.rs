@@ -16,7 +16,7 @@ use pantheonfs::attr::Area;
 use pantheonfs::clock::{Clock, Deadline};
 use pantheonfs::control::ConnectionMode;
 use pantheonfs::env::{Env, EnvConfig};
-use pantheonfs::fs::{Fs, FsConfig, FsResult, Layout, Links, OpenMode, SetAttr, Wait};
+use pantheonfs::fs::{Fs, FsConfig, FsResult, Layout, Links, NewFile, OpenMode, SetAttr, Wait};
 use pantheonfs::gate::{Gate, Verdict};
 use pantheonfs::inode::{Ino, ROOT};
 use pantheonfs::remote::{Remote, RemoteConfig};
@@ -341,7 +341,11 @@ impl Inner {
         }
         if create {
             let (dir, name) = self.parent(path)?;
-            return Ok(self.fs.create(dir, name, 0o644, mode, false, wait())?.1.handle);
+            return Ok(self
+                .fs
+                .create(dir, name, NewFile { perm: 0o644, exclusive: false, scratch: false }, mode, wait())?
+                .1
+                .handle);
         }
         Ok(self.fs.open(self.find(path)?, mode, wait())?.handle)
     }
