@@ -309,6 +309,24 @@ fn all_mounts_are_shown_and_come_and_go() {
 }
 
 #[test]
+fn an_unmount_waits_for_a_program_that_looks_for_a_moment() {
+    let Some(m) = mounted() else { return };
+    let screen = Screen::open(&m, (100, 30), "", "");
+    screen.shows(&["code writable"]);
+    // The screen has the difference to it compared when it is sent.
+    fs::write(m.path("index.php"), "<?php // changed\n").expect("written");
+    let held = fs::File::open(m.path("index.php")).expect("opened");
+    let ends = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(700));
+        drop(held);
+    });
+    m.umount().ok();
+    ends.join().expect("ended");
+    screen.shows(&["nothing is mounted"]);
+    screen.quits();
+}
+
+#[test]
 fn what_the_server_says_does_not_steer_the_terminal() {
     let Some(m) = mounted() else { return };
     let name = "evil\u{1b}[31m\u{7}.php";

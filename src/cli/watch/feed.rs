@@ -56,6 +56,8 @@ fn statuses(file: &Path) {
 /// Reads the diff when that is asked for. It compares with the server, so it may take long.
 fn diffs(dir: &Path, asked: &Receiver<()>) {
     while asked.recv().is_ok() {
+        // Several questions get one answer.
+        asked.try_iter().for_each(drop);
         let message = match read_diff(dir) {
             Ok((text, whole)) => json!({ "diff": text, "whole": whole }),
             Err(error) => json!({ "diff": format!("# there is no diff: {error}\n"), "whole": true }),
