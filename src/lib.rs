@@ -34,7 +34,8 @@
 //! | 10 | [`dotdir`] | admit, attr, cache, control, durable, env, error, gate, inode, mirror, path, pending, pool, reader, remote, upload, vfiles, view, write |
 //! | 11 | [`fs`] | admit, attr, clock, content, dotdir, env, error, gate, inode, mirror, path, reader, remote, upload, vfiles, view, write |
 //! | 12 | [`fuse`] | attr, call, fs, inode, pool |
-//! | 13 | [`cli`] | attr, clock, control, durable, env, fs, fuse, gate, mirror, path, pending, remote, sim, text, transport, vfiles, write |
+//! | 12 | [`notify`] | clock, control, env, fs, gate, remote, text, write |
+//! | 13 | [`cli`] | attr, clock, control, durable, env, fs, fuse, gate, mirror, notify, path, pending, remote, sim, text, transport, vfiles, write |
 
 #![deny(unsafe_code)]
 
@@ -55,6 +56,7 @@ pub mod fuse;
 pub mod gate;
 pub mod inode;
 pub mod mirror;
+pub mod notify;
 pub mod path;
 pub mod pending;
 pub mod pool;

@@ -13,7 +13,7 @@ use graph::{Crate, circles, named_by};
 use source::{Source, Token, paths, sources};
 
 /// Every room and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 31] = [
+const ROOMS: [(&str, &[&str]); 32] = [
     ("path", &[]),
     ("attr", &["path"]),
     ("call", &[]),
@@ -66,6 +66,7 @@ const ROOMS: [(&str, &[&str]); 31] = [
             "remote", "upload", "vfiles", "view", "write",
         ],
     ),
+    ("notify", &["clock", "control", "env", "fs", "gate", "remote", "text", "write"]),
     ("fuse", &["fs", "attr", "call", "inode", "pool"]),
     (
         "cli",
@@ -78,6 +79,7 @@ const ROOMS: [(&str, &[&str]); 31] = [
             "fs",
             "fuse",
             "mirror",
+            "notify",
             "gate",
             "path",
             "pending",
@@ -93,12 +95,14 @@ const ROOMS: [(&str, &[&str]); 31] = [
 ];
 
 /// Crates that only some rooms may name.
-const CRATES: [(&str, &[&str]); 11] = [
+const CRATES: [(&str, &[&str]); 13] = [
     ("fuser", &["fuse"]),
     ("ssh2", &["transport"]),
     ("git2", &["sim", "mirror"]),
     ("clap", &["cli"]),
+    ("ratatui", &["cli"]),
     ("ureq", &["control"]),
+    ("zbus", &["notify"]),
     ("axum", &["sim"]),
     ("tokio", &["sim"]),
     ("russh", &["sim"]),

@@ -33,6 +33,17 @@ pub(super) enum Command {
     Disable(Disable),
     /// List your mounts with their state, and what is mounted at login
     List(Output),
+    /// Show your mounts on one screen that follows them, with keys for what can be done
+    Watch {
+        /// The mount: a path in it, or SITE.ENV (default: all your mounts)
+        mount: Option<PathBuf>,
+    },
+    /// Write what the files of a mount say as lines of JSON; `watch` runs this by itself
+    #[command(hide = true)]
+    Feed {
+        /// Where it is mounted
+        mountpoint: PathBuf,
+    },
     /// Print the state of a mount: mode, whether code is writable, connection, unsent changes
     Status(Status),
     /// Wait until the server has all changes of a mount

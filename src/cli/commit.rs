@@ -62,7 +62,7 @@ fn read_message(file: &Path) -> CliResult<String> {
 }
 
 /// Asks for the message as git does: in the editor of the user, without the lines that start with `#`.
-fn ask_editor(pending: &str) -> CliResult<String> {
+pub(super) fn ask_editor(pending: &str) -> CliResult<String> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(Exit::Usage, "there is no message; give one with -m or -F"));
     }

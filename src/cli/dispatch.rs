@@ -9,7 +9,7 @@ use super::args::{self, Args, Command};
 use super::exit::{self, CliResult, Exit};
 use super::{
     account, bug_report, commands, commit, doctor, enable, environ, git_hook, grammar, hydrate, list, local_names,
-    manual, mount, options, replay, report, rescue, resolve, revert, source, start, umount, versions,
+    manual, mount, options, replay, report, rescue, resolve, revert, source, start, umount, versions, watch,
 };
 #[cfg(feature = "sim")]
 use super::{demo, link, simulate};
@@ -66,6 +66,8 @@ fn dispatch(command: Command) -> CliResult<()> {
         Command::Enable(what) => enable::enable(&what),
         Command::Disable(what) => enable::disable(&what),
         Command::List(output) => list::run(output.json),
+        Command::Watch { mount } => watch::run(mount.as_deref()),
+        Command::Feed { mountpoint } => watch::feed(&mountpoint),
         Command::Status(status) => report::status(status.path.as_deref(), status.output.json),
         Command::Sync(at) => commands::sync(&at.path, at.output.json),
         Command::Hydrate(what) => hydrate::run(&what.path, what.output.json),

@@ -23,6 +23,8 @@ pub(super) struct Environ {
     pub(super) here: PathBuf,
     /// `SSH_AUTH_SOCK`.
     pub(super) agent: Option<PathBuf>,
+    /// The session bus of the desktop, as D-Bus writes it.
+    pub(super) session_bus: Option<String>,
     pub(super) sites: Sites,
     state_root: PathBuf,
     cache_root: PathBuf,
@@ -131,6 +133,20 @@ fn path(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
+/// The session bus that the variables name, or that a login of this user has; mount(8) removes the variables.
+fn session_bus() -> Option<String> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    if let Some(address) = text("DBUS_SESSION_BUS_ADDRESS") {
+        return Some(address);
+    }
+    let user = rustix::process::getuid().as_raw();
+    let runtime = path("XDG_RUNTIME_DIR").unwrap_or_else(|| PathBuf::from(format!("/run/user/{user}")));
+    let socket = runtime.join("bus");
+    let meta = socket.metadata().ok()?;
+    let is_own = meta.file_type().is_socket() && meta.uid() == user;
+    is_own.then(|| format!("unix:path={}", socket.display()))
+}
+
 impl Environ {
     /// Reads the environment variables.
     pub(super) fn look() -> CliResult<Self> {
@@ -147,6 +163,7 @@ impl Environ {
             sites: Sites::below(&state_root),
             here: env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             agent: path(AGENT),
+            session_bus: session_bus(),
             state_root,
             cache_root: root("XDG_CACHE_HOME", ".cache").ok_or_else(homeless)?,
             home,

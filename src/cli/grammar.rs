@@ -13,6 +13,7 @@ const EXAMPLES: &[Example] = &[
     ("enable", &["enable mysite.dev", "enable mysite.dev ~/mysite -o IdentityFile=~/.ssh/id_rsa"]),
     ("disable", &["disable mysite.dev"]),
     ("list", &["list", "list --json"]),
+    ("watch", &["watch", "watch mysite.dev"]),
     ("status", &["status", "status ~/pantheon/mysite.dev --json"]),
     ("sync", &["sync"]),
     ("hydrate", &["hydrate", "hydrate wp-content/themes"]),

@@ -35,6 +35,7 @@ mod manual;
 mod mount;
 mod mountpoint;
 mod nearest;
+mod notices;
 mod object;
 mod options;
 mod output;
@@ -62,5 +63,6 @@ mod umount;
 mod unit;
 mod versions;
 mod wake;
+mod watch;
 
 pub use dispatch::{main, understand};

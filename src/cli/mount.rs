@@ -15,7 +15,7 @@ use super::place::{self, Chosen};
 use super::plan::{self, Plan};
 use super::prompt::Terminal;
 use super::record::{self, Record};
-use super::{connect, daemon, environ, identity, logging, mountpoint, report};
+use super::{connect, daemon, environ, identity, logging, mountpoint, notices, report};
 use crate::attr::Area;
 use crate::clock::Clock;
 use crate::env::Env;
@@ -63,8 +63,12 @@ fn serve(args: &Mount) -> CliResult<()> {
     let content_dir = around.content_dir(&plan.content_key)?;
     plan.endpoint.rates = Arc::new(Rates::kept(cache_dir.join("rates.json")));
     let source = plan.source.clone();
+    let notices = notices::plan(&plan, &options, &around, &mountpoint);
     let served = Served::start(plan, &options, &terminal, &mountpoint, [&state_dir, &cache_dir, &content_dir])?;
     let ready = visible(served.describe(&mountpoint)) + remark;
+    if let Some(notices) = notices {
+        notices.start((&served.fs, &served.env, &served.remote));
+    }
     let record = Record { source, mountpoint, pid: std::process::id(), made: place.made.clone() };
     record::write(&state_dir, &record);
     if args.report {

@@ -26,6 +26,8 @@ pub(super) struct Options {
     pub(super) sync: bool,
     /// Whether the mount has a `.git` of this machine.
     pub(super) git: bool,
+    /// Whether events are told by notices of the desktop.
+    pub(super) notify: bool,
     pub(super) mode: Option<ConnectionMode>,
     pub(super) links: Links,
     pub(super) fresh: Duration,
@@ -56,6 +58,7 @@ impl Default for Options {
             nonempty: false,
             sync: false,
             git: true,
+            notify: true,
             mode: None,
             links: Links::default(),
             fresh: Duration::from_secs(30),
@@ -106,8 +109,9 @@ const FLAGS: [&str; 28] = [
     "async",
 ];
 /// Options with a value.
-const VALUES: [&str; 19] = [
+const VALUES: [&str; 20] = [
     "git",
+    "notify",
     "uid",
     "gid",
     "umask",
@@ -199,13 +203,8 @@ impl Options {
                 let bits = u16::from_str_radix(value, 8).ok().filter(|bits| *bits <= 0o777);
                 self.umask = bits.ok_or_else(|| bad("octal permission bits such as 022"))?;
             }
-            "git" => {
-                self.git = match value {
-                    "yes" => true,
-                    "no" => false,
-                    _ => return Err(bad("yes or no")),
-                };
-            }
+            "git" => self.git = yes_or_no(value).ok_or_else(|| bad("yes or no"))?,
+            "notify" => self.notify = yes_or_no(value).ok_or_else(|| bad("yes or no"))?,
             "mode" => self.mode = Some(ConnectionMode::parse(value).ok_or_else(|| bad("sftp or git"))?),
             "links" => {
                 self.links = match value {
@@ -269,6 +268,14 @@ fn unknown(name: &str) -> Failure {
         |known| format!("; did you mean '{known}{}'?", if VALUES.contains(&known) { "=…" } else { "" }),
     );
     usage(format!("unknown option '{name}'{hint}"))
+}
+
+fn yes_or_no(value: &str) -> Option<bool> {
+    match value {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
 }
 
 fn seconds(value: &str) -> Option<Duration> {

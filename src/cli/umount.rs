@@ -17,6 +17,8 @@ use crate::text::visible;
 /// How long the driver may take to end, and how often it is looked at.
 const DRIVER_LIMIT: Duration = Duration::from_secs(5);
 const DRIVER_CHECK: Duration = Duration::from_millis(20);
+/// How long a mount may be in use before that is a failure.
+const BUSY_LIMIT: Duration = Duration::from_secs(3);
 /// How many unsent files are named.
 const MAX_NAMED: usize = 5;
 
@@ -81,7 +83,7 @@ fn unmount(place: &Path, force: bool) -> CliResult<()> {
         warn_of_unsent(status.as_ref());
     }
     // The process of a mount that does not answer cannot release it; the status request above still uses the mount.
-    let detached = mountpoint::detach(place, force || status.is_none());
+    let detached = detach(place, force || status.is_none());
     if let (Err(_), Err(given_up)) = (&detached, &sent) {
         eprintln!("pantheonfs: {}", visible(given_up.explain()));
     }
@@ -101,6 +103,19 @@ fn unmount(place: &Path, force: bool) -> CliResult<()> {
     record::clear_after_dead(&Environ::look()?, place)?;
     // Unmounted all the same: what was given up is kept, and would not be sent later either.
     sent
+}
+
+/// Unmounts. A program that uses the mount only for a moment, such as `pantheonfs watch`, is waited for.
+fn detach(place: &Path, lazy: bool) -> std::io::Result<()> {
+    let until = Instant::now() + BUSY_LIMIT;
+    loop {
+        match mountpoint::detach(place, lazy) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until => {
+                std::thread::sleep(DRIVER_CHECK);
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Waits until the driver has ended, so that the environment can be mounted again at once.

@@ -45,6 +45,8 @@ pub struct Belief {
     pub environment: Option<String>,
     pub kind: Option<EnvKind>,
     pub mode: ConnectionMode,
+    /// Since when this mount has seen this mode; the platform does not tell when it was switched.
+    pub since: SystemTime,
     pub source: Source,
     /// When the mode was last confirmed.
     pub learned: SystemTime,
@@ -56,6 +58,8 @@ pub struct Belief {
     pub log: Arc<Vec<Commit>>,
     /// Workflows that run on this environment.
     pub running: Vec<Running>,
+    /// Whether this mount asked for the last change of mode or commit.
+    pub changed_here: bool,
     /// Why the API did not answer the last question.
     pub error: Option<String>,
 }
@@ -71,12 +75,14 @@ impl Belief {
             environment,
             kind,
             mode,
+            since: now,
             source: Source::Option,
             learned: now,
             target_commit: None,
             diffstat: None,
             log: Arc::default(),
             running: Vec::new(),
+            changed_here: false,
             error: None,
         }
     }
@@ -85,6 +91,9 @@ impl Belief {
     pub(super) fn learn(&mut self, environment: Environment, now: SystemTime) -> bool {
         let switched = self.mode != environment.mode;
         let moved = self.target_commit.is_some() && self.target_commit != environment.target_commit;
+        if switched {
+            self.since = now;
+        }
         self.mode = environment.mode;
         self.target_commit = environment.target_commit;
         self.diffstat = Some(Arc::new(environment.diffstat)).filter(|_| self.kind.is_some_and(EnvKind::takes_code));

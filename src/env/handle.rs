@@ -81,6 +81,11 @@ impl Env {
         self.0.listen(Box::new(listener));
     }
 
+    /// A sentence about a login that ends soon, if the mount logs in with a saved token.
+    pub fn login_warning(&self) -> Option<String> {
+        self.0.config().api.as_ref()?.0.token_warning()
+    }
+
     /// Ends the watcher.
     pub fn stop(&self) {
         self.0.stop();

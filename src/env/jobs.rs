@@ -60,6 +60,7 @@ pub(super) fn switch(tracker: &Arc<Tracker>, mode: ConnectionMode, discard: bool
             return Err(SwitchError::WouldDiscard(pending));
         }
     }
+    let _asked_here = tracker.asking_here();
     let environment =
         run(tracker, format!("the mode is being switched to {mode}"), || match control.set_mode(site, name, mode) {
             Err(error) if error.is_doubtful() => switched_after_all((control, site, name), mode).ok_or(error),
@@ -99,6 +100,7 @@ pub(super) fn commit(tracker: &Arc<Tracker>, message: &str) -> Result<Committed,
         return Err(CommitError::Nothing);
     }
     let (author, email) = author(tracker, control)?;
+    let _asked_here = tracker.asking_here();
     let asked = run(tracker, "a commit runs".into(), || control.commit(site, name, message, &author, &email));
     let lost = asked.err();
     if let Some(error) = lost.as_ref().filter(|error| !error.is_doubtful()) {

@@ -1,6 +1,7 @@
 //! The belief together with the gate that follows it: takes over answers of the API, tells the listeners, and remembers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -63,6 +64,8 @@ pub(super) struct Tracker {
     asking: Mutex<Asking>,
     /// Switches and commits that this mount asked for; the last one decides.
     own_jobs: Mutex<Vec<Arc<Job>>>,
+    /// How many switches and commits that this mount asked for are under way, until their outcome is known.
+    asked_here: AtomicUsize,
     wake: mpsc::Sender<Wake>,
     /// How many questions to the API have ended, with an answer or without.
     answers: (Mutex<u64>, Condvar),
@@ -90,6 +93,7 @@ impl Tracker {
             listeners: Mutex::default(),
             asking: Mutex::new(Asking::new(Instant::now())),
             own_jobs: Mutex::default(),
+            asked_here: AtomicUsize::new(0),
             clock,
             wake,
             answers: Default::default(),
@@ -259,6 +263,7 @@ impl Tracker {
         let changed = {
             let mut belief = self.belief.lock();
             let changed = belief.learn(environment, at);
+            belief.changed_here = self.asked_here.load(Ordering::Relaxed) > 0;
             self.set_gate(&belief);
             changed
         };
@@ -320,6 +325,12 @@ impl Tracker {
         self.answers.1.notify_all();
     }
 
+    /// Counts a switch or commit that this mount asks for: what changes meanwhile was changed here.
+    pub(super) fn asking_here(&self) -> AskedHere<'_> {
+        self.asked_here.fetch_add(1, Ordering::Relaxed);
+        AskedHere(&self.asked_here)
+    }
+
     /// Holds writes while a workflow of this mount runs.
     pub(super) fn hold(&self, job: Arc<Job>) {
         self.own_jobs.lock().push(job);
@@ -370,6 +381,15 @@ impl Tracker {
         if let Some(Err(error)) = memory.map(|memory| memory.save(file)) {
             log::warn!("{}: {error}", file.display());
         }
+    }
+}
+
+/// A switch or commit that this mount asked for; dropped when its outcome is known.
+pub(super) struct AskedHere<'a>(&'a AtomicUsize);
+
+impl Drop for AskedHere<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -13,6 +13,7 @@ use crate::reader::Reader;
 use crate::upload::{Reports, Upload};
 use crate::vfiles::Status;
 use crate::view::{Space, View};
+use crate::write::RejectKind;
 
 /// The filesystem of one mount. Cheap to clone.
 #[derive(Clone)]
@@ -107,6 +108,11 @@ impl Fs {
     /// Only [`Cause::WouldBlock`](crate::error::Cause::WouldBlock): the server was not asked yet.
     pub fn statfs(&self, wait: Wait) -> FsResult<Space> {
         self.view.statfs(wait)
+    }
+
+    /// Sets the one listener that is told of each change that is given up: its kind, and a line about it. It must not wait.
+    pub fn on_given_up(&self, listener: impl Fn(RejectKind, &str) + Send + Sync + 'static) {
+        self.upload.on_given_up(listener);
     }
 
     /// Prepares the end of the mount: stops prefetching and sending, and saves what was learned.

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 
@@ -17,7 +18,10 @@ const MAX_NAMED: usize = 5;
 const MAX_PATHS: usize = 10_000;
 
 #[derive(Default)]
-pub(super) struct GivenUp(Mutex<Lists>);
+pub(super) struct GivenUp(Mutex<Lists>, OnceLock<OnGivenUp>);
+
+/// Called with the kind of each change that is given up, and a line about it. Must not wait.
+pub(super) type OnGivenUp = Box<dyn Fn(RejectKind, &str) + Send + Sync>;
 
 #[derive(Default)]
 struct Lists {
@@ -66,8 +70,17 @@ pub enum Reports {
 }
 
 impl GivenUp {
+    /// Sets the one listener.
+    pub(super) fn listen(&self, listener: OnGivenUp) {
+        // There is one; it is set once.
+        let _ = self.1.set(listener);
+    }
+
     /// A change was given up; `line` describes it, and the user's version is in `copy`.
     pub(super) fn add(&self, kind: RejectKind, line: String, copy: Option<PathBuf>) {
+        if let Some(listener) = self.1.get() {
+            listener(kind, &line);
+        }
         let mut lists = self.0.lock();
         match kind {
             RejectKind::Conflict => lists.conflicts.add(line, copy),

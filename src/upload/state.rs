@@ -76,6 +76,11 @@ impl Upload {
         self.listeners.add(listener);
     }
 
+    /// Sets the one listener that is told of each change that is given up: its kind, and a line about it.
+    pub fn on_given_up(&self, listener: impl Fn(RejectKind, &str) + Send + Sync + 'static) {
+        self.local.0.given_up.listen(Box::new(listener));
+    }
+
     /// Starts the worker that sends.
     pub fn start(&self) {
         let (admission, remote) = (self.admission.clone(), self.remote.clone());

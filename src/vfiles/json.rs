@@ -82,6 +82,7 @@ fn environment(status: &Status) -> Value {
     json!({
         "environment": belief.environment,
         "mode": belief.mode.to_string(),
+        "mode_since": time(belief.since),
         "mode_source": belief.source.to_string(),
         "mode_checked": time(belief.learned),
         "mode_error": belief.error,

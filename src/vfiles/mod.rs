@@ -13,7 +13,7 @@ pub use file::{FILES, File};
 pub use git::GitStatus;
 pub use hydration::Hydration;
 pub use origin::Origin;
-pub use render::render;
+pub use render::{render, span};
 pub use status::{Connection, LinkStatus, LocalChanges, LocalNames, Status, Traffic, Write};
 
 use crate::control::ConnectionMode;

@@ -33,7 +33,7 @@ pub fn render(file: File, status: &Status) -> Vec<u8> {
 }
 
 /// A duration in whole units that are large enough: `12 s`, `3 min`, `2 h`, `5 d`.
-fn span(duration: Duration) -> String {
+pub fn span(duration: Duration) -> String {
     match duration.as_secs() {
         s @ 0..120 => format!("{s} s"),
         s @ 120..7200 => format!("{} min", s / 60),
@@ -431,6 +431,7 @@ mod tests {
                 environment: Some("dev".into()),
                 kind: None,
                 mode: ConnectionMode::Git,
+                since: now - Duration::from_secs(60),
                 source: Source::Api,
                 learned: now - Duration::from_secs(2),
                 target_commit: Some("abc".into()),
@@ -444,6 +445,7 @@ mod tests {
                     labels: vec!["dev".into()],
                 }]),
                 running: vec![],
+                changed_here: false,
                 error: Some("two\nlines".into()),
             },
             code: Write::No("the environment is in Git mode".into()),
