@@ -62,8 +62,11 @@ impl Dot {
         out.push(0);
         match since.paths {
             None => out.extend(b"/\0"),
+            // An empty path is not in the protocol.
+            Some(paths) if paths.contains(&RemotePath::root()) => out.extend(b"/\0"),
             Some(paths) => {
-                for path in paths.iter().map(RemotePath::as_bytes) {
+                // Git's own file is announced in each mount, and git does not look at it.
+                for path in paths.iter().map(RemotePath::as_bytes).filter(|path| *path != GIT_FILE) {
                     out.extend([path, b"\0", path, b"/\0"].concat());
                 }
             }
