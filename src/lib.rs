@@ -31,7 +31,7 @@
 //! | 7 | [`view`] | admit, attr, cache, clock, content, error, inode, path, pool, remote |
 //! | 8 | [`upload`] | admit, attr, cache, call, clock, content, durable, error, gate, inode, path, pool, remote, view, write |
 //! | 9 | [`reader`] | attr, cache, clock, content, durable, env, error, inode, mirror, path, pending, remote, upload, vfiles, view |
-//! | 10 | [`dotdir`] | admit, attr, cache, control, durable, env, error, gate, inode, mirror, path, pending, pool, reader, remote, upload, vfiles, view, write |
+//! | 10 | [`dotdir`] | admit, attr, control, durable, env, error, gate, inode, mirror, path, pending, pool, reader, remote, upload, vfiles, view, write |
 //! | 11 | [`fs`] | admit, attr, clock, content, dotdir, env, error, gate, inode, mirror, path, reader, remote, upload, vfiles, view, write |
 //! | 12 | [`fuse`] | attr, call, fs, inode, pool |
 //! | 12 | [`notify`] | clock, control, env, fs, gate, remote, text, write |

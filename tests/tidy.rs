@@ -55,8 +55,8 @@ const ROOMS: [(&str, &[&str]); 32] = [
     (
         "dotdir",
         &[
-            "durable", "admit", "attr", "cache", "control", "env", "error", "gate", "inode", "mirror", "path",
-            "pending", "pool", "reader", "remote", "upload", "vfiles", "view", "write",
+            "durable", "admit", "attr", "control", "env", "error", "gate", "inode", "mirror", "path", "pending",
+            "pool", "reader", "remote", "upload", "vfiles", "view", "write",
         ],
     ),
     (

@@ -202,13 +202,18 @@ impl Served {
                 _ => log::warn!("{error}; the next mount sends the changes"),
             }
         }
-        if let Err(error) = self.mounted.unmount() {
+        let unmounted = self.mounted.unmount();
+        if let Err(error) = &unmounted {
             log::info!("{}: {error}; unmounting it anyway", mountpoint.display());
             if let Err(error) = mountpoint::detach(mountpoint, true) {
                 log::error!("{}: {error}", mountpoint.display());
             }
         }
         self.fs.close();
+        // A program that has a file open may still change something otherwise.
+        if unmounted.is_ok() {
+            self.fs.end();
+        }
         self.env.stop();
         self.remote.close();
     }

@@ -14,9 +14,8 @@ use crate::inode::{Change, Child, ROOT};
 use crate::mirror::Committed;
 use crate::path::{Name, RemotePath};
 use crate::reader::Reader;
-use crate::remote::Class;
 use crate::upload::LOCAL_ONLY_PATTERNS;
-use crate::view::{FROZEN_FRESH, GIT_FILE};
+use crate::view::{GIT_FILE, Renew};
 
 /// How long the first index waits for proofs, which spare git reading the files.
 const PROOFS_LIMIT: Duration = Duration::from_secs(20);
@@ -63,8 +62,11 @@ impl Dot {
         out.push(0);
         match since.paths {
             None => out.extend(b"/\0"),
+            // An empty path is not in the protocol.
+            Some(paths) if paths.contains(&RemotePath::root()) => out.extend(b"/\0"),
             Some(paths) => {
-                for path in paths.iter().map(RemotePath::as_bytes) {
+                // Git's own file is announced in each mount, and git does not look at it.
+                for path in paths.iter().map(RemotePath::as_bytes).filter(|path| *path != GIT_FILE) {
                     out.extend([path, b"\0", path, b"/\0"].concat());
                 }
             }
@@ -72,26 +74,13 @@ impl Dot {
         out
     }
 
-    /// Lists the directories again whose names are older than the mount may show, level by level. Git would ask for each
-    /// of them; if one cannot be listed, what is known is shown, as git would be shown it.
+    /// Lists the directories again whose names are older than the mount may show. Git would ask for each of them; if one
+    /// cannot be listed, what is known is shown, as git would be shown it.
     fn renew_listings(&self, wait: Wait) {
         let view = &self.0.view;
-        let deadline = match wait {
-            Wait::Until(deadline) if view.freshness(ROOT) != FROZEN_FRESH => deadline,
-            _ => return,
-        };
-        let mut level = vec![ROOT];
-        while !level.is_empty() && !view.is_offline() {
-            let old = level.iter().filter(|dir| !view.is_listed_within(**dir, view.freshness(**dir)));
-            let coming: Vec<_> = old.map(|dir| view.start_listing(*dir, Class::Interactive)).collect();
-            if !coming.into_iter().all(|listing| listing.wait(deadline.0).is_some()) {
-                log::info!("not every directory could be listed again in time for git");
-                return;
-            }
-            let below = level.iter().flat_map(|dir| view.children(*dir));
-            let dirs =
-                below.filter(|(name, node)| node.attr.is_dir() && !node.only_here && name.as_bytes() != GIT_FILE);
-            level = dirs.map(|(_, node)| node.ino).collect();
+        let Wait::Until(deadline) = wait else { return };
+        if !view.is_offline() && view.sweep(Renew::Outdated, |dir| self.is_surveyed(dir), || deadline).is_err() {
+            log::info!("not every directory could be listed again in time for git");
         }
     }
 

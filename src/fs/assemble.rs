@@ -79,6 +79,7 @@ impl Fs {
             timeout: config.timeout,
             cache_dir: config.cache_dir.clone(),
             own_git: config.git.is_some(),
+            shown_as: config.umask,
         };
         let git = config.git.zip(config.mirror.clone()).map(|(git, mirror)| GitDir::new(git, mirror));
         let unsent = unsent_in(&config.journal);

@@ -121,4 +121,9 @@ impl Fs {
         self.view.close();
         self.reader.close();
     }
+
+    /// The mount is gone: saves for the next one what git may be told of changes.
+    pub fn end(&self) {
+        self.view.save_log();
+    }
 }

@@ -70,7 +70,7 @@ impl Table {
             return Applied::Raced;
         }
         let expired = known.listed.replace(now).is_none();
-        let first = expired && known.children.is_empty();
+        let first = expired && !known.complete && known.children.is_empty();
         known.complete = true;
         let listed_before = std::mem::replace(&mut known.listed_before, true);
         let mut gone = std::mem::take(&mut known.children);

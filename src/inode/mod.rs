@@ -5,6 +5,8 @@
 //! that are not in it. Numbers are derived from the path at first sight, so that they are the same after a remount; a
 //! rename does not change the number.
 
+mod bytes;
+mod change_log;
 mod listing;
 mod node;
 mod saved;
@@ -12,6 +14,7 @@ mod shown;
 mod snapshot;
 mod table;
 
+pub use change_log::ChangeLog;
 pub use listing::{Applied, Change, Removed};
 pub use node::{Child, NodeView, Shown};
 pub use saved::Unsaved;

@@ -17,6 +17,8 @@
 //! - `D`: a directory as the server listed it: length of its path (2), path, number of entries (4), and for each its kind
 //!   (1: `f`ile, `d`irectory, `l`ink, `o`ther), length of the name (2), name, size (8), permission bits (2), mtime (4),
 //!   atime (4).
+//! - `L`: what was told of changes until then, see `change_log`. It counts only as the last record: the next mount begins
+//!   with one of another kind.
 //!
 //! A record that is cut off or has a wrong checksum ends the reading; the records before it are used.
 
@@ -27,6 +29,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::bytes::{Input, put_text};
+use super::change_log::ChangeLog;
 use crate::attr::{Attr, FileKind};
 use crate::durable;
 use crate::path::{Name, RemotePath};
@@ -46,7 +50,10 @@ pub struct SavedDir {
 
 /// The tree of the last mount.
 #[derive(Default)]
-pub struct Saved(HashMap<RemotePath, SavedDir>);
+pub struct Saved {
+    dirs: HashMap<RemotePath, SavedDir>,
+    log: Option<ChangeLog>,
+}
 
 impl Saved {
     /// Reads the records of a file's bytes; also returns the length of the readable part.
@@ -55,15 +62,20 @@ impl Saved {
     }
 
     pub fn dir(&self, path: &RemotePath) -> Option<&SavedDir> {
-        self.0.get(path)
+        self.dirs.get(path)
+    }
+
+    /// What the last mount told of changes, if it ended in good order and this is the tree that it had in the end.
+    pub fn log(&self) -> Option<&ChangeLog> {
+        self.log.as_ref()
     }
 
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.dirs.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.dirs.is_empty()
     }
 }
 
@@ -90,7 +102,7 @@ impl Snapshot {
         if good < bytes.len() {
             log::info!("{}: {} bytes at its end are incomplete and are removed", path.display(), bytes.len() - good);
         }
-        let live: usize = saved.0.iter().map(|(path, dir)| payload_len(path, &dir.entries) + 8).sum();
+        let live: usize = saved.dirs.iter().map(|(path, dir)| payload_len(path, &dir.entries) + 8).sum();
         let mut file = if good < bytes.len() || good < HEADER.len() || good > 2 * live + MIN_WASTE {
             rewrite(path, &saved)?
         } else {
@@ -124,6 +136,11 @@ impl Snapshot {
         commit.clone_into(&mut out.commit);
         Ok(())
     }
+
+    /// Appends what was told of changes. The tree must have been saved as it is.
+    pub fn append_log(&self, log: &ChangeLog) -> io::Result<()> {
+        self.out.lock().file.write_all(&frame(&[b"L", &log.encode()[..]].concat()))
+    }
 }
 
 /// Replaces the file by one with the newest records only.
@@ -131,7 +148,7 @@ fn rewrite(path: &Path, saved: &Saved) -> io::Result<File> {
     let mut commit: &str = "";
     let mut bytes = HEADER.to_vec();
     // Consecutive directories with the same commit share its record.
-    let mut dirs: Vec<_> = saved.0.iter().collect();
+    let mut dirs: Vec<_> = saved.dirs.iter().collect();
     dirs.sort_by(|a, b| (&a.1.commit, a.0).cmp(&(&b.1.commit, b.0)));
     for (path, dir) in dirs {
         if *commit != *dir.commit {
@@ -176,24 +193,24 @@ fn encode(path: &RemotePath, entries: &[(Name, Attr)]) -> Vec<u8> {
     out
 }
 
-/// Paths and names are shorter than 64 KiB, which `path` guarantees.
-fn put_text(out: &mut Vec<u8>, text: &[u8]) {
-    out.extend_from_slice(&(text.len() as u16).to_le_bytes());
-    out.extend_from_slice(text);
-}
-
 fn parse(bytes: &[u8]) -> (Saved, usize) {
     let mut saved = Saved::default();
     let Some(mut rest) = bytes.strip_prefix(HEADER) else { return (saved, 0) };
     let mut commit: Arc<str> = "".into();
     loop {
         let mut input = Input(rest);
-        let Some(payload) = input.record() else { break };
+        let Some(payload) = record(&mut input) else { break };
+        // It tells of the tree as it is known at this place.
+        saved.log = None;
         match payload.split_first() {
             Some((b'C', text)) => commit = String::from_utf8_lossy(text).into(),
             Some((b'D', body)) => {
                 let Some((path, entries)) = decode(body) else { break };
-                saved.0.insert(path, SavedDir { entries, commit: commit.clone() });
+                saved.dirs.insert(path, SavedDir { entries, commit: commit.clone() });
+            }
+            Some((b'L', body)) => {
+                let Some(log) = ChangeLog::decode(body) else { break };
+                saved.log = Some(log);
             }
             _ => break,
         }
@@ -225,31 +242,11 @@ fn decode(body: &[u8]) -> Option<(RemotePath, Vec<(Name, Attr)>)> {
     input.0.is_empty().then_some((path, entries))
 }
 
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (head, tail) = self.0.split_at_checked(count)?;
-        self.0 = tail;
-        Some(head)
-    }
-
-    fn number<const N: usize>(&mut self) -> Option<u64> {
-        let mut out = [0; 8];
-        out[..N].copy_from_slice(self.take(N)?);
-        Some(u64::from_le_bytes(out))
-    }
-
-    fn text(&mut self) -> Option<&'a [u8]> {
-        let len = self.number::<2>()?;
-        self.take(usize::try_from(len).ok()?)
-    }
-
-    fn record(&mut self) -> Option<&'a [u8]> {
-        let (len, sum) = (usize::try_from(self.number::<4>()?).ok()?, self.number::<4>()?);
-        let payload = self.take(len).filter(|_| len <= MAX_PAYLOAD)?;
-        (u64::from(crc32fast::hash(payload)) == sum).then_some(payload)
-    }
+/// The payload of the next record, if it is whole.
+fn record<'a>(input: &mut Input<'a>) -> Option<&'a [u8]> {
+    let (len, sum) = (usize::try_from(input.number::<4>()?).ok()?, input.number::<4>()?);
+    let payload = input.take(len).filter(|_| len <= MAX_PAYLOAD)?;
+    (u64::from(crc32fast::hash(payload)) == sum).then_some(payload)
 }
 
 #[cfg(test)]
@@ -279,6 +276,23 @@ mod tests {
         assert_eq!((saved.len(), names(&saved, "code")), (2, vec!["b".to_owned(), "c".to_owned()]));
         let commit = |path: &str| saved.dir(&RemotePath::parse(path).expect("valid")).map(|dir| dir.commit.to_string());
         assert_eq!((commit("code"), commit("code/d")), (Some("c0ffee".into()), Some(String::new())));
+    }
+
+    #[test]
+    fn a_log_of_changes_counts_only_as_the_last_word() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let file = place.path().join("tree");
+        let log = ChangeLog { mounts: vec![(1, 2)], ..ChangeLog::default() };
+        let (snapshot, _) = Snapshot::open(&file).expect("begun");
+        snapshot.append_log(&log).expect("written");
+        snapshot.append("", &[dir("code", &["a"])]).expect("written");
+        let (snapshot, saved) = Snapshot::open(&file).expect("read");
+        assert_eq!(saved.log(), None, "the tree changed behind it");
+        snapshot.append_log(&log).expect("written");
+        let (_, saved) = Snapshot::open(&file).expect("read");
+        assert_eq!(saved.log(), Some(&log));
+        let (_, saved) = Snapshot::open(&file).expect("read");
+        assert_eq!((saved.log(), saved.len()), (None, 1), "another mount began and did not end in good order");
     }
 
     #[test]

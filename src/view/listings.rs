@@ -109,13 +109,16 @@ impl Listings {
         if self.0.unsent.is_elsewhere(&path) {
             return self.list_when_there(dir, class, tries, done);
         }
-        let (listings, at) = (self.clone(), path.clone());
+        let (listings, at, known) = (self.clone(), path.clone(), table.is_complete(dir));
         self.0.remote.list_async(path, class, move |result| match result {
             // A move that is carried out entry by entry: this is neither the state before it nor the one after it.
             Ok(_) if listings.was_renamed(dir, &at) => listings.list_when_there(dir, class, tries, done),
             Ok(entries) => match listings.take_over(dir, &at, count, entries) {
                 Applied::Changed(changes) => {
                     listings.0.changes.announce(changes);
+                    if !known {
+                        listings.0.changes.touched().first_listed(dir);
+                    }
                     if let Some(listener) = listings.0.listener.get() {
                         listener(dir);
                     }

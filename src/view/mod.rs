@@ -13,6 +13,7 @@
 //! | `listings` | one listing of a directory, taken over into the table |
 //! | `ahead` | listing ahead of a walk |
 //! | `used` | which directories were used lately |
+//! | `sweep` | listing everything again at once |
 //! | `renewal` | looking for changes of others |
 //! | `outside` | how symlinks that lead out of the mount are shown |
 //! | `saved` | the tree on the local disk |
@@ -33,6 +34,7 @@ mod renewal;
 mod saved;
 mod space;
 mod state;
+mod sweep;
 mod touched;
 mod used;
 
@@ -43,4 +45,5 @@ pub use outside::{OUTSIDE_PATH, goes_on, outside_path, outside_text};
 pub use saved::knows_a_tree;
 pub use space::Space;
 pub use state::{Entry, View, ViewConfig};
+pub use sweep::{Renew, Unlisted};
 pub use touched::Since;

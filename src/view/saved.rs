@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::freshness::{FROZEN_FRESH, Freshness};
-use crate::inode::{ROOT, Saved, Snapshot, Unsaved};
+use crate::inode::{ChangeLog, ROOT, Saved, Snapshot, Unsaved};
 
 /// The name of the snapshot in the cache directory.
 const FILE: &str = "tree";
@@ -28,6 +28,14 @@ impl SavedTree {
                 log::warn!("{}: {error}; the tree is not saved for the next mount", dir.join(FILE).display());
                 (Self(None), Saved::default())
             }
+        }
+    }
+
+    /// Saves what can be told of changes until now.
+    pub(super) fn save_log(&self, log: &ChangeLog) {
+        let Some(snapshot) = &self.0 else { return };
+        if let Err(error) = snapshot.append_log(log) {
+            log::debug!("{}: {error}; git compares everything after the next mount", snapshot.path().display());
         }
     }
 

@@ -33,6 +33,8 @@ pub struct ViewConfig {
     pub cache_dir: Option<PathBuf>,
     /// Whether the root has a `.git` of this machine, which takes the place of one on the server.
     pub own_git: bool,
+    /// Stands for the options that have a say in the attributes that are shown.
+    pub shown_as: u16,
 }
 
 /// An answer to `lookup` or `getattr`: attributes, and how long the kernel may cache them.
@@ -80,11 +82,11 @@ impl View {
         clock: Clock,
         errors: LastError,
     ) -> Self {
-        let ViewConfig { layout, fresh, timeout, cache_dir, own_git } = config;
+        let ViewConfig { layout, fresh, timeout, cache_dir, own_git, shown_as } = config;
         let (saved, tree) = SavedTree::open(cache_dir.as_deref());
         let table = Arc::new(Table::new(layout.roots()));
         let freshness = Freshness { table: table.clone(), admission, clock, names: fresh, used: Arc::default() };
-        let changes = KernelChanges::new(Touched::new(table.clone()));
+        let changes = KernelChanges::new(Touched::new(table.clone(), shown_as, tree.log()));
         let listings = Listings::new(remote.clone(), freshness.clone(), unsent, changes.clone(), timeout);
         let ahead = Ahead::new(freshness.clone(), listings.clone());
         ahead.follow(&listings);
@@ -160,6 +162,14 @@ impl View {
     pub fn close(&self) {
         self.0.ahead.close();
         self.save_tree(true);
+    }
+
+    /// Saves what can be told of changes. Nothing may be shown or changed any more.
+    pub fn save_log(&self) {
+        self.save_tree(true);
+        if let Some(log) = self.0.changes.touched().to_be_saved() {
+            self.0.saved.save_log(&log);
+        }
     }
 
     pub fn is_closing(&self) -> bool {

@@ -296,17 +296,70 @@ fn the_users_own_hooks_are_run_and_those_of_the_repository_are_not() {
     assert_eq!(out(&m, &["rev-parse", "HEAD"]), platform(&m, "%H"));
 }
 
+/// The next token, and what git is told to have changed since the token.
+fn ask(m: &Mounted, token: &str) -> (String, Vec<String>) {
+    let mut command = m.environ().command();
+    let ran = command.current_dir(m.dir()).args(["fsmonitor", "2", token]).output().expect("runs");
+    let mut parts: Vec<String> = Ran(ran).ok().out().split('\0').map(str::to_owned).collect();
+    assert_eq!(parts.pop().as_deref(), Some(""), "every part ends with a zero byte");
+    let token = parts.remove(0);
+    (token, parts)
+}
+
+fn remount(m: &Mounted) {
+    m.umount().ok();
+    m.mount(&format!("{}.dev", m.sim_ref().site()), &m.sim_ref().options()).ok();
+    eventually(".git is shown", || m.path(".git").exists());
+}
+
+#[test]
+fn after_a_remount_git_is_told_only_what_changed() {
+    let Some(m) = sim() else { return };
+    fs::create_dir_all(m.path("d/empty")).expect("made");
+    m.barrier().expect("sent");
+    let compared = || out(&m, &["-c", "core.fsmonitor=false", "status", "--porcelain"]);
+    assert_eq!(out(&m, &["status", "--porcelain"]), "");
+    let (token, _) = ask(&m, "none");
+    remount(&m);
+    // What may differ from the saved tree is told once more: what was changed here.
+    let (token, told) = ask(&m, &token);
+    assert!(told.iter().all(|path| path.starts_with('d')), "{told:?}");
+    remount(&m);
+    let (token, told) = ask(&m, &token);
+    assert_eq!(told, [""; 0], "nothing changed");
+    // Changed here, and set back on the server while nothing is mounted: git has seen the first of these.
+    let there = m.there("index.php");
+    let before = (fs::read(&there).expect("read"), fs::metadata(&there).expect("there").modified().expect("a time"));
+    fs::write(m.path("index.php"), "changed here").expect("written");
+    m.barrier().expect("sent");
+    assert_eq!(out(&m, &["status", "--porcelain"]), "M index.php");
+    m.umount().ok();
+    fs::write(&there, before.0).expect("written");
+    fs::File::options().write(true).open(&there).and_then(|file| file.set_modified(before.1)).expect("set");
+    fs::write(m.there("d/empty/theirs"), "new").expect("written");
+    fs::remove_file(m.there("wp-load.php")).expect("removed");
+    m.mount(&format!("{}.dev", m.sim_ref().site()), &m.sim_ref().options()).ok();
+    let (_, told) = ask(&m, &token);
+    for path in ["index.php", "d/empty/theirs", "wp-load.php"] {
+        assert!(told.iter().any(|told| told == path), "{path}: {told:?}");
+    }
+    assert_eq!(out(&m, &["status", "--porcelain", "-uall"]), "D wp-load.php\n?? d/empty/theirs");
+    assert_eq!(compared(), "D wp-load.php\n?? d/");
+}
+
+#[test]
+fn after_a_driver_that_died_git_compares_everything() {
+    let Some(m) = sim() else { return };
+    let (token, _) = ask(&m, "none");
+    crate::crash::kill(&m);
+    m.mount(&format!("{}.dev", m.sim_ref().site()), &m.sim_ref().options()).ok();
+    assert_eq!(ask(&m, &token).1, ["/"]);
+}
+
 #[test]
 fn fsmonitor_answers_what_changed() {
     let Some(m) = sim() else { return };
-    let ask = |token: &str| {
-        let mut command = m.environ().command();
-        let ran = command.current_dir(m.dir()).args(["fsmonitor", "2", token]).output().expect("runs");
-        let mut parts: Vec<String> = Ran(ran).ok().out().split('\0').map(str::to_owned).collect();
-        assert_eq!(parts.pop().as_deref(), Some(""), "every part ends with a zero byte");
-        let token = parts.remove(0);
-        (token, parts)
-    };
+    let ask = |token: &str| ask(&m, token);
     let (first, all) = ask("1700000000");
     assert_eq!(all, ["/"]);
     let (same, none) = ask(&first);

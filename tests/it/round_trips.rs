@@ -78,6 +78,18 @@ fn a_walk_after_a_pause_is_one_sweep() {
 
 /// Code that nobody can change is known by the next mount without asking, as long as the commit is the same.
 #[test]
+fn a_comparison_costs_the_same_for_any_depth() {
+    let Some(m) = far_away(&[]) else { return };
+    fs::create_dir_all(m.on_server("1/2/3/4/5/6/7/8/9/10/11/12")).expect("made");
+    walk(m.dir());
+    let pending = || drop(fs::read(m.path(".pantheon/pending")).expect("compared"));
+    // The first one fetches the commit, and reads what is not proved.
+    pending();
+    let (rounds, requests) = cost(&m, pending);
+    assert!(rounds <= 5, "{rounds} rounds, {requests} requests");
+}
+
+#[test]
 fn frozen_code_is_known_after_a_remount() {
     let Some(m) = far_away(&[]) else { return };
     fs::write(m.path(".pantheon/mode"), "git").expect("switched");
