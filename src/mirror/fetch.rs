@@ -119,7 +119,19 @@ impl Mirror {
         drop(self.repo()?);
         let mut command = Command::new("git");
         command.arg("--git-dir").arg(&self.config.dir);
-        command.args(["-c", "gc.auto=0", "fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head"]);
+        // As a pack, what is fetched is there as a whole or not at all. Single objects are visible one after another, the
+        // commit before its files.
+        command.args([
+            "-c",
+            "gc.auto=0",
+            "-c",
+            "fetch.unpackLimit=1",
+            "fetch",
+            "--quiet",
+            "--prune",
+            "--no-tags",
+            "--no-write-fetch-head",
+        ]);
         command.args(depth.map(|depth| format!("--depth={depth}"))).arg("--");
         command.arg(&self.config.url).args(wanted);
         command.env("GIT_SSH_COMMAND", &self.config.ssh_command).env("GIT_TERMINAL_PROMPT", "0").current_dir("/");
@@ -198,6 +210,34 @@ mod tests {
         assert!(mirror.revision(&name).expect("readable").is_some(), "not asked again within a minute");
         mirror.renew_names(Duration::ZERO).expect("fetched");
         assert!(mirror.revision(&name).expect("readable").is_none());
+    }
+
+    #[test]
+    fn what_is_fetched_is_there_as_a_whole_or_not_at_all() {
+        let (there, _, commit) = super::super::sample(b"x");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let url = there.path().to_string_lossy().into_owned();
+        let mirror =
+            Mirror::new(MirrorConfig { dir: dir.path().to_owned(), url: url.clone(), ssh_command: String::new() });
+        mirror.fetch_commit(&commit).expect("fetched");
+        let objects = dir.path().join("objects");
+        let single = fs::read_dir(&objects).expect("listed").filter(|entry| {
+            entry.as_ref().is_ok_and(|entry| !["pack", "info"].map(Into::into).contains(&entry.file_name()))
+        });
+        assert_eq!(single.count(), 0, "objects outside of packs");
+    }
+
+    #[test]
+    fn a_tree_that_lacks_a_file_is_an_error_until_it_is_there() {
+        let (dir, mirror, commit) = super::super::sample(b"x");
+        let blob = crate::mirror::hash(b"x").expect("hashed").to_string();
+        let object = dir.path().join("objects").join(&blob[..2]).join(&blob[2..]);
+        let aside = dir.path().join("aside");
+        fs::rename(&object, &aside).expect("moved");
+        let error = mirror.tree(&commit).expect_err("incomplete");
+        assert!(error.to_string().contains("a.php"), "{error}");
+        fs::rename(&aside, &object).expect("moved back");
+        assert_eq!(mirror.tree(&commit).expect("complete").len(), 1);
     }
 
     #[test]

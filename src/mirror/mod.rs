@@ -143,18 +143,28 @@ impl Mirror {
         let repo = self.repo()?;
         let tree = find(&repo, commit)?;
         let odb = repo.odb()?;
-        let mut out = Tree::new();
-        tree.walk(TreeWalkMode::PreOrder, |dir, entry| {
+        let (mut out, mut missing) = (Tree::new(), None);
+        let walked = tree.walk(TreeWalkMode::PreOrder, |dir, entry| {
             if entry.kind() != Some(ObjectType::Blob) {
                 return TreeWalkResult::Ok;
             }
             let name = [dir.as_bytes(), entry.name_bytes()].concat();
-            if let (Ok(path), Ok((size, _))) = (RemotePath::parse(name), odb.read_header(entry.id())) {
-                let mode = u32::try_from(entry.filemode()).unwrap_or(0o100_644);
-                out.insert(path, Committed { blob: blob_id(entry.id()), mode, size: size as u64 });
+            let Ok(path) = RemotePath::parse(name) else { return TreeWalkResult::Ok };
+            match odb.read_header(entry.id()) {
+                Ok((size, _)) => {
+                    let mode = u32::try_from(entry.filemode()).unwrap_or(0o100_644);
+                    out.insert(path, Committed { blob: blob_id(entry.id()), mode, size: size as u64 });
+                    TreeWalkResult::Ok
+                }
+                Err(error) => {
+                    missing = Some(format!("{path} of commit {commit}: {}", error.message()));
+                    TreeWalkResult::Abort
+                }
             }
-            TreeWalkResult::Ok
-        })?;
+        });
+        // A tree that lacks a file would show it as added.
+        missing.map_or(Ok(()), |what| Err(MirrorError::Git(what)))?;
+        walked?;
         Ok(out)
     }
 
