@@ -14,6 +14,8 @@ use crate::view::OPEN_FRESH;
 
 /// Bytes before the end of the version before that are compared when a file has grown.
 const COMPARED_BYTES: u64 = 64 * 1024;
+/// How often a reader that has no bytes yet goes on with a newer version: a file may be replaced again and again.
+const MAX_RENEWALS: u32 = 10;
 /// How often a file may grow while it is compared.
 const MAX_GROWTHS: u32 = 3;
 
@@ -25,24 +27,29 @@ impl Reader {
     /// [`Cause::Stale`]: the file changed on the server after bytes of it were returned, other than by growing. [`Cause::TimedOut`].
     pub fn read(&self, file: &OpenFile, offset: u64, size: u32, wait: Wait) -> FsResult<Vec<u8>> {
         let view = &self.0.view;
-        if let Some(bytes) = self.read_spool(file.ino, offset, size)? {
-            return Ok(bytes);
-        }
         let range = offset..offset.saturating_add(u64::from(size));
-        let path = view.object(file.ino);
-        match self.read_version(file, range.clone(), wait) {
-            // The file was replaced here meanwhile, and its content was kept.
-            Err(error) if !error.would_block() && self.0.upload.spool(file.ino).is_some() => {
-                self.read_spool(file.ino, offset, size)?.ok_or(error)
+        let mut renewals = MAX_RENEWALS;
+        loop {
+            if let Some(bytes) = self.read_spool(file.ino, offset, size)? {
+                return Ok(bytes);
             }
-            // The file was renamed after the path was looked up.
-            Err(error) if is_missing(&error) && view.object(file.ino) != path => self.read_version(file, range, wait),
-            // No bytes of the old version were returned yet: read the new version, once.
-            Err(error) if has_changed(&error) && !file.reading.lock().started && self.take_newer(file, wait)? => {
-                self.read_version(file, range, wait)
+            let path = view.object(file.ino);
+            match self.read_version(file, range.clone(), wait) {
+                // The file was replaced here meanwhile, and its content was kept.
+                Err(error) if !error.would_block() && self.0.upload.spool(file.ino).is_some() => {
+                    return self.read_spool(file.ino, offset, size)?.ok_or(error);
+                }
+                // The file was renamed after the path was looked up.
+                Err(error) if is_missing(&error) && view.object(file.ino) != path => {
+                    return self.read_version(file, range, wait);
+                }
+                // No bytes of the old version were returned yet: the new version is read.
+                Err(error) if has_changed(&error) && renewals > 0 && self.take_newer(file, wait)? => renewals -= 1,
+                Err(error) if has_changed(&error) && self.take_grown(file, wait)? => {
+                    return self.read_version(file, range, wait);
+                }
+                other => return other,
             }
-            Err(error) if has_changed(&error) && self.take_grown(file, wait)? => self.read_version(file, range, wait),
-            other => other,
         }
     }
 
@@ -114,6 +121,9 @@ impl Reader {
     }
 
     fn take_newer(&self, file: &OpenFile, wait: Wait) -> FsResult<bool> {
+        if file.reading.lock().started {
+            return Ok(false);
+        }
         let node = self.0.view.fresh_node("read", file.ino, OPEN_FRESH, wait)?;
         let fits = file.fits(&node);
         if fits {
