@@ -129,6 +129,9 @@ impl Sender {
         if found.size > put.len || (found.size < put.len && base != Base::Absent) {
             return Err(error);
         }
+        if self.stat_there(&op.path)?.is_some_and(|now| now.kind != FileKind::File) {
+            return Err(error);
+        }
         // The content was sent by an attempt whose answer was lost, or another writer wrote the same bytes: no
         // conflict. If a new file has only the beginning of the content, an earlier attempt was interrupted, and the
         // transfer is resumed.

@@ -80,10 +80,11 @@ impl Sender {
             let what = "removed here, but an earlier change could not be sent: the server's version stays";
             return Ok(self.after_rejected(path, what.into()));
         }
+        let was_file = matches!(op.action, Action::Unlink { file: true, .. });
         if let Expected::Version(version) = base
-            && now.kind == FileKind::File
+            && (was_file || now.kind == FileKind::File)
         {
-            if now.version() != version {
+            if now.kind != FileKind::File || now.version() != version {
                 let what = "removed here, but another writer changed it on the server: the server's version stays";
                 return Ok(Outcome::Conflict(what.into()));
             }
@@ -116,7 +117,7 @@ impl Sender {
             Err(error) => match error.kind {
                 ErrorKind::NotFound => Ok(self.unless_away(op, Outcome::Done(Expected::Absent))),
                 ErrorKind::NotEmpty | ErrorKind::Failure(_) if self.holds_there(path) => {
-                    let what = "removed here, but another writer put files into it on the server: it stays";
+                    let what = "removed here, but it is not empty on the server: it stays";
                     Ok(Outcome::Conflict(what.into()))
                 }
                 _ => Err(error),
@@ -169,7 +170,13 @@ impl Sender {
             }
             Err(error) if matches!(error.kind, ErrorKind::NotFound) => {
                 let there = self.stat_there(to)?;
-                let gone = || Outcome::Conflict("moved here, but removed on the server meanwhile".into());
+                let source_is_there = self.stat_there(&op.path)?.is_some();
+                let what = if source_is_there {
+                    "its new directory is not on the server"
+                } else {
+                    "removed on the server meanwhile"
+                };
+                let gone = || Outcome::Conflict(format!("moved here, but {what}"));
                 let done = self.renamed_before(permit, op, to, (there, ends))?;
                 Ok(done.unwrap_or_else(|| self.unless_away(op, gone())))
             }
@@ -214,8 +221,14 @@ impl Sender {
     /// Times are part of a version. They are set only if the server has the version that this mount shows; otherwise
     /// another writer's content would be taken for the known one. Permission bits are set on any version.
     pub(super) fn apply_setattr(&self, permit: &WritePermit, op: &Op, change: SetAttr) -> Result<Outcome, RemoteError> {
+        let now = self.stat_there(&op.path)?;
+        if !change.link && now.is_some_and(|now| now.kind == FileKind::Symlink) {
+            // They would be set on what it leads to.
+            let what = "set here, but another writer put a symbolic link in its place on the server";
+            return Ok(Outcome::Conflict(what.into()));
+        }
         if change.times.is_some()
-            && let Some(now) = self.stat_there(&op.path)?
+            && let Some(now) = now
             && let Some(known) = self.overtaken(op, now)
         {
             if change.perm.is_some() {

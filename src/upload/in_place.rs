@@ -139,12 +139,12 @@ impl Sender {
     }
 }
 
-/// Whether every byte belongs to the new or the old content. Beyond the end of the old content, a part that did not
-/// arrive reads as zeros.
+/// Whether every byte belongs to the new or the old content. Beyond the end of the shorter one, a part that did not arrive
+/// reads as zeros: the server's file had that size for a moment.
 fn is_mixture(there: &[u8], ours: &[u8], old: &[u8]) -> bool {
     let fits = there.len() <= ours.len().max(old.len());
     let is_one = |(at, byte): (usize, &u8)| {
-        ours.get(at) == Some(byte) || old.get(at) == Some(byte) || (*byte == 0 && at >= old.len())
+        ours.get(at) == Some(byte) || old.get(at) == Some(byte) || (*byte == 0 && at >= old.len().min(ours.len()))
     };
     fits && there.iter().enumerate().all(is_one)
 }
@@ -164,6 +164,7 @@ mod tests {
         for there in [&b"theirs"[..], b"new content and more", b"old bytes!"] {
             assert!(!is_mixture(there, ours, old), "{there:?}");
         }
+        assert!(is_mixture(b"old\0\0\0\0\0\0", b"new", old), "cut to the size of ours, and made longer again");
         assert!(is_mixture(b"new", ours, b""), "a beginning of ours");
         assert!(!is_mixture(b"another", ours, b""));
     }

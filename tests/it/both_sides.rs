@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -98,6 +98,35 @@ fn a_file_that_appeared_unseen_is_not_overwritten() {
         assert_eq!(fs::read_to_string(m.there(name)).expect("there"), "mine\n", "{name}");
     }
     assert_eq!(conflicts(&m), ["renamed", "saved"]);
+}
+
+#[test]
+fn a_symlink_that_took_the_name_of_a_file_is_left_alone() {
+    let Some(m) = Mounted::openssh("timeout=5") else { return };
+    let at = m.dir().to_string_lossy().into_owned();
+    for name in ["removed", "chmod", "target"] {
+        fs::write(m.there(name), "theirs\n").expect("written");
+        fs::set_permissions(m.there(name), fs::Permissions::from_mode(0o644)).expect("chmod");
+    }
+    for name in ["removed", "chmod"] {
+        assert_eq!(fs::read_to_string(m.path(name)).expect("read"), "theirs\n");
+        fs::remove_file(m.there(name)).expect("removed");
+        symlink("target", m.there(name)).expect("made");
+    }
+    // A new name, which is to lead to an existing file there.
+    assert_eq!(fs::metadata(m.path("new")).expect_err("not there").kind(), ErrorKind::NotFound);
+    symlink("target", m.there("new")).expect("made");
+    fs::write(m.path("new"), "mine\n").expect("saved here");
+    fs::remove_file(m.path("removed")).expect("removed here");
+    fs::set_permissions(m.path("chmod"), fs::Permissions::from_mode(0o600)).expect("set here");
+    m.environ().run(&["sync", &at]).fails(14, &["remove removed", "attributes of chmod", "symbolic link"]);
+    m.environ().run(&["sync", &at]).ok();
+    for name in ["removed", "chmod", "new"] {
+        assert_eq!(fs::read_link(m.there(name)).expect("their link"), Path::new("target"), "{name}");
+    }
+    assert_eq!(fs::read_to_string(m.there("target")).expect("there"), "theirs\n");
+    assert_eq!(fs::metadata(m.there("target")).expect("there").permissions().mode() & 0o777, 0o644);
+    assert_eq!((conflicts(&m), kept(&m, "new")), (vec!["new".into()], "mine\n".into()));
 }
 
 #[test]

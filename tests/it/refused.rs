@@ -203,6 +203,30 @@ fn a_save_that_is_given_up_half_way_leaves_the_old_content() {
     assert_eq!(inner.fs.status().local.stranded, ["f"]);
 }
 
+/// The size of the new content can be set, and nothing can be written for a while.
+#[test]
+fn a_shorter_save_that_cannot_be_written_for_a_while_is_no_conflict() {
+    let Some(inner) = Inner::with(&["-P", "posix-rename,rename"], Duration::from_secs(1)) else { return };
+    let old = vec![b'o'; 4800];
+    old_file(&inner, "f", &old);
+    assert_eq!(inner.read("f").expect("read"), old);
+    let refused = Mutex::new(0);
+    inner.faults.plan.on_request(move |_, kind| {
+        let mut refused = refused.lock();
+        if kind != WRITE || *refused >= 12 {
+            return Fate::Pass;
+        }
+        *refused += 1;
+        Fate::Refuse(PERMISSION_DENIED, "no")
+    });
+    inner.write("f", b"new").expect("saved here");
+    let until = std::time::Instant::now() + Duration::from_secs(60);
+    while inner.fs.sync(wait()).is_err() && std::time::Instant::now() < until {}
+    let there = fs::read(inner.home.join("f")).expect("there");
+    assert!(there == b"new" || there == old, "{} bytes", there.len());
+    assert!(inner.fs.status().local.conflicts.is_empty(), "nobody else wrote");
+}
+
 /// The server sets the time of a file while it carries out CLOSE, after requests behind it were answered.
 #[test]
 fn a_time_that_is_set_at_close_is_no_other_writer() {

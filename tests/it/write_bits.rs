@@ -92,7 +92,7 @@ fn replacing_a_read_only_file_reaches_the_server() {
     assert_eq!(fs::metadata(m.there("d/f")).expect("there").permissions().mode() & 0o777, 0o444);
 }
 
-/// `sed -i` and `patch` write a temporary file beside the file and rename it over that: together this is a save, which the
+/// `sed -i` writes a temporary file beside the file and renames it over that: together this is a save, which the
 /// server takes where the file may be written.
 #[test]
 fn a_save_by_a_temporary_file_in_a_read_only_directory() {
