@@ -8,6 +8,7 @@
 //! | `storage` | opening the disk cache and the proofs of `content` |
 //! | `repository` | the files of the deployed commit |
 //! | `scan` | prefetching for a reader of many files |
+//! | `walk` | the tree in the order in which such a reader comes through it |
 //! | `state` | the type [`Reader`] |
 //! | `open` | open, release, and which version a handle stands for |
 //! | `read` | read |
@@ -29,6 +30,7 @@ mod scan;
 mod sent;
 mod state;
 mod storage;
+mod walk;
 mod whole;
 
 pub use open::{OpenFile, OpenMode, OpenedFile};

@@ -1,31 +1,40 @@
-//! Prefetching for a reader of many files (`grep -r`, an IDE that indexes): the files that follow in tree order are
-//! fetched before they are opened, across directories.
+//! Prefetching for a reader of many files (`grep -r`, `cp -r`, an IDE that indexes): the files that follow are fetched
+//! before they are opened, across directories.
 //!
-//! A scan is recognised by two files that are read in tree order: depth first and by name, which is the order of the
-//! listings. A reader that opens files in random order causes no requests. Without prefetching each file costs two
-//! round trips, one file after the other: minutes for a tree that the connection could transfer in seconds.
+//! A scan is recognised by files that are read in the order of a walk (see [`Order`]), or by several of one directory in
+//! any order. From then on each file that was looked up ahead belongs to it, in whatever order it is read, so that several
+//! threads and shuffled lists are followed as well. What the reader skips is not fetched again, and what is fetched ahead of
+//! it is bounded by [`MAX_FILES`] and [`bytes_ahead`]. A reader that opens files all over the tree in random order causes
+//! no requests. Without prefetching each file costs two round trips, one file after the other: minutes for a tree that the
+//! connection could transfer in seconds.
 
 use parking_lot::Mutex;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::attr::{FileKind, Version};
+use super::walk::{Course, Order, Upcoming, Walk};
 use crate::content::Content;
-use crate::inode::{Ino, NodeView};
-use crate::path::{Name, RemotePath};
+use crate::inode::Ino;
 use crate::remote::{Class, Remote};
 use crate::view::{FROZEN_FRESH, OPEN_FRESH, View};
 
 /// Scans that are followed at the same time.
 const MAX_SCANS: usize = 4;
-/// Deeper paths are not followed.
-const MAX_DEPTH: usize = 256;
 /// Files examined to recognise the next one: a reader may skip files that it has cached or does not want.
 const LOOK_AHEAD: usize = 64;
-/// So many files read in tree order tell a program that reads everything (`grep -r`) from one that edits.
+/// The same for the order of inode numbers, in directories of at most so many names: they have to be sorted.
+const LOOK_AHEAD_BY_NUMBER: usize = 16;
+const MAX_SORTED: usize = 2048;
+/// So many files read in a row tell a program that reads everything (`grep -r`) from one that edits.
 const MANY_FILES: usize = 32;
-/// Files prefetched at most.
+/// Files prefetched at most, and remembered at most after the reader skipped them.
 const MAX_FILES: usize = 2048;
+/// Files that are remembered as read.
+const MAX_READ: usize = 256;
+/// A file in the directory of the one before that was not foreseen. Several of them are a reader in no order: from the
+/// first number on a few files are fetched for each, up to the second one, unless some of these are read.
+const GUESSES: std::ops::RangeInclusive<usize> = 2..=16;
+const GUESSED_FILES: usize = 8;
 /// Bytes prefetched at most; they must fit into the cache beside what is being read.
 const MAX_BYTES: u64 = 24 * 1024 * 1024;
 /// Seconds of transfer prefetched at most: a caller may need the last bytes of this queue at once.
@@ -38,8 +47,6 @@ const MIN_BYTES: u64 = 1024 * 1024;
 /// since those are still fresh when it arrives.
 const DIRS: (usize, usize) = (16, 512);
 const SPAN: Duration = Duration::from_millis(OPEN_FRESH.as_millis() as u64 / 3);
-/// Only the beginning of a large file is prefetched; the handle's own read-ahead fetches the rest.
-const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The scans that are followed.
 pub(super) struct Scans {
@@ -49,36 +56,59 @@ pub(super) struct Scans {
     scans: Mutex<VecDeque<Scan>>,
 }
 
-/// One scan and its position in the tree.
+/// One scan.
 struct Scan {
+    /// The file that was read last, and its directory.
     last: Ino,
-    /// Files after `last`, in tree order, as far as they were looked up.
-    upcoming: VecDeque<Upcoming>,
-    /// How many of them have been requested.
-    asked: usize,
-    asked_bytes: u64,
+    dir: Ino,
+    /// The files that were read last.
+    read: VecDeque<Ino>,
+    course: Course,
+    files: FilesAhead,
+    dirs: DirsAhead,
+    hits: usize,
+    /// How well the reader is foreseen: grows with each file that was, and is halved by each that was not.
+    sure: usize,
+    /// Files that were not foreseen, less those that were requested in time.
+    guesses: usize,
+}
+
+/// The files ahead of the reader.
+struct FilesAhead {
+    walk: Walk,
+    /// Looked up, and not requested.
+    next: VecDeque<Upcoming>,
+    /// While the order is unknown: what follows in the order of inode numbers.
+    by_number: Vec<Ino>,
+    /// Requested and not read, by the number of the request.
+    asked: HashMap<Ino, (u64, Upcoming)>,
+    requests: u64,
+    /// The latest of them that the reader reached: what was requested before is skipped or is read later, and what was
+    /// requested after it is ahead.
+    reached: u64,
     /// When the last ones were requested.
     asked_at: Instant,
+}
+
+/// What was known of a file when the reader came to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    /// It was requested.
+    Asked,
+    /// It was looked up.
+    Next,
+    Unknown,
+}
+
+/// The directories ahead of the reader, whose listings are renewed.
+struct DirsAhead {
     walk: Walk,
-    /// Directories from the current one on, as far as they were looked up, and when each was last fresh.
-    dirs: VecDeque<(Ino, Option<Instant>)>,
-    dir_walk: Walk,
+    /// From the current one on, as far as they were looked up, and when each was last fresh.
+    next: VecDeque<(Ino, Option<Instant>)>,
     /// When directories were passed, for the last [`SPAN`].
     passed: VecDeque<Instant>,
     began: Instant,
-    hits: usize,
 }
-
-#[derive(Clone)]
-struct Upcoming {
-    ino: Ino,
-    dir: Ino,
-    path: RemotePath,
-    version: Version,
-}
-
-/// A position in the tree: the directories from the root down, and the last name visited in each.
-struct Walk(Vec<(Ino, Option<Name>)>);
 
 impl Scans {
     pub(super) fn new(view: View, content: Content, remote: Remote) -> Self {
@@ -89,25 +119,26 @@ impl Scans {
     /// not at the first read: reads that the kernel serves from its cache never arrive, and the listings ahead must
     /// be renewed all the same.
     pub(super) fn read_begins(&self, ino: Ino) -> bool {
-        if self.view.node(ino).is_some_and(|node| node.only_here) {
+        let Some(node) = self.view.node(ino).filter(|node| !node.only_here) else {
             // There is nothing to fetch, and a look for what comes next would pass everything else that is only here.
             return false;
-        }
+        };
         let now = self.view.clock().now();
         let (wanted, dirs, many) = {
             let mut scans = self.scans.lock();
             if let Some(scan) = scans.iter().find(|scan| scan.last == ino) {
                 return scan.hits >= MANY_FILES;
             }
-            let known = scans.iter().position(|scan| scan.upcoming.iter().take(MAX_FILES).any(|next| next.ino == ino));
+            let expected = scans.iter().position(|scan| scan.files.expects(ino));
+            let known = expected.or_else(|| scans.iter().position(|scan| scan.is_at(ino, node.parent)));
             let mut scan = match known.and_then(|at| scans.remove(at)) {
                 Some(mut scan) => {
-                    scan.advance(ino, now);
+                    scan.advance(&self.view, (ino, node.parent), now);
                     scan
                 }
                 None => {
                     scans.truncate(MAX_SCANS - 1);
-                    Scan::begin(&self.view, ino)
+                    Scan::begin(&self.view, ino, node.parent)
                 }
             };
             let many = scan.hits >= MANY_FILES;
@@ -136,159 +167,214 @@ impl Scans {
     }
 }
 
-impl Walk {
-    /// The walk that stands at an object.
-    fn to(view: &View, ino: Ino) -> Self {
-        let mut stack = Vec::new();
-        let mut at = ino;
-        while let Some(node) = view.node(at) {
-            let name = view.path(at).and_then(|path| path.file_name());
-            if node.parent == at || stack.len() > MAX_DEPTH {
-                break;
-            }
-            stack.push((node.parent, name));
-            at = node.parent;
-        }
-        stack.reverse();
-        Self(stack)
-    }
-
-    /// The next object in tree order that is wanted. `None` at the end, or at a directory whose listing is in
-    /// progress: the walk continues when it is known.
-    fn next(&mut self, view: &View, wanted: impl Fn(&NodeView) -> bool) -> Option<NodeView> {
-        loop {
-            let (dir, after) = self.0.last_mut()?;
-            let Some((name, node)) = view.next_child(*dir, after.as_ref()) else {
-                if self.0.len() == 1 {
-                    return None;
-                }
-                self.0.pop();
-                continue;
-            };
-            let is_dir = node.attr.is_dir() && !node.only_here;
-            if is_dir && view.listed(node.ino).is_none() {
-                return None;
-            }
-            *after = Some(name);
-            if is_dir {
-                self.0.push((node.ino, None));
-            }
-            if wanted(&node) {
-                return Some(node);
-            }
-        }
-    }
-
-    fn next_dir(&mut self, view: &View) -> Option<Ino> {
-        self.next(view, |node| node.attr.is_dir()).map(|node| node.ino)
-    }
-
-    /// The next file with content to fetch.
-    fn next_file(&mut self, view: &View) -> Option<Upcoming> {
-        let has_content = |node: &NodeView| node.attr.kind == FileKind::File && node.attr.size > 0 && !node.pinned;
-        let node = self.next(view, has_content)?;
-        Some(Upcoming { ino: node.ino, dir: node.parent, path: view.path(node.ino)?, version: node.version() })
-    }
-}
-
 impl Scan {
-    fn begin(view: &View, ino: Ino) -> Self {
-        let walk = Walk::to(view, ino);
-        let dirs = walk.0.last().map(|(dir, _)| (*dir, None)).into_iter().collect();
-        let dir_walk = Walk(walk.0.clone());
+    fn begin(view: &View, ino: Ino, dir: Ino) -> Self {
+        let by_number = if view.child_count(dir) <= MAX_SORTED {
+            let mut walk = Walk::to(view, ino, Order::Numbers);
+            let next = std::iter::from_fn(|| walk.next_file(view));
+            next.take(LOOK_AHEAD_BY_NUMBER).map(|next| next.ino).collect()
+        } else {
+            Vec::new()
+        };
         Self {
             last: ino,
-            upcoming: VecDeque::new(),
-            asked: 0,
-            asked_bytes: 0,
-            asked_at: view.clock().now(),
-            walk,
-            dirs,
-            dir_walk,
-            passed: VecDeque::new(),
-            began: view.clock().now(),
+            dir,
+            read: VecDeque::from([ino]),
+            course: Course::default(),
+            files: FilesAhead {
+                walk: Walk::to(view, ino, Order::Names),
+                next: VecDeque::new(),
+                by_number,
+                asked: HashMap::new(),
+                requests: 0,
+                reached: 0,
+                asked_at: view.clock().now(),
+            },
+            dirs: DirsAhead {
+                walk: Walk::to(view, ino, Order::Names),
+                next: VecDeque::from([(dir, None)]),
+                passed: VecDeque::new(),
+                began: view.clock().now(),
+            },
             hits: 0,
+            sure: 0,
+            guesses: 0,
         }
     }
 
-    /// Moves the scan to `ino`, and drops everything before it.
-    fn advance(&mut self, ino: Ino, now: Instant) {
-        while let Some(next) = self.upcoming.pop_front() {
-            if self.asked > 0 {
-                self.asked -= 1;
-                self.asked_bytes = self.asked_bytes.saturating_sub(next.bytes());
-            }
-            if next.ino == ino {
-                // A reader visits a directory before what follows it, so that everything before this one was passed.
-                if let Some(at) = self.dirs.iter().position(|(dir, _)| *dir == next.dir) {
-                    self.passed.extend(self.dirs.drain(..at).map(|_| now));
-                }
-                break;
-            }
+    /// Whether the reader is in this directory, and has not read the file yet: a file read again is another pass.
+    fn is_at(&self, ino: Ino, dir: Ino) -> bool {
+        self.dir == dir && !self.read.contains(&ino)
+    }
+
+    /// Moves the scan to a file.
+    fn advance(&mut self, view: &View, (ino, dir): (Ino, Ino), now: Instant) {
+        self.course.step(view, self.last, ino);
+        let before = self.files.walk.order();
+        let by_number = std::mem::take(&mut self.files.by_number).contains(&ino);
+        let reached = self.files.reach(view, ino);
+        let expected = reached != Reached::Unknown;
+        let order = if by_number && !expected { Order::Numbers } else { self.course.order(before) };
+        match reached {
+            Reached::Asked => (self.sure, self.guesses) = (self.sure + 1, self.guesses.saturating_sub(1)),
+            // Without an order it is chance that it was looked up.
+            Reached::Next if self.course.has_no_order() => self.guesses += 1,
+            Reached::Next => self.sure += 1,
+            Reached::Unknown if by_number => self.sure += 1,
+            Reached::Unknown => (self.sure, self.guesses) = (self.sure / 2, self.guesses + 1),
         }
-        self.last = ino;
+        if !expected || order != before {
+            self.turn(view, ino, order);
+        }
+        self.dirs.pass(dir, now);
+        self.read.push_back(ino);
+        if self.read.len() > MAX_READ {
+            self.read.pop_front();
+        }
+        (self.last, self.dir) = (ino, dir);
         self.hits += 1;
+    }
+
+    /// The rest of the walk is another one.
+    fn turn(&mut self, view: &View, ino: Ino, order: Order) {
+        let walk = || match self.course.has_no_order() {
+            true => Walk::into_dir_of(view, ino, order),
+            false => Walk::to(view, ino, order),
+        };
+        (self.files.walk, self.dirs.walk) = (walk(), Walk::to(view, ino, order));
+        self.files.next.clear();
+        self.files.reached = self.files.requests;
+        self.dirs.next = view.node(ino).map(|node| (node.parent, None)).into_iter().collect();
     }
 
     /// Looks up the directories that come next, and returns those to renew, in batches of half the number.
     fn fill_dirs(&mut self, view: &View) -> Vec<Ino> {
         let now = view.clock().now();
-        let most = self.pace(now);
-        while self.dirs.len() < most {
-            let Some(dir) = self.dir_walk.next_dir(view) else { break };
-            self.dirs.push_back((dir, None));
+        let most = self.dirs.pace(self.sure, now);
+        self.dirs.fill(view, most, now)
+    }
+
+    /// Looks up the files that come next, and returns those to fetch: at most `most` bytes ahead of the reader.
+    fn fill(&mut self, view: &View, most: u64) -> Vec<Upcoming> {
+        let files = match self.sure {
+            0 if GUESSES.contains(&self.guesses) => GUESSED_FILES,
+            // One that was foreseen may be chance; a few are a scan.
+            0 => 0,
+            sure => (8 << sure.min(16)).min(MAX_FILES),
+        };
+        let now = view.clock().now();
+        if now.saturating_duration_since(self.files.asked_at) > view.open_freshness(self.last) {
+            // What was requested for racy versions is too old by now. The others are not requested again.
+            self.files.ask_again(self.dir);
         }
-        // If the reader slowed down, a directory may be outdated again before it is reached.
-        let is_old = |renewed: Option<Instant>| renewed.is_none_or(|at| now.saturating_duration_since(at) > SPAN);
-        let old = self.dirs.iter().take(most).filter(|(_, renewed)| is_old(*renewed)).count();
-        if old < most / 2 && self.dirs.front().is_some_and(|(_, renewed)| !is_old(*renewed)) {
+        self.files.fill(view, (files, most), &self.read, now)
+    }
+}
+
+impl FilesAhead {
+    fn expects(&self, ino: Ino) -> bool {
+        self.asked.contains_key(&ino) || self.next.iter().any(|next| next.ino == ino) || self.by_number.contains(&ino)
+    }
+
+    /// The reader is at this file.
+    fn reach(&mut self, view: &View, ino: Ino) -> Reached {
+        if let Some((request, _)) = self.asked.remove(&ino) {
+            self.reached = self.reached.max(request);
+            return Reached::Asked;
+        }
+        let Some(at) = self.next.iter().position(|next| next.ino == ino) else { return Reached::Unknown };
+        // What was passed is not read any more, unless it is below the same directory: files may be read before
+        // directories, or in no order.
+        let here = view.path(ino).and_then(|path| path.parent());
+        let passed: Vec<Upcoming> = self.next.drain(..=at).collect();
+        let stay = |next: &Upcoming| next.ino != ino && here.as_ref().is_some_and(|here| next.path.starts_with(here));
+        passed.into_iter().filter(stay).rev().for_each(|next| self.next.push_front(next));
+        self.reached = self.requests;
+        Reached::Next
+    }
+
+    /// Puts back what is still ahead of the reader, or in its directory.
+    fn ask_again(&mut self, dir: Ino) {
+        let reached = self.reached;
+        let ahead = self.asked.extract_if(|_, (request, next)| *request > reached || next.dir == dir);
+        let mut ahead: Vec<_> = ahead.map(|(_, asked)| asked).collect();
+        ahead.sort_unstable_by_key(|(request, _)| std::cmp::Reverse(*request));
+        ahead.into_iter().for_each(|(_, next)| self.next.push_front(next));
+    }
+
+    fn fill(&mut self, view: &View, (files, bytes): (usize, u64), read: &VecDeque<Ino>, now: Instant) -> Vec<Upcoming> {
+        let ahead = self.asked.values().filter(|(request, _)| *request > self.reached);
+        let (mut count, mut sum) = ahead.fold((0, 0), |(count, sum), (_, next)| (count + 1, sum + next.bytes()));
+        // Refilled by halves, because one burst of requests is faster than many single ones.
+        if count > files / 2 {
             return Vec::new();
         }
-        let mut wanted = Vec::new();
-        for (dir, renewed) in self.dirs.iter_mut().take(most).filter(|(_, renewed)| is_old(*renewed)) {
-            *renewed = Some(now);
-            wanted.push(*dir);
+        while self.next.len() < files.max(LOOK_AHEAD) {
+            let Some(next) = self.walk.next_file(view) else { break };
+            if !self.asked.contains_key(&next.ino) && !read.contains(&next.ino) {
+                self.next.push_back(next);
+            }
         }
+        self.asked_at = now;
+        let mut wanted = Vec::new();
+        while count < files && sum < bytes {
+            let Some(next) = self.next.pop_front() else { break };
+            (count, sum) = (count + 1, sum + next.bytes());
+            self.requests += 1;
+            self.asked.insert(next.ino, (self.requests, next.clone()));
+            wanted.push(next);
+        }
+        self.forget_skipped();
         wanted
     }
 
+    fn forget_skipped(&mut self) {
+        if self.asked.len() > 2 * MAX_FILES {
+            let mut requests: Vec<u64> = self.asked.values().map(|(request, _)| *request).collect();
+            requests.sort_unstable();
+            let oldest = requests[requests.len() - MAX_FILES];
+            self.asked.retain(|_, (request, _)| *request >= oldest);
+        }
+    }
+}
+
+impl DirsAhead {
+    /// The reader is in this directory. It visits a directory before what follows it, so that everything before this one
+    /// was passed.
+    fn pass(&mut self, dir: Ino, now: Instant) {
+        if let Some(at) = self.next.iter().position(|(next, _)| *next == dir) {
+            self.passed.extend(self.next.drain(..at).map(|_| now));
+        }
+    }
+
     /// How many directories the reader passes in the next [`SPAN`].
-    fn pace(&mut self, now: Instant) -> usize {
+    fn pace(&mut self, sure: usize, now: Instant) -> usize {
         while self.passed.front().is_some_and(|at| now.saturating_duration_since(*at) > SPAN) {
             self.passed.pop_front();
         }
-        let most = match self.hits {
+        let most = match sure {
             0 => 0,
-            hits if now.saturating_duration_since(self.began) < SPAN => 4 << hits.min(16),
+            sure if now.saturating_duration_since(self.began) < SPAN => 4 << sure.min(16),
             _ => self.passed.len().max(DIRS.0),
         };
         most.min(DIRS.1)
     }
 
-    /// Looks up the files that come next, and returns those to fetch: at most `most` bytes ahead of the reader.
-    fn fill(&mut self, view: &View, most: u64) -> Vec<Upcoming> {
-        // The first hit may be chance; a few are a scan.
-        let files = if self.hits == 0 { 0 } else { (8 << self.hits.min(16)).min(MAX_FILES) };
-        let now = view.clock().now();
-        if now.saturating_duration_since(self.asked_at) > view.open_freshness(self.last) {
-            // What was requested for racy versions is too old by now. The others are not requested again.
-            (self.asked, self.asked_bytes) = (0, 0);
+    fn fill(&mut self, view: &View, most: usize, now: Instant) -> Vec<Ino> {
+        while self.next.len() < most {
+            let Some(dir) = self.walk.next_dir(view) else { break };
+            self.next.push_back((dir, None));
         }
-        // Refilled by halves, because one burst of requests is faster than many single ones.
-        if self.asked > files / 2 {
+        // If the reader slowed down, a directory may be outdated again before it is reached.
+        let is_old = |renewed: Option<Instant>| renewed.is_none_or(|at| now.saturating_duration_since(at) > SPAN);
+        let old = self.next.iter().take(most).filter(|(_, renewed)| is_old(*renewed)).count();
+        if old < most / 2 && self.next.front().is_some_and(|(_, renewed)| !is_old(*renewed)) {
             return Vec::new();
         }
-        while self.upcoming.len() < files.max(LOOK_AHEAD) {
-            let Some(next) = self.walk.next_file(view) else { break };
-            self.upcoming.push_back(next);
-        }
-        self.asked_at = now;
         let mut wanted = Vec::new();
-        while self.asked < files && self.asked_bytes < most {
-            let Some(next) = self.upcoming.get(self.asked) else { break };
-            self.asked += 1;
-            self.asked_bytes += next.bytes();
-            wanted.push(next.clone());
+        for (dir, renewed) in self.next.iter_mut().take(most).filter(|(_, renewed)| is_old(*renewed)) {
+            *renewed = Some(now);
+            wanted.push(*dir);
         }
         wanted
     }
@@ -297,12 +383,6 @@ impl Scan {
 /// How many bytes to prefetch over a connection that transfers `rate` bytes per second.
 fn bytes_ahead(rate: Option<u64>) -> u64 {
     rate.map_or(UNKNOWN_BYTES, |rate| rate.saturating_mul(SECONDS).clamp(MIN_BYTES, MAX_BYTES))
-}
-
-impl Upcoming {
-    fn bytes(&self) -> u64 {
-        self.version.size.min(MAX_FILE_BYTES)
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,17 @@
 //! How many round trips things cost. They do not depend on the machine: the simulator counts, over a link with a latency,
 //! how often somebody had to wait for an answer before asking the next thing.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::DirEntryExt;
+use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 use pantheonfs::sim::SimConfig;
 
+use crate::common::eventually;
 use crate::common::mounted::{Mounted, get};
 
 /// Long enough that a busy machine does not make one round look like two.
@@ -265,4 +270,168 @@ fn a_slow_reader_of_a_tree_not_known_yet_does_not_wait_for_directories() {
     let waits = dirs.iter().filter(|dir| waited(dir)).count();
     // Each of them, after the first five seconds, if nothing were renewed.
     assert!(waits <= 8, "{waits}");
+}
+
+/// Puts a tree of old files on the server, all at once: the mount may look at any time.
+fn with_tree(files: impl Iterator<Item = String>) -> Option<Mounted> {
+    let m = far_away(&[])?;
+    let made = m.sim_ref().home("dev").join("tree");
+    let time = SystemTime::now() - Duration::from_secs(3600);
+    for path in files.map(|path| made.join(path)) {
+        fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        fs::write(&path, format!("<?php // {}", path.display())).expect("written");
+        fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(time)).expect("set");
+    }
+    fs::rename(made, m.on_server("tree")).expect("moved");
+    eventually("the mount sees it", || m.path("tree").exists());
+    Some(m)
+}
+
+/// 168 files in 36 directories, the files beside the directories.
+fn small_dirs() -> impl Iterator<Item = String> {
+    (0..168).map(|n| {
+        let dir = match n % 14 {
+            0..4 => format!("d{:02}", n / 14),
+            rest => format!("d{:02}/sub{}", n / 14, rest % 2),
+        };
+        format!("{dir}/{}{n}.php", ["a", "t", "z"][n % 3])
+    })
+}
+
+/// 168 files in 4 directories.
+fn large_dirs() -> impl Iterator<Item = String> {
+    (0..168).map(|n| format!("d{}/f{n:03}.php", n % 4))
+}
+
+/// What a program does with a directory: the place of each name, the smallest first.
+type Place = fn(&fs::DirEntry) -> (u64, Vec<u8>);
+
+fn by_name(entry: &fs::DirEntry) -> (u64, Vec<u8>) {
+    (0, entry.file_name().into_encoded_bytes())
+}
+
+/// `cp -r`.
+fn by_number(entry: &fs::DirEntry) -> (u64, Vec<u8>) {
+    (entry.ino(), Vec::new())
+}
+
+/// `rsync`.
+fn files_first(entry: &fs::DirEntry) -> (u64, Vec<u8>) {
+    (u64::from(is_dir(entry)), entry.file_name().into_encoded_bytes())
+}
+
+/// Files in no order, then the directories by name.
+fn shuffled(entry: &fs::DirEntry) -> (u64, Vec<u8>) {
+    let name = entry.file_name().into_encoded_bytes();
+    let shuffle = |byte: &u8| byte.wrapping_mul(151).rotate_left(3);
+    if is_dir(entry) { (1, name) } else { (0, name.iter().rev().skip(4).map(shuffle).collect()) }
+}
+
+fn is_dir(entry: &fs::DirEntry) -> bool {
+    entry.file_type().expect("a kind").is_dir()
+}
+
+/// Reads a tree depth first, and does something after each file. Returns the number of files.
+fn read_tree(dir: &Path, place: Place, after: &mut dyn FnMut(&Path)) -> usize {
+    let entries = fs::read_dir(dir).expect("listed").map(|entry| entry.expect("an entry"));
+    let sorted: BTreeMap<_, _> = entries.map(|entry| (place(&entry), entry)).collect();
+    let mut count = 0;
+    for entry in sorted.values() {
+        if is_dir(entry) {
+            count += read_tree(&entry.path(), place, after);
+        } else {
+            assert!(fs::read(entry.path()).expect("read").starts_with(b"<?php"));
+            after(&entry.path());
+            count += 1;
+        }
+    }
+    count
+}
+
+/// Rounds for 168 files, with the listings. One file after the other would take 336.
+const ROUNDS_OF_TREE: u64 = 40;
+
+fn costs_bursts(files: impl Iterator<Item = String>, place: Place) {
+    let Some(m) = with_tree(files) else { return };
+    let (rounds, _) = cost(&m, || assert_eq!(read_tree(&m.path("tree"), place, &mut |_| ()), 168));
+    eprintln!("{rounds} rounds");
+    assert!(rounds <= ROUNDS_OF_TREE, "{rounds}");
+}
+
+#[test]
+fn a_tree_read_by_name_costs_bursts() {
+    costs_bursts(small_dirs(), by_name);
+}
+
+#[test]
+fn a_tree_read_by_inode_number_costs_bursts() {
+    costs_bursts(small_dirs(), by_number);
+}
+
+#[test]
+fn a_tree_whose_files_are_read_before_directories_costs_bursts() {
+    costs_bursts(small_dirs(), files_first);
+}
+
+#[test]
+fn a_tree_whose_files_are_read_in_no_order_costs_bursts() {
+    costs_bursts(small_dirs(), shuffled);
+    costs_bursts(large_dirs(), shuffled);
+}
+
+#[test]
+fn a_tree_read_by_two_threads_costs_bursts() {
+    let Some(m) = with_tree(small_dirs()) else { return };
+    let (mut paths, mut dirs) = (Vec::new(), vec![m.path("tree")]);
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).expect("listed").map(|entry| entry.expect("an entry")) {
+            if is_dir(&entry) { &mut dirs } else { &mut paths }.push(entry.path());
+        }
+    }
+    paths.sort();
+    let paths = Mutex::new(paths.into_iter());
+    let (rounds, _) = cost(&m, || {
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while let Some(path) = { paths.lock().expect("unharmed").next() } {
+                        assert!(fs::read(path).expect("read").starts_with(b"<?php"));
+                    }
+                });
+            }
+        });
+    });
+    eprintln!("{rounds} rounds");
+    assert!(rounds <= ROUNDS_OF_TREE, "{rounds}");
+}
+
+/// `cp -r` within the mount.
+#[test]
+fn a_tree_that_is_copied_file_by_file_costs_bursts() {
+    let Some(m) = with_tree(small_dirs()) else { return };
+    fs::create_dir(m.path("copy")).expect("made");
+    let mut number = 0;
+    let mut write = |path: &Path| {
+        number += 1;
+        fs::write(m.path(&format!("copy/{number}.php")), fs::read(path).expect("read again")).expect("written");
+    };
+    let (rounds, _) = cost(&m, || assert_eq!(read_tree(&m.path("tree"), by_number, &mut write), 168));
+    eprintln!("{rounds} rounds");
+    assert!(rounds <= ROUNDS_OF_TREE, "{rounds}");
+}
+
+/// What is fetched for a reader who wants a few files of a large directory, each another one, is bounded.
+#[test]
+fn a_reader_of_a_few_files_does_not_fetch_the_directory() {
+    let Some(m) = with_tree((0..1500).map(|n| format!("f{n:04}.php"))) else { return };
+    fs::read_dir(m.path("tree")).expect("listed").count();
+    let (_, requests) = cost(&m, || {
+        for n in 0..24 {
+            fs::read(m.path(&format!("tree/f{:04}.php", n * 929 % 1500))).expect("read");
+        }
+        std::thread::sleep(RTT * 6);
+    });
+    eprintln!("{requests} requests");
+    // Four for each file: a quarter of the directory.
+    assert!(requests <= 1500, "{requests}");
 }
