@@ -80,7 +80,9 @@ impl Local {
     ///
     /// [`Cause::TimedOut`]: the caller was interrupted and has its answer already, so that nothing may be changed.
     pub(super) fn begin(&self, op: &'static str, object: &RemotePath) -> FsResult<()> {
-        call::begin().map_err(|_| FsError::new(op, object, Cause::TimedOut))
+        call::begin().map_err(|_| FsError::new(op, object, Cause::TimedOut))?;
+        self.0.view.save_at_first_change();
+        Ok(())
     }
 
     pub(super) fn noted(&self, error: FsError) -> FsError {

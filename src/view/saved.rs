@@ -1,6 +1,7 @@
 //! The tree on the local disk: read when the mount starts, written as directories are listed.
 
 use std::path::Path;
+use std::sync::Once;
 
 use super::freshness::{FROZEN_FRESH, Freshness};
 use crate::inode::{ChangeLog, ROOT, Saved, Snapshot, Unsaved};
@@ -15,25 +16,37 @@ pub fn knows_a_tree(cache_dir: &Path) -> bool {
     std::fs::metadata(cache_dir.join(FILE)).is_ok_and(|file| file.len() > MIN_BYTES)
 }
 
-/// The snapshot of one mount; `None`: nothing is saved.
-pub(super) struct SavedTree(Option<Snapshot>);
+/// The snapshot of one mount.
+pub(super) struct SavedTree {
+    /// `None`: nothing is saved.
+    snapshot: Option<Snapshot>,
+    /// The first local change.
+    changed: Once,
+}
 
 impl SavedTree {
     /// Opens the snapshot in the cache directory and reads it. It is optional: without it the server is asked.
     pub(super) fn open(cache_dir: Option<&Path>) -> (Self, Saved) {
-        let Some(dir) = cache_dir else { return (Self(None), Saved::default()) };
+        let tree = |snapshot| Self { snapshot, changed: Once::new() };
+        let Some(dir) = cache_dir else { return (tree(None), Saved::default()) };
         match Snapshot::open(&dir.join(FILE)) {
-            Ok((snapshot, saved)) => (Self(Some(snapshot)), saved),
+            Ok((snapshot, saved)) => (tree(Some(snapshot)), saved),
             Err(error) => {
                 log::warn!("{}: {error}; the tree is not saved for the next mount", dir.join(FILE).display());
-                (Self(None), Saved::default())
+                (tree(None), Saved::default())
             }
         }
     }
 
+    /// Saves before the first local change. It is to be shown by the next mount, also without the server, if this one dies
+    /// at once.
+    pub(super) fn save_at_first_change(&self, freshness: &Freshness) {
+        self.changed.call_once(|| self.save(freshness, true));
+    }
+
     /// Saves what can be told of changes until now.
     pub(super) fn save_log(&self, log: &ChangeLog) {
-        let Some(snapshot) = &self.0 else { return };
+        let Some(snapshot) = &self.snapshot else { return };
         if let Err(error) = snapshot.append_log(log) {
             log::debug!("{}: {error}; git compares everything after the next mount", snapshot.path().display());
         }
@@ -41,7 +54,7 @@ impl SavedTree {
 
     /// Saves what was learned since the last time; with `all` also directories that no commit vouches for yet.
     pub(super) fn save(&self, freshness: &Freshness, all: bool) {
-        let Some(snapshot) = &self.0 else { return };
+        let Some(snapshot) = &self.snapshot else { return };
         let Freshness { table, clock, admission, .. } = freshness;
         let Some(root) = table.path(ROOT) else { return };
         let unsaved = table.take_unsaved().into_iter();

@@ -181,6 +181,11 @@ impl View {
         self.0.saved.save(&self.0.freshness, all);
     }
 
+    /// To be called before each local change.
+    pub fn save_at_first_change(&self) {
+        self.0.saved.save_at_first_change(&self.0.freshness);
+    }
+
     pub fn is_pantheon(&self) -> bool {
         self.0.own.layout == Layout::Pantheon
     }

@@ -52,6 +52,18 @@ fn find(m: &Mounted, below: &str) -> Vec<String> {
     lines
 }
 
+/// The first mount of this environment, and nothing has been saved of its tree but what the first change needs.
+#[test]
+fn a_change_of_a_mount_that_died_at_once_is_shown_without_the_server() {
+    let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
+    assert!(m.path("index.php").exists());
+    m.control("stall", r#"{"stalled": true}"#);
+    fs::write(m.path("index.php"), "mine").expect("accepted");
+    super::crash::kill(&m);
+    mount_at(&m, free_port());
+    assert_eq!(fs::read_to_string(m.path("index.php")).expect("read"), "mine");
+}
+
 #[test]
 fn a_mount_starts_offline_and_sends_what_was_changed_when_the_server_is_back() {
     let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
