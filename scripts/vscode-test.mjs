@@ -233,8 +233,10 @@ const STEPS = [
     // VS Code has seen the other version and says so, or it has not and the mount keeps what it wrote.
     const kept = path.join(run.mount, '.pantheon/conflicts/code', name);
     const notices = run.page.locator('.notification-list-item-message', { hasText: 'content of the file is newer' });
-    const { found } = await until('one of them notices', async () =>
-      await notices.count() > 0 && 'VS Code' || fs.existsSync(kept) && fs.readFileSync(kept, 'utf8').includes('// mine') && 'the mount');
+    const { found } = await until('one of them notices', async () => {
+      if (await notices.count() > 0) return 'VS Code';
+      return fs.existsSync(kept) && fs.readFileSync(kept, 'utf8').includes('// mine') && 'the mount';
+    });
     if (run.there(name) !== theirs) throw new Error('the version of others was overwritten');
     if (found === 'VS Code') {
       await run.page.locator('.notification-list-item .codicon-notifications-clear').first().click();
