@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use pantheonfs::sim::{Sim, SimConfig};
 use serde_json::{Value, json};
 
 use crate::common::mounted::{Mounted, get, post};
 use crate::common::program::Environ;
-use crate::common::{eventually, has_fuse};
+use crate::common::{eventually, has_fuse, within};
 
 /// Calls as Terminus makes them: header, JSON, status looked at.
 struct Terminus {
@@ -140,7 +141,11 @@ fn workflows_fail_and_abort_as_the_platforms_do() {
     m.control("habit", r#"{"name": "workflow", "value": "succeed"}"#);
     // Two calls of three fail, and still it is done.
     m.control("habit", r#"{"name": "api", "value": "burst"}"#);
-    eventually("the switch gets through", || switch("sftp").code() == 0);
+    within(Duration::from_secs(120), "the switch gets through", || {
+        let ran = switch("sftp");
+        eprint!("{}", ran.err());
+        ran.code() == 0
+    });
 }
 
 #[test]
