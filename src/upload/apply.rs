@@ -112,6 +112,10 @@ impl Sender {
             Err(error) => error,
         };
         let ErrorKind::Conflict { found: Some(found) } = error.kind else { return Err(error) };
+        // Reading it would follow a symbolic link.
+        if self.stat_there(&op.path)?.is_some_and(|now| now.kind != FileKind::File) {
+            return Err(error);
+        }
         if let Base::Version(known) = base {
             match self.compare_with_shown(&op.path, known, found) {
                 Compared::Same => {
@@ -127,9 +131,6 @@ impl Sender {
             }
         }
         if found.size > put.len || (found.size < put.len && base != Base::Absent) {
-            return Err(error);
-        }
-        if self.stat_there(&op.path)?.is_some_and(|now| now.kind != FileKind::File) {
             return Err(error);
         }
         // The content was sent by an attempt whose answer was lost, or another writer wrote the same bytes: no

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::outcome::{LINK_PAUSE, Outcome};
 use super::sender::Sender;
-use crate::attr::Version;
+use crate::attr::{FileKind, Version};
 use crate::clock::Deadline;
 use crate::durable;
 use crate::error::Cause;
@@ -102,6 +102,10 @@ impl Sender {
         };
         if now.is_dir() {
             return Ok(Resumed::End(Outcome::Conflict("there is a directory of that name on the server now".into())));
+        }
+        if now.kind != FileKind::File {
+            // Reading it would follow a symbolic link.
+            return Ok(Resumed::End(Outcome::Conflict("another writer replaced it on the server".into())));
         }
         let found = now.version();
         if found.size > MAX_BYTES || put.len > MAX_BYTES {
