@@ -243,7 +243,7 @@ impl Sender {
                 {
                     return Ok(Outcome::Done(Expected::Version(known)));
                 }
-                // After a refused chmod the server's bits are shown; after refused times the local times stay shown.
+                // The server's bits are shown, also if it ignored the chmod; after refused times the local times stay shown.
                 self.confirm(op, server);
                 Ok(Outcome::Done(Expected::Version(server.version())))
             }

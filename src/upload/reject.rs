@@ -58,8 +58,8 @@ impl Local {
         self.release_after(op);
     }
 
-    /// After a refusal the server has what it had; after a conflict, another writer's object has the name that was to be made,
-    /// and the old name is as it was.
+    /// Names that the server still has because a change of them was refused: when they are listed again, no other writer has
+    /// made them. After a conflict this holds only for the old name of a move.
     fn note_restored(&self, op: &Op, kind: RejectKind) {
         match (&op.action, kind) {
             (_, RejectKind::Stranded) => op.paths().for_each(|path| self.0.view.restored(path)),

@@ -203,6 +203,29 @@ fn a_save_that_is_given_up_half_way_leaves_the_old_content() {
     assert_eq!(inner.fs.status().local.stranded, ["f"]);
 }
 
+/// Another writer replaces the file while the save is interrupted.
+#[test]
+fn a_save_in_place_that_is_resumed_does_not_follow_a_symlink() {
+    let Some(inner) = Inner::with(&["-P", "posix-rename,rename"], Duration::from_secs(1)) else { return };
+    old_file(&inner, "f", b"the old content");
+    old_file(&inner, "target", b"of another writer");
+    assert_eq!(inner.read("f").expect("read"), b"the old content");
+    let (path, replaced) = (inner.home.join("f"), Mutex::new(false));
+    inner.faults.plan.on_request(move |_, kind| {
+        if kind != WRITE || std::mem::replace(&mut replaced.lock(), true) {
+            return Fate::Pass;
+        }
+        fs::remove_file(&path).expect("removed");
+        std::os::unix::fs::symlink("target", &path).expect("made");
+        Fate::Refuse(PERMISSION_DENIED, "no")
+    });
+    inner.write("f", b"mine").expect("saved here");
+    inner.barrier();
+    assert_eq!(fs::read_link(inner.home.join("f")).expect("their link"), Path::new("target"));
+    assert_eq!(fs::read(inner.home.join("target")).expect("there"), b"of another writer");
+    assert_eq!(inner.fs.status().local.conflicts, ["f"]);
+}
+
 /// The size of the new content can be set, and nothing can be written for a while.
 #[test]
 fn a_shorter_save_that_cannot_be_written_for_a_while_is_no_conflict() {
