@@ -1,13 +1,16 @@
-//! Fetching, by the `git` program. Only one fetch runs in a directory at a time, across processes: the git of an
-//! ended mount keeps running for a moment, and a killed git leaves locks that would block every later one.
+//! Fetching, by the `git` program. Only one fetch runs in a directory at a time, across processes: the git of a killed
+//! mount keeps running for a moment, and a killed git leaves locks that would block every later one.
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{Mirror, MirrorError};
 
@@ -15,6 +18,8 @@ use super::{Mirror, MirrorError};
 const FETCH_LIMIT: Duration = Duration::from_secs(120);
 /// Time limit of fetching the whole history.
 const HISTORY_LIMIT: Duration = Duration::from_secs(3600);
+/// How long git may take to remove its locks when it is told to end.
+const END_LIMIT: Duration = Duration::from_secs(2);
 /// Depths of the parts in which the history is fetched; the last part is the rest.
 const HISTORY_DEPTHS: [u32; 3] = [100, 1000, 10_000];
 /// The depth that git takes for all of the history.
@@ -22,6 +27,8 @@ const WHOLE_HISTORY: u32 = i32::MAX as u32;
 /// Depths of the fetches of branches and tags: the deployed commit is usually the last one. If it is not (more
 /// commits were pushed just now), the larger depth is fetched.
 const DEPTHS: [u32; 2] = [1, 50];
+/// Why nothing is fetched after [`Mirror::close`].
+const ENDS: &str = "the mount ends";
 /// All branches and tags.
 const ALL_NAMES: [&str; 2] = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
 
@@ -97,6 +104,16 @@ impl Mirror {
         Ok(!self.is_shallow())
     }
 
+    /// Ends the fetch that runs, and allows no other. When this returns, nothing of the mount writes into the local copy.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        drop(self.fetching.try_lock_for(2 * END_LIMIT));
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
     /// Waits for other fetches, and removes the locks of killed ones.
     fn lock_dir(&self) -> Result<File, MirrorError> {
         drop(self.repo()?);
@@ -104,7 +121,7 @@ impl Mirror {
         let file = File::options().create(true).truncate(false).write(true).open(path)?;
         let until = Instant::now() + FETCH_LIMIT;
         while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK || Instant::now() > until {
+            if error != rustix::io::Errno::WOULDBLOCK || Instant::now() > until || self.is_closing() {
                 return Err(io::Error::from(error).into());
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -116,6 +133,9 @@ impl Mirror {
     /// Fetches references or commits with their history: of this many commits, or all that is new.
     fn fetch(&self, depth: Option<u32>, wanted: &[&str], limit: Duration, lock: &File) -> Result<(), MirrorError> {
         let failed = |detail: String| MirrorError::Fetch { url: self.config.url.clone(), detail };
+        if self.is_closing() {
+            return Err(failed(ENDS.to_owned()));
+        }
         drop(self.repo()?);
         let mut command = Command::new("git");
         command.arg("--git-dir").arg(&self.config.dir);
@@ -138,7 +158,8 @@ impl Mirror {
         // Git does not read its stdin; as an open descriptor it keeps the lock as long as git runs, also after this
         // process ends.
         command.stdin(lock.try_clone()?).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|e| failed(format!("git: {e}")))?;
+        // Its own group, so that ssh and what git starts end with it.
+        let mut child = command.process_group(0).spawn().map_err(|e| failed(format!("git: {e}")))?;
         let until = Instant::now() + limit;
         loop {
             match child.try_wait().map_err(|e| failed(e.to_string()))? {
@@ -152,13 +173,32 @@ impl Mirror {
                     let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("git failed");
                     return Err(failed(last.to_owned()));
                 }
+                None if self.is_closing() => {
+                    end(&mut child);
+                    return Err(failed(ENDS.to_owned()));
+                }
                 None if Instant::now() > until => {
-                    let _ = child.kill();
-                    let _ = child.wait();
+                    end(&mut child);
                     return Err(failed(format!("not done within {} s", limit.as_secs())));
                 }
                 None => std::thread::sleep(Duration::from_millis(20)),
             }
+        }
+    }
+}
+
+/// Has git and all that it started end: first with the signal at which it removes its locks.
+fn end(child: &mut Child) {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    for (signal, limit) in [(Signal::TERM, END_LIMIT), (Signal::KILL, Duration::MAX)] {
+        // It may have ended by itself meanwhile.
+        let _ = group.map(|group| kill_process_group(group, signal));
+        let began = Instant::now();
+        while began.elapsed() < limit {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -182,6 +222,37 @@ mod tests {
     use super::*;
     use crate::mirror::MirrorConfig;
     use crate::path::RemotePath;
+
+    #[test]
+    fn no_fetch_outlives_the_mount() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (ssh, pid) = (dir.path().join("ssh"), dir.path().join("pid"));
+        // A server that never answers.
+        let script = format!("#!/bin/sh\necho $$ > {0}.new && mv {0}.new {0}\nexec sleep 100\n", pid.display());
+        fs::write(&ssh, script).expect("written");
+        let config = MirrorConfig {
+            dir: dir.path().join("mirror"),
+            url: "ssh://example.com/repository.git".to_owned(),
+            ssh_command: format!("sh {}", ssh.display()),
+        };
+        let mirror = Mirror::new(config);
+        std::thread::scope(|scope| {
+            let fetching = scope.spawn(|| mirror.ensure(&"1".repeat(40)));
+            let began = Instant::now();
+            while !pid.exists() {
+                assert!(began.elapsed() < Duration::from_secs(30), "git did not start ssh");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            mirror.close();
+            let error = fetching.join().expect("no panic").expect_err("it was ended");
+            assert!(error.to_string().contains("the mount ends"), "{error}");
+        });
+        let pid = fs::read_to_string(pid).expect("a process");
+        // Its parent may not have asked yet how it ended.
+        let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        assert!(mirror.ensure(&"1".repeat(40)).is_err(), "and none begins");
+    }
 
     #[test]
     fn commits_are_fetched_by_their_hash_and_branches_by_their_names() {

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use git2::{ObjectType, Oid, Repository, TreeWalkMode, TreeWalkResult};
@@ -84,6 +85,8 @@ pub struct Mirror {
     config: MirrorConfig,
     /// One fetch at a time: git would only wait for its own locks.
     fetching: Mutex<()>,
+    /// Set by [`Mirror::close`].
+    closing: AtomicBool,
     /// When branches and tags were last asked for.
     asked: Mutex<Option<Instant>>,
     /// Opening a repository costs more than reading a small blob.
@@ -95,8 +98,8 @@ pub struct Mirror {
 
 impl Mirror {
     pub fn new(config: MirrorConfig) -> Self {
-        let (fetching, asked, open, trees, returns) = Default::default();
-        Self { config, fetching, asked, open, trees, returns }
+        let (fetching, closing, asked, open, trees, returns) = Default::default();
+        Self { config, fetching, closing, asked, open, trees, returns }
     }
 
     /// A copy that was fetched earlier, without the ability to fetch.

@@ -184,6 +184,7 @@ impl Reader {
     pub fn close(&self) {
         self.save_proofs();
         self.0.content.close();
+        self.0.repository.close();
     }
 
     /// Stores what was proved since the last time.

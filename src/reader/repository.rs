@@ -29,6 +29,11 @@ impl Repository {
         self.0.mirror.as_ref()
     }
 
+    /// Ends what is being fetched. What is on this machine can still be read.
+    pub fn close(&self) {
+        self.mirror().iter().for_each(|mirror| mirror.close());
+    }
+
     /// What is believed of the environment, as the platform last reported it.
     pub fn belief(&self) -> Belief {
         self.0.env.belief()
