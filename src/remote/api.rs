@@ -105,6 +105,24 @@ impl Remote {
         retry(&self.0, "lstat", path, Repeat::Safe, |attempt| attempt.lstat(path))
     }
 
+    /// As [`Remote::lstat`], and not found if something on the way to the object is no directory, but a symbolic link for
+    /// instance: what is below it is another object.
+    pub fn lstat_in_place(&self, path: &RemotePath) -> RemoteResult<Attr> {
+        retry(&self.0, "lstat", path, Repeat::Safe, |attempt| attempt.send_look(path).attr())
+    }
+
+    /// [`Remote::lstat_in_place`] of two paths in one round trip; `None`: not found.
+    pub fn lstat_both(&self, paths: [&RemotePath; 2]) -> RemoteResult<[Option<Attr>; 2]> {
+        retry(&self.0, "lstat", paths[0], Repeat::Safe, |attempt| {
+            let [first, second] = paths.map(|path| attempt.send_look(path));
+            let found = |attr: Result<Attr, ErrorKind>| match attr {
+                Err(ErrorKind::NotFound) => Ok(None),
+                found => found.map(Some),
+            };
+            Ok([found(first.attr())?, found(second.attr())?])
+        })
+    }
+
     pub fn readlink(&self, path: &RemotePath) -> RemoteResult<Vec<u8>> {
         retry(&self.0, "readlink", path, Repeat::Safe, |attempt| attempt.readlink(path))
     }

@@ -33,9 +33,16 @@ impl Attempt<'_> {
 
     pub(super) fn mkdir(&self, permit: &WritePermit, path: &RemotePath, perm: u16) -> Result<Attr, ErrorKind> {
         permit.still_valid()?;
+        let place = self.send_place(path);
         let made = self.send(Request::MkDir { path: self.wire(path), perm: u32::from(perm) });
         let found = self.send_lstat(path);
         let (made, found) = (self.ok(made), self.attr(found));
+        place.check().inspect_err(|kind| {
+            if made.is_ok() && !kind.is_unanswered() {
+                // Behind another writer's link. Not waited for: an empty directory there harms nobody.
+                drop(self.send(Request::RmDir { path: self.wire(path) }));
+            }
+        })?;
         match (made, found) {
             (Ok(()), found) => found,
             // Made by an attempt whose answer was lost.
@@ -46,6 +53,8 @@ impl Attempt<'_> {
     }
 
     pub(super) fn rmdir(&self, permit: &WritePermit, path: &RemotePath) -> Result<(), ErrorKind> {
+        let place = self.send_place(path);
+        place.check()?;
         permit.still_valid()?;
         match self.ok(self.send(Request::RmDir { path: self.wire(path) })) {
             Err(ErrorKind::Failure(_)) => Err(ErrorKind::NotEmpty),
@@ -71,6 +80,7 @@ impl Attempt<'_> {
     }
 
     pub(super) fn symlink(&self, permit: &WritePermit, path: &RemotePath, text: &[u8]) -> Result<Attr, ErrorKind> {
+        self.send_place(path).check()?;
         permit.still_valid()?;
         let order = self.link_order();
         let link_first = order.is_link_first(&self.session().info().transport.software);

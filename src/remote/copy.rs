@@ -1,5 +1,6 @@
-//! Moving by copy + verify + delete, for servers that refuse to rename. The source is removed only after the copy was
-//! seen complete; whatever fails in between leaves both.
+//! Moving by copy + verify + delete, for servers that refuse to rename. The source is removed only after all of the copy was
+//! seen complete; what is interrupted in between leaves both. If the server refuses a part of the copy, or removes nothing of
+//! the source, the copy is removed again.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::open_files::FileRange;
 use super::retry::{Repeat, retry, wait_for};
 use super::store::{self, Base, Store};
 use super::{fetch, list};
-use crate::attr::{Attr, FileKind};
+use crate::attr::{Attr, FileKind, Version};
 use crate::gate::WritePermit;
 use crate::path::{Name, RemotePath};
 use crate::sftp::{Class, RawAttrs, Request};
@@ -29,7 +30,7 @@ pub(super) fn rename_by_copy(
     progress: &dyn Fn(Progress),
 ) -> RemoteResult<()> {
     let attr = retry(client, "rename", from, Repeat::Safe, |attempt| attempt.lstat(from))?;
-    Copying { client, permit, replace, resume: false, progress }.object(from, to, &attr, 0)
+    Copying { client, permit, replace, resume: false, progress }.whole(from, to, &attr)
 }
 
 /// What is at `to` was begun by an earlier attempt; what is not at `from` any more has arrived.
@@ -47,7 +48,22 @@ pub(super) fn resume(
         }
         Err(error) => return Err(error),
     };
-    Copying { client, permit, replace: true, resume: true, progress }.object(from, to, &attr, 0)
+    // Nothing is there if the copy was removed again.
+    let begun = match retry(client, "rename", to, Repeat::Safe, |attempt| attempt.lstat(to)) {
+        Err(RemoteError { kind: ErrorKind::NotFound, .. }) => false,
+        found => found.map(|_| true)?,
+    };
+    Copying { client, permit, replace: begun, resume: begun, progress }.whole(from, to, &attr)
+}
+
+/// An object that has a complete copy.
+struct Copied {
+    from: RemotePath,
+    to: RemotePath,
+    /// Of the source, as it was copied.
+    attr: Attr,
+    /// Of the copy.
+    made: Version,
 }
 
 struct Copying<'a> {
@@ -60,12 +76,72 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
-    fn object(&self, from: &RemotePath, to: &RemotePath, attr: &Attr, depth: usize) -> RemoteResult<()> {
-        match attr.kind {
-            FileKind::Directory => self.directory(from, to, attr, depth),
-            FileKind::File => self.file(from, to, attr),
-            FileKind::Symlink => self.link(from, to),
-            FileKind::Other => Err(ErrorKind::Unsupported.at("rename", from)),
+    /// Copies all, and then removes the source.
+    fn whole(&self, from: &RemotePath, to: &RemotePath, attr: &Attr) -> RemoteResult<()> {
+        let mut copied = Vec::new();
+        if let Err(error) = self.object((from, to), attr, 0, &mut copied) {
+            if !error.kind.is_unanswered() && !self.replace {
+                self.remove_copies(&copied);
+            }
+            return Err(error);
+        }
+        let mut removed = false;
+        // Each directory was copied before what is in it.
+        while let Some(last) = copied.pop() {
+            if let Err(error) = self.remove_source(&last) {
+                copied.push(last);
+                if !removed && error.kind.may_mean_unsupported() && !self.replace {
+                    self.remove_copies(&copied);
+                }
+                return Err(error);
+            }
+            removed = true;
+        }
+        Ok(())
+    }
+
+    fn object(
+        &self,
+        (from, to): (&RemotePath, &RemotePath),
+        attr: &Attr,
+        depth: usize,
+        copied: &mut Vec<Copied>,
+    ) -> RemoteResult<()> {
+        let made = match attr.kind {
+            FileKind::Directory => return self.directory((from, to), attr, depth, copied),
+            FileKind::File => self.file(from, to, attr)?,
+            FileKind::Symlink => self.link(from, to)?,
+            FileKind::Other => return Err(ErrorKind::Unsupported.at("rename", from)),
+        };
+        copied.push(Copied { from: from.clone(), to: to.clone(), attr: *attr, made: made.version() });
+        Ok(())
+    }
+
+    fn remove_source(&self, copied: &Copied) -> RemoteResult<()> {
+        let from = &copied.from;
+        if copied.attr.is_dir() {
+            return retry(self.client, "rename", from, Repeat::Never, |attempt| attempt.rmdir(self.permit, from));
+        }
+        if copied.attr.is_file() {
+            self.unchanged(from, &copied.attr)?;
+        }
+        self.unlink(from)
+    }
+
+    /// The source stays: what was made of it is removed, unless another writer changed it meanwhile.
+    fn remove_copies(&self, copied: &[Copied]) {
+        for Copied { to, attr, made, .. } in copied.iter().rev() {
+            let removed = if attr.is_dir() {
+                retry(self.client, "rename", to, Repeat::Never, |attempt| attempt.rmdir(self.permit, to))
+            } else {
+                retry(self.client, "rename", to, Repeat::Never, |attempt| match attempt.lstat(to)?.version() {
+                    now if now == *made => attempt.unlink(self.permit, to),
+                    _ => Ok(()),
+                })
+            };
+            if let Err(error) = removed {
+                log::warn!("{to}: this copy stays on the server: {error}");
+            }
         }
     }
 
@@ -73,7 +149,7 @@ impl Copying<'_> {
         retry(self.client, "rename", path, Repeat::Never, |attempt| attempt.unlink(self.permit, path))
     }
 
-    fn file(&self, from: &RemotePath, to: &RemotePath, attr: &Attr) -> RemoteResult<()> {
+    fn file(&self, from: &RemotePath, to: &RemotePath, attr: &Attr) -> RemoteResult<Attr> {
         let local = tempfile::tempfile().map_err(|e| ErrorKind::Local(e).at("rename", from))?;
         let mut at = 0;
         while at < attr.size {
@@ -96,16 +172,14 @@ impl Copying<'_> {
         };
         let source = Source { file: &local, len: attr.size };
         let made = store::store(self.client, self.permit, to, source, &how, self.progress).map_err(exists)?;
-        self.keep_time(to, attr, &made)?;
-        self.unchanged(from, attr)?;
-        self.unlink(from)
+        self.keep_time(to, attr, made)
     }
 
     /// A save goes on without the time that it asked for. A file that was moved must have the time that it had: it is part of
     /// the version on which later changes are based.
-    fn keep_time(&self, to: &RemotePath, attr: &Attr, made: &Attr) -> RemoteResult<()> {
+    fn keep_time(&self, to: &RemotePath, attr: &Attr, made: Attr) -> RemoteResult<Attr> {
         if made.mtime == attr.mtime {
-            return Ok(());
+            return Ok(made);
         }
         let attrs = RawAttrs { times: Some((attr.mtime, attr.mtime)), ..RawAttrs::default() };
         let set = retry(self.client, "rename", to, Repeat::Safe, |attempt| {
@@ -115,9 +189,9 @@ impl Copying<'_> {
         match set {
             Err(RemoteError { kind: ErrorKind::Unsupported | ErrorKind::PermissionDenied, .. }) => {
                 log::info!("{to}: the server does not set times; the moved file has a new one");
-                Ok(())
+                Ok(made)
             }
-            set => set,
+            set => set.map(|()| Attr { mtime: attr.mtime, ..made }),
         }
     }
 
@@ -139,7 +213,13 @@ impl Copying<'_> {
         })
     }
 
-    fn directory(&self, from: &RemotePath, to: &RemotePath, attr: &Attr, depth: usize) -> RemoteResult<()> {
+    fn directory(
+        &self,
+        (from, to): (&RemotePath, &RemotePath),
+        attr: &Attr,
+        depth: usize,
+        copied: &mut Vec<Copied>,
+    ) -> RemoteResult<()> {
         if depth > MAX_DEPTH {
             return Err(ErrorKind::Unsupported.at("rename", from));
         }
@@ -154,13 +234,14 @@ impl Copying<'_> {
                 return Err(error);
             }
         }
+        copied.push(Copied { from: from.clone(), to: to.clone(), attr: *attr, made: attr.version() });
         for (name, attr) in self.list(from)? {
-            self.object(&from.join(&name), &to.join(&name), &attr, depth + 1)?;
+            self.object((&from.join(&name), &to.join(&name)), &attr, depth + 1, copied)?;
         }
-        retry(self.client, "rename", from, Repeat::Never, |attempt| attempt.rmdir(self.permit, from))
+        Ok(())
     }
 
-    fn link(&self, from: &RemotePath, to: &RemotePath) -> RemoteResult<()> {
+    fn link(&self, from: &RemotePath, to: &RemotePath) -> RemoteResult<Attr> {
         let text = retry(self.client, "rename", from, Repeat::Safe, |attempt| attempt.readlink(from))?;
         if self.replace {
             match self.unlink(to) {
@@ -168,8 +249,7 @@ impl Copying<'_> {
                 Err(error) => return Err(error),
             }
         }
-        retry(self.client, "rename", to, Repeat::Recognised, |attempt| attempt.symlink(self.permit, to, &text))?;
-        self.unlink(from)
+        retry(self.client, "rename", to, Repeat::Recognised, |attempt| attempt.symlink(self.permit, to, &text))
     }
 }
 

@@ -18,6 +18,7 @@
 //! | `current` | the session in use, and the calls that wait for the next one |
 //! | `client` | settings, current session and learned capabilities together |
 //! | `attempt`, `retry` | one attempt at a call; the retry rule |
+//! | `place` | whether a path leads where it says |
 //! | `calls`, `list`, `fetch`, `guard`, `content`, `store`, `copy`, `rename`, `sweep` | the calls |
 //! | `supervise` | the thread that connects, keeps alive and replaces sessions |
 //! | `api` | [`Remote`] |
@@ -38,6 +39,7 @@ mod handles;
 mod link_order;
 mod list;
 mod open_files;
+mod place;
 mod rename;
 mod rename_capabilities;
 mod reply;

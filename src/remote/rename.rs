@@ -7,6 +7,7 @@ use super::client::Client;
 use super::content::Progress;
 use super::copy;
 use super::error::{ErrorKind, RemoteResult};
+use super::place::Place;
 use super::retry::{Repeat, retry};
 use super::second_name::{Done, Guard};
 use crate::attr::Attr;
@@ -23,10 +24,12 @@ pub(super) fn rename(
     progress: &dyn Fn(Progress),
 ) -> RemoteResult<()> {
     let moved = retry(client, "rename", from, Repeat::Never, |attempt| {
+        let places = [attempt.send_place(from), attempt.send_place(to)];
         let (source, target) = (attempt.send_lstat(from), attempt.send_lstat(to));
         // What an attempt that was cut off may have left.
         let swaps = !attempt.capabilities().posix_rename;
         let left = swaps.then(|| aside(to)).transpose()?.map(|aside| (attempt.send_lstat(&aside), aside));
+        places.into_iter().try_for_each(Place::check)?;
         let (source, target) = (attempt.attr(source), attempt.attr(target));
         let left = left.and_then(|(there, aside)| attempt.attr(there).ok().map(|_| aside));
         let moving = |attr: Attr| Moving { attempt, permit, from, to, replace, guard, is_dir: attr.is_dir() };
@@ -132,6 +135,12 @@ impl Moving<'_> {
     fn after_refusal(&self, kind: ErrorKind) -> Moved {
         match (self.attempt.lstat(self.from), self.attempt.lstat(self.to)) {
             (Ok(_), Err(ErrorKind::NotFound)) => {}
+            (Ok(source), Ok(target))
+                if matches!(kind, ErrorKind::PermissionDenied) && source.version() == target.version() =>
+            {
+                self.remove_half()?;
+                return Err(kind);
+            }
             (Ok(_), Ok(_)) if !self.replace => return Err(ErrorKind::Exists),
             (Err(ErrorKind::NotFound), Ok(_)) => return Ok(true),
             _ => return Err(kind),
@@ -140,6 +149,17 @@ impl Moving<'_> {
             return Ok(true);
         }
         self.copy_instead(kind)
+    }
+
+    /// A server may rename by making the new name and removing the old one, and leave both where it may not remove the old
+    /// one (of somebody else, in a sticky directory). No copy is tried: its source could not be removed either.
+    fn remove_half(&self) -> Result<(), ErrorKind> {
+        match self.attempt.unlink(self.permit, self.to) {
+            Err(kind) if kind.is_unanswered() => return Err(kind),
+            Err(kind) => log::warn!("{}: this second name of {} stays on the server: {kind}", self.to, self.from),
+            Ok(()) => {}
+        }
+        Ok(())
     }
 
     /// Unless renaming has worked here before: then the caller tries again.
@@ -169,6 +189,8 @@ impl Moving<'_> {
                     self.attempt.rename_capabilities().renamed(self.permit.area(), self.is_dir);
                     return Ok(true);
                 }
+                // A swap would be refused half way, with the old file under two names.
+                Err(kind @ ErrorKind::PermissionDenied) => return self.copy_instead(kind),
                 Err(kind) if kind.may_mean_unsupported() => {}
                 Err(kind) => return Err(kind),
             }
@@ -181,7 +203,11 @@ impl Moving<'_> {
         let aside = aside(self.to)?;
         match self.plain(self.to, &aside) {
             Ok(()) => {}
-            Err(kind) if kind.may_mean_unsupported() => return self.copy_instead(kind),
+            Err(kind) if kind.may_mean_unsupported() => {
+                // It may have got its second name.
+                drop(self.attempt.send(Request::Remove { path: self.attempt.wire(&aside) }));
+                return self.copy_instead(kind);
+            }
             Err(kind) => return Err(kind),
         }
         if let Err(kind) = self.plain(self.from, self.to) {

@@ -143,6 +143,7 @@ impl Storing<'_> {
         let perm = self.made_with();
         let opened = self.writer.send_open(self.path, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(perm));
         let found = self.attempt.send_lstat(self.path);
+        let place = self.attempt.send_place(self.path);
         let handle = match self.writer.handle(opened) {
             Ok(handle) => handle,
             Err(kind @ ErrorKind::Failure(_)) => {
@@ -158,7 +159,13 @@ impl Storing<'_> {
             }
             Err(kind) => return Err(kind),
         };
-        let result = self.write_all(&handle, self.how.perm);
+        let result = match place.check() {
+            Ok(()) => self.write_all(&handle, self.how.perm),
+            Err(kind) => {
+                drop(self.writer.close(&handle));
+                Err(kind)
+            }
+        };
         if matches!(&result, Err(kind) if !kind.is_loss()) {
             // Half a file is of no use, and this attempt made it under a name that was free.
             drop(self.writer.extended().ok(self.writer.send_remove(self.path)));
@@ -189,10 +196,12 @@ impl Storing<'_> {
         self.permit.still_valid().map_err(ErrorKind::from)?;
         self.remove_left();
         let temp = self.attempt.temp_files().make(dir, self.attempt.session().epoch())?;
+        let place = self.attempt.send_place(self.path);
         let found = self.attempt.send_lstat(self.path);
         let opened =
             self.writer.send_open(&temp.path, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(self.made_with()));
         let found = self.check(base, self.writer.extended().attr(found));
+        let found = place.check().and(found);
         let handle = match self.writer.handle(opened) {
             Ok(handle) => handle,
             Err(kind) if kind.is_loss() => return Err(kind.into()),
@@ -325,10 +334,12 @@ impl Storing<'_> {
     /// Over the old bytes; the size follows them. 3 round trips.
     fn in_place(&self, base: Base) -> Result<Attr, ErrorKind> {
         self.permit.still_valid()?;
+        let place = self.attempt.send_place(self.path);
         let found = self.attempt.send_lstat(self.path);
         let create = if base == Base::Any { open::CREATE } else { 0 };
         let opened = self.writer.send_open(self.path, open::WRITE | create, (create != 0).then(|| self.made_with()));
         let found = self.check(base, self.writer.extended().attr(found));
+        let found = place.check().and(found);
         let handle = match (self.writer.handle(opened), found) {
             (Ok(handle), Ok(_)) => handle,
             (Ok(handle), Err(kind)) => {

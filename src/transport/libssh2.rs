@@ -29,6 +29,10 @@ const BANNER_LIMIT: Duration = Duration::from_secs(10);
 /// libssh2's error numbers that tell kinds of trouble apart.
 const ERROR_KEX: [i32; 3] = [-5, -8, -33];
 const ERROR_TIMEOUT: i32 = -9;
+/// The server opens no channel.
+const ERROR_CHANNEL_FAILURE: i32 = -21;
+/// The server has no such subsystem.
+const ERROR_CHANNEL_REQUEST_DENIED: i32 = -22;
 const ERROR_EAGAIN: i32 = -37;
 
 struct LibSsh2 {
@@ -240,10 +244,15 @@ fn remember(endpoint: &Endpoint, key: &[u8], fingerprint: &str, prompt: &dyn Pro
 fn open_channel(session: &Session, endpoint: &Endpoint) -> Result<Channel, TransportError> {
     let failed = |error: ssh2::Error| match error.code() {
         ErrorCode::Session(ERROR_TIMEOUT) => TransportError::Timeout { host: endpoint.host.clone() },
-        _ => {
+        ErrorCode::Session(ERROR_CHANNEL_FAILURE | ERROR_CHANNEL_REQUEST_DENIED) => {
             let (host, detail) = (endpoint.host.clone(), error.message().to_owned());
             TransportError::NoSubsystem { host, detail, source: Some(error.into()) }
         }
+        // The connection ended before the server answered.
+        _ => TransportError::Io {
+            host: endpoint.host.clone(),
+            error: io::Error::new(io::ErrorKind::ConnectionReset, error),
+        },
     };
     let mut channel = session.channel_open("session", WINDOW_BYTES, PACKET_BYTES, None).map_err(failed)?;
     channel.subsystem("sftp").map_err(failed)?;

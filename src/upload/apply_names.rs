@@ -26,6 +26,12 @@ impl Ends {
     fn is_source(&self, there: Attr) -> bool {
         self.dir && there.is_dir() || Expected::Version(there.version()) == self.base
     }
+
+    /// Whether this is no later version of the object that was to be renamed, but a symbolic link, or a directory in place of
+    /// a file.
+    fn is_another_kind(&self, there: Attr) -> bool {
+        there.is_dir() != self.dir || (there.kind == FileKind::Symlink && !self.is_source(there))
+    }
 }
 
 impl Sender {
@@ -33,10 +39,12 @@ impl Sender {
         let attr = match self.remote.mkdir(permit, &op.path, perm) {
             Err(error) if matches!(error.kind, ErrorKind::Exists | ErrorKind::Failure(_)) => {
                 // Made by another writer, or by an attempt whose answer was lost. Either way the directory exists.
-                match self.remote.lstat(&op.path) {
-                    Ok(attr) if attr.is_dir() => attr,
-                    Ok(_) => return Ok(Outcome::Conflict("there is a file of that name on the server now".into())),
-                    Err(_) => return Err(error),
+                match self.stat_there(&op.path) {
+                    Ok(Some(attr)) if attr.is_dir() => attr,
+                    Ok(Some(_)) => {
+                        return Ok(Outcome::Conflict("there is a file of that name on the server now".into()));
+                    }
+                    Ok(None) | Err(_) => return Err(error),
                 }
             }
             other => other?,
@@ -138,10 +146,14 @@ impl Sender {
             self.emit_renamed(op, to);
             return Ok(Outcome::Done(ends.base));
         }
-        let there = self.stat_there(to)?;
+        let [source, there] = self.stat_both_there([&op.path, to])?;
         if ends.replaced == Expected::Unknown || (ends.base == Expected::Unknown && !ends.dir) {
             let which = if ends.replaced == Expected::Unknown { to } else { &op.path };
             return Ok(self.after_rejected(which, format!("an earlier change of {which} could not be sent")));
+        }
+        if source.is_some_and(|now| ends.is_another_kind(now)) {
+            let what = "moved here, but another writer put something else in its place on the server";
+            return Ok(Outcome::Conflict(what.into()));
         }
         let expected = match (&there, ends.replaced) {
             (None, _) => true,
@@ -221,14 +233,15 @@ impl Sender {
     /// Times are part of a version. They are set only if the server has the version that this mount shows; otherwise
     /// another writer's content would be taken for the known one. Permission bits are set on any version.
     pub(super) fn apply_setattr(&self, permit: &WritePermit, op: &Op, change: SetAttr) -> Result<Outcome, RemoteError> {
-        let now = self.stat_there(&op.path)?;
-        if !change.link && now.is_some_and(|now| now.kind == FileKind::Symlink) {
+        let Some(now) = self.stat_there(&op.path)? else {
+            return Ok(self.unless_away(op, Outcome::Done(Expected::Absent)));
+        };
+        if !change.link && now.kind == FileKind::Symlink {
             // They would be set on what it leads to.
             let what = "set here, but another writer put a symbolic link in its place on the server";
             return Ok(Outcome::Conflict(what.into()));
         }
         if change.times.is_some()
-            && let Some(now) = now
             && let Some(known) = self.overtaken(op, now)
         {
             if change.perm.is_some() {

@@ -28,11 +28,16 @@ pub(super) enum Compared {
 impl Sender {
     /// The attributes of the object at a path, `None` if there is none.
     pub(super) fn stat_there(&self, path: &RemotePath) -> Result<Option<Attr>, RemoteError> {
-        match self.remote.lstat(path) {
+        match self.remote.lstat_in_place(path) {
             Ok(attr) => Ok(Some(attr)),
             Err(error) if matches!(error.kind, ErrorKind::NotFound) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// [`Sender::stat_there`] of two paths in one round trip.
+    pub(super) fn stat_both_there(&self, paths: [&RemotePath; 2]) -> Result<[Option<Attr>; 2], RemoteError> {
+        self.remote.lstat_both(paths)
     }
 
     /// Whether the file still has the content that the version stands for. If the version is racy, the bytes are

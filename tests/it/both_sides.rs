@@ -1,11 +1,14 @@
 //! Another writer changes the same names on the server: whose version stays, what is kept, and what is said.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
+
+use pantheonfs::sim::SimConfig;
 
 use crate::common::eventually;
 use crate::common::mounted::Mounted;
@@ -142,6 +145,76 @@ fn changes_of_names_that_another_writer_prevents_are_reported() {
     assert_eq!(fs::read_to_string(m.there("f")).expect("there"), "another");
     let stranded: Vec<String> = serde_json::from_value(m.status()["stranded"].clone()).expect("a list");
     assert!(stranded.iter().any(|line| line.starts_with("remove f")), "{stranded:?}");
+}
+
+/// A directory that was shown, and that another writer replaces by a link to one with the same files.
+fn nothing_happens_behind_a_link_that_took_the_name_of_a_directory(m: &Mounted, code: &str) {
+    let at = m.dir().to_string_lossy().into_owned();
+    let names = ["saved", "removed", "chmod", "moved", "target", "empty/x"];
+    for dir in ["d", "other"] {
+        fs::create_dir_all(m.there(dir).join("empty")).expect("made");
+        for name in names {
+            let file = File::create(m.there(dir).join(name)).expect("made");
+            (&file).write_all(b"theirs\n").expect("written");
+            file.set_permissions(fs::Permissions::from_mode(0o644)).expect("chmod");
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).expect("a time");
+        }
+    }
+    fs::write(m.there("here"), "here\n").expect("written");
+    for name in names {
+        assert_eq!(fs::read_to_string(m.path("d").join(name)).expect("read"), "theirs\n");
+    }
+    let before = seen(&m.there("other"));
+    fs::rename(m.there("d"), m.there("old")).expect("moved");
+    symlink("other", m.there("d")).expect("made");
+
+    fs::write(m.path("d/saved"), "mine\n").expect("saved here");
+    fs::write(m.path("d/new"), "mine\n").expect("made here");
+    fs::write(m.path("d/none"), "").expect("made here");
+    fs::remove_file(m.path("d/removed")).expect("removed here");
+    fs::set_permissions(m.path("d/chmod"), fs::Permissions::from_mode(0o600)).expect("set here");
+    fs::rename(m.path("d/moved"), m.path("moved")).expect("moved here");
+    fs::rename(m.path("here"), m.path("d/target")).expect("moved here");
+    fs::create_dir(m.path("d/dir")).expect("made here");
+    symlink("saved", m.path("d/link")).expect("made here");
+    fs::remove_file(m.path("d/empty/x")).expect("removed here");
+    fs::remove_dir(m.path("d/empty")).expect("removed here");
+    m.environ().run(&["sync", &at]).fails(14, &["directory"]);
+
+    assert_eq!(seen(&m.there("other")), before, "what the link leads to");
+    assert_eq!(fs::read_link(m.there("d")).expect("their link"), Path::new("other"));
+    assert_eq!(fs::read_to_string(m.there("here")).expect("not moved"), "here\n");
+    for name in ["d/saved", "d/new"] {
+        assert_eq!(kept(m, &format!("{code}{name}")), "mine\n");
+    }
+    eventually("their link is shown", || fs::read_link(m.path("d")).is_ok_and(|text| text == Path::new("other")));
+}
+
+/// Names, permission bits and content below a directory of the server.
+fn seen(dir: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).expect("listed") {
+        let path = entry.expect("an entry").path();
+        let mode = fs::symlink_metadata(&path).expect("there").permissions().mode();
+        if path.is_dir() {
+            found.append(&mut seen(&path));
+        }
+        let content = if path.is_file() { fs::read(&path).expect("read") } else { Vec::new() };
+        found.insert(path, (mode, content));
+    }
+    found
+}
+
+#[test]
+fn nothing_happens_behind_a_link_that_took_the_name_of_a_directory_of_openssh() {
+    let Some(m) = Mounted::openssh("timeout=5") else { return };
+    nothing_happens_behind_a_link_that_took_the_name_of_a_directory(&m, "");
+}
+
+#[test]
+fn nothing_happens_behind_a_link_that_took_the_name_of_a_directory_of_a_site() {
+    let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
+    nothing_happens_behind_a_link_that_took_the_name_of_a_directory(&m, "code/");
 }
 
 /// What has taken the name of a directory on the server may lead out of the mounted tree.

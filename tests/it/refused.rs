@@ -11,6 +11,7 @@ use pantheonfs::fs::Cause;
 use pantheonfs::sim::SimConfig;
 use parking_lot::Mutex;
 
+use crate::common::eventually;
 use crate::common::inner::{Inner, wait};
 use crate::common::meddler::Fate;
 use crate::common::mounted::Mounted;
@@ -75,7 +76,7 @@ fn a_refused_chmod_is_said_by_the_next_barrier() {
     chmod(0o600);
     let at = m.dir().to_string_lossy().into_owned();
     m.environ().run(&["sync", &at]).fails(14, &["attributes of f", "permission denied"]);
-    assert_eq!(mode(), 0o644, "what the server has");
+    eventually("what the server has is shown", || mode() == 0o644);
     assert!(stranded(&m).iter().any(|line| line.starts_with("attributes of f")), "{:?}", stranded(&m));
     // What it has already is not refused, and times are set where they can be.
     chmod(0o644);
@@ -355,6 +356,26 @@ fn a_tree_that_is_listed_while_it_is_moved_can_be_removed() {
     m.barrier().expect("removed there");
     assert!(!m.there("moved").exists() && !m.there("tree").exists());
     assert_eq!(m.status()["conflicts"], serde_json::json!([]));
+}
+
+/// Where nothing can be renamed and a file may not be removed, a move leaves everything as it was.
+#[test]
+fn a_move_whose_source_cannot_be_removed_leaves_no_copy() {
+    if rustix::process::geteuid().is_root() {
+        return crate::common::skip("a server that runs as root refuses nothing for permissions");
+    }
+    let Some(inner) = Inner::with(&["-P", "rename,posix-rename"], Duration::from_secs(3600)) else { return };
+    inner.mkdir("dir").expect("made");
+    inner.write("dir/file", b"precious").expect("saved");
+    inner.barrier();
+    let set = |bits| fs::set_permissions(inner.home.join("dir"), fs::Permissions::from_mode(bits)).expect("set");
+    set(0o555);
+    inner.rename("dir/file", "moved").expect("not known here");
+    let error = inner.fs.sync(wait()).expect_err("refused");
+    assert!(matches!(&error.cause, Cause::Rejected(text) if text.contains("rename dir/file to moved")), "{error}");
+    assert_eq!(fs::read(inner.home.join("dir/file")).expect("there"), b"precious");
+    assert!(!inner.home.join("moved").exists());
+    set(0o755);
 }
 
 /// Number of files below a directory, each looked at.

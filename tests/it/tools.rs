@@ -9,7 +9,7 @@ use std::time::Duration;
 use pantheonfs::sim::SimConfig;
 
 use crate::common::mounted::Mounted;
-use crate::common::{has_program, skip};
+use crate::common::{eventually, has_program, skip};
 
 /// Operations of a run of fsx; `PANTHEONFS_FSX_OPS` asks for more.
 const FSX_OPS: &str = "20000";
@@ -35,7 +35,9 @@ fn fsx(m: &Mounted, seed: &str, while_running: impl Fn()) {
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     let end: Vec<&str> = said.lines().rev().take(20).collect();
     assert!(output.status.success(), "seed {seed}: {end:?}");
-    assert_eq!(fs::read(m.on_server("fsx.bin")).expect("there"), fs::read(&file).expect("here"), "seed {seed}");
+    eventually("all is sent", || m.barrier().is_ok());
+    let (there, here) = (fs::read(m.there("fsx.bin")).expect("there"), fs::read(&file).expect("here"));
+    assert!(there == here, "seed {seed}: {} bytes there, {} here", there.len(), here.len());
     assert_eq!(m.status()["conflicts"], serde_json::json!([]));
 }
 
