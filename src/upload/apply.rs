@@ -10,11 +10,12 @@ use super::events::{Applied, AppliedChange};
 use super::in_place::Resumed;
 use super::outcome::{LINK_PAUSE, Outcome, SAME_SECOND};
 use super::sender::Sender;
-use crate::attr::{Attr, FileKind, Version};
+use crate::attr::{Area, Attr, FileKind, Version};
+use crate::error::FsError;
 use crate::gate::WritePermit;
 use crate::inode::Ino;
-use crate::remote::{Base, ErrorKind, Progress, RemoteError, Store};
-use crate::write::{Expected, Op, OpId, Put};
+use crate::remote::{Base, ErrorKind, Progress, RemoteError, SetAttr, Store};
+use crate::write::{Action, Expected, Op, OpId, Put, RejectKind};
 
 /// Written files up to this size (bytes) go into the cache as well: what was saved is usually read next.
 const MAX_CACHED_BYTES: u64 = 4 * 1024 * 1024;
@@ -106,6 +107,7 @@ impl Sender {
         };
         let error = match store(&how) {
             Ok(attr) => {
+                let attr = self.with_asked_perm(permit, op, attr, how.perm)?;
                 self.stored(op, put, attr, source);
                 return Ok(Outcome::Done(Expected::Version(attr.version())));
             }
@@ -166,6 +168,30 @@ impl Sender {
     }
 
     /// Takes note that the server has the content.
+    /// A save does not fail because the server refuses the permissions that were set here. They are sent alone once more,
+    /// and what the server says to that is reported as for a `chmod`.
+    fn with_asked_perm(
+        &self,
+        permit: &WritePermit,
+        op: &Op,
+        stored: Attr,
+        asked: Option<u16>,
+    ) -> Result<Attr, RemoteError> {
+        let Some(perm) = asked.filter(|perm| *perm != stored.perm && op.area == Area::Code) else { return Ok(stored) };
+        match self.remote.set_attr(permit, &op.path, SetAttr { perm: Some(perm), ..SetAttr::default() }) {
+            Ok(now) if now.version() == stored.version() => Ok(now),
+            Err(error) if error.kind.is_unanswered() => Err(error),
+            Err(error) if matches!(error.kind, ErrorKind::PermissionDenied) => {
+                let action = Action::SetAttr { perm: Some(perm), times: None, link: false };
+                let error = self.local.noted(FsError::new("sync", &op.path, error));
+                self.local.note_given_up(RejectKind::Stranded, &Op { action, ..op.clone() }, &error, None);
+                Ok(stored)
+            }
+            // Changed by another writer since: the next look at it finds that.
+            Ok(_) | Err(_) => Ok(stored),
+        }
+    }
+
     fn stored(&self, op: &Op, put: &Put, server: Attr, source: &File) {
         let ino = Ino(op.ino);
         let node = self.local.0.view.node(ino).filter(|_| op.ino != 0);

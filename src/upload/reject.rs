@@ -69,7 +69,7 @@ impl Local {
     }
 
     /// Takes note of a rejected operation.
-    fn note_given_up(&self, kind: RejectKind, op: &Op, error: &FsError, copy: Option<PathBuf>) {
+    pub(super) fn note_given_up(&self, kind: RejectKind, op: &Op, error: &FsError, copy: Option<PathBuf>) {
         let mut shown = op.clone();
         shown.path = self.0.view.shown_path(&op.path);
         if let Action::Rename { to, .. } = &mut shown.action {

@@ -1,6 +1,7 @@
 //! What a server refuses: every barrier says what was given up, and no file is left torn.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -84,6 +85,25 @@ fn a_refused_chmod_is_said_by_the_next_barrier() {
     file.set_modified(SystemTime::now() - Duration::from_secs(86_400)).expect("set here");
     drop(file);
     m.barrier().expect("nothing was given up");
+}
+
+/// The content of the save arrives; the barrier says that its permissions do not.
+#[test]
+fn a_refused_chmod_is_said_when_it_comes_with_a_save() {
+    let Some(m) = refusing("setstat,fsetstat", "") else { return };
+    fs::write(m.there("f"), "old").expect("written");
+    fs::set_permissions(m.there("f"), fs::Permissions::from_mode(0o644)).expect("chmod");
+    let at = m.dir().to_string_lossy().into_owned();
+    let mut file = File::create(m.path("f")).expect("opened");
+    file.write_all(b"secret").expect("written");
+    file.set_permissions(fs::Permissions::from_mode(0o600)).expect("set here");
+    drop(file);
+    m.environ().run(&["sync", &at]).fails(14, &["attributes of f", "permission denied"]);
+    m.environ().run(&["sync", &at]).ok();
+    assert_eq!(fs::read_to_string(m.there("f")).expect("there"), "secret");
+    let mode = || fs::metadata(m.path("f")).expect("there").permissions().mode() & 0o777;
+    eventually("what the server has is shown", || mode() == 0o644);
+    assert_eq!(m.status()["conflicts"], serde_json::json!([]));
 }
 
 /// The server lists it again, although nobody else has made it.
