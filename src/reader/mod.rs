@@ -8,6 +8,7 @@
 //! | `storage` | opening the disk cache and the proofs of `content` |
 //! | `repository` | the files of the deployed commit |
 //! | `scan` | prefetching for a reader of many files |
+//! | `roam` | the same for one that reads them in no order |
 //! | `walk` | the tree in the order in which such a reader comes through it |
 //! | `state` | the type [`Reader`] |
 //! | `open` | open, release, and which version a handle stands for |
@@ -26,6 +27,7 @@ mod open;
 mod provenance;
 mod read;
 mod repository;
+mod roam;
 mod scan;
 mod sent;
 mod state;

@@ -4,14 +4,15 @@
 //! A scan is recognised by files that are read in the order of a walk (see [`Order`]), or by several of one directory in
 //! any order. From then on each file that was looked up ahead belongs to it, in whatever order it is read, so that several
 //! threads and shuffled lists are followed as well. What the reader skips is not fetched again, and what is fetched ahead of
-//! it is bounded by [`MAX_FILES`] and [`bytes_ahead`]. A reader that opens files all over the tree in random order causes
-//! no requests. Without prefetching each file costs two round trips, one file after the other: minutes for a tree that the
+//! it is bounded by [`MAX_FILES`] and [`bytes_ahead`]. A reader that opens files all over the tree is another case (see
+//! `roam`). Without prefetching each file costs two round trips, one file after the other: minutes for a tree that the
 //! connection could transfer in seconds.
 
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::roam::Roam;
 use super::walk::{Course, Order, Upcoming, Walk};
 use crate::content::Content;
 use crate::inode::Ino;
@@ -53,7 +54,12 @@ pub(super) struct Scans {
     view: View,
     content: Content,
     remote: Remote,
-    scans: Mutex<VecDeque<Scan>>,
+    scans: Mutex<Followed>,
+}
+
+struct Followed {
+    in_order: VecDeque<Scan>,
+    roam: Roam,
 }
 
 /// One scan.
@@ -112,7 +118,8 @@ struct DirsAhead {
 
 impl Scans {
     pub(super) fn new(view: View, content: Content, remote: Remote) -> Self {
-        Self { view, content, remote, scans: Mutex::default() }
+        let roam = Roam::new(view.clock().now());
+        Self { view, content, remote, scans: Mutex::new(Followed { in_order: VecDeque::new(), roam }) }
     }
 
     /// Called when a file is opened for reading; returns whether that is part of a scan of many files. At `open` and
@@ -124,31 +131,17 @@ impl Scans {
             return false;
         };
         let now = self.view.clock().now();
-        let (wanted, dirs, many) = {
-            let mut scans = self.scans.lock();
-            if let Some(scan) = scans.iter().find(|scan| scan.last == ino) {
+        let most = bytes_ahead(self.remote.rate());
+        let Ahead { files, dirs, many } = {
+            let mut followed = self.scans.lock();
+            if let Some(scan) = followed.in_order.iter().find(|scan| scan.last == ino) {
                 return scan.hits >= MANY_FILES;
             }
-            let expected = scans.iter().position(|scan| scan.files.expects(ino));
-            let known = expected.or_else(|| scans.iter().position(|scan| scan.is_at(ino, node.parent)));
-            let mut scan = match known.and_then(|at| scans.remove(at)) {
-                Some(mut scan) => {
-                    scan.advance(&self.view, (ino, node.parent), now);
-                    scan
-                }
-                None => {
-                    scans.truncate(MAX_SCANS - 1);
-                    Scan::begin(&self.view, ino, node.parent)
-                }
-            };
-            let many = scan.hits >= MANY_FILES;
-            let wanted = (scan.fill(&self.view, bytes_ahead(self.remote.rate())), scan.fill_dirs(&self.view), many);
-            scans.push_front(scan);
-            wanted
+            followed.read_begins(&self.view, (ino, node.parent), now, most)
         };
         // Submitted without the lock.
         dirs.into_iter().for_each(|dir| self.renew_ahead(dir));
-        for next in wanted {
+        for next in files {
             if !self.view.is_elsewhere(&next.path) {
                 let fresh = self.view.open_freshness(next.ino);
                 self.content.prefetch(&next.path, next.version, 0..next.bytes(), fresh);
@@ -164,6 +157,50 @@ impl Scans {
         if self.view.freshness(dir) != FROZEN_FRESH && old {
             self.view.try_listing(dir, Class::Background);
         }
+    }
+}
+
+/// What to request when a file is opened.
+struct Ahead {
+    files: Vec<Upcoming>,
+    /// To be renewed.
+    dirs: Vec<Ino>,
+    /// Many files were read in a row.
+    many: bool,
+}
+
+impl Followed {
+    fn read_begins(&mut self, view: &View, (ino, dir): (Ino, Ino), now: Instant, most: u64) -> Ahead {
+        let scans = &mut self.in_order;
+        let expected = scans.iter().position(|scan| scan.files.expects(ino));
+        if expected.is_none() && self.roam.expects(ino) {
+            return self.roam.opened(view, (ino, dir), now, most).into();
+        }
+        let known = expected.or_else(|| scans.iter().position(|scan| scan.is_at(ino, dir)));
+        let (mut scan, more) = match known.and_then(|at| scans.remove(at)) {
+            Some(mut scan) => {
+                scan.advance(view, (ino, dir), now);
+                (scan, Vec::new())
+            }
+            None => {
+                scans.truncate(MAX_SCANS - 1);
+                (Scan::begin(view, ino, dir), self.roam.opened(view, (ino, dir), now, most))
+            }
+        };
+        let mut ahead = Ahead::from(more);
+        ahead.many = scan.hits >= MANY_FILES;
+        ahead.files.append(&mut scan.fill(view, most));
+        ahead.dirs.append(&mut scan.fill_dirs(view));
+        scans.push_front(scan);
+        ahead
+    }
+}
+
+impl From<Vec<Upcoming>> for Ahead {
+    /// With the directories of the files.
+    fn from(files: Vec<Upcoming>) -> Self {
+        let dirs: BTreeSet<Ino> = files.iter().map(|next| next.dir).collect();
+        Self { dirs: dirs.into_iter().collect(), many: !files.is_empty(), files }
     }
 }
 

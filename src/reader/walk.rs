@@ -129,6 +129,11 @@ impl Walk {
         walk
     }
 
+    /// The walk of all that is in a directory.
+    pub(super) fn below(dir: Ino, order: Order) -> Self {
+        Self { order, levels: vec![Level::new(dir, None)] }
+    }
+
     pub(super) fn order(&self) -> Order {
         self.order
     }

@@ -405,6 +405,48 @@ fn a_tree_read_by_two_threads_costs_bursts() {
     assert!(rounds <= ROUNDS_OF_TREE, "{rounds}");
 }
 
+/// The paths of a tree in an order that nobody knows, and with a pause of the reader's own.
+#[test]
+fn a_tree_that_is_read_at_random_costs_bursts() {
+    for files in [small_dirs().collect::<Vec<_>>(), large_dirs().collect()] {
+        let Some(m) = with_tree(files.iter().cloned()) else { return };
+        let count = files.len();
+        assert_eq!(read_names(&m.path("tree")), count);
+        // Each once: the number of files and the step have no common divisor.
+        let (rounds, _) = cost(&m, || {
+            for n in 0..count {
+                let path = m.path("tree").join(&files[n * 97 % count]);
+                assert!(fs::read(path).expect("read").starts_with(b"<?php"));
+            }
+        });
+        eprintln!("{rounds} rounds");
+        assert!(rounds <= 2 * ROUNDS_OF_TREE, "{rounds}");
+    }
+}
+
+/// A few files here and there are no reading of a tree.
+#[test]
+fn a_reader_of_a_few_files_of_a_tree_does_not_fetch_the_tree() {
+    let files: Vec<String> = (0..3000).map(|n| format!("d{:03}/f{n:04}.php", n % 150)).collect();
+    let Some(m) = with_tree(files.iter().cloned()) else { return };
+    assert_eq!(read_names(&m.path("tree")), files.len());
+    let (_, requests) = cost(&m, || {
+        for n in 0..10 {
+            fs::read(m.path("tree").join(&files[n * 1607 % files.len()])).expect("read");
+        }
+        std::thread::sleep(RTT * 6);
+    });
+    eprintln!("{requests} requests");
+    // Three for each file that is fetched.
+    assert!(requests <= 10 * 3 * 8, "{requests}");
+}
+
+/// Number of files, found by names alone.
+fn read_names(dir: &Path) -> usize {
+    let entries = fs::read_dir(dir).expect("listed").map(|entry| entry.expect("an entry"));
+    entries.map(|entry| if is_dir(&entry) { read_names(&entry.path()) } else { 1 }).sum()
+}
+
 /// `cp -r` within the mount.
 #[test]
 fn a_tree_that_is_copied_file_by_file_costs_bursts() {
