@@ -27,6 +27,8 @@ const WHOLE_HISTORY: u32 = i32::MAX as u32;
 /// Depths of the fetches of branches and tags: the deployed commit is usually the last one. If it is not (more
 /// commits were pushed just now), the larger depth is fetched.
 const DEPTHS: [u32; 2] = [1, 50];
+/// More packs are merged: each fetch adds one, and each is searched for each object.
+const MAX_PACKS: usize = 16;
 /// Why nothing is fetched after [`Mirror::close`].
 const ENDS: &str = "the mount ends";
 /// All branches and tags.
@@ -132,29 +134,36 @@ impl Mirror {
 
     /// Fetches references or commits with their history: of this many commits, or all that is new.
     fn fetch(&self, depth: Option<u32>, wanted: &[&str], limit: Duration, lock: &File) -> Result<(), MirrorError> {
+        drop(self.repo()?);
+        // As a pack, what is fetched is there as a whole or not at all. Single objects are visible one after another, the
+        // commit before its files.
+        let mut fetch = self.git(&["-c", "fetch.unpackLimit=1", "fetch"]);
+        fetch.args(["--quiet", "--prune", "--no-tags", "--no-write-fetch-head"]);
+        fetch.args(depth.map(|depth| format!("--depth={depth}"))).arg("--").arg(&self.config.url).args(wanted);
+        fetch.env("GIT_SSH_COMMAND", &self.config.ssh_command).env("GIT_TERMINAL_PROMPT", "0");
+        self.run(fetch, limit, lock)?;
+        if packs(&self.config.dir) > MAX_PACKS {
+            // Only the small ones: those who read now find the objects where they are.
+            let repack = self.git(&["repack", "--geometric=2", "-d", "-q"]);
+            if let Err(error) = self.run(repack, limit, lock) {
+                log::info!("packs were not merged: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    fn git(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("git");
+        command.arg("--git-dir").arg(&self.config.dir).args(["-c", "gc.auto=0"]).args(args).current_dir("/");
+        command
+    }
+
+    /// Runs git until it ends, the time is over, or the mount ends.
+    fn run(&self, mut command: Command, limit: Duration, lock: &File) -> Result<(), MirrorError> {
         let failed = |detail: String| MirrorError::Fetch { url: self.config.url.clone(), detail };
         if self.is_closing() {
             return Err(failed(ENDS.to_owned()));
         }
-        drop(self.repo()?);
-        let mut command = Command::new("git");
-        command.arg("--git-dir").arg(&self.config.dir);
-        // As a pack, what is fetched is there as a whole or not at all. Single objects are visible one after another, the
-        // commit before its files.
-        command.args([
-            "-c",
-            "gc.auto=0",
-            "-c",
-            "fetch.unpackLimit=1",
-            "fetch",
-            "--quiet",
-            "--prune",
-            "--no-tags",
-            "--no-write-fetch-head",
-        ]);
-        command.args(depth.map(|depth| format!("--depth={depth}"))).arg("--");
-        command.arg(&self.config.url).args(wanted);
-        command.env("GIT_SSH_COMMAND", &self.config.ssh_command).env("GIT_TERMINAL_PROMPT", "0").current_dir("/");
         // Git does not read its stdin; as an open descriptor it keeps the lock as long as git runs, also after this
         // process ends.
         command.stdin(lock.try_clone()?).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -185,6 +194,12 @@ impl Mirror {
             }
         }
     }
+}
+
+/// Number of packs in a local copy.
+fn packs(dir: &Path) -> usize {
+    let entries = fs::read_dir(dir.join("objects/pack")).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.path().extension().is_some_and(|ext| ext == "pack")).count()
 }
 
 /// Has git and all that it started end: first with the signal at which it removes its locks.
@@ -219,6 +234,8 @@ fn remove_locks(dir: &Path, depth: u32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use git2::Repository;
+
     use super::*;
     use crate::mirror::MirrorConfig;
     use crate::path::RemotePath;
@@ -296,6 +313,31 @@ mod tests {
             entry.as_ref().is_ok_and(|entry| !["pack", "info"].map(Into::into).contains(&entry.file_name()))
         });
         assert_eq!(single.count(), 0, "objects outside of packs");
+    }
+
+    #[test]
+    fn the_packs_of_many_fetches_are_merged_while_they_are_read() {
+        let (there, _, first) = super::super::sample(b"x");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let url = there.path().to_string_lossy().into_owned();
+        let mirror = Mirror::new(MirrorConfig { dir: dir.path().to_owned(), url, ssh_command: String::new() });
+        let repo = Repository::open(there.path()).expect("there");
+        let mut commits = vec![first];
+        for n in 0..MAX_PACKS + 4 {
+            let mut tree = repo.treebuilder(None).expect("begun");
+            tree.insert("a.php", repo.blob(format!("{n}").as_bytes()).expect("written"), 0o100_644).expect("added");
+            let tree = repo.find_tree(tree.write().expect("written")).expect("there");
+            let who = git2::Signature::now("x", "x@x").expect("valid");
+            commits.push(repo.commit(None, &who, &who, "next", &tree, &[]).expect("committed").to_string());
+        }
+        for commit in &commits {
+            mirror.fetch_commit(commit).expect("fetched");
+            assert_eq!(mirror.tree(commit).expect("complete").len(), 1);
+        }
+        assert!((1..=MAX_PACKS).contains(&packs(dir.path())), "{}", packs(dir.path()));
+        for commit in &commits {
+            assert_eq!(mirror.tree(commit).expect("complete").len(), 1);
+        }
     }
 
     #[test]
