@@ -5,9 +5,11 @@
 //! Paths are bytes, because file names on the server need not be UTF-8.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Bound;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
@@ -35,8 +37,18 @@ pub enum InvalidPath {
 }
 
 /// One component of a path: 1 to 255 bytes, no `/`, no NUL, neither `.` nor `..`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Arc<[u8]>);
+#[derive(Clone)]
+pub struct Name(Bytes);
+
+/// Longest name that needs no memory of its own (bytes): the size of a `Name` is 24 bytes, of which two say which kind it
+/// is and how long. Most names are shorter, and a mount may hold a million of them.
+const MAX_INLINE_BYTES: usize = 22;
+
+#[derive(Clone)]
+enum Bytes {
+    Inline(u8, [u8; MAX_INLINE_BYTES]),
+    Shared(Arc<[u8]>),
+}
 
 impl Name {
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, InvalidPath> {
@@ -46,28 +58,69 @@ impl Name {
             b"." | b".." => Err(InvalidPath::Dots),
             _ if bytes.len() > MAX_NAME_BYTES => Err(InvalidPath::NameTooLong),
             _ if bytes.iter().any(|b| matches!(b, b'/' | 0)) => Err(InvalidPath::ForbiddenByte),
-            _ => Ok(Self(bytes.into())),
+            _ => Ok(Self::of_valid(bytes)),
         }
     }
 
+    fn of_valid(bytes: &[u8]) -> Self {
+        let mut inline = [0; MAX_INLINE_BYTES];
+        Self(match inline.get_mut(..bytes.len()) {
+            Some(start) => {
+                start.copy_from_slice(bytes);
+                Bytes::Inline(bytes.len() as u8, inline)
+            }
+            None => Bytes::Shared(bytes.into()),
+        })
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Bytes::Inline(len, bytes) => &bytes[..usize::from(*len)],
+            Bytes::Shared(bytes) => bytes,
+        }
     }
 
     pub fn as_os_str(&self) -> &OsStr {
-        OsStr::from_bytes(&self.0)
+        OsStr::from_bytes(self.as_bytes())
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Name {}
+
+/// Names have the order of their bytes.
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0))
+        f.write_str(&String::from_utf8_lossy(self.as_bytes()))
     }
 }
 
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+        write!(f, "{:?}", String::from_utf8_lossy(self.as_bytes()))
     }
 }
 
@@ -110,13 +163,14 @@ impl RemotePath {
 
     #[must_use]
     pub fn join(&self, name: &Name) -> Self {
+        let name = name.as_bytes();
         if self.is_root() {
-            return Self(name.0.clone());
+            return Self(name.into());
         }
-        let mut out = Vec::with_capacity(self.0.len() + 1 + name.0.len());
+        let mut out = Vec::with_capacity(self.0.len() + 1 + name.len());
         out.extend_from_slice(&self.0);
         out.push(b'/');
-        out.extend_from_slice(&name.0);
+        out.extend_from_slice(name);
         Self(out.into())
     }
 
@@ -136,11 +190,11 @@ impl RemotePath {
 
     pub fn file_name(&self) -> Option<Name> {
         let start = self.0.iter().rposition(|&b| b == b'/').map_or(0, |i| i + 1);
-        (!self.is_root()).then(|| Name(self.0[start..].into()))
+        (!self.is_root()).then(|| Name::of_valid(&self.0[start..]))
     }
 
     pub fn names(&self) -> impl DoubleEndedIterator<Item = Name> + '_ {
-        self.0.split(|&b| b == b'/').filter(|p| !p.is_empty()).map(|p| Name(p.into()))
+        self.0.split(|&b| b == b'/').filter(|p| !p.is_empty()).map(Name::of_valid)
     }
 
     pub fn depth(&self) -> usize {
@@ -265,6 +319,7 @@ pub fn resolve_link(link: &RemotePath, text: &[u8]) -> LinkTarget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
 
     fn path(text: &str) -> RemotePath {
         RemotePath::parse(text).expect("a valid path")
@@ -277,6 +332,18 @@ mod tests {
         }
         assert!(Name::new([b'x'; 255]).is_ok());
         assert!(Name::new(b"caf\xe9 ...").is_ok());
+    }
+
+    #[test]
+    fn a_name_is_small_and_its_length_makes_no_difference() {
+        assert_eq!((size_of::<Name>(), size_of::<Option<Name>>()), (24, 24));
+        let names: Vec<Name> = (1..=MAX_NAME_BYTES).map(|len| Name::new(vec![b'x'; len]).expect("valid")).collect();
+        for (name, len) in names.iter().zip(1..) {
+            assert_eq!((name.as_bytes(), name), (&vec![b'x'; len][..], &name.clone()));
+            assert_eq!(RemotePath::root().join(name).file_name().as_ref(), Some(name));
+        }
+        assert!(names.is_sorted_by(|a, b| a < b));
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), MAX_NAME_BYTES);
     }
 
     #[test]

@@ -87,9 +87,8 @@ impl Fs {
         }
         // What the server has under these names is hidden by the mount's own.
         let own = if dir == ROOT { self.dot.root_entries() } else { Vec::new() };
-        let children = self.view.children(dir).into_iter();
-        let known = children.filter(|(name, _)| !self.view.is_own(dir, name.as_bytes()));
-        own.into_iter().chain(known.map(|(name, node)| (name, node.ino))).collect()
+        let names = self.view.names(dir).into_iter();
+        own.into_iter().chain(names.filter(|(name, _)| !self.view.is_own(dir, name.as_bytes()))).collect()
     }
 
     /// The present entry of an object for a listing. Never waits.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Ino;
-use super::node::{Node, Shown};
+use super::node::{Node, Shown, Slot};
 use super::table::{State, Table};
 use crate::attr::Attr;
 use crate::path::{Name, RemotePath};
@@ -73,42 +73,47 @@ impl Table {
         let first = expired && !known.complete && known.children.is_empty();
         known.complete = true;
         let listed_before = std::mem::replace(&mut known.listed_before, true);
-        let mut gone = std::mem::take(&mut known.children);
-        let mut out = Vec::new();
+        let mut gone = Gone::new(std::mem::take(&mut known.children));
+        let (mut out, mut replaced, mut children) = (Vec::new(), Vec::new(), Vec::with_capacity(entries.len()));
         for (name, attr) in entries {
-            if !gone.contains_key(&name) && hidden(&name) {
+            let known = gone.take(&state, &name);
+            if known.is_none() && hidden(&name) {
                 continue;
             }
-            let ino = match gone.remove(&name) {
-                Some(ino) if state.refresh(ino, attr, &mut out) => ino,
+            children.push(match known {
+                Some(slot) if state.refresh(slot, attr, &mut out) => slot,
                 // It has local changes, and the server has another kind of object now: it is removed when they have
                 // been sent.
-                Some(ino) if state.holds_pinned(ino) => ino,
+                Some(slot) if state.holds_pinned(slot) => slot,
                 other => {
-                    if let Some(ino) = other {
-                        state.note_removed(dir, &path.join(&name), ino, &mut out);
-                        state.unlink_node(ino);
+                    let below = path.join(&name);
+                    if let Some(slot) = other {
+                        state.note_removed(dir, &below, slot, &mut out);
+                        // Unlinked in the end: the known names are searched until then.
+                        replaced.push(slot);
                     }
-                    let ino = state.free_number(&path.join(&name));
-                    let mut node = Node::new(dir, Some(name.clone()), attr, Some(attr.version()));
+                    let ino = state.free_number(&below);
+                    let mut node = Node::new(ino, dir, Some(name.clone()), attr);
                     let restored = state.dir_mut(dir).is_some_and(|known| known.restored.remove(&name));
                     if listed_before && !restored && attr.is_file() {
-                        node.callers.shown = Shown::Absent;
+                        node.callers_mut().shown = Shown::Absent;
                     }
-                    state.nodes.insert(ino, node);
                     if !first {
-                        out.push(Change::Made { parent: dir, name: name.clone(), ino });
+                        out.push(Change::Made { parent: dir, name, ino });
                     }
-                    ino
+                    state.nodes.insert(node)
                 }
-            };
-            if let Some(known) = state.dir_mut(dir) {
-                known.children.insert(name, ino);
+            });
+        }
+        replaced.into_iter().for_each(|slot| state.unlink_node(slot));
+        for slot in gone.rest() {
+            if state.holds_pinned(slot) {
+                children.push(slot);
+            } else {
+                state.remove_missing(dir, &path, slot, &mut out);
             }
         }
-        for (name, ino) in gone {
-            state.remove_missing(dir, &path.join(&name), ino, &mut out);
-        }
+        state.nodes.set_children(dir, children);
         if expired || !out.is_empty() {
             state.unsaved.insert(dir);
         }
@@ -119,10 +124,10 @@ impl Table {
     pub fn apply_attr(&self, ino: Ino, attr: Attr, now: Instant) -> Vec<Change> {
         let mut out = Vec::new();
         let mut state = self.lock();
-        if state.refresh(ino, attr, &mut out)
-            && let Some(node) = state.nodes.get_mut(&ino)
+        if let Some(slot) = state.nodes.slot(ino)
+            && state.refresh(slot, attr, &mut out)
         {
-            node.seen = Some(now);
+            state.seen(slot, now);
         }
         out
     }
@@ -131,25 +136,19 @@ impl Table {
     pub fn apply_one(&self, dir: Ino, name: &Name, attr: Attr, now: Instant) -> Vec<Change> {
         let (mut state, mut out) = (self.lock(), Vec::new());
         let Some(path) = self.path_in(&state, dir) else { return out };
-        let known = state.dir(dir).and_then(|dir| dir.children.get(name).copied());
-        let ino = match known {
-            Some(ino) if state.refresh(ino, attr, &mut out) || state.holds_pinned(ino) => ino,
+        let slot = match state.nodes.child_slot(dir, name) {
+            Some(slot) if state.refresh(slot, attr, &mut out) || state.holds_pinned(slot) => slot,
             other => {
-                if let Some(ino) = other {
-                    state.note_removed(dir, &path.join(name), ino, &mut out);
-                    state.unlink_node(ino);
+                if let Some(slot) = other {
+                    state.note_removed(dir, &path.join(name), slot, &mut out);
+                    state.nodes.unlink(dir, name);
+                    state.unlink_node(slot);
                 }
                 let ino = state.free_number(&path.join(name));
-                state.nodes.insert(ino, Node::new(dir, Some(name.clone()), attr, Some(attr.version())));
-                if let Some(known) = state.dir_mut(dir) {
-                    known.children.insert(name.clone(), ino);
-                }
-                ino
+                state.link_new(Node::new(ino, dir, Some(name.clone()), attr))
             }
         };
-        if let Some(node) = state.nodes.get_mut(&ino) {
-            node.seen = Some(now);
-        }
+        state.seen(slot, now);
         out
     }
 
@@ -157,8 +156,11 @@ impl Table {
     pub fn apply_missing(&self, dir: Ino, name: &Name) -> Vec<Change> {
         let (mut state, mut out) = (self.lock(), Vec::new());
         let Some(path) = self.path_in(&state, dir) else { return out };
-        if let Some(ino) = state.dir_mut(dir).and_then(|dir| dir.children.remove(name)) {
-            state.remove_missing(dir, &path.join(name), ino, &mut out);
+        if let Some(slot) = state.nodes.child_slot(dir, name)
+            && !state.holds_pinned(slot)
+        {
+            state.nodes.unlink(dir, name);
+            state.remove_missing(dir, &path, slot, &mut out);
         }
         out
     }
@@ -166,75 +168,111 @@ impl Table {
     /// Notes that another writer changed the content of a file without a change of its version.
     pub fn content_changed(&self, ino: Ino) -> Option<Change> {
         let mut state = self.lock();
-        let node = state.nodes.get_mut(&ino)?;
-        node.callers.pages = None;
-        node.foreign_changes += 1;
+        let details = state.nodes.get_mut(ino)?.details_mut();
+        details.callers.pages = None;
+        details.foreign_changes += 1;
         Some(Change::Content(ino))
     }
 }
 
+/// The names of a directory that a listing has not named yet.
+struct Gone {
+    /// In the order of names.
+    names: Vec<Slot>,
+    taken: Vec<bool>,
+    /// The place after the last one that was taken: listings come in the order of names.
+    next: usize,
+}
+
+impl Gone {
+    fn new(names: Vec<Slot>) -> Self {
+        Self { taken: vec![false; names.len()], names, next: 0 }
+    }
+
+    fn take(&mut self, state: &State, name: &Name) -> Option<Slot> {
+        let expected = self.names.get(self.next).and_then(|slot| state.nodes.name_at(*slot));
+        let at = match expected == Some(name) {
+            true => self.next,
+            false => state.nodes.search(&self.names, name).ok()?,
+        };
+        self.next = at + 1;
+        (!std::mem::replace(&mut self.taken[at], true)).then(|| self.names[at])
+    }
+
+    fn rest(self) -> impl Iterator<Item = Slot> {
+        self.names.into_iter().zip(self.taken).filter(|(_, taken)| !taken).map(|(slot, _)| slot)
+    }
+}
+
 impl State {
+    fn seen(&mut self, slot: Slot, now: Instant) {
+        if let Some(node) = self.nodes.at_mut(slot) {
+            node.details_mut().seen = Some(now);
+        }
+    }
+
     /// Updates a known node from the server's attributes; returns `false` if it is another kind of object now.
-    fn refresh(&mut self, ino: Ino, attr: Attr, out: &mut Vec<Change>) -> bool {
-        let Some(node) = self.nodes.get_mut(&ino) else { return false };
-        if node.pinned {
+    fn refresh(&mut self, slot: Slot, attr: Attr, out: &mut Vec<Change>) -> bool {
+        let Some(node) = self.nodes.at_mut(slot) else { return false };
+        if node.is_pinned() {
             return true;
         }
-        if node.attr.kind != attr.kind {
+        let (ino, known) = (node.ino, node.attr());
+        if known.kind != attr.kind {
             return false;
         }
-        if node.server == Some(attr.version()) || attr.is_dir() {
+        if node.server() == Some(attr.version()) || attr.is_dir() {
             // The version was sent by this mount: times that the server refused to set stay shown.
-            let shown = Attr { mtime: node.attr.mtime, atime: node.attr.atime, ..attr };
+            let shown = Attr { mtime: known.mtime, atime: known.atime, ..attr };
             let attr = if attr.is_dir() { attr } else { shown };
-            if node.attr.perm != attr.perm || node.attr.mtime != attr.mtime {
+            if known.perm != attr.perm || known.mtime != attr.mtime {
                 out.push(Change::Attr(ino));
             }
-            node.attr = attr;
-            node.server = Some(attr.version()).filter(|_| attr.is_dir()).or(node.server);
+            node.set_attr(attr);
+            if attr.is_dir() {
+                node.details_mut().server = Some(attr.version());
+            }
             return true;
         }
-        node.attr = attr;
-        node.server = Some(attr.version());
-        node.callers.pages = None;
-        node.foreign_changes += 1;
+        node.set_attr(attr);
+        let details = node.details_mut();
+        details.server = Some(attr.version());
+        details.callers.pages = None;
+        details.foreign_changes += 1;
         out.push(Change::Content(ino));
         true
     }
 
     /// Whether the object, or anything below it, has local changes that the server does not know yet.
-    fn holds_pinned(&self, ino: Ino) -> bool {
-        let mut queue = vec![ino];
-        while let Some(node) = queue.pop().map(|ino| self.nodes.get(&ino)) {
+    fn holds_pinned(&self, slot: Slot) -> bool {
+        let mut queue = vec![slot];
+        while let Some(node) = queue.pop().map(|slot| self.nodes.at(slot)) {
             let Some(node) = node else { continue };
-            if node.pinned {
+            if node.is_pinned() {
                 return true;
             }
-            queue.extend(node.dir.iter().flat_map(|dir| dir.children.values().copied()));
+            queue.extend(node.dir().iter().flat_map(|dir| &dir.children));
         }
         false
     }
 
-    /// Removes a name that the listing does not have, unless the object, or something below it, has local changes.
-    fn remove_missing(&mut self, dir: Ino, path: &RemotePath, ino: Ino, out: &mut Vec<Change>) {
-        if self.holds_pinned(ino) {
-            if let (Some(known), Some(name)) = (self.dir_mut(dir), path.file_name()) {
-                known.children.insert(name, ino);
-            }
-            return;
+    /// Removes an object that has no name any more because the server does not list it.
+    fn remove_missing(&mut self, dir: Ino, path: &RemotePath, slot: Slot, out: &mut Vec<Change>) {
+        if let Some(name) = self.nodes.name_at(slot) {
+            self.note_removed(dir, &path.join(name), slot, out);
         }
-        self.note_removed(dir, path, ino, out);
-        self.unlink_node(ino);
+        self.unlink_node(slot);
     }
 
     /// Tells of an object that goes, and of all that is below it.
-    fn note_removed(&self, dir: Ino, path: &RemotePath, ino: Ino, out: &mut Vec<Change>) {
-        let (mut open, mut all) = (vec![(dir, path.clone(), ino)], Vec::new());
-        while let Some((parent, path, ino)) = open.pop() {
-            let (Some(node), Some(name)) = (self.nodes.get(&ino), path.file_name()) else { continue };
-            let below = node.dir.iter().flat_map(|dir| &dir.children);
-            open.extend(below.map(|(name, child)| (ino, path.join(name), *child)));
-            all.push(Removed { parent, name, ino, attr: node.attr, path });
+    fn note_removed(&self, dir: Ino, path: &RemotePath, slot: Slot, out: &mut Vec<Change>) {
+        let (mut open, mut all) = (vec![(dir, path.clone(), slot)], Vec::new());
+        while let Some((parent, path, slot)) = open.pop() {
+            let (Some(node), Some(name)) = (self.nodes.at(slot), path.file_name()) else { continue };
+            for child in node.dir().iter().flat_map(|dir| &dir.children) {
+                open.extend(self.nodes.name_at(*child).map(|name| (node.ino, path.join(name), *child)));
+            }
+            all.push(Removed { parent, name, ino: node.ino, attr: node.attr(), path });
         }
         all.reverse();
         out.push(Change::Removed(all.into()));

@@ -9,6 +9,7 @@ mod bytes;
 mod change_log;
 mod listing;
 mod node;
+mod nodes;
 mod saved;
 mod shown;
 mod snapshot;

@@ -1,25 +1,46 @@
 //! One node of the tree, and the copies of it that other rooms get.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Ino;
 use crate::attr::{Attr, Version};
 use crate::path::Name;
 
-/// A file, directory or symlink with a number.
+/// The place of a node among all nodes, for as long as the node exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot(pub(super) u32);
+
+/// A file, directory or symlink with a number. A mount may have a million of them, most of which are as the server listed
+/// them and were at most looked at: these have no [`Details`].
 pub(super) struct Node {
+    pub(super) ino: Ino,
     pub(super) parent: Ino,
     /// `None` for roots only.
     pub(super) name: Option<Name>,
-    /// The shown attributes. While local changes are queued they are newer than the server's.
-    pub(super) attr: Attr,
+    attr: Attr,
+    details: Option<Box<Details>>,
+    /// References of the kernel. At the largest number they are not counted any more, and the node stays.
+    lookups: u32,
+    /// What of the attributes callers were told. Counts where there are no details.
+    told: Told,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Told {
+    shown: bool,
+    size: bool,
+    perm: bool,
+}
+
+/// What cannot be told from the attributes as the server has them. Directories always have details.
+pub(super) struct Details {
     /// The server's version, as last seen; `None` while the object exists only on this machine.
     pub(super) server: Option<Version>,
     pub(super) callers: Callers,
     /// The permission bits were changed locally and are not on the server yet.
     pub(super) perm_changed: bool,
-    /// When `attr` was last confirmed separately from the parent's listing.
+    /// When the attributes were last confirmed separately from the parent's listing.
     pub(super) seen: Option<Instant>,
     /// How often the content was changed by another writer: an open handle compares it (`ESTALE`).
     pub(super) foreign_changes: u32,
@@ -50,7 +71,7 @@ impl From<Option<Version>> for Shown {
 }
 
 /// What the kernel, and the programs that call it, know and hold of a node.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Callers {
     /// The next change is based on it.
     pub(super) shown: Shown,
@@ -65,14 +86,14 @@ pub(super) struct Callers {
     pub(super) perm: Option<u16>,
     /// The version whose bytes may be in the kernel's page cache.
     pub(super) pages: Option<Version>,
-    pub(super) lookups: u64,
     pub(super) opens: u32,
 }
 
 /// The children of a directory.
 #[derive(Default)]
 pub(super) struct Dir {
-    pub(super) children: BTreeMap<Name, Ino>,
+    /// In the order of names, which the nodes have.
+    pub(super) children: Vec<Slot>,
     /// When the server's complete listing was last applied; `None`: not complete.
     pub(super) listed: Option<Instant>,
     /// Whether all names were known at some time, by this mount or an earlier one.
@@ -90,25 +111,129 @@ pub(super) struct Dir {
 }
 
 impl Node {
-    pub(super) fn new(parent: Ino, name: Option<Name>, attr: Attr, server: Option<Version>) -> Self {
-        Self {
-            parent,
-            name,
-            attr,
-            server,
-            callers: Callers::default(),
-            perm_changed: false,
-            seen: None,
-            foreign_changes: 0,
-            pinned: false,
-            only_here: false,
-            unlinked: false,
-            dir: attr.is_dir().then(Box::default),
+    /// An object as the server has it.
+    pub(super) fn new(ino: Ino, parent: Ino, name: Option<Name>, attr: Attr) -> Self {
+        let mut node = Self { ino, parent, name, attr, details: None, lookups: 0, told: Told::default() };
+        if attr.is_dir() {
+            node.details_mut().dir = Some(Box::default());
+        }
+        node
+    }
+
+    pub(super) fn attr(&self) -> Attr {
+        self.attr
+    }
+
+    pub(super) fn set_attr(&mut self, attr: Attr) {
+        if attr != self.attr {
+            // Without details, the attributes also say what the server has and callers were told.
+            self.details_mut();
+            self.attr = attr;
+        }
+    }
+
+    pub(super) fn details(&self) -> Option<&Details> {
+        self.details.as_deref()
+    }
+
+    pub(super) fn details_mut(&mut self) -> &mut Details {
+        let (server, callers) = (self.server(), self.callers());
+        self.details.get_or_insert_with(|| {
+            Box::new(Details {
+                server,
+                callers,
+                perm_changed: false,
+                seen: None,
+                foreign_changes: 0,
+                pinned: false,
+                only_here: false,
+                unlinked: false,
+                dir: None,
+            })
+        })
+    }
+
+    pub(super) fn details_if_any(&mut self) -> Option<&mut Details> {
+        self.details.as_deref_mut()
+    }
+
+    pub(super) fn server(&self) -> Option<Version> {
+        self.details().map_or(Some(self.attr.version()), |details| details.server)
+    }
+
+    pub(super) fn callers(&self) -> Callers {
+        self.details().map_or_else(|| self.told_only(), |details| details.callers)
+    }
+
+    fn told_only(&self) -> Callers {
+        let Told { shown, size, perm } = self.told;
+        Callers {
+            shown: shown.then(|| self.attr.version()).into(),
+            size: size.then_some(self.attr.size),
+            perm: perm.then_some(self.attr.perm),
+            ..Callers::default()
+        }
+    }
+
+    pub(super) fn callers_mut(&mut self) -> &mut Callers {
+        &mut self.details_mut().callers
+    }
+
+    pub(super) fn dir(&self) -> Option<&Dir> {
+        self.details()?.dir.as_deref()
+    }
+
+    pub(super) fn dir_mut(&mut self) -> Option<&mut Dir> {
+        self.details.as_mut()?.dir.as_deref_mut()
+    }
+
+    pub(super) fn is_pinned(&self) -> bool {
+        self.details().is_some_and(|details| details.pinned)
+    }
+
+    pub(super) fn is_only_here(&self) -> bool {
+        self.details().is_some_and(|details| details.only_here)
+    }
+
+    pub(super) fn is_unlinked(&self) -> bool {
+        self.details().is_some_and(|details| details.unlinked)
+    }
+
+    /// Callers are shown the server's state. While local changes are queued, these are what is shown.
+    pub(super) fn show_server(&mut self) {
+        match &mut self.details {
+            Some(details) if details.pinned => {}
+            Some(details) => details.callers.shown = details.server.into(),
+            None => self.told.shown = true,
+        }
+    }
+
+    pub(super) fn show_perm(&mut self) {
+        match &mut self.details {
+            Some(details) => details.callers.perm = Some(self.attr.perm),
+            None => self.told.perm = true,
+        }
+    }
+
+    pub(super) fn tell_size(&mut self, size: u64) {
+        match &mut self.details {
+            None if size == self.attr.size => self.told.size = true,
+            _ => self.callers_mut().size = Some(size),
+        }
+    }
+
+    pub(super) fn add_lookup(&mut self) {
+        self.lookups = self.lookups.saturating_add(1);
+    }
+
+    pub(super) fn forget(&mut self, count: u64) {
+        if self.lookups < u32::MAX {
+            self.lookups = self.lookups.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
         }
     }
 
     pub(super) fn is_unused(&self) -> bool {
-        self.unlinked && self.callers.lookups == 0 && self.callers.opens == 0
+        self.is_unlinked() && self.lookups == 0 && self.callers().opens == 0
     }
 }
 
@@ -165,4 +290,32 @@ pub enum Child {
     Negative,
     /// The directory has not been listed.
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::FileKind;
+    use crate::inode::ROOT;
+
+    #[test]
+    fn a_file_that_was_only_listed_takes_eighty_bytes() {
+        assert_eq!(size_of::<Option<Node>>(), 80);
+    }
+
+    #[test]
+    fn what_was_told_stays_told_when_the_attributes_change() {
+        let attr = Attr { kind: FileKind::File, size: 5, perm: 0o644, mtime: 7, atime: 7 };
+        let mut node = Node::new(Ino(99), ROOT, None, attr);
+        assert_eq!((node.server(), node.callers().shown), (Some(attr.version()), Shown::Never));
+        node.show_server();
+        node.show_perm();
+        node.tell_size(5);
+        node.set_attr(attr);
+        assert!(node.details().is_none(), "a look costs no memory");
+        node.set_attr(Attr { size: 6, perm: 0o600, mtime: 8, ..attr });
+        let callers = node.callers();
+        assert_eq!((node.server(), callers.shown), (Some(attr.version()), Shown::Version(attr.version())));
+        assert_eq!((callers.size, callers.perm), (Some(5), Some(0o644)));
+    }
 }

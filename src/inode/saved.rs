@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Ino;
 use super::node::Node;
 use super::snapshot::{Saved, SavedDir};
-use super::table::{State, Table};
+use super::table::Table;
 use crate::attr::Attr;
 use crate::path::{Name, RemotePath};
 
@@ -24,47 +24,44 @@ impl Table {
     pub fn restore(&self, root: Ino, saved: &Saved, now: Instant, holds: impl Fn(&SavedDir) -> bool) {
         let mut state = self.lock();
         let Some(path) = self.path_in(&state, root) else { return };
+        state.nodes.reserve(saved.entry_count());
         let mut queue = vec![(root, path)];
         while let Some((ino, path)) = queue.pop() {
             let Some(dir) = saved.dir(&path) else { continue };
-            let mut children = Vec::with_capacity(dir.entries.len());
-            for (name, attr) in &dir.entries {
-                let below = path.join(name);
+            let mut children = Vec::with_capacity(dir.len());
+            for (name, attr) in saved.entries(dir) {
+                let below = path.join(&name);
                 let child = state.free_number(&below);
-                state.nodes.insert(child, Node::new(ino, Some(name.clone()), *attr, Some(attr.version())));
+                children.push(state.nodes.insert(Node::new(child, ino, Some(name), attr)));
                 if attr.is_dir() {
                     queue.push((child, below));
                 }
-                children.push((name.clone(), child));
             }
+            state.nodes.set_children(ino, children);
             if let Some(known) = state.dir_mut(ino) {
-                known.children.extend(children);
                 known.complete = true;
                 known.listed = holds(dir).then_some(now);
             }
         }
     }
 
-    /// The directories to be saved, as on the server. Objects that are only on this machine are left out.
-    pub fn take_unsaved(&self) -> Vec<Unsaved> {
-        let mut state = self.lock();
-        let dirs = std::mem::take(&mut state.unsaved);
-        dirs.into_iter().filter_map(|dir| self.unsaved(&state, dir)).collect()
+    /// The directories to be saved. They do not count as unsaved any more.
+    pub fn take_unsaved(&self) -> Vec<Ino> {
+        std::mem::take(&mut self.lock().unsaved).into_iter().collect()
     }
 
-    fn unsaved(&self, state: &State, ino: Ino) -> Option<Unsaved> {
-        if state.nodes.get(&ino)?.unlinked {
-            return None;
-        }
-        let dir = state.dir(ino).filter(|dir| dir.complete)?;
+    /// A directory as on the server, if all of its names are known. Objects that are only on this machine are left out.
+    pub fn unsaved(&self, ino: Ino) -> Option<Unsaved> {
+        let state = self.lock();
+        let node = state.nodes.get(ino).filter(|node| !node.is_unlinked())?;
+        let dir = node.dir().filter(|dir| dir.complete)?;
         let there = |node: &Node| {
-            let version = node.server?;
-            let kept = node.attr.is_dir() || !node.attr.is_file();
-            Some(if kept { node.attr } else { Attr { size: version.size, mtime: version.mtime, ..node.attr } })
+            let (attr, version) = (node.attr(), node.server()?);
+            let kept = attr.is_dir() || !attr.is_file();
+            Some(if kept { attr } else { Attr { size: version.size, mtime: version.mtime, ..attr } })
         };
-        let entry = |(name, child): (&Name, &Ino)| Some((name.clone(), there(state.nodes.get(child)?)?));
-        let entries = dir.children.iter().filter_map(entry).collect();
-        Some(Unsaved { dir: ino, listing: (self.path_in(state, ino)?, entries), listed: dir.listed })
+        let entries = state.nodes.children(ino).filter_map(|node| Some((node.name.clone()?, there(node)?))).collect();
+        Some(Unsaved { dir: ino, listing: (self.path_in(&state, ino)?, entries), listed: dir.listed })
     }
 
     /// Marks directories as unsaved again because saving failed.
@@ -77,8 +74,8 @@ impl Table {
         let mut state = self.lock();
         let path = self.path_in(&state, parent)?.join(name);
         let ino = state.free_number(&path);
-        state.dir_mut(parent)?.children.insert(name.clone(), ino);
-        state.nodes.insert(ino, Node::new(parent, Some(name.clone()), attr, Some(attr.version())));
+        state.dir_mut(parent)?;
+        state.link_new(Node::new(ino, parent, Some(name.clone()), attr));
         Some(ino)
     }
 }
@@ -114,7 +111,8 @@ mod tests {
         first.pin(a.ino);
         first.update(a.ino, |attr| attr.size = 99);
         first.insert(ROOT, &name("new"), attr(FileKind::File, 7), None).expect("made here");
-        let unsaved: Vec<_> = first.take_unsaved().into_iter().map(|dir| dir.listing).collect();
+        let unsaved: Vec<_> =
+            first.take_unsaved().into_iter().filter_map(|dir| Some(first.unsaved(dir)?.listing)).collect();
         snapshot.append("", &unsaved).expect("saved");
         assert!(first.take_unsaved().is_empty(), "nothing was learned since");
 

@@ -9,11 +9,9 @@ impl Table {
     /// Callers are shown the object as it is now: the next change is based on this version. While local changes are
     /// queued, they are what is shown, and the base does not change.
     pub fn mark_shown(&self, ino: Ino) {
-        if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            node.callers.perm = Some(node.attr.perm);
-            if !node.pinned {
-                node.callers.shown = node.server.into();
-            }
+        if let Some(node) = self.lock().nodes.get_mut(ino) {
+            node.show_perm();
+            node.show_server();
         }
     }
 
@@ -21,12 +19,10 @@ impl Table {
     /// file from now on.
     pub fn mark_read(&self, ino: Ino, followed: bool) {
         let mut state = self.lock();
-        let Some(node) = state.nodes.get_mut(&ino) else { return };
-        if !node.pinned {
-            node.callers.shown = node.server.into();
-        }
-        if followed && !node.callers.was_read {
-            node.callers.was_read = true;
+        let Some(node) = state.nodes.get_mut(ino) else { return };
+        node.show_server();
+        if followed && !node.callers().was_read {
+            node.callers_mut().was_read = true;
             let parent = node.parent;
             if let Some(dir) = state.dir_mut(parent) {
                 dir.was_read = true;
@@ -36,10 +32,10 @@ impl Table {
 
     /// The bytes of a file that callers were not shown are a part of what they write.
     pub fn taken_over(&self, ino: Ino) {
-        if let Some(node) = self.lock().nodes.get_mut(&ino)
-            && node.callers.shown == Shown::Absent
+        if let Some(node) = self.lock().nodes.get_mut(ino)
+            && node.callers().shown == Shown::Absent
         {
-            node.callers.shown = node.server.into();
+            node.callers_mut().shown = node.server().into();
         }
     }
 
@@ -52,8 +48,8 @@ impl Table {
 
     /// What callers were shown is not the object that the server has at this name.
     pub fn forget_shown(&self, ino: Ino) {
-        if let Some(node) = self.lock().nodes.get_mut(&ino) {
-            node.callers.shown = Shown::Never;
+        if let Some(node) = self.lock().nodes.get_mut(ino) {
+            node.callers_mut().shown = Shown::Never;
         }
     }
 }

@@ -23,9 +23,11 @@
 //! A record that is cut off or has a wrong checksum ends the reading; the records before it are used.
 
 use parking_lot::Mutex;
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,28 +43,61 @@ const MAX_PAYLOAD: usize = 256 * 1024 * 1024;
 /// The file is rewritten when more than half of it, and more than this (bytes), is outdated.
 const MIN_WASTE: usize = 256 * 1024;
 
+/// Bytes that are written at a time.
+const WRITE_BYTES: usize = 256 * 1024;
+/// What a record has beside its payload (bytes).
+const FRAME_BYTES: usize = 8;
+
 /// A directory as it was listed.
 pub struct SavedDir {
-    pub entries: Vec<(Name, Attr)>,
     /// The commit that vouches for it; empty: none.
     pub commit: Arc<str>,
+    /// Where its record's payload is in the file, and its entries, of which there are `count`.
+    payload: Range<usize>,
+    entries: Range<usize>,
+    count: usize,
 }
 
-/// The tree of the last mount.
+impl SavedDir {
+    /// The number of names.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// The tree of the last mount: the bytes of the file, and where in them each directory is. A tree may have a million names,
+/// which are read from there when they are needed.
 #[derive(Default)]
 pub struct Saved {
+    bytes: Vec<u8>,
     dirs: HashMap<RemotePath, SavedDir>,
     log: Option<ChangeLog>,
 }
 
 impl Saved {
     /// Reads the records of a file's bytes; also returns the length of the readable part.
-    pub fn parse(bytes: &[u8]) -> (Self, usize) {
+    pub fn parse(bytes: Vec<u8>) -> (Self, usize) {
         parse(bytes)
     }
 
     pub fn dir(&self, path: &RemotePath) -> Option<&SavedDir> {
         self.dirs.get(path)
+    }
+
+    /// The entries of a directory of this tree.
+    pub fn entries(&self, dir: &SavedDir) -> impl Iterator<Item = (Name, Attr)> {
+        let mut input = Input(self.bytes.get(dir.entries.clone()).unwrap_or_default());
+        // All were read when the file was opened.
+        (0..dir.count).map_while(move |_| entry(&mut input))
+    }
+
+    /// The number of names in all directories.
+    pub fn entry_count(&self) -> usize {
+        self.dirs.values().map(SavedDir::len).sum()
     }
 
     /// What the last mount told of changes, if it ended in good order and this is the tree that it had in the end.
@@ -98,12 +133,13 @@ impl Snapshot {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let (saved, good) = Saved::parse(&bytes);
-        if good < bytes.len() {
-            log::info!("{}: {} bytes at its end are incomplete and are removed", path.display(), bytes.len() - good);
+        let len = bytes.len();
+        let (saved, good) = Saved::parse(bytes);
+        if good < len {
+            log::info!("{}: {} bytes at its end are incomplete and are removed", path.display(), len - good);
         }
-        let live: usize = saved.dirs.iter().map(|(path, dir)| payload_len(path, &dir.entries) + 8).sum();
-        let mut file = if good < bytes.len() || good < HEADER.len() || good > 2 * live + MIN_WASTE {
+        let live: usize = saved.dirs.values().map(|dir| dir.payload.len() + FRAME_BYTES).sum();
+        let mut file = if good < len || good < HEADER.len() || good > 2 * live + MIN_WASTE {
             rewrite(path, &saved)?
         } else {
             File::options().append(true).open(path)?
@@ -119,18 +155,22 @@ impl Snapshot {
     }
 
     /// Appends directories as they are on the server now; `commit` vouches for them.
-    pub fn append<'a>(
+    pub fn append<D: Borrow<(RemotePath, Vec<(Name, Attr)>)>>(
         &self,
         commit: &str,
-        dirs: impl IntoIterator<Item = &'a (RemotePath, Vec<(Name, Attr)>)>,
+        dirs: impl IntoIterator<Item = D>,
     ) -> io::Result<()> {
         let mut out = self.out.lock();
         let mut bytes = Vec::new();
         if out.commit != commit {
             bytes.extend(frame(&[b"C", commit.as_bytes()].concat()));
         }
-        for (path, entries) in dirs {
+        for dir in dirs {
+            let (path, entries) = dir.borrow();
             bytes.extend(frame(&encode(path, entries)));
+            if bytes.len() >= WRITE_BYTES {
+                out.file.write_all(&std::mem::take(&mut bytes))?;
+            }
         }
         out.file.write_all(&bytes)?;
         commit.clone_into(&mut out.commit);
@@ -146,18 +186,21 @@ impl Snapshot {
 /// Replaces the file by one with the newest records only.
 fn rewrite(path: &Path, saved: &Saved) -> io::Result<File> {
     let mut commit: &str = "";
-    let mut bytes = HEADER.to_vec();
     // Consecutive directories with the same commit share its record.
     let mut dirs: Vec<_> = saved.dirs.iter().collect();
     dirs.sort_by(|a, b| (&a.1.commit, a.0).cmp(&(&b.1.commit, b.0)));
-    for (path, dir) in dirs {
-        if *commit != *dir.commit {
-            commit = &dir.commit;
-            bytes.extend(frame(&[b"C", commit.as_bytes()].concat()));
+    durable::replace_unsynced(path, |file| {
+        let mut file = BufWriter::with_capacity(WRITE_BYTES, file);
+        file.write_all(HEADER)?;
+        for (_, dir) in dirs {
+            if *commit != *dir.commit {
+                commit = &dir.commit;
+                file.write_all(&frame(&[b"C", commit.as_bytes()].concat()))?;
+            }
+            file.write_all(&frame(saved.bytes.get(dir.payload.clone()).unwrap_or_default()))?;
         }
-        bytes.extend(frame(&encode(path, &dir.entries)));
-    }
-    durable::replace_unsynced(path, |file| file.write_all(&bytes))
+        file.flush()
+    })
 }
 
 fn frame(payload: &[u8]) -> Vec<u8> {
@@ -193,7 +236,7 @@ fn encode(path: &RemotePath, entries: &[(Name, Attr)]) -> Vec<u8> {
     out
 }
 
-fn parse(bytes: &[u8]) -> (Saved, usize) {
+fn parse(bytes: Vec<u8>) -> (Saved, usize) {
     let mut saved = Saved::default();
     let Some(mut rest) = bytes.strip_prefix(HEADER) else { return (saved, 0) };
     let mut commit: Arc<str> = "".into();
@@ -205,8 +248,10 @@ fn parse(bytes: &[u8]) -> (Saved, usize) {
         match payload.split_first() {
             Some((b'C', text)) => commit = String::from_utf8_lossy(text).into(),
             Some((b'D', body)) => {
-                let Some((path, entries)) = decode(body) else { break };
-                saved.dirs.insert(path, SavedDir { entries, commit: commit.clone() });
+                let end = bytes.len() - input.0.len();
+                let Some((path, count, entries)) = decode(body) else { break };
+                let (payload, entries) = (end - payload.len()..end, end - entries..end);
+                saved.dirs.insert(path, SavedDir { commit: commit.clone(), payload, entries, count });
             }
             Some((b'L', body)) => {
                 let Some(log) = ChangeLog::decode(body) else { break };
@@ -216,30 +261,35 @@ fn parse(bytes: &[u8]) -> (Saved, usize) {
         }
         rest = input.0;
     }
-    (saved, bytes.len() - rest.len())
+    let good = bytes.len() - rest.len();
+    saved.bytes = bytes;
+    (saved, good)
 }
 
-fn decode(body: &[u8]) -> Option<(RemotePath, Vec<(Name, Attr)>)> {
+/// The path of a directory, the number of its entries, and their length (bytes), if all of them are valid.
+fn decode(body: &[u8]) -> Option<(RemotePath, usize, usize)> {
     let mut input = Input(body);
     let path = RemotePath::parse(input.text()?).ok()?;
-    let count = input.number::<4>()?;
-    let mut entries = Vec::with_capacity(usize::try_from(count).ok()?.min(body.len() / 21));
-    for _ in 0..count {
-        let kind = match input.take(1)? {
-            b"f" => FileKind::File,
-            b"d" => FileKind::Directory,
-            b"l" => FileKind::Symlink,
-            b"o" => FileKind::Other,
-            _ => return None,
-        };
-        let name = Name::new(input.text()?).ok()?;
-        let size = input.number::<8>()?;
-        let perm = u16::try_from(input.number::<2>()?).ok()?;
-        let mtime = u32::try_from(input.number::<4>()?).ok()?;
-        let atime = u32::try_from(input.number::<4>()?).ok()?;
-        entries.push((name, Attr { kind, size, perm, mtime, atime }));
-    }
-    input.0.is_empty().then_some((path, entries))
+    let count = usize::try_from(input.number::<4>()?).ok()?;
+    let len = input.0.len();
+    (0..count).try_for_each(|_| entry(&mut input).map(drop))?;
+    input.0.is_empty().then_some((path, count, len))
+}
+
+fn entry(input: &mut Input<'_>) -> Option<(Name, Attr)> {
+    let kind = match input.take(1)? {
+        b"f" => FileKind::File,
+        b"d" => FileKind::Directory,
+        b"l" => FileKind::Symlink,
+        b"o" => FileKind::Other,
+        _ => return None,
+    };
+    let name = Name::new(input.text()?).ok()?;
+    let size = input.number::<8>()?;
+    let perm = u16::try_from(input.number::<2>()?).ok()?;
+    let mtime = u32::try_from(input.number::<4>()?).ok()?;
+    let atime = u32::try_from(input.number::<4>()?).ok()?;
+    Some((name, Attr { kind, size, perm, mtime, atime }))
 }
 
 /// The payload of the next record, if it is whole.
@@ -261,7 +311,7 @@ mod tests {
 
     fn names(saved: &Saved, path: &str) -> Vec<String> {
         let dir = saved.dir(&RemotePath::parse(path).expect("valid"));
-        dir.map(|dir| dir.entries.iter().map(|(name, _)| name.to_string()).collect()).unwrap_or_default()
+        dir.map(|dir| saved.entries(dir).map(|(name, _)| name.to_string()).collect()).unwrap_or_default()
     }
 
     #[test]
@@ -308,16 +358,16 @@ mod tests {
             encode(&path, &entries)
         }));
         for cut in 0..bytes.len() {
-            let (saved, good) = parse(&bytes[..cut]);
+            let (saved, good) = parse(bytes[..cut].to_vec());
             assert_eq!(saved.len(), usize::from(cut >= first), "cut at {cut}");
             assert!(good <= cut);
         }
         for at in first..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x40;
-            assert_eq!(parse(&flipped).0.len(), 1, "flipped at {at}");
+            assert_eq!(parse(flipped).0.len(), 1, "flipped at {at}");
         }
-        assert_eq!(parse(&bytes).0.len(), 2);
+        assert_eq!(parse(bytes).0.len(), 2);
     }
 
     #[test]
@@ -346,11 +396,11 @@ mod tests {
             &frame(b"D\x04\0code\x01\0\0\0f\x01\0a\x2c\x01\0\0\0\0\0\0\xa4\x01\x07\0\0\0\x08\0\0\0"),
         ]
         .concat();
-        let (saved, good) = parse(&golden);
+        let (saved, good) = parse(golden.clone());
         assert_eq!(good, golden.len());
         let (path, entries) = dir("code", &["a"]);
         let found = saved.dir(&path).expect("there");
-        assert_eq!((&found.entries, &*found.commit), (&entries, "abc"));
+        assert_eq!((saved.entries(found).collect(), &*found.commit), (entries.clone(), "abc"));
         assert_eq!(frame(&encode(&path, &entries)), golden[HEADER.len() + 12..]);
     }
 
@@ -359,7 +409,7 @@ mod tests {
         fn any_bytes_can_be_read(noise in proptest::collection::vec(proptest::num::u8::ANY, 0..400), at in 0..60_usize) {
             let (path, entries) = dir("code", &["a", "b"]);
             let mut bytes = [HEADER.as_slice(), &frame(&encode(&path, &entries)), &noise].concat();
-            Saved::parse(&bytes);
+            Saved::parse(bytes.clone());
             // The checksum is right and the payload is wrong.
             let mut payload = encode(&path, &entries);
             if let (Some(byte), Some(new)) = (payload.get_mut(at), noise.first()) {
@@ -367,7 +417,10 @@ mod tests {
             }
             bytes.truncate(HEADER.len());
             bytes.extend(frame(&payload));
-            Saved::parse(&bytes);
+            let (saved, _) = Saved::parse(bytes);
+            for dir in saved.dirs.values() {
+                assert_eq!(saved.entries(dir).count(), dir.len());
+            }
         }
     }
 }

@@ -82,9 +82,8 @@ impl Ahead {
     /// Queues the subdirectories of a directory whose listing was applied.
     fn listed(&self, dir: Ino) {
         let table = &self.0.freshness.table;
-        let children = table.children(dir).into_iter();
-        let due = children.filter(|(_, node)| node.attr.is_dir() && self.0.freshness.is_due(node.ino));
-        let subdirs: Vec<Ino> = due.map(|(_, node)| node.ino).collect();
+        let mut subdirs = table.subdirs(dir);
+        subdirs.retain(|dir| self.0.freshness.is_due(*dir));
         // Uploads may hold 100,000 files that no caller asked for: only the tree below the code root is listed ahead.
         if table.area(dir) == Some(Area::Code) && self.may_descend(dir) {
             let mut queue = self.0.queue.lock();

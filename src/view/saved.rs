@@ -4,7 +4,12 @@ use std::path::Path;
 use std::sync::Once;
 
 use super::freshness::{FROZEN_FRESH, Freshness};
-use crate::inode::{ChangeLog, ROOT, Saved, Snapshot, Unsaved};
+use crate::attr::Attr;
+use crate::inode::{ChangeLog, Ino, ROOT, Saved, Snapshot, Unsaved};
+use crate::path::{Name, RemotePath};
+
+/// A directory in the form of a snapshot.
+type Listing = (RemotePath, Vec<(Name, Attr)>);
 
 /// The name of the snapshot in the cache directory.
 const FILE: &str = "tree";
@@ -57,11 +62,6 @@ impl SavedTree {
         let Some(snapshot) = &self.snapshot else { return };
         let Freshness { table, clock, admission, .. } = freshness;
         let Some(root) = table.path(ROOT) else { return };
-        let unsaved = table.take_unsaved().into_iter();
-        let unsaved: Vec<Unsaved> = unsaved.filter(|dir| dir.listing.0.starts_with(&root)).collect();
-        if unsaved.is_empty() {
-            return;
-        }
         let frozen = admission.frozen_commit();
         // The platform must have named this commit after the directory was listed; otherwise the two may not belong
         // together.
@@ -70,13 +70,24 @@ impl SavedTree {
             let since = |at| clock.now().saturating_duration_since(at);
             age.zip(dir.listed).is_some_and(|(age, at)| since(at) > age)
         };
-        let (sure, unsure): (Vec<_>, Vec<_>) = unsaved.into_iter().partition(vouched);
+        // One directory at a time: a million names need not be in the memory once more.
+        let saved_as_is = |dir: &Ino| table.unsaved(*dir).filter(|dir| dir.listing.0.starts_with(&root));
+        let mut unsure = Vec::new();
+        let sure = table.take_unsaved().into_iter().filter_map(|dir| {
+            let found = saved_as_is(&dir)?;
+            let sure = vouched(&found);
+            if !sure {
+                unsure.push(dir);
+            }
+            sure.then_some(found.listing)
+        });
         let commit = frozen.map_or_else(String::new, |(commit, _)| commit);
         let mut done = write(snapshot, &commit, sure);
         if is_frozen(freshness) && !all {
-            table.still_unsaved(unsure.into_iter().map(|dir| dir.dir));
+            table.still_unsaved(unsure);
         } else {
-            done = done.and_then(|()| write(snapshot, "", unsure));
+            let rest = unsure.iter().filter_map(saved_as_is).map(|dir| dir.listing);
+            done = done.and_then(|()| write(snapshot, "", rest));
         }
         if let Err(error) = done {
             log::warn!("{}: {error}; the next mount may start slower", snapshot.path().display());
@@ -95,10 +106,10 @@ fn is_frozen(freshness: &Freshness) -> bool {
     freshness.bound(ROOT) == FROZEN_FRESH
 }
 
-fn write(snapshot: &Snapshot, commit: &str, dirs: Vec<Unsaved>) -> std::io::Result<()> {
-    if dirs.is_empty() {
+fn write(snapshot: &Snapshot, commit: &str, dirs: impl Iterator<Item = Listing>) -> std::io::Result<()> {
+    let mut dirs = dirs.peekable();
+    if dirs.peek().is_none() {
         return Ok(());
     }
-    let listings: Vec<_> = dirs.into_iter().map(|dir| dir.listing).collect();
-    snapshot.append(commit, &listings)
+    snapshot.append(commit, dirs)
 }

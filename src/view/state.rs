@@ -265,6 +265,11 @@ impl View {
         self.0.table.children(dir)
     }
 
+    /// Every name of a directory with its number, in name order.
+    pub fn names(&self, dir: Ino) -> Vec<(Name, Ino)> {
+        self.0.table.names(dir)
+    }
+
     pub fn next_child(&self, dir: Ino, after: Option<&Name>) -> Option<(Name, NodeView)> {
         self.0.table.next_child(dir, after)
     }

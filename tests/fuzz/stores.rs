@@ -149,9 +149,9 @@ fn check_pack(bytes: &[u8]) -> Result<(), String> {
 }
 
 fn check_tree(bytes: &[u8]) -> Result<(), String> {
-    let (parsed, good) = Saved::parse(bytes);
+    let (parsed, good) = Saved::parse(bytes.to_vec());
     must(good <= bytes.len(), "more is good than there is")?;
-    let (again, _) = Saved::parse(&bytes[..good]);
+    let (again, _) = Saved::parse(bytes[..good].to_vec());
     must(again.len() == parsed.len(), "the good part says something else")?;
     let (place, dir) = state("tree", bytes);
     let file = dir.join("tree");
