@@ -114,12 +114,13 @@ impl LinkConfig {
         let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(MAX_CHUNKS);
         let take = async move {
             let mut free_at = Instant::now();
+            // Most packets are short: clearing so many bytes for each would take longer than carrying it.
+            let mut buffer = vec![0; CHUNK_BYTES];
             loop {
-                let mut chunk = vec![0; CHUNK_BYTES];
-                match from.read(&mut chunk).await {
-                    Ok(n) if n > 0 => chunk.truncate(n),
+                let chunk = match from.read(&mut buffer).await {
+                    Ok(n) if n > 0 => buffer[..n].to_vec(),
                     _ => return,
-                }
+                };
                 free_at = free_at.max(Instant::now()) + self.sending_time(chunk.len());
                 if sender.send((free_at + self.rtt() / 2, chunk)).await.is_err() {
                     return;

@@ -18,6 +18,11 @@ use super::state::Shared;
 pub(super) const MAX_HANDLES: u64 = 200;
 const FEW_HANDLES: u64 = 20;
 
+/// Without the line of `ls -l`, which no program reads and which takes as long to format as all the rest.
+fn entry(filename: String, attrs: FileAttributes) -> Entry {
+    Entry { longname: filename.clone(), filename, attrs }
+}
+
 /// One SFTP session.
 pub(super) struct Sftp {
     shared: Arc<Shared>,
@@ -155,17 +160,16 @@ impl Sftp {
     }
 
     pub(super) fn listing(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        let mut out = vec![
-            Entry::new(".", attributes(&fs::symlink_metadata(dir)?)),
-            Entry::new("..", attributes(&fs::symlink_metadata(dir)?)),
-        ];
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            // The library supports UTF-8 names only; other names are tested against OpenSSH's server.
-            let (Ok(name), Ok(meta)) = (entry.file_name().into_string(), entry.path().symlink_metadata()) else {
+        let own = attributes(&fs::symlink_metadata(dir)?);
+        let mut out = vec![entry(".".into(), own.clone()), entry("..".into(), own)];
+        for found in fs::read_dir(dir)? {
+            let found = found?;
+            // The library supports UTF-8 names only; other names are tested against OpenSSH's server. The attributes are
+            // asked of the open directory: walking the whole path again for each name takes most of the time of a listing.
+            let (Ok(name), Ok(meta)) = (found.file_name().into_string(), found.metadata()) else {
                 continue;
             };
-            out.push(Entry::new(name, attributes(&meta)));
+            out.push(entry(name, attributes(&meta)));
         }
         out.reverse();
         Ok(out)
