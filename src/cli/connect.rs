@@ -1,10 +1,14 @@
 //! The first connection of a mount: connects, logs in, and checks that the directory to mount exists.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::early::Early;
+use super::environ::Environ;
 use super::exit::{self, CliResult, Exit, Failure};
+use super::lock;
 use super::options::Options;
 use super::plan::Plan;
 use super::prompt::Terminal;
@@ -12,10 +16,11 @@ use super::wake;
 use sha2::{Digest, Sha256};
 
 use crate::attr::{Attr, FileKind};
+use crate::clock::Deadline;
 use crate::fs::{self, Layout};
 use crate::path::RemotePath;
 use crate::remote::{ErrorKind, Remote, RemoteConfig, RemoteError};
-use crate::transport::{self, Transport};
+use crate::transport::{self, Endpoint, Rates, Transport};
 
 /// How long the first connection may take, without the time for questions on the terminal.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
@@ -28,13 +33,17 @@ pub(super) struct First {
 }
 
 /// Connects. If the server cannot be reached and the tree is cached, the mount starts offline.
-pub(super) fn first(plan: &Plan, options: &Options, terminal: &Arc<Terminal>, cache_dir: &Path) -> CliResult<First> {
-    let known = fs::knows_a_tree(cache_dir);
-    let limit = if known { CONNECT_LIMIT.min(options.timeout) } else { CONNECT_LIMIT };
-    match connect_within(limit, plan, options, terminal) {
+pub(super) fn first(
+    plan: &mut Plan,
+    options: &Options,
+    terminal: &Arc<Terminal>,
+    cache_dir: &Path,
+) -> CliResult<First> {
+    let early = plan.early.take();
+    match connect_within(limit(options, cache_dir), early, plan, options, terminal) {
         Ok((remote, root)) => Ok(First { remote, root: Some(root) }),
         // A later attempt may succeed without any action of the user.
-        Err(failure) if known && failure.exit == Exit::Unreachable => {
+        Err(failure) if failure.exit == Exit::Unreachable && fs::knows_a_tree(cache_dir) => {
             let failed = |e: RemoteError| Failure::caused(Exit::Failed, e.to_string(), e);
             let remote = Remote::start_offline(remote_config(plan, options, terminal), failure.explain());
             Ok(First { remote: remote.map_err(failed)?, root: None })
@@ -43,11 +52,39 @@ pub(super) fn first(plan: &Plan, options: &Options, terminal: &Arc<Terminal>, ca
     }
 }
 
+/// How long the first connection may take. With a cached tree the mount can start without it.
+fn limit(options: &Options, cache_dir: &Path) -> Duration {
+    if fs::knows_a_tree(cache_dir) { CONNECT_LIMIT.min(options.timeout) } else { CONNECT_LIMIT }
+}
+
+/// Rates that earlier connections reached.
+pub(super) fn rates(cache_dir: &Path) -> Arc<Rates> {
+    Arc::new(Rates::kept(cache_dir.join("rates.json")))
+}
+
+/// Begins the first connection while the API is asked, unless the environment is mounted already.
+pub(super) fn begin_early(mut endpoint: Endpoint, key: &str, options: &Options, around: &Environ) -> Option<Early> {
+    if lock::is_held(&around.state_path(key)) {
+        return None;
+    }
+    let cache_dir = around.cache_path(key);
+    endpoint.rates = rates(&cache_dir);
+    Early::begin(endpoint, Deadline::after(limit(options, &cache_dir)))
+}
+
 fn remote_config(plan: &Plan, options: &Options, terminal: &Arc<Terminal>) -> RemoteConfig {
     let (endpoint, asked) = (plan.endpoint.clone(), terminal.clone());
     let dial = move |deadline| transport::connect(&endpoint, asked.as_ref(), deadline);
     let config = RemoteConfig::new(Box::new(dial), plan.base.clone(), options.timeout);
-    RemoteConfig { wake: wake::rouse(plan), temp_prefix: temp_prefix(plan), ..config }
+    RemoteConfig { wake: wake::rouse(plan), temp_prefix: temp_prefix(plan), first_look: root(plan), ..config }
+}
+
+/// The root of the mount on the server.
+fn root(plan: &Plan) -> RemotePath {
+    match plan.layout {
+        Layout::Pantheon => RemotePath::parse("code").unwrap_or_else(|_| RemotePath::root()),
+        Layout::Plain => RemotePath::root(),
+    }
 }
 
 /// The same for every mount of this user, machine and source, and no other's.
@@ -60,16 +97,24 @@ fn temp_prefix(plan: &Plan) -> String {
 
 /// Connects while the user can answer questions, and checks that the directory to mount exists.
 pub(super) fn connect(plan: &Plan, options: &Options, terminal: &Arc<Terminal>) -> CliResult<(Remote, Attr)> {
-    connect_within(CONNECT_LIMIT, plan, options, terminal)
+    connect_within(CONNECT_LIMIT, None, plan, options, terminal)
 }
 
+/// `early`: a connection that was begun before, for the first attempt.
 fn connect_within(
     limit: Duration,
+    early: Option<Early>,
     plan: &Plan,
     options: &Options,
     terminal: &Arc<Terminal>,
 ) -> CliResult<(Remote, Attr)> {
+    let early = Cell::new(early);
     wake::rousing(plan, limit, |deadline| {
+        let begun = early.take().and_then(|early| early.finish(deadline)).transpose()?;
+        // One that waited for the API for long may be dead by now.
+        if let Some(begun) = begun.and_then(|first| begin(plan, options, terminal, first).ok()) {
+            return Ok(begun);
+        }
         let first = transport::connect(&plan.endpoint, terminal.as_ref(), deadline)?;
         begin(plan, options, terminal, first)
     })
@@ -86,11 +131,7 @@ fn begin(
         ErrorKind::NotFound => no_directory(plan),
         _ => exit::first_contact(host, &error),
     })?;
-    let root = match plan.layout {
-        Layout::Pantheon => RemotePath::parse("code").unwrap_or_else(|_| RemotePath::root()),
-        Layout::Plain => RemotePath::root(),
-    };
-    match remote.lstat(&root) {
+    match remote.first_look() {
         Ok(attr) if attr.is_dir() => Ok((remote, attr)),
         // The path of a URL may be a link on the server; listing it shows whether it leads to a directory.
         Ok(attr) if attr.kind == FileKind::Symlink && plan.layout == Layout::Plain => {

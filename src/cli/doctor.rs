@@ -53,7 +53,7 @@ fn walk(args: &args::Doctor, steps: &mut Steps) -> CliResult<()> {
         }
         log_in(platform, steps)?;
     }
-    let plan = steps.value("platform", plan::make(&source, &options, &around), describe_platform)?;
+    let plan = steps.value("platform", plan::make(&source, &options, &around, &|_, _| None), describe_platform)?;
     if let Some(waker) = &plan.waker
         && !answers(&plan)
     {

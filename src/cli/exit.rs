@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 use crate::control::ControlError;
@@ -219,7 +220,10 @@ impl From<ControlError> for Failure {
 /// The failure of the first requests over a new connection.
 pub(super) fn first_contact(host: &str, error: &RemoteError) -> Failure {
     match &error.kind {
-        ErrorKind::Down(loss) => classify_loss(host, loss.why()),
+        ErrorKind::Down(loss) => match refused_subsystem(loss) {
+            Some(error) => Failure::new(Exit::NotSftp, error.to_string()),
+            None => classify_loss(host, loss.why()),
+        },
         ErrorKind::Protocol(what) => {
             let text = format!(
                 "{host}: logged in, but the server does not speak SFTP ({what}); ask the provider whether SFTP is enabled"
@@ -232,6 +236,15 @@ pub(super) fn first_contact(host: &str, error: &RemoteError) -> Failure {
         ),
         other => Failure::new(Exit::Failed, format!("{host}: {other}")),
     }
+}
+
+/// The server answers the request for its SFTP subsystem when the first requests are on their way.
+fn refused_subsystem<'a>(loss: &'a (dyn Error + 'static)) -> Option<&'a TransportError> {
+    let error = loss.source()?.downcast_ref::<io::Error>()?;
+    error
+        .get_ref()?
+        .downcast_ref::<TransportError>()
+        .filter(|error| matches!(error, TransportError::NoSubsystem { .. }))
 }
 
 /// Derives the exit code from what the `ssh` program wrote on its standard error.

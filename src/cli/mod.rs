@@ -16,6 +16,7 @@ mod daemon;
 mod demo;
 mod dispatch;
 mod doctor;
+mod early;
 mod enable;
 mod environ;
 mod exit;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::args::Mount;
+use super::early::Early;
 use super::environ::Environ;
 use super::exit::{CliResult, Exit, Failure};
 use super::lock::lock;
@@ -25,7 +26,7 @@ use crate::gate::{Gate, Verdict};
 use crate::mirror::{GitDirConfig, Mirror};
 use crate::remote::{Link, Remote};
 use crate::text::visible;
-use crate::transport::{Prompt as _, Rates};
+use crate::transport::{Endpoint, Prompt as _};
 use crate::write::{Backups, Journal};
 
 /// How often signals are checked while the mount is served.
@@ -53,7 +54,8 @@ fn serve(args: &Mount) -> CliResult<()> {
     record::unmount_dead(&around, &place.path)?;
     let mountpoint = mountpoint::prepare(&place.path, options.nonempty)?;
     fuse_is_there()?;
-    let mut plan = plan::make(&source, &options, &around)?;
+    let begin = |endpoint: Endpoint, key: &str| connect::begin_early(endpoint, key, &options, &around);
+    let mut plan = plan::make(&source, &options, &around, &begin)?;
     identity::take_over(&around, &plan)?;
     let state_dir = around.state_dir(&plan.key)?;
     let _lock = lock(&state_dir, &plan.source)?;
@@ -61,7 +63,7 @@ fn serve(args: &Mount) -> CliResult<()> {
     let stop = stop_signals()?;
     let cache_dir = around.cache_dir(&plan.key)?;
     let content_dir = around.content_dir(&plan.content_key)?;
-    plan.endpoint.rates = Arc::new(Rates::kept(cache_dir.join("rates.json")));
+    plan.endpoint.rates = plan.early.as_ref().map_or_else(|| connect::rates(&cache_dir), Early::rates);
     let source = plan.source.clone();
     let notices = notices::plan(&plan, &options, &around, &mountpoint);
     let served = Served::start(plan, &options, &terminal, &mountpoint, [&state_dir, &cache_dir, &content_dir])?;
@@ -137,7 +139,7 @@ impl Served {
         mountpoint: &Path,
         [state_dir, cache_dir, content_dir]: [&Path; 3],
     ) -> CliResult<Self> {
-        let connect::First { remote, root } = connect::first(&plan, options, terminal, cache_dir)?;
+        let connect::First { remote, root } = connect::first(&mut plan, options, terminal, cache_dir)?;
         let config = fs_config(&mut plan, options, [state_dir, cache_dir, content_dir])?;
         raise_descriptors();
         let (gate, clock) = (Gate::new(), Clock::system());

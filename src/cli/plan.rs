@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::early::Early;
 use super::environ::{Environ, Platform};
 use super::exit::{CliResult, Exit, Failure};
 use super::nearest;
@@ -13,7 +14,7 @@ use crate::control::{Control, ControlError, EnvKind, Environment, WakeConfig, Wa
 use crate::env::EnvConfig;
 use crate::fs::{AttestConfig, Layout};
 use crate::mirror::MirrorConfig;
-use crate::transport::{self, Endpoint, Secret, SshOverrides};
+use crate::transport::{self, Endpoint, Secret, SshOverrides, TransportError};
 use crate::vfiles::Connection;
 
 /// What a mount needs.
@@ -38,7 +39,12 @@ pub(super) struct Plan {
     pub(super) attest: Option<AttestConfig>,
     /// Wakes the environment; `None` for a plain server, or if the name of the site is not known.
     pub(super) waker: Option<Arc<Waker>>,
+    /// The connection that began while the API was asked.
+    pub(super) early: Option<Early>,
 }
+
+/// Begins a connection to the endpoint of the environment with this key, or does not.
+pub(super) type Begin<'a> = &'a dyn Fn(Endpoint, &str) -> Option<Early>;
 
 /// A site, as far as it is known before a connection.
 struct Known {
@@ -51,11 +57,12 @@ struct Known {
 /// Port of the platform's SFTP.
 const PANTHEON_PORT: u16 = 2222;
 
-/// Makes the plan; asks the API where that is possible.
-pub(super) fn make(source: &Source, options: &Options, around: &Environ) -> CliResult<Plan> {
+/// Makes the plan; asks the API where that is possible. `begin` is called as soon as it is known where to connect to, while the
+/// API is still to be asked.
+pub(super) fn make(source: &Source, options: &Options, around: &Environ, begin: Begin<'_>) -> CliResult<Plan> {
     let given = overrides(options, around)?;
     match source {
-        Source::Pantheon { site, env } => pantheon(source, (site, env), options, around, &given),
+        Source::Pantheon { .. } => pantheon(source, options, around, (&given, begin)),
         Source::Url(url) => plain(source, url, options, &given),
     }
 }
@@ -110,28 +117,38 @@ fn plain(source: &Source, url: &SftpUrl, options: &Options, given: &SshOverrides
         mirror: None,
         attest: None,
         waker: None,
+        early: None,
     })
 }
 
 fn pantheon(
     source: &Source,
-    (site, env): (&str, &str),
     options: &Options,
     around: &Environ,
-    given: &SshOverrides,
+    (given, begin): (&SshOverrides, Begin<'_>),
 ) -> CliResult<Plan> {
+    let Source::Pantheon { site, env } = source else { return Err(Failure::new(Exit::Usage, source.to_string())) };
     let platform = around.platform()?;
     let control = Control::new(platform.control.clone())?;
-    let known = if is_uuid(site) { by_id(&control, (site, env)) } else { by_name(&control, (site, env), around) };
+    let mut early = None;
+    let mut found = |id: &str| {
+        if early.is_none()
+            && let Ok(endpoint) = endpoint(id, env, &platform, given)
+        {
+            early = begin(endpoint, &dir_name(&format!("{id}.{env}")));
+        }
+    };
+    let known = match is_uuid(site) {
+        true => by_id(&control, (site, env), &mut found),
+        false => by_name(&control, (site, env), around, &mut found),
+    };
     let known = known.map_err(|error| nearest::failure(error, (site, env), &control, around))?;
     let waker = waker(&known, env, &platform)?;
     let Known { id, environment: initial, name } = known;
     let names = names(name.as_deref(), source, &id, around);
-    let (host, user) = match &platform.ssh_host {
-        Some(host) => (host.clone(), format!("appserver.{env}.{id}")),
-        None => (format!("appserver.{env}.{id}.drush.in"), format!("{env}.{id}")),
-    };
-    let endpoint = Endpoint::resolve(&host, Some(PANTHEON_PORT), Some(&user), given)?;
+    let endpoint = endpoint(&id, env, &platform, given)?;
+    // A name that was remembered may be that of another site by now.
+    let early = early.filter(|early| early.leads_to(&endpoint));
     let git_url = git_url(&id, &endpoint, &platform);
     let key = dir_name(&format!("{id}.{env}"));
     let api = (initial.is_some() || control.can_log_in()).then(|| (control, id.clone()));
@@ -164,7 +181,17 @@ fn pantheon(
         content_key: id,
         endpoint,
         waker,
+        early,
     })
+}
+
+/// Where the environment is, and the account there.
+fn endpoint(id: &str, env: &str, platform: &Platform, given: &SshOverrides) -> Result<Endpoint, TransportError> {
+    let (host, user) = match &platform.ssh_host {
+        Some(host) => (host.clone(), format!("appserver.{env}.{id}")),
+        None => (format!("appserver.{env}.{id}.drush.in"), format!("{env}.{id}")),
+    };
+    Endpoint::resolve(&host, Some(PANTHEON_PORT), Some(&user), given)
 }
 
 /// What the state directory was called by the names of the site that are known; what the platform says now comes first, and
@@ -217,7 +244,8 @@ fn waker(known: &Known, env: &str, platform: &Platform) -> CliResult<Option<Arc<
 }
 
 /// A site that is given by its UUID, from which host and user follow: without a login only the mode stays unknown.
-fn by_id(control: &Control, (id, env): (&str, &str)) -> Result<Known, ControlError> {
+fn by_id(control: &Control, (id, env): (&str, &str), found: &mut dyn FnMut(&str)) -> Result<Known, ControlError> {
+    found(id);
     let without_api = || Known { id: id.to_owned(), name: None, environment: None };
     if !control.can_log_in() {
         return Ok(without_api());
@@ -232,13 +260,20 @@ fn by_id(control: &Control, (id, env): (&str, &str)) -> Result<Known, ControlErr
 }
 
 /// A site that is given by its name. One that was mounted before is mounted without the API, too.
-fn by_name(control: &Control, (site, env): (&str, &str), around: &Environ) -> Result<Known, ControlError> {
+fn by_name(
+    control: &Control,
+    (site, env): (&str, &str),
+    around: &Environ,
+    found: &mut dyn FnMut(&str),
+) -> Result<Known, ControlError> {
     let known = around.sites.id_of(site);
+    known.iter().for_each(|id| found(id));
     let id = match control.site_id(site) {
         Ok(id) => id,
         Err(error) => return without_api(error, site, known),
     };
     around.sites.remember(site, &id);
+    found(&id);
     ask(control, &id, env).or_else(|error| without_api(error, site, known))
 }
 

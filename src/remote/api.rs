@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::client::Client;
+use super::client::{Client, FIRST_EPOCH};
 use super::config::RemoteConfig;
 use super::content::{Progress, Source};
 use super::current::Link;
@@ -36,8 +36,7 @@ impl Remote {
     /// When no SFTP session can be opened on it.
     pub fn start(config: RemoteConfig, first: Box<dyn Transport>) -> RemoteResult<Self> {
         let (client, events) = Client::new(config, None);
-        let started =
-            client.connect_over(first, supervise::FIRST_EPOCH).and_then(|()| supervise::spawn(&client, events));
+        let started = client.connect_over(first, FIRST_EPOCH).and_then(|()| supervise::spawn(&client, events));
         started.map(|()| Self(client)).map_err(Self::not_started)
     }
 
@@ -52,6 +51,15 @@ impl Remote {
 
     fn not_started(kind: ErrorKind) -> RemoteError {
         kind.at("connect", &RemotePath::root())
+    }
+
+    /// What is at [`RemoteConfig::first_look`]; no round trip in the first session, which looked there while it was opened.
+    pub fn first_look(&self) -> RemoteResult<Attr> {
+        let path = &self.0.config().first_look;
+        match self.0.current().get().filter(|session| session.epoch() == FIRST_EPOCH) {
+            Some(session) => session.looked().map_err(|kind| kind.at("lstat", path)),
+            None => self.lstat(path),
+        }
     }
 
     pub fn link(&self) -> Link {

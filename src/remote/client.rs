@@ -14,6 +14,9 @@ use crate::clock::Deadline;
 use crate::path::RemotePath;
 use crate::transport::Transport;
 
+/// The number of the first session. A [`Client`] that is given one at its start has this one.
+pub(super) const FIRST_EPOCH: u64 = 1;
+
 /// See the module header.
 pub(super) struct Client {
     config: RemoteConfig,
@@ -40,7 +43,9 @@ impl Client {
                 client.current.lost(epoch, &error.to_string());
             }
         };
-        let session = Session::open(transport, self.wire(&RemotePath::root()), epoch, self.timeout(), closed)?;
+        let look = (epoch == FIRST_EPOCH).then(|| self.wire(&self.config.first_look));
+        let asked = (self.wire(&RemotePath::root()), look);
+        let session = Session::open(transport, asked, epoch, self.timeout(), closed)?;
         self.current.replace(&session);
         Ok(())
     }

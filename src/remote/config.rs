@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::wake_detect::{Machine, WakeDetect};
 use crate::clock::Deadline;
+use crate::path::RemotePath;
 use crate::transport::{Transport, TransportError};
 
 /// Connects before the deadline, without questions to the user.
@@ -35,6 +36,8 @@ pub struct RemoteConfig {
     pub dial: Dial,
     /// What every path is relative to: empty for the login directory.
     pub base: Vec<u8>,
+    /// The directory that is looked at and opened while the first session is opened, without a round trip of its own.
+    pub first_look: RemotePath,
     /// How long a call may take, and how long an answer may stay out before the session counts as dead.
     pub timeout: Duration,
     /// Wakes a server that may be asleep.
@@ -51,6 +54,7 @@ impl RemoteConfig {
     pub fn new(dial: Dial, base: Vec<u8>, timeout: Duration) -> Self {
         let wake_detect = Box::<Machine>::default();
         let session_age = SessionAge::default();
-        Self { dial, base, timeout, wake: None, session_age, wake_detect, temp_prefix: "0".to_owned() }
+        let first_look = RemotePath::root();
+        Self { dial, base, first_look, timeout, wake: None, session_age, wake_detect, temp_prefix: "0".to_owned() }
     }
 }

@@ -98,8 +98,7 @@ impl CurrentSession {
             log::info!("connection {epoch} ended: {why}");
             state.down_since = Instant::now();
             state.why = why.to_owned();
-            // The first request is the one that opened the session.
-            state.served = gone.requests() > 1;
+            state.served = gone.has_served();
             gone
         };
         gone.end(why);

@@ -41,13 +41,17 @@ struct State {
 /// The right to one open handle; given back when dropped.
 pub(super) struct Slot(Handles);
 
+fn limit(told: u32) -> usize {
+    match told as usize {
+        0 => DEFAULT_HANDLES,
+        // Leaves room for handles that the server counts and this client does not.
+        n => n.saturating_sub(n / 16 + 1).clamp(1, MAX_HANDLES),
+    }
+}
+
 impl Handles {
     pub(super) fn new(told: u32) -> Self {
-        let told = match told as usize {
-            0 => DEFAULT_HANDLES,
-            // Leaves room for handles that the server counts and this client does not.
-            n => n.saturating_sub(n / 16 + 1).clamp(1, MAX_HANDLES),
-        };
+        let told = limit(told);
         Self(Arc::new(Mutex::new(State {
             limit: told,
             told,
@@ -56,6 +60,20 @@ impl Handles {
             waiting: Default::default(),
             serving: false,
         })))
+    }
+
+    /// The server told its limit after the session was opened. Returns how many handles may be open from now on.
+    pub(super) fn told(&self, told: u32) -> usize {
+        let limit = {
+            let mut state = self.lock();
+            let told = limit(told);
+            // One that was lowered since stays.
+            state.limit = if state.limit < state.told { state.limit.min(told) } else { told };
+            state.told = told;
+            state.limit
+        };
+        self.serve();
+        limit
     }
 
     /// How many may be opened now.

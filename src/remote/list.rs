@@ -38,6 +38,9 @@ pub(super) fn list(
 
 /// Opens the directory as soon as a handle may be opened; the OPENDIR was `refused` so often.
 fn open(session: Arc<Session>, wire: Vec<u8>, class: Class, refused: u32, answer: Answer<Entries>) {
+    if let Some((handle, slot)) = session.take_opened_dir(&wire) {
+        return read_all(session, slot, handle, class, answer);
+    }
     let on = session.clone();
     session.handles().acquire(class, move |slot| send_open(on, slot, wire, class, refused, answer));
 }
@@ -49,23 +52,24 @@ fn send_open(session: Arc<Session>, slot: Slot, wire: Vec<u8>, class: Class, ref
             drop(slot);
             open(on, wire, class, refused + 1, answer);
         }
-        Ok(handle) => {
-            let entries = Entries::new(on.listing_memory());
-            let progress = Progress {
-                entries,
-                sent: 0,
-                unanswered: BTreeSet::new(),
-                end: None,
-                failure: None,
-                waiting: Some((answer, slot)),
-            };
-            let listing = Arc::new(Listing { session: on, handle, class, progress: Mutex::new(progress) });
-            listing.read(FIRST_READS);
-        }
+        Ok(handle) => read_all(on, slot, handle, class, answer),
         // OpenSSH says FAILURE for ENOTDIR.
         Err(ErrorKind::Failure(_)) => answer(Err(ErrorKind::NotADirectory)),
         Err(kind) => answer(Err(kind)),
     });
+}
+
+fn read_all(session: Arc<Session>, slot: Slot, handle: Vec<u8>, class: Class, answer: Answer<Entries>) {
+    let progress = Progress {
+        entries: Entries::new(session.listing_memory()),
+        sent: 0,
+        unanswered: BTreeSet::new(),
+        end: None,
+        failure: None,
+        waiting: Some((answer, slot)),
+    };
+    let listing = Arc::new(Listing { session, handle, class, progress: Mutex::new(progress) });
+    listing.read(FIRST_READS);
 }
 
 /// A directory that is open on the server.

@@ -100,11 +100,29 @@ pub(super) enum Access {
     Queued,
 }
 
+/// How many of these handles may be kept open.
+fn kept(handles: usize) -> NonZeroUsize {
+    NonZeroUsize::new(handles / 2).unwrap_or(NonZeroUsize::MIN).min(MAX_OPEN_FILES)
+}
+
 impl OpenFiles {
     /// At most half of the handles that may be open at once are kept here.
     pub(super) fn new(handles: usize) -> Self {
-        let limit = NonZeroUsize::new(handles / 2).unwrap_or(NonZeroUsize::MIN).min(MAX_OPEN_FILES);
-        Self(Mutex::new(State { open: LruCache::new(limit), opening: HashMap::new(), changes: 0 }))
+        Self(Mutex::new(State { open: LruCache::new(kept(handles)), opening: HashMap::new(), changes: 0 }))
+    }
+
+    /// The server told its limit after the session was opened.
+    pub(super) fn told(&self, handles: usize) {
+        let mut gone = Vec::new();
+        {
+            let mut state = self.0.lock();
+            let limit = kept(handles);
+            while state.open.len() > limit.get() {
+                gone.extend(state.open.pop_lru());
+            }
+            state.open.resize(limit);
+        }
+        drop(gone);
     }
 
     pub(super) fn access(&self, wanted: &FileRange, answer: Answer<Vec<u8>>) -> Access {

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 
-use super::client::Client;
+use super::client::{Client, FIRST_EPOCH};
 use super::error::ErrorKind;
 use super::session::Session;
 use crate::clock::Deadline;
@@ -69,9 +69,6 @@ struct Supervisor {
     /// When suspend and changes of network were last checked for.
     detected_at: Instant,
 }
-
-/// The number of the first session. A [`Client`] that is given one at its start has this one.
-pub(super) const FIRST_EPOCH: u64 = 1;
 
 /// Starts the thread. It ends when the client is closed or dropped.
 pub(super) fn spawn(client: &Arc<Client>, events: mpsc::Receiver<()>) -> Result<(), ErrorKind> {

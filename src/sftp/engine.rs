@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::error::{Loss, SftpError};
 use super::extensions::Capabilities;
-use super::queue::Class;
+use super::flights::Flights;
+use super::queue::{Callback, Class};
 use super::reply::Reply;
 use super::request::Request;
 use super::shared::{Counters, Shared, wake_fd};
@@ -32,41 +33,51 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Agrees on the version and starts the I/O thread. `closed` is called once, from that thread, when the connection ends.
+    /// Agrees on the version and starts the I/O thread. The `first` requests go with the greeting, in the same round trip.
+    /// `closed` is called once, from that thread, when the connection ends.
     pub fn start(
         transport: Box<dyn Transport>,
         config: Config,
+        first: Vec<Request>,
         deadline: Deadline,
         closed: impl FnOnce(SftpError) + Send + 'static,
-    ) -> Result<Self, SftpError> {
+    ) -> Result<(Self, Vec<Pending>), SftpError> {
         let wake = wake_fd()?;
-        let mut stream = Stream::new(transport);
-        let capabilities = stream.negotiate(&wake, deadline)?;
+        let (mut stream, mut flights) = (Stream::new(transport), Flights::default());
+        stream.greet();
+        let mut answers = Vec::new();
+        for request in first {
+            let (callback, pending) = Pending::new();
+            let id = flights.begin(callback, request.bulk_bytes());
+            stream.push(&request.encode(id));
+            answers.push(pending);
+        }
+        let capabilities = stream.await_version(&wake, deadline)?;
         let shared = Arc::new(Shared::new(wake, capabilities, stream.info()));
-        let worker = Worker::new(shared.clone(), stream, config.timeout);
+        shared.state.lock().counters.requests = answers.len() as u64;
+        let worker = Worker::new(shared.clone(), stream, flights, config.timeout);
         std::thread::Builder::new()
             .name("sftp-io".into())
             .spawn(move || closed(worker.run()))
             .map_err(|e| SftpError::Lost(e.into()))?;
-        Ok(Self { shared })
+        Ok((Self { shared }, answers))
     }
 
-    /// Makes the first call, and learns the server's limits beside it: both cost one round trip.
-    pub fn first_call(&self, request: Request, deadline: Deadline) -> Result<Reply, SftpError> {
-        let limits = self.capabilities().limits.then(|| self.send(Request::limits(), Class::Interactive));
-        let answer = self.call(request, Class::Interactive, deadline);
-        if let Some(limits) = limits {
-            self.take_limits(limits.wait(deadline));
+    /// Learns the server's limits, if it tells them; `told` is called when they are known.
+    pub fn ask_limits(&self, told: impl FnOnce(Capabilities) + Send + 'static) {
+        if !self.capabilities().limits {
+            return;
         }
-        answer
-    }
-
-    fn take_limits(&self, reply: Result<Reply, SftpError>) {
-        if let Ok(Reply::Extended(reply)) = reply
-            && let Ok(capabilities) = self.capabilities().with_limits(&reply)
-        {
-            *self.shared.capabilities.lock() = capabilities;
-        }
+        let shared = self.shared.clone();
+        self.submit(Request::limits(), Class::Interactive, move |reply| {
+            let Ok(Reply::Extended(reply)) = reply else { return };
+            let mut capabilities = shared.capabilities.lock();
+            if let Ok(now) = capabilities.with_limits(&reply) {
+                *capabilities = now;
+                drop(capabilities);
+                told(now);
+            }
+        });
     }
 
     pub fn capabilities(&self) -> Capabilities {
@@ -108,9 +119,9 @@ impl Engine {
 
     /// Queues a request whose answer is waited for later: this is how calls are pipelined.
     pub fn send(&self, request: Request, class: Class) -> Pending {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        self.submit(request, class, move |result| drop(sender.send(result)));
-        Pending(receiver)
+        let (callback, pending) = Pending::new();
+        self.shared.submit(request, class, callback);
+        pending
     }
 
     pub fn call(&self, request: Request, class: Class, deadline: Deadline) -> Result<Reply, SftpError> {
@@ -133,6 +144,11 @@ impl Drop for Engine {
 pub struct Pending(mpsc::Receiver<Result<Reply, SftpError>>);
 
 impl Pending {
+    fn new() -> (Callback, Self) {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        (Box::new(move |result| drop(sender.send(result))), Self(receiver))
+    }
+
     pub fn wait(self, deadline: Deadline) -> Result<Reply, SftpError> {
         self.0.recv_timeout(deadline.remaining()).unwrap_or(Err(SftpError::Timeout))
     }
@@ -147,7 +163,8 @@ mod tests {
         let args = [std::ffi::OsStr::new("-c"), std::ffi::OsStr::new(script)];
         let transport = crate::transport::exec(Path::new("/bin/sh"), &args).expect("a shell");
         let config = Config { timeout: Duration::from_millis(500) };
-        Engine::start(transport, config, Deadline::after(Duration::from_secs(5)), |_| {})
+        Engine::start(transport, config, Vec::new(), Deadline::after(Duration::from_secs(5)), |_| {})
+            .map(|(engine, _)| engine)
     }
 
     fn lstat() -> Request {

@@ -37,9 +37,13 @@ impl Stream {
         Self { transport, buffer, input: Vec::new(), output: VecDeque::new(), last_input: Instant::now() }
     }
 
-    /// INIT and the server's VERSION. Gives what the server offers.
-    pub(super) fn negotiate(&mut self, wake: &OwnedFd, deadline: Deadline) -> Result<Capabilities, SftpError> {
+    /// Appends INIT to what will be written.
+    pub(super) fn greet(&mut self) {
         self.push(&encode_init());
+    }
+
+    /// Writes what was appended, and waits for the server's VERSION. Gives what the server offers.
+    pub(super) fn await_version(&mut self, wake: &OwnedFd, deadline: Deadline) -> Result<Capabilities, SftpError> {
         loop {
             self.write()?;
             if self.read()? == 0 {

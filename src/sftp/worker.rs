@@ -32,11 +32,12 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, stream: Stream, timeout: Duration) -> Self {
+    /// `flights`: requests that were sent with the greeting.
+    pub(super) fn new(shared: Arc<Shared>, stream: Stream, flights: Flights, timeout: Duration) -> Self {
         Self {
             shared,
             stream,
-            flights: Flights::default(),
+            flights,
             timeout,
             late: LateAnswers::new(timeout),
             window: Window::new(),
@@ -47,9 +48,12 @@ impl Worker {
 
     /// Until the connection ends: then all requests fail with the reason, which is returned.
     pub(super) fn run(mut self) -> SftpError {
+        // Answers may have come together with the server's version.
+        let mut turned = self.dispatch();
         let error = loop {
-            if let Err(error) = self.turn() {
-                break error;
+            match turned {
+                Ok(()) => turned = self.turn(),
+                Err(error) => break error,
             }
         };
         let unsent = {

@@ -127,22 +127,22 @@ impl Handler for Sftp {
 
     async fn opendir(&mut self, id: u32, path: String) -> Reply<Handle> {
         self.answer(|sftp| {
-            let entries = sftp.listing(&sftp.binding.followed(&path)?).map_err(|e| status(&e))?;
-            Ok(Handle { id, handle: sftp.keep(Open::Dir(entries))? })
+            let path = sftp.binding.followed(&path)?;
+            fs::read_dir(&path).map_err(|e| status(&e))?;
+            Ok(Handle { id, handle: sftp.keep(Open::Dir { path, entries: None })? })
         })
     }
 
     async fn readdir(&mut self, id: u32, handle: String) -> Reply<Name> {
         let page = if self.quirk_is("pages", "single") { 1 } else { PAGE };
-        self.answer(|sftp| match sftp.opened_mut(&handle) {
-            Some(Open::Dir(entries)) if entries.is_empty() => Err(code(StatusCode::Eof)),
-            Some(Open::Dir(entries)) => {
+        self.answer(|sftp| match sftp.entries(&handle)? {
+            entries if entries.is_empty() => Err(code(StatusCode::Eof)),
+            entries => {
                 let rest = entries.len().saturating_sub(page);
                 let mut files = entries.split_off(rest);
                 files.reverse();
                 Ok(Name { id, files })
             }
-            _ => Err(code(StatusCode::Failure)),
         })
     }
 

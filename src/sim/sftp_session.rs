@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use russh_sftp::protocol::{File as Entry, FileAttributes, StatusCode};
@@ -34,8 +34,15 @@ pub(super) struct Sftp {
 }
 
 pub(super) enum Open {
-    File { file: File, writable: bool },
-    Dir(Vec<Entry>),
+    File {
+        file: File,
+        writable: bool,
+    },
+    /// Listed at the first READDIR, as OpenSSH does it.
+    Dir {
+        path: PathBuf,
+        entries: Option<Vec<Entry>>,
+    },
 }
 
 /// What attributes are set on.
@@ -114,8 +121,16 @@ impl Sftp {
         self.handles.get(handle)
     }
 
-    pub(super) fn opened_mut(&mut self, handle: &str) -> Option<&mut Open> {
-        self.handles.get_mut(handle)
+    /// What is left of an open directory.
+    pub(super) fn entries(&mut self, handle: &str) -> Reply<&mut Vec<Entry>> {
+        let listed = match self.handles.get(handle) {
+            Some(Open::Dir { path, entries: None }) => Some(self.listing(path).map_err(|e| status(&e))?),
+            _ => None,
+        };
+        match self.handles.get_mut(handle) {
+            Some(Open::Dir { entries, .. }) => Ok(entries.get_or_insert(listed.unwrap_or_default())),
+            _ => Err(code(StatusCode::Failure)),
+        }
     }
 
     pub(super) fn release(&mut self, handle: &str) -> Option<Open> {

@@ -13,6 +13,9 @@ use super::{Endpoint, Prompt, Secret, TransportError};
 
 /// Keys of an agent that are offered at most: servers count each as an attempt and close after some (OpenSSH: 6).
 const MAX_AGENT_KEYS: usize = 5;
+/// With more keys than this the server is asked first which methods it offers: after a refused key that question counts as an
+/// attempt, too.
+const MAX_UNASKED_KEYS: usize = 3;
 
 /// What was tried, for the error message.
 #[derive(Default)]
@@ -48,10 +51,8 @@ pub(super) fn login(
     prompt: &dyn Prompt,
     trust: Trust,
 ) -> Result<String, TransportError> {
-    let user = endpoint.user.as_str();
     let mut tried = Tried::default();
-    // Also sends "none", which a server may accept.
-    let methods = session.auth_methods(user).unwrap_or_default().to_owned();
+    let asked_first = if tries_few_keys(session, endpoint) { None } else { Some(methods(session, endpoint)) };
     if session.authenticated() {
         return Ok("nothing: the server asked for no proof".into());
     }
@@ -60,8 +61,7 @@ pub(super) fn login(
         let last = tried.names.last().cloned().unwrap_or_default();
         if before == 0 { last } else { format!("{last} (after {before} that were refused)") }
     };
-    let offers = |method: &str| methods.is_empty() || methods.split(',').any(|m| m == method);
-    if offers("publickey") {
+    if asked_first.as_deref().is_none_or(|methods| offers(methods, "publickey")) {
         let in_order: [Attempt; 2] =
             if endpoint.explicit.identity_files.is_empty() { [agent, files] } else { [files, agent] };
         for attempt in in_order {
@@ -70,13 +70,40 @@ pub(super) fn login(
             }
         }
     }
+    let methods = asked_first.unwrap_or_else(|| methods(session, endpoint));
+    if session.authenticated() {
+        return Ok("nothing: the server asked for no proof".into());
+    }
     if trust == Trust::Host
-        && (offers("password") || offers("keyboard-interactive"))
+        && (offers(&methods, "password") || offers(&methods, "keyboard-interactive"))
         && password(session, endpoint, prompt, &methods, &mut tried)
     {
         return Ok(accepted(&tried));
     }
     Err(refused(endpoint, tried))
+}
+
+/// The methods that the server offers, separated by commas. Asking costs a round trip: it is the method "none", which a server
+/// may accept.
+fn methods(session: &Session, endpoint: &Endpoint) -> String {
+    session.auth_methods(&endpoint.user).unwrap_or_default().to_owned()
+}
+
+/// Whether the server offers the method. One that names no method is tried with each.
+fn offers(methods: &str, method: &str) -> bool {
+    methods.is_empty() || methods.split(',').any(|m| m == method)
+}
+
+/// Whether there are keys, and so few that the server also takes the question for its methods and a password after them. Then
+/// the first key is offered at once.
+fn tries_few_keys(session: &Session, endpoint: &Endpoint) -> bool {
+    let files = endpoint.identity_files.iter().filter(|file| file.exists()).count();
+    let in_agent = || -> Option<usize> {
+        let mut agent = session.agent().ok()?;
+        agent.set_identity_path(endpoint.agent.as_ref()?).and_then(|()| agent.connect()).ok()?;
+        agent.list_identities().and_then(|()| agent.identities()).map(|keys| keys.len()).ok()
+    };
+    (1..=MAX_UNASKED_KEYS).contains(&(files + in_agent().unwrap_or_default()))
 }
 
 fn refused(endpoint: &Endpoint, tried: Tried) -> TransportError {
@@ -228,12 +255,11 @@ fn password(session: &Session, endpoint: &Endpoint, prompt: &dyn Prompt, methods
     let Some(password) = endpoint.password.clone().or_else(question) else { return false };
     tried.names.push("password".into());
     tried.password = true;
-    let offers = |method: &str| methods.is_empty() || methods.split(',').any(|m| m == method);
-    if offers("password") && session.userauth_password(&endpoint.user, password.expose()).is_ok() {
+    if offers(methods, "password") && session.userauth_password(&endpoint.user, password.expose()).is_ok() {
         return session.authenticated();
     }
     let mut answers = Answers { password: &password, asked: Cell::new(0) };
-    offers("keyboard-interactive")
+    offers(methods, "keyboard-interactive")
         && session.userauth_keyboard_interactive(&endpoint.user, &mut answers).is_ok()
         && session.authenticated()
 }

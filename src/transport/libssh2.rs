@@ -32,13 +32,23 @@ const ERROR_TIMEOUT: i32 = -9;
 /// The server opens no channel.
 const ERROR_CHANNEL_FAILURE: i32 = -21;
 /// The server has no such subsystem.
-const ERROR_CHANNEL_REQUEST_DENIED: i32 = -22;
+const ERROR_DENIED: i32 = -22;
 const ERROR_EAGAIN: i32 = -37;
+
+/// Whether the server has started the SFTP subsystem.
+enum Subsystem {
+    /// The first requests go behind the request for it, in the same round trip.
+    Requested {
+        host: String,
+    },
+    Started,
+}
 
 struct LibSsh2 {
     session: Session,
     channel: Channel,
     stream: TcpStream,
+    subsystem: Subsystem,
     info: TransportInfo,
     rates: Arc<Rates>,
 }
@@ -49,25 +59,43 @@ pub(super) fn connect(
     deadline: Deadline,
 ) -> Result<Box<dyn Transport>, TransportError> {
     let stream = reach(endpoint, deadline)?;
-    let answered = expect_ssh(endpoint, &stream, deadline)?;
     let io = |error| TransportError::Io { host: endpoint.host.clone(), error };
     let mut session = Session::new().map_err(|e| io(e.into()))?;
-    session.set_timeout(millis(deadline));
-    session.set_compress(endpoint.rates.compress(answered));
+    session.set_compress(endpoint.rates.compress(Duration::ZERO));
     session.set_tcp_stream(stream.try_clone().map_err(io)?);
     let known = KnownHosts::read(&endpoint.host_keys);
     prefer_known_types(&session, endpoint, &known);
+    introduce(&mut session).map_err(|e| handshake_error(endpoint, e))?;
+    // A server that was faster than this thread has been heard by libssh2 already.
+    if session.banner().is_none() {
+        let answered = expect_ssh(endpoint, &stream, deadline)?;
+        session.set_compress(endpoint.rates.compress(answered));
+    }
+    session.set_timeout(millis(deadline));
     session.handshake().map_err(|e| handshake_error(endpoint, e))?;
     let (host_key, trust) = check_host_key(&session, endpoint, &known, prompt)?;
     session.set_timeout(millis(deadline));
     let login = auth::login(&session, endpoint, prompt, trust)?;
     let channel = open_channel(&session, endpoint)?;
     session.set_blocking(false);
+    let subsystem = Subsystem::Requested { host: endpoint.host.clone() };
     let peer = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
     let compressed = session.methods(MethodType::CompSc).is_some_and(|method| method != "none");
     let software = session.banner().unwrap_or_default().to_owned();
     let info = TransportInfo { kind: "libssh2", host_key, peer, login, software, compressed };
-    Ok(Box::new(LibSsh2 { session, channel, stream, info, rates: endpoint.rates.clone() }))
+    Ok(Box::new(LibSsh2 { session, channel, stream, subsystem, info, rates: endpoint.rates.clone() }))
+}
+
+/// Sends the own "SSH-2.0" without waiting for the server's, which saves a round trip. libssh2 goes on from there when it is
+/// called again.
+fn introduce(session: &mut Session) -> Result<(), ssh2::Error> {
+    session.set_blocking(false);
+    let begun = session.handshake();
+    session.set_blocking(true);
+    match begun {
+        Err(error) if error.code() == ErrorCode::Session(ERROR_EAGAIN) => Ok(()),
+        other => other,
+    }
 }
 
 fn millis(deadline: Deadline) -> u32 {
@@ -130,12 +158,10 @@ fn expect_ssh(endpoint: &Endpoint, stream: &TcpStream, deadline: Deadline) -> Re
         source: None,
     };
     let limit = deadline.remaining().min(BANNER_LIMIT).max(Duration::from_millis(1));
-    drop(stream.set_read_timeout(Some(limit)));
     let mut start = [0; 4];
-    let began = Instant::now();
-    let seen = stream.peek(&mut start);
+    let (began, limit) = (Instant::now(), Deadline::after(limit));
+    let seen = peek(stream, &mut start, limit);
     let took = began.elapsed();
-    drop(stream.set_read_timeout(None));
     match seen {
         Ok(0) => Err(not_ssh("it closed the connection at once")),
         // Some servers say other lines first (RFC 4253, 4.2); what begins like HTTP or with bytes outside ASCII does not.
@@ -144,10 +170,19 @@ fn expect_ssh(endpoint: &Endpoint, stream: &TcpStream, deadline: Deadline) -> Re
             Err(not_ssh("it speaks another protocol"))
         }
         Ok(_) => Ok(took),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-            Err(not_ssh("it sends nothing"))
-        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(not_ssh("it sends nothing")),
         Err(error) => Err(TransportError::Io { host: endpoint.address.clone(), error }),
+    }
+}
+
+/// Waits for bytes on a socket that libssh2 has made non-blocking, and leaves them there.
+fn peek(stream: &TcpStream, start: &mut [u8], limit: Deadline) -> io::Result<usize> {
+    loop {
+        wait_for(&mut [PollFd::new(stream, PollFlags::IN)], limit.remaining())?;
+        match stream.peek(start) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !limit.is_over() => {}
+            seen => return seen,
+        }
     }
 }
 
@@ -242,24 +277,41 @@ fn remember(endpoint: &Endpoint, key: &[u8], fingerprint: &str, prompt: &dyn Pro
 }
 
 fn open_channel(session: &Session, endpoint: &Endpoint) -> Result<Channel, TransportError> {
-    let failed = |error: ssh2::Error| match error.code() {
+    let opened = session.channel_open("session", WINDOW_BYTES, PACKET_BYTES, None);
+    opened.map_err(|error| match error.code() {
         ErrorCode::Session(ERROR_TIMEOUT) => TransportError::Timeout { host: endpoint.host.clone() },
-        ErrorCode::Session(ERROR_CHANNEL_FAILURE | ERROR_CHANNEL_REQUEST_DENIED) => {
-            let (host, detail) = (endpoint.host.clone(), error.message().to_owned());
-            TransportError::NoSubsystem { host, detail, source: Some(error.into()) }
-        }
+        ErrorCode::Session(ERROR_CHANNEL_FAILURE) => no_subsystem(endpoint.host.clone(), error),
         // The connection ended before the server answered.
-        _ => TransportError::Io {
-            host: endpoint.host.clone(),
-            error: io::Error::new(io::ErrorKind::ConnectionReset, error),
-        },
-    };
-    let mut channel = session.channel_open("session", WINDOW_BYTES, PACKET_BYTES, None).map_err(failed)?;
-    channel.subsystem("sftp").map_err(failed)?;
-    Ok(channel)
+        _ => {
+            let error = io::Error::new(io::ErrorKind::ConnectionReset, error);
+            TransportError::Io { host: endpoint.host.clone(), error }
+        }
+    })
+}
+
+fn no_subsystem(host: String, error: ssh2::Error) -> TransportError {
+    TransportError::NoSubsystem { host, detail: error.message().to_owned(), source: Some(error.into()) }
 }
 
 impl LibSsh2 {
+    /// Requests the SFTP subsystem, and later looks for the answer. Returns whether data may be written behind the request.
+    ///
+    /// # Errors
+    ///
+    /// The server has no such subsystem ([`TransportError::NoSubsystem`] inside), or the connection is gone.
+    fn start_subsystem(&mut self) -> io::Result<bool> {
+        let Subsystem::Requested { host } = &self.subsystem else { return Ok(true) };
+        match self.channel.subsystem("sftp") {
+            Ok(()) => self.subsystem = Subsystem::Started,
+            Err(error) if error.code() == ErrorCode::Session(ERROR_EAGAIN) => return Ok(!self.has_half_a_packet()),
+            Err(error) if error.code() == ErrorCode::Session(ERROR_DENIED) => {
+                return Err(io::Error::other(no_subsystem(host.clone(), error)));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(true)
+    }
+
     fn has_half_a_packet(&self) -> bool {
         matches!(self.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both)
     }
@@ -277,6 +329,7 @@ impl LibSsh2 {
 
 impl Transport for LibSsh2 {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.start_subsystem()?;
         match self.channel.read(buffer) {
             Ok(0) if !self.channel.eof() => Err(io::ErrorKind::WouldBlock.into()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.has_half_a_packet() => {
@@ -288,6 +341,9 @@ impl Transport for LibSsh2 {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.start_subsystem()? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         self.channel.write(bytes)
     }
 

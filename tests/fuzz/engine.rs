@@ -143,8 +143,9 @@ fn check(input: &[u8]) -> Result<(), String> {
     let script = Box::new(Script::new(input));
     let config = Config { timeout: LIMIT };
     let began = Instant::now();
-    let engine = match Engine::start(script, config, Deadline::after(LIMIT), move |error| drop(closed.send(error))) {
-        Ok(engine) => engine,
+    let over = move |error| drop(closed.send(error));
+    let engine = match Engine::start(script, config, Vec::new(), Deadline::after(LIMIT), over) {
+        Ok((engine, _)) => engine,
         Err(_) => return must(began.elapsed() < OVER, "the greeting took for ever"),
     };
     let requests = requests();

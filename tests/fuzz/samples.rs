@@ -68,7 +68,8 @@ fn record_a_server() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let recorder = Box::new(Recorder { inner, heard: heard.clone() });
     let (limit, soon) = (Duration::from_secs(5), || Deadline::after(Duration::from_secs(5)));
-    let engine = Engine::start(recorder, Config { timeout: limit }, soon(), |_| {}).expect("it greets");
+    let config = Config { timeout: limit };
+    let (engine, _) = Engine::start(recorder, config, Vec::new(), soon(), |_| {}).expect("it greets");
     for request in requests() {
         engine.call(request, Class::Interactive, soon()).expect("an answer");
     }

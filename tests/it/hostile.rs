@@ -325,7 +325,8 @@ fn one_answer_that_never_comes_is_given_up_beside_a_stream_of_others() {
     };
     let server = Scripted::new(Arc::new(script), vec![0, 0, 0, 5, 2, 0, 0, 0, 3]);
     let config = Config { timeout: Duration::from_millis(300) };
-    let engine = Engine::start(Box::new(server), config, Deadline::after(SOON), |_| {}).expect("it greets");
+    let started = Engine::start(Box::new(server), config, Vec::new(), Deadline::after(SOON), |_| {});
+    let (engine, _) = started.expect("it greets");
     let (engine, ended) = (Arc::new(engine), Arc::new(AtomicU64::new(0)));
     for _ in 0..50 {
         stream(&engine, &ended);

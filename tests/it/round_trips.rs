@@ -4,15 +4,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::DirEntryExt;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use pantheonfs::sim::SimConfig;
+use pantheonfs::sim::{Sim, SimConfig};
 
-use crate::common::eventually;
 use crate::common::mounted::{Mounted, get};
+use crate::common::program::Environ;
+use crate::common::turns::Turns;
+use crate::common::{eventually, has_fuse};
 
 /// Long enough that a busy machine does not make one round look like two.
 const RTT: Duration = Duration::from_millis(200);
@@ -35,6 +39,77 @@ fn cost(m: &Mounted, work: impl FnOnce()) -> (u64, u64) {
     let counters = get(&format!("{}/counters", m.sim_ref().control()));
     let number = |name: &str| counters[name].as_u64().expect("a number");
     (number("rounds"), number("requests"))
+}
+
+/// From the command to the first byte of a file, with nothing in any cache, TCP and SSH included: one round trip for TCP, one
+/// for the versions of SSH, one for the key exchange, one for the service of logins, two for a key (libssh2 asks whether the
+/// server would accept it before it signs), one for the channel, one for the subsystem (OpenSSH takes no data before it has
+/// answered that), one for the SFTP session with the directory, one for its names, and two for the file.
+#[test]
+fn the_first_byte_comes_within_twelve_rounds() {
+    let mut turns = None;
+    let mounted = Mounted::openssh_through(|sshd| {
+        fs::write(sshd.tree().join("index.php"), "hello").expect("written");
+        turns.insert(Turns::before(sshd.port(), RTT)).port()
+    });
+    let (Some(m), Some(turns)) = (mounted, turns) else { return };
+    let ready = turns.rounds();
+    assert_eq!(fs::read_to_string(m.path("index.php")).expect("read"), "hello");
+    let (rounds, connections) = (turns.rounds(), turns.connections());
+    assert!(ready <= 9, "until the mount is ready: {ready}");
+    assert!(rounds <= 12, "until the first byte: {rounds}");
+    assert_eq!(connections, 1);
+}
+
+/// The API does not answer before the connection of SFTP has logged in.
+#[test]
+fn the_connection_is_made_while_the_api_is_asked() {
+    if !has_fuse() {
+        return;
+    }
+    let sim = Sim::start(&SimConfig::default()).expect("the simulator starts");
+    let port = |value: &serde_json::Value| value.as_str().and_then(|port| port.parse().ok()).expect("a port");
+    let turns = Arc::new(Turns::before(sim.describe()["ssh"]["port"].as_u64().expect("a port") as u16, RTT / 4));
+    let (api, given_up) = held(port(&sim.describe()["env"]["TERMINUS_PORT"]), &turns);
+    let environ = Environ::new().with(sim.env()).with([("TERMINUS_PORT".to_owned(), api.to_string())]);
+    let (dir, hosts) = (environ.path("mnt"), environ.path("hosts"));
+    fs::create_dir(&dir).expect("made");
+    let options = format!(
+        "Port={},IdentityFile={},UserKnownHostsFile={},StrictHostKeyChecking=accept-new",
+        turns.port(),
+        sim.describe()["ssh"]["identity"].as_str().expect("a path"),
+        hosts.display()
+    );
+    let place = dir.to_string_lossy();
+    environ.run(&["mount", &format!("{}.dev", sim.site_id()), &place, "-o", &options]).ok();
+    environ.run(&["umount", "--force", &place]).ok();
+    assert!(!given_up.load(Ordering::SeqCst), "the API was asked before the connection was begun");
+}
+
+/// A port that leads to the API as soon as the connection has made its first seven rounds, in which it logs in; and whether that
+/// was waited for in vain.
+fn held(api: u16, turns: &Arc<Turns>) -> (u16, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let given_up = Arc::new(AtomicBool::new(false));
+    let (turns, noted) = (turns.clone(), given_up.clone());
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let (turns, noted) = (turns.clone(), noted.clone());
+            std::thread::spawn(move || {
+                let until = Instant::now() + Duration::from_secs(10);
+                while turns.rounds() < 7 && Instant::now() < until {
+                    std::thread::sleep(RTT / 10);
+                }
+                noted.fetch_or(turns.rounds() < 7, Ordering::SeqCst);
+                let Ok(api) = TcpStream::connect(("127.0.0.1", api)) else { return };
+                let (from, to) = (client.try_clone().expect("cloned"), api.try_clone().expect("cloned"));
+                std::thread::spawn(move || drop(std::io::copy(&mut &from, &mut &to)));
+                drop(std::io::copy(&mut &api, &mut &client));
+            });
+        }
+    });
+    (port, given_up)
 }
 
 #[test]

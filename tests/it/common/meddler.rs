@@ -265,12 +265,16 @@ impl Meddler {
 
     fn sort_replies(&mut self) {
         while let Some(packet) = split(&mut self.incoming) {
-            let answers = packet[4] != 2;
-            self.under_way -= u64::from(answers);
+            if packet[4] == 2 {
+                // The version comes before all answers.
+                self.to_client.extend(packet);
+                continue;
+            }
+            self.under_way -= 1;
             if self.under_way == 0 && !self.linked {
                 self.end_linking();
             }
-            if answers && self.plan.is_lost_with_this_answer() {
+            if self.plan.is_lost_with_this_answer() {
                 self.lost = true;
                 self.end_linking();
                 return;
@@ -279,7 +283,7 @@ impl Meddler {
                 self.open.insert(handle.to_vec());
             }
             let hook = self.plan.on_reply.lock().clone();
-            match hook.filter(|_| packet[4] != 2) {
+            match hook {
                 Some(hook) => self.held.extend(hook(self.plan.replies.fetch_add(1, Ordering::Relaxed), packet)),
                 None => self.held.push(packet),
             }

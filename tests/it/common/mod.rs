@@ -14,6 +14,8 @@ pub mod scripted;
 pub mod server;
 pub mod sim_remote;
 pub mod sshd;
+#[allow(dead_code)] // tests/model.rs
+pub mod turns;
 
 use std::io::Write;
 use std::sync::mpsc;

@@ -57,6 +57,26 @@ impl Mounted {
         Some(mounted)
     }
 
+    /// A directory of a real OpenSSH server, which `place` fills; it gives the port through which the server is reached.
+    pub fn openssh_through(place: impl FnOnce(&Sshd) -> u16) -> Option<Self> {
+        if !has_fuse() {
+            return None;
+        }
+        let sshd = Sshd::start()?;
+        let tree = sshd.tree();
+        let port = place(&sshd);
+        let source = sshd.url(&tree).replace(&format!(":{}/", sshd.port()), &format!(":{port}/"));
+        let (key, hosts) = (sshd.file("id_rsa"), sshd.file("hosts"));
+        let options = format!(
+            "IdentityFile={},UserKnownHostsFile={},StrictHostKeyChecking=accept-new",
+            key.display(),
+            hosts.display()
+        );
+        let mut mounted = Self::make(Environ::new(), &source, &options, tree);
+        mounted.sshd = Some(sshd);
+        Some(mounted)
+    }
+
     fn make(environ: Environ, source: &str, options: &str, server: PathBuf) -> Self {
         let dir = environ.path("mnt");
         std::fs::create_dir(&dir).expect("made");
