@@ -251,6 +251,7 @@ fn renames(remote: &Remote, plan: &Plan) -> CliResult<String> {
     let how = Store {
         base: Base::Any,
         base_sum: None,
+        unchanged: Vec::new(),
         perm: None,
         made_with: None,
         own_perm: false,

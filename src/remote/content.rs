@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::attempt::Attempt;
@@ -91,7 +92,12 @@ impl Writer<'_> {
     /// Sends all requests, and exactly one CLOSE even if that fails: after a CLOSE the server may give the handle to another
     /// file.
     pub(super) fn send_all(&self, handle: &[u8], perm: Option<u16>) -> Result<Sent, ErrorKind> {
-        let writes = self.send_bytes(handle).inspect_err(|_| drop(self.close(handle)))?;
+        self.send_parts(handle, perm, std::slice::from_ref(&(0..self.source.len)))
+    }
+
+    /// The same for a file that gets its other parts in another way.
+    pub(super) fn send_parts(&self, handle: &[u8], perm: Option<u16>, parts: &[Range<u64>]) -> Result<Sent, ErrorKind> {
+        let writes = self.send_bytes(handle, parts).inspect_err(|_| drop(self.close(handle)))?;
         let set = |attrs| self.send(Request::FsetStat { handle: handle.to_vec(), attrs });
         let sized = set(RawAttrs { size: Some(self.source.len), ..RawAttrs::default() });
         let perm = perm.map(|perm| set(RawAttrs { perm: Some(u32::from(perm)), ..RawAttrs::default() }));
@@ -102,16 +108,18 @@ impl Writer<'_> {
     }
 
     /// Sends the WRITEs. Waits for answers only when [`MAX_UNDER_WAY`] is reached.
-    fn send_bytes(&self, handle: &[u8]) -> Result<VecDeque<(u64, Pending)>, ErrorKind> {
+    fn send_bytes(&self, handle: &[u8], parts: &[Range<u64>]) -> Result<VecDeque<(u64, Pending)>, ErrorKind> {
         let piece = self.attempt.session().write_bytes();
-        let (mut at, mut under_way) = (0, 0);
+        let mut under_way = 0;
         let mut writes: VecDeque<(u64, Pending)> = VecDeque::new();
-        while at < self.source.len {
-            let len = (self.source.len - at).min(piece);
+        let pieces = parts.iter().flat_map(|range| {
+            let end = range.end;
+            range.clone().step_by(piece as usize).map(move |at| (at, (end - at).min(piece)))
+        });
+        for (at, len) in pieces {
             let mut data = vec![0; len as usize];
             self.source.file.read_exact_at(&mut data, at)?;
             writes.push_back((len, self.send(Request::Write { handle: handle.to_vec(), offset: at, data })));
-            at += len;
             under_way += len;
             while under_way > MAX_UNDER_WAY {
                 under_way -= self.finish_write(&mut writes)?;

@@ -164,6 +164,7 @@ impl Copying<'_> {
         let how = Store {
             base,
             base_sum: None,
+            unchanged: Vec::new(),
             perm: Some(attr.perm),
             made_with: None,
             own_perm: false,

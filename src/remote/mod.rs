@@ -25,6 +25,7 @@
 
 mod api;
 mod attempt;
+mod base_copy;
 mod calls;
 mod client;
 mod config;

@@ -4,7 +4,11 @@
 //! truncation never travels ahead of the new bytes: content goes to a temporary file outside the web root that takes
 //! the file's place by `posix-rename`, or, where that is not to be had, over the old bytes, with the size set last.
 
+use std::cell::Cell;
+use std::ops::Range;
+
 use super::attempt::Attempt;
+use super::base_copy::{BaseCopy, OpenBase};
 use super::client::Client;
 use super::content::{Progress, Source, Writer};
 use super::error::{ErrorKind, RemoteResult};
@@ -32,6 +36,9 @@ pub struct Store {
     pub base: Base,
     /// CRC-32 of the base, where its version alone does not tell one content from the next.
     pub base_sum: Option<u32>,
+    /// Parts of the new content that the base has at the same place, as far as known: in order, not next to each other. For a base
+    /// whose version alone tells one content from the next.
+    pub unchanged: Vec<Range<u64>>,
     /// Permission bits to set, because they were asked for.
     pub perm: Option<u16>,
     /// Permission bits with which a file is made, if none are set: the server's umask and default ACL apply to them.
@@ -90,9 +97,9 @@ impl Storing<'_> {
     /// A file that may not be opened for writing, in a directory that may be changed: by a temporary file in that directory.
     fn beside(&self, base: Base) -> Result<Attr, ErrorKind> {
         let dir = self.path.parent().unwrap_or_else(RemotePath::root);
-        self.by_rename(base, &dir).map_err(|failed| match failed {
+        self.by_rename(base, &dir, None).map_err(|failed| match failed {
             Failed::Store(kind) => kind,
-            Failed::Temp(_) | Failed::Perm | Failed::Names => ErrorKind::PermissionDenied,
+            Failed::Copy(_) | Failed::Temp(_) | Failed::Perm | Failed::Names => ErrorKind::PermissionDenied,
         })
     }
 
@@ -100,8 +107,16 @@ impl Storing<'_> {
     fn by_rename_or(&self, base: Base, in_place: impl FnOnce() -> Result<Attr, ErrorKind>) -> Result<Attr, ErrorKind> {
         let works = self.attempt.capabilities().posix_rename && self.attempt.rename_capabilities().temp_works();
         let Some(dir) = self.how.temp_dir.as_ref().filter(|_| works) else { return in_place() };
-        match self.by_rename(base, dir) {
-            Err(Failed::Temp(kind)) => {
+        let copy = self.base_copy(base);
+        let stored = match self.by_rename(base, dir, copy.as_ref()) {
+            Err(Failed::Copy(kind)) => {
+                log::info!("{}: all of it is sent, because what did not change could not be copied: {kind}", self.path);
+                self.by_rename(base, dir, None)
+            }
+            stored => stored,
+        };
+        match stored {
+            Err(Failed::Temp(kind) | Failed::Copy(kind)) => {
                 self.temp_failed(dir, kind)?;
                 in_place()
             }
@@ -115,6 +130,16 @@ impl Storing<'_> {
             }
             Err(Failed::Store(kind)) => Err(kind),
             Ok(attr) => Ok(attr),
+        }
+    }
+
+    /// What the server may copy from the base; `None`: everything is sent.
+    fn base_copy(&self, base: Base) -> Option<BaseCopy<'_>> {
+        match base {
+            Base::Version(version) if self.attempt.capabilities().copy_data && self.how.base_sum.is_none() => {
+                BaseCopy::new(version, &self.how.unchanged)
+            }
+            _ => None,
         }
     }
 
@@ -192,20 +217,26 @@ impl Storing<'_> {
     }
 
     /// Temporary file, then a rename: the server shows the old content or the new. 3 round trips.
-    fn by_rename(&self, base: Base, dir: &RemotePath) -> Result<Attr, Failed> {
+    fn by_rename(&self, base: Base, dir: &RemotePath, copy: Option<&BaseCopy<'_>>) -> Result<Attr, Failed> {
         self.permit.still_valid().map_err(ErrorKind::from)?;
         self.remove_left();
         let temp = self.attempt.temp_files().make(dir, self.attempt.session().epoch())?;
         let place = self.attempt.send_place(self.path);
         let found = self.attempt.send_lstat(self.path);
-        let opened =
-            self.writer.send_open(&temp.path, open::WRITE | open::CREATE | open::EXCLUSIVE, Some(self.made_with()));
+        // What is copied is read again in part.
+        let flags = open::WRITE | open::CREATE | open::EXCLUSIVE | if copy.is_some() { open::READ } else { 0 };
+        let opened = self.writer.send_open(&temp.path, flags, Some(self.made_with()));
+        let from = copy.map(|copy| (copy, self.writer.send_open(self.path, open::READ, None)));
         let found = self.check(base, self.writer.extended().attr(found));
         let found = place.check().and(found);
+        // One that cannot be opened, because it may not be read or there is no handle left, is not copied from.
+        let from = from.and_then(|(copy, opened)| Some(OpenBase::new(copy, self.writer.handle(opened).ok()?)));
+        let close_base = || from.iter().for_each(|base| base.close(&self.writer));
         let handle = match self.writer.handle(opened) {
             Ok(handle) => handle,
             Err(kind) if kind.is_loss() => return Err(kind.into()),
             Err(kind) => {
+                close_base();
                 temp.forget();
                 return Err(match (found, self.beyond_a_limit(&kind)) {
                     (Err(kind), _) | (Ok(_), Some(kind)) => Failed::Store(kind),
@@ -217,12 +248,23 @@ impl Storing<'_> {
             drop(self.writer.send_remove(&temp.path));
             temp.forget();
         };
-        let result = found.inspect_err(|_| drop(self.writer.close(&handle))).and_then(|found| {
+        let copied = Cell::new(true);
+        let unchecked = |_: &ErrorKind| {
+            close_base();
+            drop(self.writer.close(&handle));
+        };
+        let result = found.inspect_err(unchecked).and_then(|found| {
             let found = found.filter(|_| !self.how.own_perm);
             let perm = self.how.perm.or(found.map(|attr| attr.perm));
-            let sent = self.writer.send_all(&handle, perm)?;
+            let all = 0..self.writer.source.len;
+            let parts = from.as_ref().map_or_else(|| vec![all.clone()], |base| base.rest(all.end));
+            let copies = from.map(|base| base.send(&self.writer, &handle));
+            let sent = self.writer.send_parts(&handle, perm, &parts)?;
             // The base once more, behind the last byte: shows what happened meanwhile without a round trip of its own.
             let again = self.writer.send(Request::Lstat { path: self.attempt.wire(self.path) });
+            let finished = copies.map_or(Ok(()), |copies| copies.finish(&self.writer));
+            copied.set(finished.is_ok());
+            finished?;
             let made = self.writer.finish(sent)?;
             self.check(base, self.writer.extended().attr(again))?;
             let keeps_perm = found.is_none_or(|old| self.how.perm.is_some() || (old.perm ^ made.perm) & 0o777 == 0);
@@ -238,7 +280,7 @@ impl Storing<'_> {
                 if !kind.is_loss() {
                     remove_temp();
                 }
-                return Err(kind.into());
+                return Err(if copied.get() || kind.is_loss() { kind.into() } else { Failed::Copy(kind) });
             }
         };
         let moved = match base {
@@ -402,6 +444,8 @@ impl Storing<'_> {
 
 /// Why a save by a temporary file failed.
 enum Failed {
+    /// The server did not copy what stays.
+    Copy(ErrorKind),
     /// Temporary files do not work here; another way may.
     Temp(ErrorKind),
     /// The temporary file does not get the permissions of the file that it is to replace, because the server refuses or

@@ -13,6 +13,8 @@ pub struct Capabilities {
     pub hardlink: bool,
     pub lsetstat: bool,
     pub limits: bool,
+    /// Copies from one open file to another on the server.
+    pub copy_data: bool,
     /// Largest read and write, bytes; 0 when not told.
     pub max_read_bytes: u32,
     pub max_write_bytes: u32,
@@ -42,6 +44,7 @@ impl Capabilities {
             hardlink: has("hardlink@openssh.com"),
             lsetstat: has("lsetstat@openssh.com"),
             limits: has("limits@openssh.com"),
+            copy_data: has("copy-data"),
             ..Self::default()
         }
     }
@@ -66,6 +69,7 @@ impl Capabilities {
             (self.hardlink, "hardlink"),
             (self.lsetstat, "lsetstat"),
             (self.limits, "limits"),
+            (self.copy_data, "copy-data"),
         ];
         all.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()
     }
@@ -97,6 +101,17 @@ impl Request {
         payload.string(path);
         payload.attrs(attrs);
         Self::Extended { name: "lsetstat@openssh.com", payload: payload.into_bytes() }
+    }
+
+    /// `len` bytes of an open file from an offset to an offset of another one.
+    pub(crate) fn copy_data((from, offset): (&[u8], u64), len: u64, (to, at): (&[u8], u64)) -> Self {
+        let mut payload = Encoder::payload();
+        payload.string(from);
+        payload.u64(offset);
+        payload.u64(len);
+        payload.string(to);
+        payload.u64(at);
+        Self::Extended { name: "copy-data", payload: payload.into_bytes() }
     }
 
     pub(crate) fn limits() -> Self {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 /// Name, possible values (the first is the default), and meaning.
-const TABLE: [(&str, &[&str], &str); 28] = [
+const TABLE: [(&str, &[&str], &str); 29] = [
     ("rename", &["allow", "refuse", "refuse-directories", "refuse-replace"], "which renames the SFTP server refuses"),
     ("sites-default", &["writable", "read-only"], "read-only: sites/default and what is in it, as Drupal leaves them"),
     ("extensions", &["on", "off"], "whether new connections offer posix-rename, statvfs and limits"),
@@ -19,6 +19,7 @@ const TABLE: [(&str, &[&str], &str); 28] = [
         &["told", "few"],
         "few: a session has 20 at most and does not tell; told: 200, which the server tells new connections",
     ),
+    ("copy-data", &["on", "off", "wrong"], "whether new connections offer copy-data; wrong: it copies zeros"),
     ("pages", &["full", "single"], "single: an answer to READDIR has one entry"),
     ("reads", &["full", "short"], "short: an answer to READ has 4 KiB at most"),
     ("rsync", &["allow", "refuse"], "whether rsync may run over SSH"),

@@ -36,6 +36,9 @@ impl Handler for Sftp {
             {
                 version.extensions.insert(name.into(), value.into());
             }
+            if !self.quirk_is("copy-data", "off") {
+                version.extensions.insert("copy-data".into(), "1".into());
+            }
         }
         Ok(version)
     }
@@ -204,6 +207,9 @@ impl Handler for Sftp {
         self.answer(|sftp| {
             if !sftp.extensions {
                 return Err(code(StatusCode::OpUnsupported));
+            }
+            if request == "copy-data" {
+                return sftp.copy_data(&data).map(|()| Packet::Status(done(id)));
             }
             match (request.as_str(), strings(&data).unwrap_or_default().as_slice()) {
                 ("posix-rename@openssh.com", [from, to]) => {

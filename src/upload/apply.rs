@@ -92,6 +92,7 @@ impl Sender {
         let how = Store {
             base,
             base_sum,
+            unchanged: self.unchanged(&op.path, base, source, put.len),
             perm: (!put.keep_perm).then_some(put.perm),
             made_with: Some(put.perm),
             own_perm: put.own_perm,
@@ -124,7 +125,7 @@ impl Sender {
                     log::info!("{}: only its time changed on the server ({known}, now {found})", op.path);
                     // Its time is of this moment, in which others may write the same number of bytes.
                     let base_sum = self.content.shown_sum(&op.path, known);
-                    let attr = store(&Store { base: Base::Version(found), base_sum, ..how })?;
+                    let attr = store(&Store { base: Base::Version(found), base_sum, unchanged: Vec::new(), ..how })?;
                     self.stored(op, put, attr, source);
                     return Ok(Outcome::Done(Expected::Version(attr.version())));
                 }
@@ -142,7 +143,7 @@ impl Sender {
             Compared::Same if found.size == put.len => Ok(self.found_stored(op, put, found, source)),
             Compared::Same => {
                 let base_sum = self.sum_of_beginning(source, found.size);
-                let attr = store(&Store { base: Base::Version(found), base_sum, ..how })?;
+                let attr = store(&Store { base: Base::Version(found), base_sum, unchanged: Vec::new(), ..how })?;
                 self.stored(op, put, attr, source);
                 Ok(Outcome::Done(Expected::Version(attr.version())))
             }

@@ -78,8 +78,16 @@ impl Sender {
         let none = |error| format!("the old content is not on the local disk: {error}");
         let old = File::open(self.old_path(put.spool)).map_err(none)?;
         let len = old.metadata().map_err(none)?.len();
-        let how =
-            Store { base, base_sum: None, perm: None, made_with: None, own_perm: false, mtime: None, temp_dir: None };
+        let how = Store {
+            base,
+            base_sum: None,
+            unchanged: Vec::new(),
+            perm: None,
+            made_with: None,
+            own_perm: false,
+            mtime: None,
+            temp_dir: None,
+        };
         let progress = |_| self.local.0.journal.progressed();
         let stored = self.remote.store(&permit, &op.path, &old, len, &how, &progress);
         stored.map_err(|error| format!("the old content could not be stored: {error}"))?;

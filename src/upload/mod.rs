@@ -69,6 +69,7 @@ mod save;
 mod sender;
 mod spools;
 mod state;
+mod unchanged;
 mod unreadable;
 mod worker;
 

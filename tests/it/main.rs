@@ -14,6 +14,7 @@ mod both_sides;
 mod cases;
 mod cli;
 mod contract;
+mod copied;
 mod crash;
 mod deaths;
 mod editors;

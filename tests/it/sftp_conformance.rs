@@ -45,6 +45,7 @@ fn store(remote: &Remote, file: &str, bytes: &[u8], base: Base, temp: Option<&st
     let how = Store {
         base,
         base_sum: None,
+        unchanged: Vec::new(),
         perm: Some(0o640),
         made_with: None,
         own_perm: false,
@@ -221,6 +222,7 @@ fn a_permit_of_before_the_switch_changes_nothing() {
     let how = Store {
         base: Base::Absent,
         base_sum: None,
+        unchanged: Vec::new(),
         perm: None,
         made_with: None,
         own_perm: false,
