@@ -75,11 +75,14 @@ pub fn furnished(args: &[&'static str]) -> Option<Inner> {
     let inner = Inner::with(args, std::time::Duration::from_secs(3600))?;
     // Files of the site, older than this mount: their times must not change when they are moved.
     let old = SystemTime::now() - Duration::from_secs(86_400);
-    fs::create_dir_all(inner.home.join("w/tree/sub")).expect("made");
-    for path in ["w/tree/x", "w/tree/sub/y"] {
-        let mut file = fs::File::create(inner.home.join(path)).expect("made");
+    let made = inner.home.join("being-made");
+    fs::create_dir_all(made.join("tree/sub")).expect("made");
+    for path in ["tree/x", "tree/sub/y"] {
+        let mut file = fs::File::create(made.join(path)).expect("made");
         file.write_all(&path.as_bytes()[path.len() - 1..]).and_then(|()| file.set_modified(old)).expect("written");
     }
+    // All at once: the mount may look at any time.
+    fs::rename(made, inner.home.join("w")).expect("moved");
     inner.write("w/a", &[b'o'; 3000]).expect("saved");
     inner.barrier();
     // So that everything is known before the link goes.
