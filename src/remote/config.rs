@@ -36,7 +36,7 @@ pub struct RemoteConfig {
     pub dial: Dial,
     /// What every path is relative to: empty for the login directory.
     pub base: Vec<u8>,
-    /// The directory that is looked at and opened while the first session is opened, without a round trip of its own.
+    /// The directory that is looked at while the first session is opened, without a round trip of its own.
     pub first_look: RemotePath,
     /// How long a call may take, and how long an answer may stay out before the session counts as dead.
     pub timeout: Duration,

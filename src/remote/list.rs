@@ -38,9 +38,6 @@ pub(super) fn list(
 
 /// Opens the directory as soon as a handle may be opened; the OPENDIR was `refused` so often.
 fn open(session: Arc<Session>, wire: Vec<u8>, class: Class, refused: u32, answer: Answer<Entries>) {
-    if let Some((handle, slot)) = session.take_opened_dir(&wire) {
-        return read_all(session, slot, handle, class, answer);
-    }
     let on = session.clone();
     session.handles().acquire(class, move |slot| send_open(on, slot, wire, class, refused, answer));
 }

@@ -1,8 +1,7 @@
 //! One SFTP session: the engine on its connection, and what this session holds open on the server.
 
-use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::entries::ListingMemory;
@@ -19,9 +18,6 @@ use crate::transport::{Transport, TransportInfo};
 const SAFE_PIECE_BYTES: u32 = 32 * 1024;
 /// More in one packet makes other requests wait without being faster (bytes).
 const MAX_PIECE_BYTES: u32 = 128 * 1024;
-
-/// How long a directory that was opened with the session may wait for its listing.
-const OPENED_DIR_LIFE: Duration = Duration::from_secs(1);
 
 /// What is known of the present session, for status and doctor.
 #[derive(Debug, Clone)]
@@ -54,27 +50,11 @@ pub(super) struct Session {
 struct Opening {
     requests: u64,
     looked: Result<Reply, SftpError>,
-    dir: Mutex<Option<OpenedDir>>,
-}
-
-struct OpenedDir {
-    path: Vec<u8>,
-    handle: Vec<u8>,
-    slot: Option<Slot>,
-}
-
-impl OpenedDir {
-    fn new(path: Vec<u8>, handle: Vec<u8>, handles: &Handles) -> Self {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        // It is the first one: it does not wait.
-        handles.acquire(Class::Interactive, move |slot| drop(sender.send(slot)));
-        Self { path, handle, slot: receiver.try_recv().ok() }
-    }
 }
 
 impl Session {
-    /// Starts SFTP on a fresh connection and asks where `root` leads. If there is a directory to `look` at, its attributes are
-    /// asked for, and it is opened, all in one round trip. `closed` is called once when the connection ends.
+    /// Starts SFTP on a fresh connection and asks where `root` leads. If there is a path to `look` at, that is done in the
+    /// same round trip. `closed` is called once when the connection ends.
     pub(super) fn open(
         transport: Box<dyn Transport>,
         (root, look): (Vec<u8>, Option<Vec<u8>>),
@@ -83,9 +63,8 @@ impl Session {
         closed: impl FnOnce(SftpError) + Send + 'static,
     ) -> Result<Arc<Self>, ErrorKind> {
         let deadline = Deadline::after(timeout);
-        let look_at = |path: Vec<u8>| [Request::Lstat { path: path.clone() }, Request::OpenDir { path }];
-        let first = std::iter::once(Request::RealPath { path: root });
-        let first = first.chain(look.clone().into_iter().flat_map(look_at)).collect();
+        let look = look.map(|path| Request::Lstat { path });
+        let first = std::iter::once(Request::RealPath { path: root }).chain(look).collect();
         let (engine, answers) = Engine::start(transport, Config { timeout }, first, deadline, closed)?;
         let handles = Handles::new(engine.capabilities().max_open_handles);
         let open_files = Arc::new(OpenFiles::new(handles.free()));
@@ -96,7 +75,6 @@ impl Session {
         let mut next = || answers.next().unwrap_or(Err(SftpError::Timeout));
         let home = reply::name(next())?;
         let looked = next();
-        let opened_dir = look.and_then(|path| Some(OpenedDir::new(path, reply::handle(next()).ok()?, &handles)));
         Ok(Arc::new(Self {
             open_files,
             handles,
@@ -105,7 +83,7 @@ impl Session {
             epoch,
             since: Instant::now(),
             home,
-            opening: Opening { requests: opening_requests, looked, dir: Mutex::new(opened_dir) },
+            opening: Opening { requests: opening_requests, looked },
             retired: AtomicBool::new(false),
         }))
     }
@@ -113,17 +91,6 @@ impl Session {
     /// What was at the path that was looked at while the session was opened.
     pub(super) fn looked(&self) -> Result<Attr, ErrorKind> {
         reply::attr(self.opening.looked.clone())
-    }
-
-    /// The directory that was opened with the session, once, for its first listing. Later, OPENDIR is sent anew, because some
-    /// servers read the whole directory at OPENDIR.
-    pub(super) fn take_opened_dir(&self, path: &[u8]) -> Option<(Vec<u8>, Slot)> {
-        let dir = self.opening.dir.lock().take_if(|dir| dir.path == path)?;
-        if self.age() < OPENED_DIR_LIFE {
-            return Some((dir.handle, dir.slot?));
-        }
-        self.engine.submit(Request::Close { handle: dir.handle }, Class::Background, move |_| drop(dir.slot));
-        None
     }
 
     /// Whether it was asked for more than what opens a session.

@@ -44,9 +44,9 @@ fn cost(m: &Mounted, work: impl FnOnce()) -> (u64, u64) {
 /// From the command to the first byte of a file, with nothing in any cache, TCP and SSH included: one round trip for TCP, one
 /// for the versions of SSH, one for the key exchange, one for the service of logins, two for a key (libssh2 asks whether the
 /// server would accept it before it signs), one for the channel, one for the subsystem (OpenSSH takes no data before it has
-/// answered that), one for the SFTP session with the directory, one for its names, and two for the file.
+/// answered that), one for the SFTP session with a look at the directory, two for its names, and two for the file.
 #[test]
-fn the_first_byte_comes_within_twelve_rounds() {
+fn the_first_byte_comes_within_thirteen_rounds() {
     let mut turns = None;
     let mounted = Mounted::openssh_through(|sshd| {
         fs::write(sshd.tree().join("index.php"), "hello").expect("written");
@@ -57,7 +57,7 @@ fn the_first_byte_comes_within_twelve_rounds() {
     assert_eq!(fs::read_to_string(m.path("index.php")).expect("read"), "hello");
     let (rounds, connections) = (turns.rounds(), turns.connections());
     assert!(ready <= 9, "until the mount is ready: {ready}");
-    assert!(rounds <= 12, "until the first byte: {rounds}");
+    assert!(rounds <= 13, "until the first byte: {rounds}");
     assert_eq!(connections, 1);
 }
 
