@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Ino;
 use super::node::{Node, Shown, Slot};
-use super::table::{State, Table};
+use super::table::{Below, State, Table};
 use crate::attr::Attr;
 use crate::path::{Name, RemotePath};
 
@@ -74,6 +74,7 @@ impl Table {
         known.complete = true;
         let listed_before = std::mem::replace(&mut known.listed_before, true);
         let mut gone = Gone::new(std::mem::take(&mut known.children));
+        let numbers = Below::new(&path);
         let (mut out, mut replaced, mut children) = (Vec::new(), Vec::new(), Vec::with_capacity(entries.len()));
         for (name, attr) in entries {
             let known = gone.take(&state, &name);
@@ -86,13 +87,12 @@ impl Table {
                 // been sent.
                 Some(slot) if state.holds_pinned(slot) => slot,
                 other => {
-                    let below = path.join(&name);
                     if let Some(slot) = other {
-                        state.note_removed(dir, &below, slot, &mut out);
+                        state.note_removed(dir, &path.join(&name), slot, &mut out);
                         // Unlinked in the end: the known names are searched until then.
                         replaced.push(slot);
                     }
-                    let ino = state.free_number(&below);
+                    let ino = state.free_number_below(&numbers, &name);
                     let mut node = Node::new(ino, dir, Some(name.clone()), attr);
                     let restored = state.dir_mut(dir).is_some_and(|known| known.restored.remove(&name));
                     if listed_before && !restored && attr.is_file() {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Ino;
 use super::node::Node;
 use super::snapshot::{Saved, SavedDir};
-use super::table::Table;
+use super::table::{Below, Table};
 use crate::attr::Attr;
 use crate::path::{Name, RemotePath};
 
@@ -28,14 +28,13 @@ impl Table {
         let mut queue = vec![(root, path)];
         while let Some((ino, path)) = queue.pop() {
             let Some(dir) = saved.dir(&path) else { continue };
-            let mut children = Vec::with_capacity(dir.len());
+            let (mut children, numbers) = (Vec::with_capacity(dir.len()), Below::new(&path));
             for (name, attr) in saved.entries(dir) {
-                let below = path.join(&name);
-                let child = state.free_number(&below);
-                children.push(state.nodes.insert(Node::new(child, ino, Some(name), attr)));
+                let child = state.free_number_below(&numbers, &name);
                 if attr.is_dir() {
-                    queue.push((child, below));
+                    queue.push((child, path.join(&name)));
                 }
+                children.push(state.nodes.insert(Node::new(child, ino, Some(name), attr)));
             }
             state.nodes.set_children(ino, children);
             if let Some(known) = state.dir_mut(ino) {

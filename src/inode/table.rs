@@ -462,6 +462,16 @@ fn view(state: &State, node: &Node) -> NodeView {
     }
 }
 
+/// The beginning of the hash of each path in a directory.
+pub(super) struct Below(Sha1);
+
+impl Below {
+    pub(super) fn new(dir: &RemotePath) -> Self {
+        let hash = Sha1::new_with_prefix(dir.as_bytes());
+        Self(if dir.is_root() { hash } else { hash.chain_update(b"/") })
+    }
+}
+
 impl State {
     pub(super) fn dir(&self, ino: Ino) -> Option<&Dir> {
         self.nodes.dir(ino)
@@ -495,7 +505,16 @@ impl State {
 
     /// A number for a path: its hash, or the next free one after it.
     pub(super) fn free_number(&self, path: &RemotePath) -> Ino {
-        let hash: [u8; 20] = Sha1::digest(path.as_bytes()).into();
+        self.free_from(Sha1::new_with_prefix(path.as_bytes()))
+    }
+
+    /// A number for the path of a name in a directory.
+    pub(super) fn free_number_below(&self, dir: &Below, name: &Name) -> Ino {
+        self.free_from(dir.0.clone().chain_update(name.as_bytes()))
+    }
+
+    fn free_from(&self, path: Sha1) -> Ino {
+        let hash: [u8; 20] = path.finalize().into();
         let mut number = u64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]]);
         loop {
             number &= !VIRTUAL_BIT;

@@ -137,3 +137,34 @@ fn an_unlinked_number_lives_while_it_is_referenced() {
     table.closed(a.ino);
     assert!(table.view(a.ino).is_none());
 }
+
+#[test]
+fn a_number_is_that_of_the_path_whoever_asks() {
+    let table = table();
+    let state = table.lock();
+    for (dir, text) in [("", "a"), ("a", "b"), ("a/b", "c")] {
+        let dir = RemotePath::parse(dir).expect("valid");
+        let number = state.free_number(&dir.join(&name(text)));
+        assert_eq!(state.free_number_below(&Below::new(&dir), &name(text)), number);
+    }
+}
+
+#[test]
+fn what_takes_the_name_of_a_directory_gets_no_place_that_is_searched() {
+    let table = table();
+    let dir = attr(FileKind::Directory, 0, 1);
+    list(&table, ROOT, &[("a", dir), ("b", attr(FileKind::File, 1, 1)), ("c", dir), ("d", attr(FileKind::File, 1, 1))]);
+    let below: Vec<_> = (0..50).map(|n| (name(&format!("{n:02}")), attr(FileKind::File, n, 1))).collect();
+    for parent in ["a", "c"] {
+        let Child::Positive(node) = table.child(ROOT, &name(parent)) else { panic!("listed") };
+        let changes = table.changes(node.ino).expect("a directory");
+        table.apply_listing(node.ino, changes, below.clone(), Instant::now(), |_| false);
+    }
+    assert_eq!(table.len(), 105);
+    let Child::Positive(d) = table.child(ROOT, &name("d")) else { panic!("listed") };
+    let file = attr(FileKind::File, 1, 1);
+    list(&table, ROOT, &[("d", file), ("a", file), ("aa", file), ("c", file)]);
+    let names: Vec<_> = table.names(ROOT).into_iter().map(|(name, _)| name.to_string()).collect();
+    assert_eq!((names, table.len()), (["a", "aa", "c", "d"].map(String::from).to_vec(), 5));
+    assert!(matches!(table.child(ROOT, &name("d")), Child::Positive(again) if again.ino == d.ino));
+}
