@@ -169,8 +169,7 @@ impl Table {
     pub fn content_changed(&self, ino: Ino) -> Option<Change> {
         let mut state = self.lock();
         let details = state.nodes.get_mut(ino)?.details_mut();
-        details.callers.pages = None;
-        details.foreign_changes += 1;
+        details.change_content();
         Some(Change::Content(ino))
     }
 }
@@ -237,8 +236,7 @@ impl State {
         node.set_attr(attr);
         let details = node.details_mut();
         details.server = Some(attr.version());
-        details.callers.pages = None;
-        details.foreign_changes += 1;
+        details.change_content();
         out.push(Change::Content(ino));
         true
     }

@@ -87,6 +87,18 @@ pub(super) struct Callers {
     /// The version whose bytes may be in the kernel's page cache.
     pub(super) pages: Option<Version>,
     pub(super) opens: u32,
+    /// A handle is open since before another writer changed the content: it must not find bytes of the new content in the
+    /// kernel's page cache.
+    pub(super) open_on_older: bool,
+}
+
+impl Details {
+    /// Another writer changed the content.
+    pub(super) fn change_content(&mut self) {
+        self.foreign_changes += 1;
+        self.callers.pages = None;
+        self.callers.open_on_older |= self.callers.opens > 0;
+    }
 }
 
 /// The children of a directory.

@@ -222,9 +222,10 @@ impl Table {
     pub fn closed(&self, ino: Ino) -> u32 {
         let mut state = self.lock();
         let Some(node) = state.nodes.get_mut(ino) else { return 0 };
-        let opens = &mut node.callers_mut().opens;
-        *opens = opens.saturating_sub(1);
-        let remain = *opens;
+        let callers = node.callers_mut();
+        callers.opens = callers.opens.saturating_sub(1);
+        callers.open_on_older &= callers.opens > 0;
+        let remain = callers.opens;
         state.drop_if_unused(ino);
         remain
     }
@@ -253,9 +254,12 @@ impl Table {
         self.lock().nodes.get(ino)?.callers().perm
     }
 
-    /// Whether the kernel has cached another size.
+    /// Whether the kernel has cached another size, or a handle is open on an older content.
     pub fn kernel_is_behind(&self, ino: Ino) -> bool {
-        self.lock().nodes.get(ino).is_some_and(|node| node.callers().size.is_some_and(|size| size != node.attr().size))
+        let state = self.lock();
+        let Some(node) = state.nodes.get(ino) else { return false };
+        let callers = node.callers();
+        callers.open_on_older || callers.size.is_some_and(|size| size != node.attr().size)
     }
 
     /// Whether bytes of the file, or of a file in the directory, were returned.

@@ -1,13 +1,15 @@
 //! readlink, and where symlinks may lead: by default inside the mount, unless they were made through it or are committed.
 //! The platform's symlink to the uploads leads out of the code directory; it is shown as a symlink to `.pantheon/files`.
 
+use std::time::Duration;
+
 use super::state::{Links, Reader};
 use crate::attr::FileKind;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::Ino;
 use crate::mirror::{Committed, hash};
 use crate::path::{LinkTarget, RemotePath, resolve_link};
-use crate::remote::Link;
+use crate::remote::{Link, RemoteError};
 use crate::view::{UPLOADS_DIR, UPLOADS_PATH, outside_path};
 
 /// Git's mode of a symlink.
@@ -26,10 +28,28 @@ impl Reader {
             Some(text) => text,
             None => {
                 view.wait_until_there(&path, deadline).map_err(|cause| FsError::new("readlink", &path, cause))?;
-                self.0.remote.readlink(&path).map_err(|e| self.noted(FsError::new("readlink", &path, e)))?
+                self.0.remote.readlink(&path).map_err(|error| self.unread(ino, &path, error, wait))?
             }
         };
         Ok(self.shown_link(ino, &path, text))
+    }
+
+    /// READLINK failed. If that is because another writer has put something else there, the caller is to look it up again.
+    fn unread(&self, ino: Ino, path: &RemotePath, error: RemoteError, wait: Wait) -> FsError {
+        if !error.kind.is_unanswered()
+            && let Some(node) = self.0.view.node(ino)
+        {
+            self.0.view.expire(node.parent);
+            let now = self.0.view.fresh_node("readlink", ino, Duration::ZERO, wait);
+            let is_another = match &now {
+                Ok(now) => now.unlinked || now.attr.kind != FileKind::Symlink,
+                Err(error) => matches!(error.cause, Cause::NotFound),
+            };
+            if is_another {
+                return FsError::new("readlink", path, Cause::Stale);
+            }
+        }
+        self.noted(FsError::new("readlink", path, error))
     }
 
     /// The text to show for a symlink.

@@ -338,7 +338,8 @@ impl View {
         self.0.table.shown_perm(ino).or_else(|| Some(self.node(ino)?.attr.perm))
     }
 
-    /// Whether the kernel has cached another size than the file has: reads would be cut off, or end in zeros.
+    /// Whether a handle must not be read through the kernel's page cache: the kernel has cached another size than the file
+    /// has, so that reads would be cut off or end in zeros, or an older handle would find bytes of the new content there.
     pub fn kernel_is_behind(&self, ino: Ino) -> bool {
         self.0.table.kernel_is_behind(ino)
     }

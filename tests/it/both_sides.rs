@@ -190,6 +190,18 @@ fn nothing_happens_behind_a_link_that_took_the_name_of_a_directory(m: &Mounted, 
     eventually("their link is shown", || fs::read_link(m.path("d")).is_ok_and(|text| text == Path::new("other")));
 }
 
+#[test]
+fn a_directory_that_takes_the_place_of_a_link_is_entered_at_once() {
+    let Some(m) = Mounted::openssh("") else { return };
+    symlink("other", m.there("d")).expect("made");
+    fs::create_dir(m.there("other")).expect("made");
+    assert!(fs::symlink_metadata(m.path("d")).expect("there").is_symlink());
+    fs::remove_file(m.there("d")).expect("removed");
+    fs::create_dir(m.there("d")).expect("made");
+    fs::write(m.there("d/f"), "theirs").expect("written");
+    assert_eq!(fs::read_to_string(m.path("d/f")).expect("the error of READLINK is not the caller's"), "theirs");
+}
+
 /// Names, permission bits and content below a directory of the server.
 fn seen(dir: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let mut found = BTreeMap::new();

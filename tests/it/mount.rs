@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use pantheonfs::sim::SimConfig;
 use rustix::fs::{Access, AtFlags, CWD, FallocateFlags, Mode, RenameFlags};
@@ -461,6 +462,32 @@ fn a_log_that_only_grew_is_followed() {
         error.is_some()
     });
     assert_eq!(error.and_then(|error| error.raw_os_error()), Some(libc::ESTALE));
+}
+
+/// The new content has the same size, and another program reads all of it before the first one goes on.
+#[test]
+fn a_reader_of_a_replaced_file_gets_no_byte_of_the_new_one() {
+    let Some(m) = Mounted::openssh("fresh=1") else { return };
+    fs::write(m.there("f"), vec![b'1'; 400_000]).expect("written");
+    let mut first = File::open(m.path("f")).expect("opened");
+    let mut some = [0; 650];
+    first.read_exact(&mut some).expect("read");
+    let next = m.there("next");
+    fs::write(&next, vec![b'2'; 400_000]).expect("written");
+    let later = SystemTime::now() + Duration::from_secs(60);
+    File::options().write(true).open(&next).and_then(|file| file.set_modified(later)).expect("set");
+    fs::rename(next, m.there("f")).expect("replaced");
+    let seen = || fs::metadata(m.path("f")).and_then(|meta| meta.modified()).expect("there");
+    eventually("it is noticed", || seen() > SystemTime::now());
+    assert!(fs::read(m.path("f")).expect("read") == vec![b'2'; 400_000], "another program reads the new one");
+    let mut rest = Vec::new();
+    let ended = first.read_to_end(&mut rest);
+    assert!(rest.iter().all(|byte| *byte == b'1'), "bytes of both");
+    if let Err(error) = ended {
+        assert_eq!(error.raw_os_error(), Some(libc::ESTALE));
+    }
+    drop(first);
+    assert!(fs::read(m.path("f")).expect("read") == vec![b'2'; 400_000]);
 }
 
 #[test]
