@@ -10,6 +10,7 @@ mod accepted;
 mod api;
 mod asleep;
 mod at_login;
+mod bench;
 mod both_sides;
 mod cases;
 mod cli;
