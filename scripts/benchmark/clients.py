@@ -6,17 +6,21 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 
-from benchmark.common import BARE, PROGRAM, free_port, listens, run, timed, wait_for
+from benchmark.common import BARE, HELPERS, PROGRAM, free_port, listens, run, timed, wait_for
 
 # In the environment of every process of a client, so that they are found whoever started them.
 MARK = "BENCH_CLIENT_OF"
 
 
 class Server:
-    def __init__(self, work, rtt, mbit):
+    """An OpenSSH server behind a link. Without loss `pantheonfs link` carries the bytes of connections; with it (as root) the
+    server is in a network namespace of its own, and lossy.py carries packets."""
+
+    def __init__(self, work, rtt, mbit, loss):
         self.dir = work / "sshd"
         self.dir.mkdir(exist_ok=True)
         if os.geteuid() == 0:
@@ -25,25 +29,49 @@ class Server:
             if not (self.dir / name).exists():
                 run("ssh-keygen", "-q", "-t", kind, "-N", "", "-f", self.dir / name)
         shutil.copy(self.dir / "user.pub", self.dir / "authorized")
-        self.port = free_port()
+        self.port, self.inside = free_port(), []
+        self.host = f"198.18.{os.getpid() % 250}.2" if loss else "127.0.0.1"
         places = ["/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server"]
         sftp = next(p for p in places if os.path.exists(p))
         (self.dir / "config").write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.dir}/host\nAuthorizedKeysFile {self.dir}/authorized\n"
-            f"PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
+            f"Port {self.port}\nListenAddress {'0.0.0.0' if loss else self.host}\nHostKey {self.dir}/host\n"
+            f"AuthorizedKeysFile {self.dir}/authorized\n"
+            f"PidFile none\nStrictModes no\nUsePAM no\nUseDNS no\nPasswordAuthentication no\nPermitRootLogin yes\n"
             f"MaxStartups 100\nSubsystem sftp {sftp}\n"
         )
-        self.sshd = subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", str(self.dir / "config"), "-E", str(self.dir / "log")])
+        sshd = ["/usr/sbin/sshd", "-D", "-f", str(self.dir / "config"), "-E", str(self.dir / "log")]
+        self.sshd = subprocess.Popen(["unshare", "-n", *sshd] if loss else sshd)
+        if loss:
+            self.link_port = self.port
+            self.lose(rtt, mbit, loss)
+        else:
+            self.carry(rtt, mbit)
+        wait_for("the link listens", lambda: listens(self.link_port, self.host))
+        key = (self.dir / "host.pub").read_text().split()[:2]
+        (self.dir / "known").write_text(f"[{self.host}]:{self.link_port} {' '.join(key)}\n")
+        self.user = subprocess.run(["id", "-un"], capture_output=True, text=True).stdout.strip()
+
+    def carry(self, rtt, mbit):
         wait_for("sshd listens", lambda: listens(self.port))
         self.link_port = free_port()
         self.link = subprocess.Popen(
             [str(PROGRAM), "link", f"127.0.0.1:{self.port}", "--listen", str(self.link_port), "--rtt", str(rtt), "--mbit", str(mbit)],
             stdout=subprocess.DEVNULL,
         )
-        wait_for("the link listens", lambda: listens(self.link_port))
-        key = (self.dir / "host.pub").read_text().split()[:2]
-        (self.dir / "known").write_text(f"[127.0.0.1]:{self.link_port} {' '.join(key)}\n")
-        self.user = subprocess.run(["id", "-un"], capture_output=True, text=True).stdout.strip()
+
+    def lose(self, rtt, mbit, loss):
+        ours, theirs = (f"bench{os.getpid() % 100_000}{end}" for end in "ab")
+        command = [sys.executable, "-B", HELPERS / "lossy.py", ours, theirs, rtt, mbit, loss]
+        self.link = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True)
+        if self.link.stdout.readline() != "ready\n":
+            sys.exit("bench: no TUN devices: --loss needs root and /dev/net/tun")
+        own = os.readlink("/proc/self/ns/net")
+        wait_for("a network namespace", lambda: os.readlink(f"/proc/{self.sshd.pid}/ns/net") != own)
+        self.inside = ["nsenter", "-t", self.sshd.pid, "-n"]
+        run("ip", "link", "set", theirs, "netns", self.sshd.pid)
+        for before, device, address in [([], ours, self.host[:-1] + "1"), (self.inside, theirs, self.host)]:
+            run(*before, "ip", "addr", "add", f"{address}/30", "dev", device)
+            run(*before, "ip", "link", "set", device, "up")
 
     def ssh_options(self):
         """Options of ssh(1), sftp(1) and sshfs(1)."""
@@ -51,8 +79,8 @@ class Server:
 
     def carried_bytes(self):
         """Bytes that present connections have carried, both directions; without headers of TCP."""
-        told = subprocess.run(["ss", "-tinHO", "state", "established", f"sport = :{self.port}"], capture_output=True, text=True)
-        words = told.stdout.split()
+        command = [*self.inside, "ss", "-tinHO", "state", "established", f"sport = :{self.port}"]
+        words = subprocess.run([str(word) for word in command], capture_output=True, text=True).stdout.split()
         return sum(int(word.split(":")[1]) for word in words if word.startswith(("bytes_sent:", "bytes_received:")))
 
     def stop(self):
@@ -80,15 +108,15 @@ class Mount:
         s, path, env = self.server, self.path, self.env
         if self.client == "pantheonfs":
             options = ",".join([*s.ssh_options(), "timeout=60"])
-            run(PROGRAM, "mount", f"sftp://{s.user}@127.0.0.1:{s.link_port}{path}", self.dir, "-o", options, env=env)
+            run(PROGRAM, "mount", f"sftp://{s.user}@{s.host}:{s.link_port}{path}", self.dir, "-o", options, env=env)
         elif self.client == "bare":
             self.child = subprocess.Popen([str(BARE), str(path), str(self.dir)], env=env)
             wait_for("the bare filesystem mounts", lambda: os.path.ismount(self.dir))
         elif self.client == "sshfs":
             options = ",".join([*s.ssh_options(), f"port={s.link_port}", "dir_cache=yes", "max_conns=1", "cache_timeout=20"])
-            run("sshfs", f"{s.user}@127.0.0.1:{path}", self.dir, "-o", options, env=env)
+            run("sshfs", f"{s.user}@{s.host}:{path}", self.dir, "-o", options, env=env)
         else:
-            remote = f":sftp,host=127.0.0.1,port={s.link_port},user={s.user},key_file={s.dir}/user,shell_type=none:{path}"
+            remote = f":sftp,host={s.host},port={s.link_port},user={s.user},key_file={s.dir}/user,shell_type=none:{path}"
             self.child = subprocess.Popen(
                 ["rclone", "mount", remote, str(self.dir), "--vfs-cache-mode", "full", "--dir-cache-time", "20s",
                  "--no-modtime=false", "--log-level", "ERROR"], env=env)
@@ -182,12 +210,13 @@ class Bench:
     work: pathlib.Path
     rtt: int
     mbit: int
+    loss: float
     limit: int
     quick: bool
 
     @contextlib.contextmanager
     def served(self):
-        server = Server(self.work, self.rtt, self.mbit)
+        server = Server(self.work, self.rtt, self.mbit, self.loss)
         try:
             yield server
         finally:

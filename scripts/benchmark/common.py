@@ -34,9 +34,9 @@ def wait_for(what, holds, seconds=30):
         time.sleep(0.01)
 
 
-def listens(port):
+def listens(port, host="127.0.0.1"):
     with socket.socket() as s:
-        return s.connect_ex(("127.0.0.1", port)) == 0
+        return s.connect_ex((host, port)) == 0
 
 
 def timed(work):

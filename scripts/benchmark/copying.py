@@ -26,12 +26,12 @@ class Copy:
         """Seconds of copying from the server what differs."""
         s = self.server
         if self.client == "sftp":
-            return measured(f"sftp -q -r -p {self.options} -P {s.link_port} {s.user}@127.0.0.1:{quoted(self.remote)} {quoted(self.local)}", self.limit)
-        return self.rsync(f"{s.user}@127.0.0.1:{self.remote}/", f"{self.local}/")
+            return measured(f"sftp -q -r -p {self.options} -P {s.link_port} {s.user}@{s.host}:{quoted(self.remote)} {quoted(self.local)}", self.limit)
+        return self.rsync(f"{s.user}@{s.host}:{self.remote}/", f"{self.local}/")
 
     def up(self):
         """Seconds of copying to the server what differs, removals included."""
-        return self.rsync(f"{self.local}/", f"{self.server.user}@127.0.0.1:{self.remote}/")
+        return self.rsync(f"{self.local}/", f"{self.server.user}@{self.server.host}:{self.remote}/")
 
     def rsync(self, source, target):
         ssh = f"ssh -p {self.server.link_port} {self.options}"

@@ -15,7 +15,7 @@ docs/PERFORMANCE.md`); a test compares the two. What the clients do differently 
 ask of the platform in [PLATFORM-LOAD.md](PLATFORM-LOAD.md).
 
 Each client does the same work on an OpenSSH server on the same machine, behind a simulated link with a round trip and a
-bandwidth. Values are medians, in seconds if no other unit is named; `> 300` means that the work was stopped at that limit,
+bandwidth; where a loss is named, that many of the packets are lost each way. Values are medians, in seconds if no other unit is named; `> 300` means that the work was stopped at that limit,
 and an empty cell that it was not measured or that the client does not have it. The kernel's pages are dropped before each
 row that is not called warm or "again" of its kind. `bare` is a directory in memory behind the same FUSE library, `local` the
 local disk, `rsync` and `sftp` copy the tree instead of mounting it. Loads of other programs on the machine make values
@@ -102,7 +102,7 @@ def page(results):
 
 def chart(results):
     """Bars on a logarithmic scale, one group per row, of the last tree of a site at its slowest link."""
-    place = max((place for place in results.places() if place[0] != "own"), key=lambda p: (p[0] == "drupal", p[1], -p[2]))
+    place = max((place for place in results.places() if place[0] != "own"), key=lambda p: (p[0] == "drupal", p[1], -p[2], -p[3]))
     rows = results.clients(place)
     rows = {client: rows[client] for client in [*CLIENTS, "local"] if client in rows}
     names = [row for row in rows_of(results, place) if BY_NAME[row].unit == "s"]

@@ -9,6 +9,10 @@ from benchmark.rows import BY_NAME
 SLOWER = 1.10
 # Differences that no clock of a busy machine tells apart.
 GRAIN = {"s": 0.01, "CPU s": 0.02, "MB": 0.5, "kB": 0.5}
+# The link of what has no server behind it.
+NO_LINK = ("-", "-", "-")
+# Where a value was measured.
+PLACE = ("tree", "rtt_ms", "mbit", "loss_percent")
 ORDER = [*CLIENTS, "local"]
 
 
@@ -32,7 +36,7 @@ class Results:
         self.trees |= document["trees"]
         for entry in document["results"]:
             for source, values in entry["values"].items():
-                self.put(tuple(entry[key] for key in ("tree", "rtt_ms", "mbit")), entry["client"], base + int(source), values,
+                self.put(tuple(entry[key] for key in PLACE), entry["client"], base + int(source), values,
                          entry.get("cpu_seconds", {}).get(source, {}))
 
     def put(self, place, client, source, values, cpu):
@@ -44,25 +48,25 @@ class Results:
         used = sorted({source for cells in self.entries.values() for source, _, _ in cells.values()})
         number = {source: n for n, source in enumerate(used)}
         results = []
-        for (tree, rtt, mbit, client), cells in self.entries.items():
+        for (*place, client), cells in self.entries.items():
             values, cpu = {}, {}
             for row, (source, value, seconds) in cells.items():
                 values.setdefault(str(number[source]), {})[row] = value
                 if seconds is not None:
                     cpu.setdefault(str(number[source]), {})[row] = seconds
-            results.append({"tree": tree, "rtt_ms": rtt, "mbit": mbit, "client": client, "values": values, "cpu_seconds": cpu})
+            results.append({**dict(zip(PLACE, place)), "client": client, "values": values, "cpu_seconds": cpu})
         return {"sources": [self.sources[n] for n in used], "trees": self.trees, "results": results}
 
     def places(self):
         """Trees and links, in the order in which they were measured. What has no link has the first place of its tree."""
-        return list(dict.fromkeys(key[:3] for key in self.entries if key[1] != "-"))
+        return list(dict.fromkeys(key[:-1] for key in self.entries if key[1] != "-"))
 
     def clients(self, place):
         """Cells of each client at a place; those without a link are at every place of their tree."""
         found = {}
         for client in ORDER:
-            for rtt, mbit in (place[1:], ("-", "-")):
-                if cells := self.entries.get((place[0], rtt, mbit, client)):
+            for link in (place[1:], NO_LINK):
+                if cells := self.entries.get((place[0], *link, client)):
                     found[client] = cells
         return found
 
@@ -93,8 +97,8 @@ def shown(row, value, limit):
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def link_name(rtt, mbit):
-    return f"{rtt} ms, {mbit or 'unlimited'} Mbit/s"
+def link_name(rtt, mbit, loss):
+    return f"{rtt} ms, {mbit or 'unlimited'} Mbit/s" + (f", {loss:g} % loss" if loss else "")
 
 
 def rows_of(results, place):

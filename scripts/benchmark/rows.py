@@ -86,7 +86,7 @@ CPU = {"grep": "tree", "grep-again": "tree", "grep-remount": "tree", "read-large
 
 def help_text():
     """The rows for --help."""
-    lines = ["rows (--works), in seconds if no other unit is named:"]
+    lines = ["rows (--works), in seconds if no other unit is named; NAME-sent needs NAME:"]
     for row in ROWS:
         unit = "" if row.unit == "s" else f" [{row.unit}]"
         lines.append(f"  {row.name:20} {row.what}{unit}")

@@ -81,7 +81,9 @@ def measure(bench, rows):
                 continue
             if row.endswith("-sent"):
                 base = row.removesuffix("-sent")
-                values[row] = plus(values.get(base, 0.0), mount.sent(arrived[base], bench.limit))
+                if base not in values:
+                    continue
+                values[row] = plus(values[base], mount.sent(arrived[base], bench.limit))
                 if row == "write-large-sent":
                     pathlib.Path(mount.dir, "written.bin").unlink(missing_ok=True)
                 continue

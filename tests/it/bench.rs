@@ -60,7 +60,7 @@ fn other_documents_link_to_figures_instead_of_repeating_them() {
 fn results(dir: &Path, name: &str, seconds: &Value) -> PathBuf {
     let path = dir.join(name);
     let source = json!({"date": "2026-01-01", "limit_secs": 300, "quick": false});
-    let entry = json!({"tree": "drupal", "rtt_ms": 50, "mbit": 100, "client": "pantheonfs", "values": {"0": seconds}});
+    let entry = json!({"tree": "drupal", "rtt_ms": 50, "mbit": 100, "loss_percent": 0, "client": "pantheonfs", "values": {"0": seconds}});
     let document = json!({"sources": [source], "trees": {}, "results": [entry]});
     fs::write(&path, document.to_string()).expect("written");
     path
