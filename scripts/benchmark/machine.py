@@ -23,6 +23,12 @@ def first_line(text):
     return text.splitlines()[0] if text else "not known"
 
 
+def version(text, name):
+    """The line that names the program; sshfs says first what fusermount3 says."""
+    named = [line for line in text.splitlines() if line.lower().startswith(name.lower())]
+    return first_line(named[0] if named else text)
+
+
 def value_of(path, key):
     for line in pathlib.Path(path).read_text().splitlines():
         if line.startswith(key):
@@ -32,7 +38,7 @@ def value_of(path, key):
 
 def source(args):
     """All that a reader of the figures must know about how they came to be."""
-    programs = {name: first_line(output(*command)) for name, command in VERSIONS.items() if shutil.which(command[0])}
+    programs = {name: version(output(*command), name) for name, command in VERSIONS.items() if shutil.which(command[0])}
     # A program that was built elsewhere may be of any commit.
     commit = args.commit or (output("git", "describe", "--always", "--dirty", "--match=v*") if "PANTHEONFS" not in os.environ else "not known")
     memory_gb = round(int(value_of("/proc/meminfo", "MemTotal").split()[0]) * 1024 / 1e9)

@@ -23,6 +23,7 @@ class Row:
 FIND = "find -type f -printf '%s %p'"
 ROWS = [
     Row("first-cat", "mount and read one file", "from the start of `mount` with empty caches until one file's bytes are there; the copies: after everything is copied", MOUNTS | COPIES),
+    Row("first-cat-site", "the same of a site", "`first-cat` of a simulated Pantheon site: the platform is asked before, each answer after one round trip", OURS),
     Row("first-ls", "mount and ls -l", "the same until `ls -l` of the root has ended", MOUNTS | COPIES),
     Row("first-grep", "mount and grep -r", "the same until `grep -r` over everything has ended", MOUNTS | COPIES),
     Row("find", "find, cold", f"{FIND}, the first work after a mount with empty caches", READING),
