@@ -59,19 +59,14 @@ pub(super) fn connect(
     deadline: Deadline,
 ) -> Result<Box<dyn Transport>, TransportError> {
     let stream = reach(endpoint, deadline)?;
+    let answered = expect_ssh(endpoint, &stream, deadline)?;
     let io = |error| TransportError::Io { host: endpoint.host.clone(), error };
     let mut session = Session::new().map_err(|e| io(e.into()))?;
-    session.set_compress(endpoint.rates.compress(Duration::ZERO));
+    session.set_timeout(millis(deadline));
+    session.set_compress(endpoint.rates.compress(answered));
     session.set_tcp_stream(stream.try_clone().map_err(io)?);
     let known = KnownHosts::read(&endpoint.host_keys);
     prefer_known_types(&session, endpoint, &known);
-    introduce(&mut session).map_err(|e| handshake_error(endpoint, e))?;
-    // A server that was faster than this thread has been heard by libssh2 already.
-    if session.banner().is_none() {
-        let answered = expect_ssh(endpoint, &stream, deadline)?;
-        session.set_compress(endpoint.rates.compress(answered));
-    }
-    session.set_timeout(millis(deadline));
     session.handshake().map_err(|e| handshake_error(endpoint, e))?;
     let (host_key, trust) = check_host_key(&session, endpoint, &known, prompt)?;
     session.set_timeout(millis(deadline));
@@ -84,18 +79,6 @@ pub(super) fn connect(
     let software = session.banner().unwrap_or_default().to_owned();
     let info = TransportInfo { kind: "libssh2", host_key, peer, login, software, compressed };
     Ok(Box::new(LibSsh2 { session, channel, stream, subsystem, info, rates: endpoint.rates.clone() }))
-}
-
-/// Sends the own "SSH-2.0" without waiting for the server's, which saves a round trip. libssh2 goes on from there when it is
-/// called again.
-fn introduce(session: &mut Session) -> Result<(), ssh2::Error> {
-    session.set_blocking(false);
-    let begun = session.handshake();
-    session.set_blocking(true);
-    match begun {
-        Err(error) if error.code() == ErrorCode::Session(ERROR_EAGAIN) => Ok(()),
-        other => other,
-    }
 }
 
 fn millis(deadline: Deadline) -> u32 {
@@ -175,7 +158,7 @@ fn expect_ssh(endpoint: &Endpoint, stream: &TcpStream, deadline: Deadline) -> Re
     }
 }
 
-/// Waits for bytes on a socket that libssh2 has made non-blocking, and leaves them there.
+/// Waits for bytes, and leaves them where they are.
 fn peek(stream: &TcpStream, start: &mut [u8], limit: Deadline) -> io::Result<usize> {
     loop {
         wait_for(&mut [PollFd::new(stream, PollFlags::IN)], limit.remaining())?;
