@@ -142,9 +142,11 @@ fn expect_ssh(endpoint: &Endpoint, stream: &TcpStream, deadline: Deadline) -> Re
     };
     let limit = deadline.remaining().min(BANNER_LIMIT).max(Duration::from_millis(1));
     let mut start = [0; 4];
-    let (began, limit) = (Instant::now(), Deadline::after(limit));
-    let seen = peek(stream, &mut start, limit);
+    let began = Instant::now();
+    drop(stream.set_read_timeout(Some(limit)));
+    let seen = stream.peek(&mut start);
     let took = began.elapsed();
+    drop(stream.set_read_timeout(None));
     match seen {
         Ok(0) => Err(not_ssh("it closed the connection at once")),
         // Some servers say other lines first (RFC 4253, 4.2); what begins like HTTP or with bytes outside ASCII does not.
@@ -153,19 +155,10 @@ fn expect_ssh(endpoint: &Endpoint, stream: &TcpStream, deadline: Deadline) -> Re
             Err(not_ssh("it speaks another protocol"))
         }
         Ok(_) => Ok(took),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(not_ssh("it sends nothing")),
-        Err(error) => Err(TransportError::Io { host: endpoint.address.clone(), error }),
-    }
-}
-
-/// Waits for bytes, and leaves them where they are.
-fn peek(stream: &TcpStream, start: &mut [u8], limit: Deadline) -> io::Result<usize> {
-    loop {
-        wait_for(&mut [PollFd::new(stream, PollFlags::IN)], limit.remaining())?;
-        match stream.peek(start) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !limit.is_over() => {}
-            seen => return seen,
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            Err(not_ssh("it sends nothing"))
         }
+        Err(error) => Err(TransportError::Io { host: endpoint.address.clone(), error }),
     }
 }
 

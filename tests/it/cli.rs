@@ -212,6 +212,11 @@ fn addresses_without_a_server_are_reported() {
         }
     });
     mount(port).fails(NOT_SFTP, &["not an SSH server", "check host and port"]);
+    // Accepted by the kernel's backlog, and never answered.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let url = format!("sftp://u@{}/x", silent.local_addr().expect("an address"));
+    let ran = around.run(&["mount", &url, &mnt, "-o", "timeout=2"]);
+    ran.fails(NOT_SFTP, &["not an SSH server", "it sends nothing"]);
     if let Some(sshd) = Sshd::with(&["Subsystem other /bin/true"]) {
         let ran = around.run(&["mount", &sshd.url(&sshd.tree()), &mnt, "-o", &sshd.options()]);
         ran.fails(NOT_SFTP, &["no SFTP", "ask the host"]);
