@@ -18,7 +18,6 @@ use sha2::{Digest, Sha256};
 use crate::attr::{Attr, FileKind};
 use crate::clock::Deadline;
 use crate::fs::{self, Layout};
-use crate::path::RemotePath;
 use crate::remote::{ErrorKind, Remote, RemoteConfig, RemoteError};
 use crate::transport::{self, Endpoint, Rates, Transport};
 
@@ -76,15 +75,7 @@ fn remote_config(plan: &Plan, options: &Options, terminal: &Arc<Terminal>) -> Re
     let (endpoint, asked) = (plan.endpoint.clone(), terminal.clone());
     let dial = move |deadline| transport::connect(&endpoint, asked.as_ref(), deadline);
     let config = RemoteConfig::new(Box::new(dial), plan.base.clone(), options.timeout);
-    RemoteConfig { wake: wake::rouse(plan), temp_prefix: temp_prefix(plan), first_look: root(plan), ..config }
-}
-
-/// The root of the mount on the server.
-fn root(plan: &Plan) -> RemotePath {
-    match plan.layout {
-        Layout::Pantheon => RemotePath::parse("code").unwrap_or_else(|_| RemotePath::root()),
-        Layout::Plain => RemotePath::root(),
-    }
+    RemoteConfig { wake: wake::rouse(plan), temp_prefix: temp_prefix(plan), root: plan.layout.root(), ..config }
 }
 
 /// The same for every mount of this user, machine and source, and no other's.
@@ -131,7 +122,7 @@ fn begin(
         ErrorKind::NotFound => no_directory(plan),
         _ => exit::first_contact(host, &error),
     })?;
-    match remote.first_look() {
+    match remote.root_attr() {
         Ok(attr) if attr.is_dir() => Ok((remote, attr)),
         // The path of a URL may be a link on the server; listing it shows whether it leads to a directory.
         Ok(attr) if attr.kind == FileKind::Symlink && plan.layout == Layout::Plain => {

@@ -53,9 +53,9 @@ impl Remote {
         kind.at("connect", &RemotePath::root())
     }
 
-    /// What is at [`RemoteConfig::first_look`]; no round trip in the first session, which looked there while it was opened.
-    pub fn first_look(&self) -> RemoteResult<Attr> {
-        let path = &self.0.config().first_look;
+    /// The attributes of [`RemoteConfig::root`]. No round trip in the first session: they were asked for while it was opened.
+    pub fn root_attr(&self) -> RemoteResult<Attr> {
+        let path = &self.0.config().root;
         match self.0.current().get().filter(|session| session.epoch() == FIRST_EPOCH) {
             Some(session) => session.looked().map_err(|kind| kind.at("lstat", path)),
             None => self.lstat(path),

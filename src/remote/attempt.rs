@@ -61,6 +61,11 @@ impl<'a> Attempt<'a> {
         self.client.temp_files()
     }
 
+    /// See [`RemoteConfig::root`](super::config::RemoteConfig).
+    pub(super) fn root(&self) -> &'a RemotePath {
+        &self.client.config().root
+    }
+
     pub(super) fn deadline(&self) -> Deadline {
         self.deadline
     }

@@ -43,7 +43,7 @@ impl Client {
                 client.current.lost(epoch, &error.to_string());
             }
         };
-        let look = (epoch == FIRST_EPOCH).then(|| self.wire(&self.config.first_look));
+        let look = (epoch == FIRST_EPOCH).then(|| self.wire(&self.config.root));
         let asked = (self.wire(&RemotePath::root()), look);
         let session = Session::open(transport, asked, epoch, self.timeout(), closed)?;
         self.current.replace(&session);

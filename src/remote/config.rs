@@ -36,8 +36,9 @@ pub struct RemoteConfig {
     pub dial: Dial,
     /// What every path is relative to: empty for the login directory.
     pub base: Vec<u8>,
-    /// The directory that is looked at while the first session is opened, without a round trip of its own.
-    pub first_look: RemotePath,
+    /// The directory that the mount shows as its root. The server provides it, and all that are as near to the base: they may
+    /// be symbolic links, as on the platform.
+    pub root: RemotePath,
     /// How long a call may take, and how long an answer may stay out before the session counts as dead.
     pub timeout: Duration,
     /// Wakes a server that may be asleep.
@@ -54,7 +55,7 @@ impl RemoteConfig {
     pub fn new(dial: Dial, base: Vec<u8>, timeout: Duration) -> Self {
         let wake_detect = Box::<Machine>::default();
         let session_age = SessionAge::default();
-        let first_look = RemotePath::root();
-        Self { dial, base, first_look, timeout, wake: None, session_age, wake_detect, temp_prefix: "0".to_owned() }
+        let root = RemotePath::root();
+        Self { dial, base, root, timeout, wake: None, session_age, wake_detect, temp_prefix: "0".to_owned() }
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! REALPATH of the directory is sent beside the first request of a change, so that it costs no round trip. Where the answer
 //! is another path, or there is none, each directory on the way is looked at: servers spell paths in ways of their own.
+//!
+//! The directories that the server itself provides (see [`RemoteConfig::root`](super::config::RemoteConfig)) may be links.
 
 use super::attempt::Attempt;
 use super::error::ErrorKind;
@@ -15,7 +17,7 @@ use crate::sftp::{Pending, Request};
 pub(super) struct Place<'a> {
     attempt: &'a Attempt<'a>,
     dir: RemotePath,
-    /// `None`: the root, which may be a link.
+    /// `None`: the server provides this directory.
     asked: Option<Pending>,
 }
 
@@ -23,8 +25,13 @@ impl Attempt<'_> {
     /// Sends the REALPATH of the directory of this object.
     pub(super) fn send_place(&self, path: &RemotePath) -> Place<'_> {
         let dir = path.parent().unwrap_or_else(RemotePath::root);
-        let asked = (!dir.is_root()).then(|| self.send(Request::RealPath { path: self.wire(&dir) }));
+        let asked = (!self.is_provided(&dir)).then(|| self.send(Request::RealPath { path: self.wire(&dir) }));
         Place { attempt: self, dir, asked }
+    }
+
+    /// Whether the server provides this directory, as the platform does `code` and `files`: it may be a link.
+    fn is_provided(&self, dir: &RemotePath) -> bool {
+        dir.depth() <= self.root().depth()
     }
 }
 
@@ -69,9 +76,10 @@ fn expected(root: &[u8], dir: &RemotePath) -> Vec<u8> {
     [root.strip_suffix(b"/").unwrap_or(root), dir.as_bytes()].join(&b'/')
 }
 
-/// Looks at the directory and at all above it, in one round trip.
+/// Looks at the directory and at all above it that other writers can replace, in one round trip.
 fn look(attempt: &Attempt<'_>, dir: RemotePath) -> Result<(), ErrorKind> {
-    let way: Vec<_> = std::iter::successors(Some(dir), RemotePath::parent).take_while(|dir| !dir.is_root()).collect();
+    let on_the_way = std::iter::successors(Some(dir), RemotePath::parent);
+    let way: Vec<_> = on_the_way.take_while(|dir| !attempt.is_provided(dir)).collect();
     let asked: Vec<_> = way.iter().map(|dir| attempt.send_lstat(dir)).collect();
     for (dir, asked) in way.iter().zip(asked) {
         match attempt.attr(asked) {

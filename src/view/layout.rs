@@ -25,21 +25,31 @@ pub enum Layout {
 }
 
 impl Layout {
-    pub(super) fn roots(self) -> Vec<Root> {
-        let root = |ino, path: &str, area| Root {
-            ino,
-            path: RemotePath::parse(path).unwrap_or_else(|_| RemotePath::root()),
-            area,
-        };
+    /// The directory of the server that is shown as the root of the mount.
+    pub fn root(self) -> RemotePath {
         match self {
-            Layout::Pantheon => vec![
-                root(ROOT, "code", Area::Code),
-                root(UPLOADS, UPLOADS_DIR, Area::Uploads),
-                root(LOGS, "logs", Area::Logs),
-            ],
-            Layout::Plain => vec![root(ROOT, "", Area::Code)],
+            Layout::Pantheon => constant("code"),
+            Layout::Plain => RemotePath::root(),
         }
     }
+
+    pub(super) fn roots(self) -> Vec<Root> {
+        let root = |ino, path, area| Root { ino, path, area };
+        let code = root(ROOT, self.root(), Area::Code);
+        match self {
+            Layout::Pantheon => vec![
+                code,
+                root(UPLOADS, constant(UPLOADS_DIR), Area::Uploads),
+                root(LOGS, constant("logs"), Area::Logs),
+            ],
+            Layout::Plain => vec![code],
+        }
+    }
+}
+
+/// A path that is written in the code.
+fn constant(path: &str) -> RemotePath {
+    RemotePath::parse(path).unwrap_or_else(|_| RemotePath::root())
 }
 
 /// What the root of the mount has beside the names of the server.
@@ -69,5 +79,5 @@ pub(super) fn shown_at(root: Ino) -> RemotePath {
         LOGS => LOGS_PATH,
         _ => "",
     };
-    RemotePath::parse(path).unwrap_or_else(|_| RemotePath::root())
+    constant(path)
 }

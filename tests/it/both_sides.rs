@@ -229,6 +229,25 @@ fn nothing_happens_behind_a_link_that_took_the_name_of_a_directory_of_a_site() {
     nothing_happens_behind_a_link_that_took_the_name_of_a_directory(&m, "code/");
 }
 
+/// The platform keeps uploads on another disk: `files` is its link, and no other writer's.
+#[test]
+fn uploads_may_be_behind_a_link_of_the_platform() {
+    let Some(m) = Mounted::sim_with(&SimConfig::default(), "dev", "timeout=5") else { return };
+    let files = m.there("../files");
+    fs::rename(&files, m.there("../valhalla")).expect("moved");
+    symlink("valhalla", &files).expect("made");
+    let uploads = m.path(".pantheon/files");
+    fs::write(uploads.join("new.txt"), "mine\n").expect("written");
+    fs::create_dir(uploads.join("2026")).expect("made");
+    fs::write(uploads.join("2026/deep.txt"), "mine\n").expect("written");
+    m.barrier().expect("sent");
+    fs::rename(uploads.join("new.txt"), uploads.join("2026/moved.txt")).expect("renamed");
+    fs::remove_file(uploads.join("2026/deep.txt")).expect("removed");
+    m.barrier().expect("sent");
+    assert_eq!(fs::read_to_string(files.join("2026/moved.txt")).expect("there"), "mine\n");
+    assert!(!files.join("2026/deep.txt").exists());
+}
+
 /// What has taken the name of a directory on the server may lead out of the mounted tree.
 #[test]
 fn nothing_is_sent_through_what_took_the_name_of_a_directory() {
