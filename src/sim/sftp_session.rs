@@ -16,14 +16,9 @@ use super::state::Shared;
 
 /// Handles that may be open at once.
 pub(super) const MAX_HANDLES: u64 = 200;
-/// More is not copied by one request.
-const MAX_COPY_BYTES: usize = 64 * 1024 * 1024;
 const FEW_HANDLES: u64 = 20;
-
-/// Without the line of `ls -l`, which no program reads and which takes as long to format as all the rest.
-fn entry(filename: String, attrs: FileAttributes) -> Entry {
-    Entry { longname: filename.clone(), filename, attrs }
-}
+/// Most that one request copies (bytes).
+const MAX_COPY_BYTES: usize = 64 * 1024 * 1024;
 
 /// A string of the protocol, and what follows it.
 fn counted(bytes: &[u8]) -> Option<(&str, &[u8])> {
@@ -185,7 +180,7 @@ impl Sftp {
 
     pub(super) fn listing(&self, dir: &Path) -> io::Result<Vec<Entry>> {
         let own = attributes(&fs::symlink_metadata(dir)?);
-        let mut out = vec![entry(".".into(), own.clone()), entry("..".into(), own)];
+        let mut out = vec![Entry::new(".", own.clone()), Entry::new("..", own)];
         for found in fs::read_dir(dir)? {
             let found = found?;
             // The library supports UTF-8 names only; other names are tested against OpenSSH's server. The attributes are
@@ -193,7 +188,7 @@ impl Sftp {
             let (Ok(name), Ok(meta)) = (found.file_name().into_string(), found.metadata()) else {
                 continue;
             };
-            out.push(entry(name, attributes(&meta)));
+            out.push(Entry::new(name, attributes(&meta)));
         }
         out.reverse();
         Ok(out)

@@ -70,7 +70,7 @@ impl Sender {
             Some(Ok(Some(found))) if found.is_dir() => Outcome::Refused(error),
             Some(Err(error)) => Outcome::Later(LINK_PAUSE, error.to_string()),
             Some(Ok(_)) | None => {
-                self.unless_away(op, Outcome::Conflict("the directory it is in was removed on the server".into()))
+                self.unless_away(op, Outcome::Conflict("its directory is not on the server any more".into()))
             }
         }
     }
