@@ -86,13 +86,15 @@ impl Remote {
     }
 
     /// The complete listing of a directory, without `.` and `..`. `done` runs on an I/O thread and must be short.
+    /// `known_names`: how many names it had when it was listed last; a directory of few names is closed earlier.
     pub fn list_async(
         &self,
         dir: RemotePath,
         class: Class,
+        known_names: Option<usize>,
         done: impl FnOnce(RemoteResult<Vec<(Name, Attr)>>) + Send + 'static,
     ) {
-        list::list(&self.0, dir, class, done);
+        list::list(&self.0, dir, class, known_names, done);
     }
 
     /// The bytes of `range` of the file at exactly this version. `done` runs on an I/O thread and must be short.

@@ -210,7 +210,7 @@ impl Copying<'_> {
 
     fn list(&self, dir: &RemotePath) -> RemoteResult<Vec<(Name, Attr)>> {
         wait_for("rename", dir, self.client.timeout() * 2, |done| {
-            list::list(self.client, dir.clone(), Class::Background, done);
+            list::list(self.client, dir.clone(), Class::Background, None, done);
         })
     }
 

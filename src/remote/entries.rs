@@ -71,6 +71,10 @@ impl Entries {
         self.answers_without_news = if self.names.len() > before.0 { 0 } else { self.answers_without_news + 1 };
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.names.len()
+    }
+
     /// Why the listing of this directory is given up, if it is.
     pub(super) fn too_much(&self, class: Class) -> Option<String> {
         if self.answers_without_news > MAX_ANSWERS_WITHOUT_NEWS {

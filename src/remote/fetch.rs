@@ -65,7 +65,7 @@ fn send_open(
     let request = Request::Open { path: wire.clone(), flags: open::READ, perm: None };
     let on = session.clone();
     session.submit(request, wanted.class, move |received| match reply::handle(received.clone()) {
-        Err(ErrorKind::Failure(_)) if refused < MAX_REFUSALS && on.handles().refused() => {
+        Err(ErrorKind::Failure(_)) if refused < MAX_REFUSALS && on.handles().refused(&slot) => {
             drop(slot);
             open_and_read(on, wire, wanted, refused + 1, answer);
         }

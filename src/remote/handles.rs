@@ -31,6 +31,8 @@ struct State {
     open: usize,
     /// Since the limit was changed last.
     closed: usize,
+    /// How often the limit was lowered.
+    lowered: u64,
     /// One for each [`Class`].
     waiting: [VecDeque<Turn>; 3],
     /// A caller up the stack or on another thread hands out turns already, and serves this one, too: a dead session with
@@ -39,7 +41,11 @@ struct State {
 }
 
 /// The right to one open handle; given back when dropped.
-pub(super) struct Slot(Handles);
+pub(super) struct Slot {
+    handles: Handles,
+    /// How often the limit had been lowered when it was given out.
+    lowered: u64,
+}
 
 fn limit(told: u32) -> usize {
     match told as usize {
@@ -57,6 +63,7 @@ impl Handles {
             told,
             open: 0,
             closed: 0,
+            lowered: 0,
             waiting: Default::default(),
             serving: false,
         })))
@@ -93,16 +100,18 @@ impl Handles {
     }
 
     /// Called when the server answered an OPEN with FAILURE, which says nothing about the reason. If other handles are open,
-    /// it may have none left: then the limit is lowered, and the caller should ask again.
-    pub(super) fn refused(&self) -> bool {
+    /// it may have none left: then the limit is lowered, once for all that were opened under it, and the caller should ask
+    /// again.
+    pub(super) fn refused(&self, slot: &Slot) -> bool {
         let mut state = self.lock();
         if state.open <= MIN_HANDLES {
             return false;
         }
         let limit = (state.open - state.open / 4).max(MIN_HANDLES);
-        if limit < state.limit {
+        if limit < state.limit && slot.lowered == state.lowered {
             log::info!("the server refuses to open more beside {} handles; at most {limit} are used", state.open);
             (state.limit, state.closed) = (limit, 0);
+            state.lowered += 1;
         }
         true
     }
@@ -116,8 +125,9 @@ impl Handles {
         while state.open < state.limit {
             let Some(turn) = state.waiting.iter_mut().find_map(VecDeque::pop_front) else { break };
             state.open += 1;
+            let lowered = state.lowered;
             drop(state);
-            turn(Slot(self.clone()));
+            turn(Slot { handles: self.clone(), lowered });
             state = self.lock();
         }
         state.serving = false;
@@ -127,14 +137,14 @@ impl Handles {
 impl Drop for Slot {
     fn drop(&mut self) {
         {
-            let mut state = self.0.lock();
+            let mut state = self.handles.lock();
             state.open -= 1;
             state.closed += 1;
             if state.closed >= CLOSED_PER_GROWTH && state.limit < state.told {
                 (state.limit, state.closed) = (state.limit + 1, 0);
             }
         }
-        self.0.serve();
+        self.handles.serve();
     }
 }
 
@@ -173,10 +183,11 @@ mod tests {
             }
         };
         let count = || held.lock().len();
+        let refused = |at: usize| handles.refused(&held.lock()[at]);
         open(MIN_HANDLES);
-        assert!(!handles.refused(), "so few are not too many");
+        assert!(!refused(0), "so few are not too many");
         open(36);
-        assert!(handles.refused());
+        assert!((0..10).all(refused), "all are asked for again, and the limit is lowered once");
         open(5);
         assert_eq!(count(), 40, "none is opened while 40 are open and the limit is 30");
         let all = std::mem::take(&mut *held.lock());

@@ -44,6 +44,8 @@ pub(super) struct Session {
     opening: Opening,
     /// Replaced by plan: calls that its end interrupts are no failures.
     retired: AtomicBool,
+    /// A directory that is closed behind its READDIRs, without waiting for their answers, is not read as a whole.
+    closes_late: AtomicBool,
 }
 
 /// What was done in the round trip that opened the session.
@@ -85,6 +87,7 @@ impl Session {
             home,
             opening: Opening { requests: opening_requests, looked },
             retired: AtomicBool::new(false),
+            closes_late: AtomicBool::new(false),
         }))
     }
 
@@ -201,6 +204,15 @@ impl Session {
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
         self.open_files.clear();
+    }
+
+    /// Whether a directory may be closed behind its READDIRs, see `list`.
+    pub(super) fn closes_early(&self) -> bool {
+        !self.closes_late.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn close_late(&self) {
+        self.closes_late.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn is_retired(&self) -> bool {

@@ -13,6 +13,7 @@ use super::client::Client;
 use super::content::{Progress, Source, Writer};
 use super::error::{ErrorKind, RemoteResult};
 use super::guard;
+use super::handles::Slot;
 use super::retry::{Repeat, retry};
 use super::second_name::{Done, Guard};
 use crate::attr::{Attr, Version};
@@ -63,9 +64,9 @@ pub(super) fn store(
     progress: &dyn Fn(Progress),
 ) -> RemoteResult<Attr> {
     retry(client, "store", path, Repeat::Never, |attempt| {
-        let _slot = attempt.handle_slot()?;
+        let slot = attempt.handle_slot()?;
         let writer = Writer { attempt, path, source, mtime: how.mtime, progress };
-        let storing = Storing { attempt, permit, path, how, writer };
+        let storing = Storing { attempt, permit, path, how, writer, slot };
         match how.base {
             Base::Absent => storing.create(),
             Base::Version(_) | Base::Any => storing.replace(how.base),
@@ -79,6 +80,8 @@ struct Storing<'a> {
     path: &'a RemotePath,
     how: &'a Store,
     writer: Writer<'a>,
+    /// The right to its handle.
+    slot: Slot,
 }
 
 impl Storing<'_> {
@@ -145,7 +148,7 @@ impl Storing<'_> {
 
     /// An OPEN was refused in this way. If that may be because the server has no handle left: that the save has to wait.
     fn beyond_a_limit(&self, kind: &ErrorKind) -> Option<ErrorKind> {
-        let limited = matches!(kind, ErrorKind::Failure(_)) && self.attempt.session().handles().refused();
+        let limited = matches!(kind, ErrorKind::Failure(_)) && self.attempt.session().handles().refused(&self.slot);
         let held = || Refused::Held("the server opens no more files at the moment".into());
         limited.then(|| ErrorKind::Refused(held()))
     }

@@ -13,7 +13,7 @@ use crate::sftp::{Class, Request};
 /// Removes what was left in `dir`; says how many files. A directory that does not exist holds none.
 pub(super) fn sweep(client: &Arc<Client>, permit: &WritePermit, dir: &RemotePath) -> RemoteResult<usize> {
     let listed =
-        wait_for("sweep", dir, client.timeout(), |done| list::list(client, dir.clone(), Class::Background, done));
+        wait_for("sweep", dir, client.timeout(), |done| list::list(client, dir.clone(), Class::Background, None, done));
     let entries = match listed {
         Ok(entries) => entries,
         Err(error) if matches!(error.kind, ErrorKind::NotFound) => return Ok(0),

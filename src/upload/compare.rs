@@ -87,7 +87,7 @@ impl Sender {
     /// Whether the directory has entries on the server.
     pub(super) fn holds_there(&self, dir: &RemotePath) -> bool {
         let (sender, receiver) = mpsc::sync_channel(1);
-        self.remote.list_async(dir.clone(), Class::Interactive, move |listed| drop(sender.send(listed)));
+        self.remote.list_async(dir.clone(), Class::Interactive, None, move |listed| drop(sender.send(listed)));
         let listed = receiver.recv_timeout(self.local.0.view.timeout());
         listed.is_ok_and(|listed| listed.is_ok_and(|entries| !entries.is_empty()))
     }

@@ -95,7 +95,7 @@ impl RootCheck {
     fn list_root(&self, local: &Local, remote: &Remote, epoch: u64) -> Result<(), String> {
         let root = local.0.view.object(ROOT);
         let (sender, receiver) = mpsc::sync_channel(1);
-        remote.list_async(root.clone(), Class::Interactive, move |listed| drop(sender.send(listed)));
+        remote.list_async(root.clone(), Class::Interactive, None, move |listed| drop(sender.send(listed)));
         let names: BTreeSet<Name> = match receiver.recv_timeout(local.0.view.timeout()) {
             Ok(Ok(entries)) => entries.into_iter().map(|(name, _)| name).collect(),
             Ok(Err(error)) if matches!(error.kind, ErrorKind::NotFound) => {

@@ -110,7 +110,8 @@ impl Listings {
             return self.list_when_there(dir, class, tries, done);
         }
         let (listings, at, known) = (self.clone(), path.clone(), table.is_complete(dir));
-        self.0.remote.list_async(path, class, move |result| match result {
+        let known_names = known.then(|| table.child_count(dir));
+        self.0.remote.list_async(path, class, known_names, move |result| match result {
             // A move that is carried out entry by entry: this is neither the state before it nor the one after it.
             Ok(_) if listings.was_renamed(dir, &at) => listings.list_when_there(dir, class, tries, done),
             Ok(entries) => match listings.take_over(dir, &at, count, entries) {

@@ -232,6 +232,17 @@ fn a_save_costs_three_rounds_at_most() {
     assert!(rounds <= 2, "content in place: {rounds}");
 }
 
+/// 600 directories, where the server allows 200 handles: each is open for one round trip.
+#[test]
+fn a_tree_that_is_known_is_listed_again_in_few_rounds() {
+    let Some(m) = with_tree((0..600).map(|n| format!("d{n:03}/f.php"))) else { return };
+    assert_eq!(walk(&m.path("tree")), 1200);
+    // Older than names may be shown.
+    std::thread::sleep(Duration::from_secs(31));
+    let (rounds, _) = cost(&m, || assert_eq!(walk(&m.path("tree")), 1200));
+    assert!(rounds <= 7, "{rounds}");
+}
+
 #[test]
 fn callers_do_not_wait_for_each_other() {
     let Some(m) = far_away(&[]) else { return };

@@ -4,14 +4,18 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 
 use pantheonfs::attr::{Area, Attr, FileKind};
+use pantheonfs::clock::Deadline;
 use pantheonfs::gate::{Gate, ReadOnlyReason, Verdict, WritePermit};
 use pantheonfs::path::{Name, RemotePath};
-use pantheonfs::remote::{Base, Class, ErrorKind, Remote, RemoteResult, SetAttr, Store};
+use pantheonfs::remote::{Base, Class, ErrorKind, Remote, RemoteConfig, RemoteResult, SetAttr, Store};
 
-use crate::common::server;
+use crate::common::meddler::status;
+use crate::common::scripted::{Asked, FILE, READDIR, Script, attributes, dial, names};
+use crate::common::{SOON, server};
 
 fn path(text: &str) -> RemotePath {
     RemotePath::parse(text).expect("a valid path")
@@ -22,8 +26,12 @@ fn permit() -> WritePermit {
 }
 
 fn list(remote: &Remote, dir: &str) -> RemoteResult<Vec<(Name, Attr)>> {
+    list_known(remote, dir, None)
+}
+
+fn list_known(remote: &Remote, dir: &str, names: Option<usize>) -> RemoteResult<Vec<(Name, Attr)>> {
     let (sender, receiver) = mpsc::channel();
-    remote.list_async(path(dir), Class::Interactive, move |result| sender.send(result).expect("somebody waits"));
+    remote.list_async(path(dir), Class::Interactive, names, move |result| sender.send(result).expect("somebody waits"));
     receiver.recv().expect("an answer")
 }
 
@@ -84,14 +92,45 @@ fn directories_are_listed_whole_whatever_their_size() {
         fs::write(home.path().join(format!("file {n:04}")), vec![b'x'; n]).expect("written");
     }
     std::os::unix::fs::symlink("file 0001", home.path().join("link")).expect("linked");
-    let entries = list(&remote, "").expect("listed");
-    assert_eq!(entries.len(), 1235);
-    assert_eq!(entries[7].1.size, 7);
-    assert_eq!(entries[1234].1.kind, FileKind::Symlink);
+    // With 3 known names it is closed too early, and listed again.
+    for known in [None, Some(3), Some(1235)] {
+        let entries = list_known(&remote, "", known).expect("listed");
+        assert_eq!(entries.len(), 1235);
+        assert_eq!(entries[7].1.size, 7);
+        assert_eq!(entries[1234].1.kind, FileKind::Symlink);
+    }
     assert!(matches!(list(&remote, "nowhere").expect_err("missing").kind, ErrorKind::NotFound));
     // OpenSSH has no word for ENOTDIR.
     let kind = list(&remote, "link").expect_err("a file").kind;
     assert!(matches!(kind, ErrorKind::NotADirectory | ErrorKind::NotFound), "{kind}");
+}
+
+/// Such servers are not known, but nothing forbids them.
+#[test]
+fn directories_are_listed_whole_by_servers_that_take_a_close_first_or_send_name_by_name() {
+    let file = || attributes(1, FILE, 7);
+    let reads = AtomicU64::new(0);
+    let closed_first = move |asked: &Asked| match (asked.kind, asked.times) {
+        (READDIR, _) if reads.fetch_add(1, Ordering::SeqCst) < 2 => Some(vec![status(asked.id, 4, "no such handle")]),
+        (READDIR, 0) => Some(vec![names(asked.id, &[("a", file()), ("b", file())])]),
+        _ => None,
+    };
+    let by_name = move |asked: &Asked| match (asked.kind, asked.times) {
+        (READDIR, times @ 0..5) => Some(vec![names(asked.id, &[(format!("f{times}"), file())])]),
+        _ => None,
+    };
+    let start = |script: Box<Script>| {
+        let dials = Arc::default();
+        let dial = dial(&dials, script);
+        let first = dial(Deadline::after(SOON)).expect("dialled");
+        Remote::start(RemoteConfig::new(dial, Vec::new(), SOON), first).expect("started")
+    };
+    let remote = start(Box::new(closed_first));
+    for dir in ["known", "next"] {
+        assert_eq!(list_known(&remote, dir, Some(2)).expect("listed").len(), 2);
+    }
+    let remote = start(Box::new(by_name));
+    assert_eq!(list_known(&remote, "known", Some(5)).expect("listed").len(), 5);
 }
 
 #[test]
