@@ -20,7 +20,7 @@ use super::{connect, daemon, environ, identity, logging, mountpoint, notices, re
 use crate::attr::Area;
 use crate::clock::Clock;
 use crate::env::Env;
-use crate::fs::{Cause, Fs, FsConfig, Layout, Wait};
+use crate::fs::{Cause, EarlierTree, Fs, FsConfig, Layout, Wait};
 use crate::fuse::{self, MountConfig, Mounted};
 use crate::gate::{Gate, Verdict};
 use crate::mirror::{GitDirConfig, Mirror};
@@ -139,8 +139,10 @@ impl Served {
         mountpoint: &Path,
         [state_dir, cache_dir, content_dir]: [&Path; 3],
     ) -> CliResult<Self> {
+        let tree = EarlierTree::read(Some(cache_dir), plan.layout)
+            .map_err(|e| Failure::caused(Exit::Failed, "no thread can be started", e))?;
         let connect::First { remote, root } = connect::first(&mut plan, options, terminal, cache_dir)?;
-        let config = fs_config(&mut plan, options, [state_dir, cache_dir, content_dir])?;
+        let config = fs_config(&mut plan, options, tree, [state_dir, cache_dir, content_dir])?;
         raise_descriptors();
         let (gate, clock) = (Gate::new(), Clock::system());
         let env = Env::start(plan.env, gate.clone(), clock.clone(), plan.initial);
@@ -225,6 +227,7 @@ impl Served {
 fn fs_config(
     plan: &mut Plan,
     options: &Options,
+    tree: EarlierTree,
     [state_dir, cache_dir, content_dir]: [&Path; 3],
 ) -> CliResult<FsConfig> {
     let me = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
@@ -237,6 +240,7 @@ fn fs_config(
         timeout: options.timeout,
         cache_bytes: options.cache_bytes,
         state_dir: state_dir.to_owned(),
+        tree,
         cache_dir: Some(cache_dir.to_owned()),
         content_dir: Some(content_dir.to_owned()),
         journal: journal(state_dir)?,

@@ -18,7 +18,7 @@ use crate::reader::{Links, Reader, ReaderConfig, Repository, open_disk, proofs_o
 use crate::remote::Remote;
 use crate::upload::{Upload, unsent_in};
 use crate::vfiles::Connection;
-use crate::view::{Layout, View, ViewConfig};
+use crate::view::{EarlierTree, Layout, View, ViewConfig};
 use crate::write::{Backups, Journal};
 
 /// The options and parts of a mount.
@@ -38,7 +38,9 @@ pub struct FsConfig {
     pub cache_bytes: u64,
     /// Directory for state that must survive the mount: rejected copies, journal. Private to the user.
     pub state_dir: PathBuf,
-    /// Directory of the saved tree and of proofs. It may be deleted at any time.
+    /// What the last mount knew.
+    pub tree: EarlierTree,
+    /// Directory of proofs. It may be deleted at any time.
     pub cache_dir: Option<PathBuf>,
     /// Directory of cached content, shared by all environments of the site. It may be deleted at any time.
     pub content_dir: Option<PathBuf>,
@@ -77,13 +79,12 @@ impl Fs {
             layout: config.layout,
             fresh: config.fresh,
             timeout: config.timeout,
-            cache_dir: config.cache_dir.clone(),
             own_git: config.git.is_some(),
             shown_as: config.umask,
         };
         let git = config.git.zip(config.mirror.clone()).map(|(git, mirror)| GitDir::new(git, mirror));
         let unsent = unsent_in(&config.journal);
-        let view = View::new(view, remote.clone(), admission.clone(), unsent, clock, errors.clone());
+        let view = View::new(view, config.tree, remote.clone(), admission.clone(), unsent, clock, errors.clone());
 
         let (below, server) = ((view.clone(), admission.clone()), (remote.clone(), content.clone()));
         let upload = Upload::new(below, server, config.journal, &config.state_dir, config.sync, errors.clone());

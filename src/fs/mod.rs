@@ -36,4 +36,4 @@ pub use crate::content::AttestConfig;
 pub use crate::error::{Cause, FsError, FsResult, Wait};
 pub use crate::reader::{Links, OpenMode};
 pub use crate::upload::{Allocate, NewFile, SetAttr, Time};
-pub use crate::view::{Entry, Layout, Space, knows_a_tree};
+pub use crate::view::{EarlierTree, Entry, Layout, Space, knows_a_tree};

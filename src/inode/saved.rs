@@ -1,10 +1,11 @@
 //! The table and its snapshot: restores the tree of the last mount, and returns directories to be saved.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Ino;
 use super::node::Node;
-use super::snapshot::{Saved, SavedDir};
+use super::snapshot::Saved;
 use super::table::{Below, Table};
 use crate::attr::Attr;
 use crate::path::{Name, RemotePath};
@@ -19,11 +20,12 @@ pub struct Unsaved {
 }
 
 impl Table {
-    /// Restores the tree below a root. Directories for which `holds` returns true count as listed `now`; the others
-    /// are shown only while the server cannot be asked.
-    pub fn restore(&self, root: Ino, saved: &Saved, now: Instant, holds: impl Fn(&SavedDir) -> bool) {
+    /// Restores the tree below a root. Its directories are shown only while the server cannot be asked. Returns those that a
+    /// commit vouches for, see [`Table::vouch`].
+    pub fn restore(&self, root: Ino, saved: &Saved) -> Vec<(Ino, Arc<str>)> {
         let mut state = self.lock();
-        let Some(path) = self.path_in(&state, root) else { return };
+        let mut vouched = Vec::new();
+        let Some(path) = self.path_in(&state, root) else { return vouched };
         state.nodes.reserve(saved.entry_count());
         let mut queue = vec![(root, path)];
         while let Some((ino, path)) = queue.pop() {
@@ -39,7 +41,20 @@ impl Table {
             state.nodes.set_children(ino, children);
             if let Some(known) = state.dir_mut(ino) {
                 known.complete = true;
-                known.listed = holds(dir).then_some(now);
+            }
+            if !dir.commit.is_empty() {
+                vouched.push((ino, dir.commit.clone()));
+            }
+        }
+        vouched
+    }
+
+    /// Directories that were restored count as listed at this time.
+    pub fn vouch(&self, dirs: impl IntoIterator<Item = Ino>, now: Instant) {
+        let mut state = self.lock();
+        for ino in dirs {
+            if let Some(dir) = state.dir_mut(ino) {
+                dir.listed = Some(now);
             }
         }
     }
@@ -117,7 +132,7 @@ mod tests {
 
         let (_, saved) = Snapshot::open(&place.path().join("tree")).expect("read");
         let second = table();
-        second.restore(ROOT, &saved, Instant::now(), |_| false);
+        assert!(second.restore(ROOT, &saved).is_empty(), "no commit vouches for it");
         let Child::Positive(again) = second.child(ROOT, &name("a")) else { panic!("saved") };
         assert_eq!((again.ino, again.server), (a.ino, Some(Version { size: 1, mtime: 5 })));
         assert!(second.is_complete(ROOT) && second.listed(ROOT).is_none());

@@ -42,7 +42,7 @@ pub use freshness::{FROZEN_FRESH, OPEN_FRESH};
 pub use layout::{DOT_DIR, GIT_FILE, LOGS_PATH, Layout, UPLOADS_DIR, UPLOADS_PATH};
 pub use listings::{ListResult, Unsent};
 pub use outside::{OUTSIDE_PATH, goes_on, outside_path, outside_text};
-pub use saved::knows_a_tree;
+pub use saved::{EarlierTree, knows_a_tree};
 pub use space::Space;
 pub use state::{Entry, View, ViewConfig};
 pub use sweep::{Renew, Unlisted};

@@ -1,11 +1,13 @@
 //! The tree on the local disk: read when the mount starts, written as directories are listed.
 
 use std::path::Path;
-use std::sync::Once;
+use std::sync::{Arc, Once};
+use std::thread::JoinHandle;
 
 use super::freshness::{FROZEN_FRESH, Freshness};
+use super::layout::Layout;
 use crate::attr::Attr;
-use crate::inode::{ChangeLog, Ino, ROOT, Saved, Snapshot, Unsaved};
+use crate::inode::{ChangeLog, Ino, ROOT, Snapshot, Table, Unsaved};
 use crate::path::{Name, RemotePath};
 
 /// A directory in the form of a snapshot.
@@ -30,17 +32,8 @@ pub(super) struct SavedTree {
 }
 
 impl SavedTree {
-    /// Opens the snapshot in the cache directory and reads it. It is optional: without it the server is asked.
-    pub(super) fn open(cache_dir: Option<&Path>) -> (Self, Saved) {
-        let tree = |snapshot| Self { snapshot, changed: Once::new() };
-        let Some(dir) = cache_dir else { return (tree(None), Saved::default()) };
-        match Snapshot::open(&dir.join(FILE)) {
-            Ok((snapshot, saved)) => (tree(Some(snapshot)), saved),
-            Err(error) => {
-                log::warn!("{}: {error}; the tree is not saved for the next mount", dir.join(FILE).display());
-                (tree(None), Saved::default())
-            }
-        }
+    fn new(snapshot: Option<Snapshot>) -> Self {
+        Self { snapshot, changed: Once::new() }
     }
 
     /// Saves before the first local change. It is to be shown by the next mount, also without the server, if this one dies
@@ -95,11 +88,57 @@ impl SavedTree {
     }
 }
 
-/// Restores what the last mount knew. Code that was frozen since then counts as listed now.
-pub(super) fn restore(freshness: &Freshness, saved: &Saved) {
-    let commit = freshness.admission.frozen_commit().map_or_else(String::new, |(commit, _)| commit);
-    let holds = |commit_then: &str| !commit.is_empty() && *commit_then == *commit;
-    freshness.table.restore(ROOT, saved, freshness.clock.now(), |dir| holds(&dir.commit));
+/// What the last mount knew. A tree of a million names takes a second to read: that is begun before the server is connected.
+pub struct EarlierTree(JoinHandle<Restored>);
+
+/// A table with the tree of the last mount.
+pub(super) struct Restored {
+    pub(super) saved: SavedTree,
+    pub(super) table: Table,
+    /// Directories whose code was frozen, with its commit.
+    pub(super) vouched: Vec<(Ino, Arc<str>)>,
+    pub(super) log: Option<ChangeLog>,
+}
+
+impl EarlierTree {
+    /// Begins to read the snapshot in the cache directory. It is optional: without it the server is asked.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn read(cache_dir: Option<&Path>, layout: Layout) -> std::io::Result<Self> {
+        let file = cache_dir.map(|dir| dir.join(FILE));
+        let thread = std::thread::Builder::new().name("tree".into());
+        thread.spawn(move || Restored::read(file.as_deref(), layout)).map(Self)
+    }
+
+    pub(super) fn wait(self, layout: Layout) -> Restored {
+        // A panic is in the log.
+        self.0.join().unwrap_or_else(|_| Restored::read(None, layout))
+    }
+}
+
+impl Restored {
+    fn read(file: Option<&Path>, layout: Layout) -> Self {
+        let table = Table::new(layout.roots());
+        match file.map(|file| (file, Snapshot::open(file))) {
+            None => Self { saved: SavedTree::new(None), table, vouched: Vec::new(), log: None },
+            Some((_, Ok((snapshot, saved)))) => {
+                let vouched = table.restore(ROOT, &saved);
+                Self { saved: SavedTree::new(Some(snapshot)), table, vouched, log: saved.log().cloned() }
+            }
+            Some((file, Err(error))) => {
+                log::warn!("{}: {error}; the tree is not saved for the next mount", file.display());
+                Self { saved: SavedTree::new(None), table, vouched: Vec::new(), log: None }
+            }
+        }
+    }
+}
+
+/// Code that was frozen at the present commit counts as listed now.
+pub(super) fn vouch(freshness: &Freshness, dirs: Vec<(Ino, Arc<str>)>) {
+    let Some((commit, _)) = freshness.admission.frozen_commit() else { return };
+    let holds = dirs.into_iter().filter(|(_, then)| **then == *commit).map(|(dir, _)| dir);
+    freshness.table.vouch(holds, freshness.clock.now());
 }
 
 fn is_frozen(freshness: &Freshness) -> bool {

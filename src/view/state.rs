@@ -1,6 +1,5 @@
 //! The type [`View`]: its parts, and what can be read from it without asking the server.
 
-use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use super::changes::KernelChanges;
 use super::freshness::{FROZEN_FRESH, Freshness, OPEN_FRESH};
 use super::layout::{Layout, Own, root_above, shown_at};
 use super::listings::{Listings, Unsent};
-use super::saved::{SavedTree, restore};
+use super::saved::{EarlierTree, Restored, SavedTree, vouch};
 use super::space::{Space, SpaceCache};
 use super::touched::{Since, Touched};
 use crate::admit::Admission;
@@ -29,8 +28,6 @@ pub struct ViewConfig {
     pub fresh: Duration,
     /// How long an operation may wait for the network.
     pub timeout: Duration,
-    /// Directory of the saved tree. It may be deleted at any time.
-    pub cache_dir: Option<PathBuf>,
     /// Whether the root has a `.git` of this machine, which takes the place of one on the server.
     pub own_git: bool,
     /// Stands for the options that have a say in the attributes that are shown.
@@ -73,24 +70,25 @@ pub(super) struct Inner {
 }
 
 impl View {
-    /// Makes a view, with the tree that the last mount saved in the cache directory.
+    /// Makes a view of what the last mount knew.
     pub fn new(
         config: ViewConfig,
+        tree: EarlierTree,
         remote: Remote,
         admission: Admission,
         unsent: Box<dyn Unsent>,
         clock: Clock,
         errors: LastError,
     ) -> Self {
-        let ViewConfig { layout, fresh, timeout, cache_dir, own_git, shown_as } = config;
-        let (saved, tree) = SavedTree::open(cache_dir.as_deref());
-        let table = Arc::new(Table::new(layout.roots()));
+        let ViewConfig { layout, fresh, timeout, own_git, shown_as } = config;
+        let Restored { saved, table, vouched, log } = tree.wait(layout);
+        let table = Arc::new(table);
         let freshness = Freshness { table: table.clone(), admission, clock, names: fresh, used: Arc::default() };
-        let changes = KernelChanges::new(Touched::new(table.clone(), shown_as, tree.log()));
+        let changes = KernelChanges::new(Touched::new(table.clone(), shown_as, log));
         let listings = Listings::new(remote.clone(), freshness.clone(), unsent, changes.clone(), timeout);
         let ahead = Ahead::new(freshness.clone(), listings.clone());
         ahead.follow(&listings);
-        restore(&freshness, &tree);
+        vouch(&freshness, vouched);
         let space = SpaceCache::new(remote.clone());
         let silent_at = Mutex::default();
         Self(Arc::new(Inner {

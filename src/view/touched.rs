@@ -77,8 +77,8 @@ impl State {
 }
 
 impl Touched {
-    pub(super) fn new(table: Arc<Table>, shown_as: u16, before: Option<&ChangeLog>) -> Self {
-        let before = before.filter(|log| log.shown_as == shown_as).cloned().unwrap_or_default();
+    pub(super) fn new(table: Arc<Table>, shown_as: u16, before: Option<ChangeLog>) -> Self {
+        let before = before.filter(|log| log.shown_as == shown_as).unwrap_or_default();
         Self { table, shown_as, state: Arc::new(Mutex::new(State::new(before))) }
     }
 
@@ -186,7 +186,11 @@ mod tests {
 
     fn as_shown(shown_as: u16, before: Option<&ChangeLog>) -> Touched {
         let code = RemotePath::parse("code").expect("valid");
-        Touched::new(Arc::new(Table::new(vec![Root { ino: ROOT, path: code, area: Area::Code }])), shown_as, before)
+        Touched::new(
+            Arc::new(Table::new(vec![Root { ino: ROOT, path: code, area: Area::Code }])),
+            shown_as,
+            before.cloned(),
+        )
     }
 
     fn change(log: &Touched, name: &str) {

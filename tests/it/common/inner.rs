@@ -16,7 +16,7 @@ use pantheonfs::attr::Area;
 use pantheonfs::clock::{Clock, Deadline};
 use pantheonfs::control::ConnectionMode;
 use pantheonfs::env::{Env, EnvConfig};
-use pantheonfs::fs::{Fs, FsConfig, FsResult, Layout, Links, NewFile, OpenMode, SetAttr, Wait};
+use pantheonfs::fs::{EarlierTree, Fs, FsConfig, FsResult, Layout, Links, NewFile, OpenMode, SetAttr, Wait};
 use pantheonfs::gate::{Gate, Verdict};
 use pantheonfs::inode::{Ino, ROOT};
 use pantheonfs::remote::{Remote, RemoteConfig};
@@ -574,6 +574,7 @@ fn assemble(dial: Dial, state: &Path, setup: &Setup) -> (Fs, Arc<Journal>) {
         fresh,
         timeout: LIMIT,
         cache_bytes: 16 << 20,
+        tree: EarlierTree::read(None, layout).expect("a thread"),
         cache_dir: None,
         content_dir: None,
         state_dir: state.to_owned(),

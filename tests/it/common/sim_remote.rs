@@ -7,7 +7,7 @@ use std::time::Duration;
 use pantheonfs::clock::{Clock, Deadline};
 use pantheonfs::control::ConnectionMode;
 use pantheonfs::env::{Env, EnvConfig};
-use pantheonfs::fs::{Fs, FsConfig, Layout, Links};
+use pantheonfs::fs::{EarlierTree, Fs, FsConfig, Layout, Links};
 use pantheonfs::gate::Gate;
 use pantheonfs::remote::{Dial, Remote, RemoteConfig};
 use pantheonfs::sim::{Sim, SimConfig};
@@ -57,6 +57,7 @@ impl SimRemote {
             fresh: Duration::from_secs(30),
             timeout: LIMIT,
             cache_bytes: 1 << 20,
+            tree: EarlierTree::read(None, Layout::Pantheon).expect("a thread"),
             cache_dir: None,
             content_dir: None,
             journal: Arc::new(Journal::open(&state).expect("opened")),
