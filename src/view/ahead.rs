@@ -27,8 +27,9 @@ const MAX_LISTINGS: usize = 512;
 const MAX_QUEUED: usize = 100_000;
 /// Greatest depth of directories listed ahead: a directory that contains itself would be listed forever.
 const MAX_DEPTH: usize = 100;
-/// Largest number of known objects with which listing ahead continues: an endless tree must not fill the memory.
-const MAX_KNOWN: usize = 300_000;
+/// Largest number of known objects with which listing ahead continues: an endless tree must not fill the memory. Each takes
+/// about 150 bytes.
+const MAX_KNOWN: usize = 1_500_000;
 
 /// Cheap to clone.
 #[derive(Clone)]

@@ -157,7 +157,8 @@ fn an_endless_directory_is_an_error() {
 /// A directory that contains itself, and a tree that branches for ever: nobody walks there but a caller who wants to.
 #[test]
 fn an_endless_tree_is_not_walked_ahead_for_ever() {
-    for (what, wide, most) in [("its own parent", 1, 200), ("branches", 1000, 3000)] {
+    // A real tree may have a million names.
+    for (what, wide, expected) in [("its own parent", 1, 2..=200), ("branches", 1000, 1001..=3000)] {
         let opened = Arc::new(AtomicU64::new(0));
         let count = opened.clone();
         let (inner, peak) = peak_of(|| {
@@ -181,7 +182,7 @@ fn an_endless_tree_is_not_walked_ahead_for_ever() {
             inner
         });
         let opened = opened.load(Ordering::SeqCst);
-        assert!(opened <= most && peak < MEMORY, "{what}: {opened} directories, {peak} bytes");
+        assert!(expected.contains(&opened) && peak < MEMORY, "{what}: {opened} directories, {peak} bytes");
         if wide == 1 {
             let deep = vec!["d0"; 150].join("/");
             assert_eq!(inner.names(&deep).expect("listed").len(), 1, "who wants to go there may");
