@@ -182,17 +182,26 @@ impl Copying<'_> {
         if made.mtime == attr.mtime {
             return Ok(made);
         }
-        let attrs = RawAttrs { times: Some((attr.mtime, attr.mtime)), ..RawAttrs::default() };
+        Ok(if self.set_time(to, attr.mtime)? { Attr { mtime: attr.mtime, ..made } } else { made })
+    }
+
+    /// Whether the server sets times.
+    fn set_time(&self, to: &RemotePath, mtime: u32) -> RemoteResult<bool> {
+        let attrs = RawAttrs { times: Some((mtime, mtime)), ..RawAttrs::default() };
         let set = retry(self.client, "rename", to, Repeat::Safe, |attempt| {
+            // It would be that of what a link leads to.
+            if attempt.send_look(to).attr()?.kind == FileKind::Symlink {
+                return Err(ErrorKind::Unsupported);
+            }
             self.permit.still_valid()?;
             attempt.ok(attempt.send(Request::SetStat { path: attempt.wire(to), attrs }))
         });
         match set {
             Err(RemoteError { kind: ErrorKind::Unsupported | ErrorKind::PermissionDenied, .. }) => {
-                log::info!("{to}: the server does not set times; the moved file has a new one");
-                Ok(made)
+                log::info!("{to}: the time cannot be set; what was moved has a new one");
+                Ok(false)
             }
-            set => set.map(|()| Attr { mtime: attr.mtime, ..made }),
+            set => set.map(|()| true),
         }
     }
 
@@ -239,7 +248,8 @@ impl Copying<'_> {
         for (name, attr) in self.list(from)? {
             self.object((&from.join(&name), &to.join(&name)), &attr, depth + 1, copied)?;
         }
-        Ok(())
+        // `tar` and `rsync -a` look at the times of directories, which a rename leaves as they are.
+        self.set_time(to, attr.mtime).map(drop)
     }
 
     fn link(&self, from: &RemotePath, to: &RemotePath) -> RemoteResult<Attr> {

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, UNIX_EPOCH};
 
 use pantheonfs::attr::{Area, Attr, FileKind};
 use pantheonfs::clock::Deadline;
@@ -210,7 +211,11 @@ fn things_move_on_servers_that_rename_and_on_servers_that_do_not() {
         fs::create_dir_all(code.join("dir/deep/er")).expect("made");
         fs::write(code.join("dir/deep/file"), vec![7; 100_000]).expect("written");
         std::os::unix::fs::symlink("deep/file", code.join("dir/link")).expect("linked");
+        let time = |dir: &str| fs::metadata(code.join(dir)).expect(habit).mtime();
+        let then = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        fs::File::open(code.join("dir/deep")).and_then(|dir| dir.set_modified(then)).expect("a time");
         rename("code/dir", "code/moved", false).expect(habit);
+        assert_eq!(time("moved/deep"), 1_000_000_000, "{habit}");
         assert!(!code.join("dir").exists(), "{habit}");
         assert_eq!(fs::read(code.join("moved/link")).expect(habit), vec![7; 100_000], "{habit}");
         assert!(code.join("moved/deep/er").is_dir(), "{habit}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pantheonfs::sim::SimConfig;
 
 use crate::common::mounted::Mounted;
-use crate::common::{eventually, has_program, skip};
+use crate::common::{eventually, has_fuse, has_program, skip};
 
 /// Operations of a run of fsx; `PANTHEONFS_FSX_OPS` asks for more.
 const FSX_OPS: &str = "20000";
@@ -108,4 +108,20 @@ fn a_full_local_disk_fails_the_write() {
     }
     assert!(!m.on_server("large.bin").exists());
     m.umount().ok();
+}
+
+/// `scripts/jobs`: unpacking, `rsync --delete`, git, `sed -i` over all, moves of what is being sent, on servers with each
+/// limit. What is in the mount, on the server and in a local directory is compared. The times are for a quiet machine.
+#[test]
+fn big_jobs_in_small_end_as_in_a_local_directory() {
+    if !has_fuse() || !has_program("python3") || !has_program("zip") || !has_program("rsync") {
+        return;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/jobs");
+    let mut jobs = Command::new(script);
+    jobs.args(["--files", "60", "--limit", "60"]).env("PANTHEONFS", env!("CARGO_BIN_EXE_pantheonfs"));
+    let ran = jobs.output().expect("it runs");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success(), "{said}{}", String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(said.matches("objects compared").count(), 6, "{said}");
 }
