@@ -47,6 +47,14 @@ pub enum Applied {
     Gone,
 }
 
+/// The clocks of the server and of this machine may differ by so much (seconds).
+const MAX_SKEW: u32 = 120;
+
+/// Whether the server may have set this time when a change arrived that was made here at another.
+fn is_later(server: u32, here: u32) -> bool {
+    server.saturating_add(MAX_SKEW) >= here
+}
+
 impl Table {
     /// The count of local changes, to be read before a listing is requested.
     pub fn changes(&self, dir: Ino) -> Option<u64> {
@@ -114,6 +122,7 @@ impl Table {
             }
         }
         state.nodes.set_children(dir, children);
+        state.changed_by_others(dir, &out);
         if expired || !out.is_empty() {
             state.unsaved.insert(dir);
         }
@@ -210,6 +219,16 @@ impl State {
         }
     }
 
+    /// If others changed names in the directory, its time on the server is theirs.
+    fn changed_by_others(&mut self, dir: Ino, changes: &[Change]) {
+        let names = |change: &Change| matches!(change, Change::Made { .. } | Change::Removed(_) | Change::Entry { .. });
+        if changes.iter().any(names)
+            && let Some(dir) = self.dir_mut(dir)
+        {
+            dir.own_time = false;
+        }
+    }
+
     /// Updates a known node from the server's attributes; returns `false` if it is another kind of object now.
     fn refresh(&mut self, slot: Slot, attr: Attr, out: &mut Vec<Change>) -> bool {
         let Some(node) = self.nodes.at_mut(slot) else { return false };
@@ -223,7 +242,12 @@ impl State {
         if node.server() == Some(attr.version()) || attr.is_dir() {
             // The version was sent by this mount: times that the server refused to set stay shown.
             let shown = Attr { mtime: known.mtime, atime: known.atime, ..attr };
-            let attr = if attr.is_dir() { attr } else { shown };
+            let own_time = node.dir().is_some_and(|dir| dir.own_time && is_later(attr.mtime, known.mtime));
+            let attr = match attr.is_dir() {
+                true if own_time => Attr { mtime: known.mtime, ..attr },
+                true => attr,
+                false => shown,
+            };
             if known.perm != attr.perm || known.mtime != attr.mtime {
                 out.push(Change::Attr(ino));
             }

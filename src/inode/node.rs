@@ -116,6 +116,9 @@ pub(super) struct Dir {
     pub(super) restored: BTreeSet<Name>,
     /// Whether bytes of a file in it were returned.
     pub(super) was_read: bool,
+    /// Its time is that of a change that was made here. The server sets another when the change arrives; that one is not shown,
+    /// or `tar` would find a directory changed as it read it.
+    pub(super) own_time: bool,
     /// The number of local changes: a listing that was requested before one of them is not applied.
     pub(super) changes: u64,
     /// The state of the names that the kernel may have cached: the count of changes and the listing.

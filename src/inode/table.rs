@@ -406,6 +406,16 @@ impl Table {
         }
     }
 
+    /// A caller changes names in the directory now (`secs` since the epoch).
+    pub fn names_changed(&self, dir: Ino, secs: u32) {
+        let mut state = self.lock();
+        let Some(node) = state.nodes.get_mut(dir) else { return };
+        node.set_attr(Attr { mtime: secs, ..node.attr() });
+        if let Some(known) = node.dir_mut() {
+            known.own_time = true;
+        }
+    }
+
     /// Listings do not change the object from here on.
     pub fn pin(&self, ino: Ino) {
         if let Some(node) = self.lock().nodes.get_mut(ino) {

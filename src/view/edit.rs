@@ -98,6 +98,7 @@ impl View {
 
     pub fn insert(&self, parent: Ino, name: &Name, attr: Attr, server: Option<Version>) -> Option<Ino> {
         let made = self.0.table.insert(parent, name, attr, server);
+        self.names_changed(parent);
         // Noted when it can be seen: a caller that asks in between learns it the next time.
         self.0.changes.touched().name(parent, name);
         made
@@ -106,6 +107,7 @@ impl View {
     pub fn remove(&self, parent: Ino, name: &Name) -> Option<Ino> {
         let removed = self.0.table.remove(parent, name);
         removed.into_iter().for_each(|ino| self.note_change(ino));
+        self.names_changed(parent);
         self.0.changes.touched().name(parent, name);
         removed
     }
@@ -113,8 +115,15 @@ impl View {
     pub fn rename(&self, from: (Ino, &Name), to: (Ino, &Name)) -> Option<Ino> {
         let renamed = self.0.table.rename(from, to);
         renamed.into_iter().for_each(|ino| self.note_change(ino));
-        [from, to].into_iter().for_each(|(parent, name)| self.0.changes.touched().name(parent, name));
+        for (parent, name) in [from, to] {
+            self.names_changed(parent);
+            self.0.changes.touched().name(parent, name);
+        }
         renamed
+    }
+
+    fn names_changed(&self, dir: Ino) {
+        self.0.table.names_changed(dir, secs_from_time(self.clock().wall()));
     }
 
     /// A caller changes the name, the permissions or the times now: that is the ctime, which no server tells.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, UNIX_EPOCH};
@@ -200,6 +200,31 @@ fn a_directory_that_takes_the_place_of_a_link_is_entered_at_once() {
     fs::create_dir(m.there("d")).expect("made");
     fs::write(m.there("d/f"), "theirs").expect("written");
     assert_eq!(fs::read_to_string(m.path("d/f")).expect("the error of READLINK is not the caller's"), "theirs");
+}
+
+/// The server sets the time when the change arrives. `tar` says that a directory changed as it reads it if the time that it is
+/// shown is another afterwards.
+#[test]
+fn a_directory_that_is_changed_here_has_the_time_of_that_until_others_change_it() {
+    let Some(m) = mounted() else { return };
+    let times = || {
+        let shown = fs::metadata(m.path("d")).expect("there");
+        (shown.mtime(), shown.ctime())
+    };
+    let on_the_server = || fs::metadata(m.there("d")).expect("there").mtime();
+    fs::create_dir(m.path("d")).expect("made");
+    let made = times();
+    sleep(Duration::from_millis(1100));
+    fs::write(m.path("d/f"), "mine").expect("written");
+    let shown = times();
+    assert!(shown.0 > made.0, "a new name changes the time: {made:?}, {shown:?}");
+    m.barrier().expect("sent");
+    let later = UNIX_EPOCH + Duration::from_secs(shown.0.unsigned_abs() + 7);
+    File::open(m.there("d")).and_then(|dir| dir.set_modified(later)).expect("as of a server that is slow");
+    sleep(NOTICED);
+    assert_eq!(times(), shown);
+    fs::write(m.there("d/g"), "theirs").expect("written");
+    eventually("their change is shown", || fs::read(m.path("d/g")).is_ok() && times().0 == on_the_server());
 }
 
 /// Names, permission bits and content below a directory of the server.
