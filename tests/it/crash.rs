@@ -15,18 +15,8 @@ use crate::common::mounted::Mounted;
 
 /// Ends the driver as the out-of-memory killer does.
 pub fn kill(m: &Mounted) {
-    let wanted = m.dir().to_string_lossy().into_owned();
-    let processes = fs::read_dir("/proc").expect("listed");
-    for process in processes.flatten() {
-        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let words: Vec<&[u8]> = line.split(|&b| b == 0).collect();
-        if words.contains(&&b"--report"[..]) && words.contains(&wanted.as_bytes()) {
-            // Not by a program: a child that closes what it inherited is a `close` for the kernel.
-            let pid = process.file_name().to_str().and_then(|pid| pid.parse().ok()).expect("a number");
-            let pid = rustix::process::Pid::from_raw(pid).expect("not zero");
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
-        }
-    }
+    // Not by a program: a child that closes what it inherited is a `close` for the kernel.
+    rustix::process::kill_process(m.driver(), rustix::process::Signal::KILL).expect("killed");
     eventually("it is dead", || fs::metadata(m.dir()).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN)));
 }
 

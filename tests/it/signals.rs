@@ -182,19 +182,6 @@ fn git_clones_into_the_mount_while_signals_arrive() {
     assert!(differs.expect("diff runs").success(), "the server has what was cloned");
 }
 
-/// The process that serves the mount.
-fn driver(m: &Mounted) -> Pid {
-    let place = m.dir().to_string_lossy().into_owned();
-    let serves = |entry: &fs::DirEntry| {
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let words: Vec<String> = line.split(|&b| b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
-        words.contains(&"--report".to_owned()) && words.contains(&place)
-    };
-    let found = fs::read_dir("/proc").expect("listed").flatten().find(serves).expect("a driver");
-    let number = found.file_name().to_string_lossy().parse().expect("a number");
-    Pid::from_raw(number).expect("not zero")
-}
-
 #[test]
 fn a_mount_whose_driver_hangs_on_a_request_can_be_unmounted() {
     if !has_fuse() {
@@ -223,7 +210,7 @@ fn a_mount_can_always_be_unmounted() {
         let mut file = fs::File::options().write(true).truncate(true).open(m.path("index.php")).expect("opened");
         file.write_all(b"not sent").expect("written");
         drop(file);
-        let driver = driver(&m);
+        let driver = m.driver();
         if stopped {
             kill_process(driver, Signal::STOP).expect("sent");
         }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pantheonfs::sim::{Sim, SimConfig};
+use rustix::process::Pid;
 
 use super::program::{Environ, Ran, is_mounted};
 use super::sshd::Sshd;
@@ -117,6 +118,18 @@ impl Mounted {
     /// Waits until the server has everything.
     pub fn barrier(&self) -> std::io::Result<()> {
         std::fs::write(self.path(".pantheon/sync"), "now\n")
+    }
+
+    /// The process that serves the mount, as it has recorded it. Not by the command lines of all processes: to read that of a
+    /// process that is busy with its memory may take minutes.
+    #[allow(dead_code)] // tests/model.rs
+    pub fn driver(&self) -> Pid {
+        let states = std::fs::read_dir(self.environ().state()).expect("listed").flatten();
+        let records = states.filter_map(|state| std::fs::read(state.path().join("mount.json")).ok());
+        let mut records = records.filter_map(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+        let ours = |record: &serde_json::Value| record["mountpoint"].as_str().map(Path::new) == Some(self.dir());
+        let pid = records.find(ours).and_then(|record| record["pid"].as_i64()).expect("a record of the mount");
+        Pid::from_raw(i32::try_from(pid).expect("a number")).expect("not zero")
     }
 
     pub fn dir(&self) -> &Path {
