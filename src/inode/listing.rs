@@ -50,8 +50,8 @@ pub enum Applied {
 /// The clocks of the server and of this machine may differ by so much (seconds).
 const MAX_SKEW: u32 = 120;
 
-/// Whether the server may have set this time when a change arrived that was made here at another.
-fn is_later(server: u32, here: u32) -> bool {
+/// Whether `server` can be the time at which a change that was made at `here` arrived on the server (seconds since the epoch).
+fn can_be_arrival(server: u32, here: u32) -> bool {
     server.saturating_add(MAX_SKEW) >= here
 }
 
@@ -242,7 +242,7 @@ impl State {
         if node.server() == Some(attr.version()) || attr.is_dir() {
             // The version was sent by this mount: times that the server refused to set stay shown.
             let shown = Attr { mtime: known.mtime, atime: known.atime, ..attr };
-            let own_time = node.dir().is_some_and(|dir| dir.own_time && is_later(attr.mtime, known.mtime));
+            let own_time = node.dir().is_some_and(|dir| dir.own_time && can_be_arrival(attr.mtime, known.mtime));
             let attr = match attr.is_dir() {
                 true if own_time => Attr { mtime: known.mtime, ..attr },
                 true => attr,

@@ -36,8 +36,8 @@ pub struct RemoteConfig {
     pub dial: Dial,
     /// What every path is relative to: empty for the login directory.
     pub base: Vec<u8>,
-    /// The directory that the mount shows as its root. The server provides it, and all that are as near to the base: they may
-    /// be symbolic links, as on the platform.
+    /// The directory that the mount shows as its root. It and the directories beside and above it are the server's own, as
+    /// `code` and `files` of the platform, and may be symbolic links.
     pub root: RemotePath,
     /// How long a call may take, and how long an answer may stay out before the session counts as dead.
     pub timeout: Duration,

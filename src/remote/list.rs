@@ -179,7 +179,7 @@ impl Listing {
         match (progress.end, &progress.failure) {
             (None, None) if early && progress.unanswered.is_empty() => {
                 if progress.entries.len() <= FEW_NAMES {
-                    // Not the directory is long, but what the server sends at a time is short.
+                    // The directory is short: this server sends few names at a time.
                     self.session.close_late();
                 }
                 self.list_again(progress);

@@ -98,7 +98,9 @@ impl View {
 
     pub fn insert(&self, parent: Ino, name: &Name, attr: Attr, server: Option<Version>) -> Option<Ino> {
         let made = self.0.table.insert(parent, name, attr, server);
-        self.names_changed(parent);
+        if made.is_some() {
+            self.names_changed(parent);
+        }
         // Noted when it can be seen: a caller that asks in between learns it the next time.
         self.0.changes.touched().name(parent, name);
         made
@@ -106,19 +108,21 @@ impl View {
 
     pub fn remove(&self, parent: Ino, name: &Name) -> Option<Ino> {
         let removed = self.0.table.remove(parent, name);
-        removed.into_iter().for_each(|ino| self.note_change(ino));
-        self.names_changed(parent);
+        if let Some(ino) = removed {
+            self.note_change(ino);
+            self.names_changed(parent);
+        }
         self.0.changes.touched().name(parent, name);
         removed
     }
 
     pub fn rename(&self, from: (Ino, &Name), to: (Ino, &Name)) -> Option<Ino> {
         let renamed = self.0.table.rename(from, to);
-        renamed.into_iter().for_each(|ino| self.note_change(ino));
-        for (parent, name) in [from, to] {
-            self.names_changed(parent);
-            self.0.changes.touched().name(parent, name);
+        if let Some(ino) = renamed {
+            self.note_change(ino);
+            [from, to].into_iter().for_each(|(parent, _)| self.names_changed(parent));
         }
+        [from, to].into_iter().for_each(|(parent, name)| self.0.changes.touched().name(parent, name));
         renamed
     }
 

@@ -88,7 +88,8 @@ impl SavedTree {
     }
 }
 
-/// What the last mount knew. A tree of a million names takes a second to read: that is begun before the server is connected.
+/// What the last mount knew. A tree of a million names takes half a second and more to read: that is begun before the server is
+/// connected.
 pub struct EarlierTree(JoinHandle<Restored>);
 
 /// A table with the tree of the last mount.
