@@ -90,8 +90,8 @@ struct Place {
 
 enum Job {
     Keep(Key, Arc<[u8]>),
-    /// The second name leads to the block of the first one.
-    Alias(Key, Key),
+    /// Each second name leads to the block of the first one.
+    Aliases(Vec<(Key, Key)>),
     Finish(mpsc::Sender<()>),
 }
 
@@ -186,9 +186,10 @@ impl Disk {
         }
     }
 
-    /// Content has a new name.
-    pub fn renamed(&self, from: &BlockKey, to: &BlockKey) {
-        let _ = self.writer.try_send(Job::Alias(self.shared.name(from), self.shared.name(to)));
+    /// Content has new names: pairs of the old and the new one.
+    pub fn renamed(&self, names: &[(BlockKey, BlockKey)]) {
+        let names = names.iter().map(|(old, new)| (self.shared.name(old), self.shared.name(new))).collect();
+        let _ = self.writer.try_send(Job::Aliases(names));
     }
 
     /// Waits until all blocks that were put are in files.
@@ -241,7 +242,7 @@ impl Shared {
         let mut out: Option<(u32, Pack)> = None;
         // Still in the buffer: they cannot be found before they are in the file.
         let mut coming: Vec<(Key, Place)> = Vec::new();
-        let mut named: Vec<(Key, Key)> = Vec::new();
+        let mut named: HashMap<Key, Key> = HashMap::new();
         loop {
             let job = match jobs.recv_timeout(LINGER) {
                 Ok(job) => Some(job),
@@ -255,7 +256,9 @@ impl Shared {
                     self.waiting.fetch_sub(bytes.len() as u64, Ordering::Relaxed);
                     self.keep(&mut out, &mut coming, &mut named, (name, &bytes))
                 }
-                Some(Job::Alias(from, to)) => self.alias(&mut out, &mut named, (from, to)),
+                Some(Job::Aliases(names)) => {
+                    names.into_iter().try_for_each(|names| self.alias(&mut out, &mut named, names))
+                }
                 Some(Job::Finish(done)) => {
                     finish = Some(done);
                     Ok(())
@@ -278,7 +281,7 @@ impl Shared {
         &self,
         out: &mut Option<(u32, Pack)>,
         coming: &mut Vec<(Key, Place)>,
-        named: &mut Vec<(Key, Key)>,
+        named: &mut HashMap<Key, Key>,
         (name, bytes): (Key, &[u8]),
     ) -> io::Result<()> {
         let block = digest(bytes);
@@ -295,21 +298,20 @@ impl Shared {
             coming.push((block, Place { pack: number, at, len: bytes.len() as u32, sum }));
         }
         pack.add(b'N', &name, &block);
-        named.push((name, block));
+        named.insert(name, block);
         Ok(())
     }
 
     fn alias(
         &self,
         out: &mut Option<(u32, Pack)>,
-        named: &mut Vec<(Key, Key)>,
+        named: &mut HashMap<Key, Key>,
         (from, to): (Key, Key),
     ) -> io::Result<()> {
         let known = self.lock().names.get(&from).copied();
-        let waiting = || named.iter().rev().find(|(name, _)| *name == from).map(|(_, block)| *block);
-        let Some(block) = known.or_else(waiting) else { return Ok(()) };
+        let Some(block) = known.or_else(|| named.get(&from).copied()) else { return Ok(()) };
         self.pack(out)?.1.add(b'N', &to, &block);
-        named.push((to, block));
+        named.insert(to, block);
         Ok(())
     }
 
@@ -369,7 +371,7 @@ impl Shared {
         &self,
         out: &mut Option<(u32, Pack)>,
         coming: &mut Vec<(Key, Place)>,
-        named: &mut Vec<(Key, Key)>,
+        named: &mut HashMap<Key, Key>,
     ) -> io::Result<()> {
         let Some((number, pack)) = out else { return Ok(()) };
         if pack.buffered() == 0 {
@@ -380,7 +382,7 @@ impl Shared {
         {
             let mut state = self.lock();
             state.blocks.extend(coming.drain(..));
-            state.names.extend(named.drain(..));
+            state.names.extend(named.drain());
             state.clock += 1;
             let clock = state.clock;
             if let Some(known) = state.packs.get_mut(&number) {
@@ -468,7 +470,7 @@ mod tests {
         for n in 0..20 {
             disk.put(&key("code/a", n), block(n as u8));
         }
-        disk.renamed(&key("code/a", 3), &key("code/moved", 3));
+        disk.renamed(&[(key("code/a", 3), key("code/moved", 3))]);
         disk.close();
         assert_eq!(disk.get(&key("code/a", 7)).as_deref(), Some(&*block(7)));
         drop(disk);

@@ -12,22 +12,25 @@ use crate::cache::{BLOCK_BYTES, BlockKey};
 use crate::path::RemotePath;
 use crate::pool::background;
 
-/// Number of blocks of a renamed file that stay cached. Further blocks are fetched again.
-const MAX_RENAMED_BLOCKS: usize = 1024;
+/// Number of blocks that stay cached when a file or directory is renamed. Further blocks are fetched again.
+const MAX_RENAMED_BLOCKS: usize = 64 * 1024;
 
 impl Content {
     /// Notes that this content was sent. Everything that was cached for the path before is outdated. If the version is
     /// racy, the checksums of the sent content are noted, so that it is compared with the server's before it is trusted.
-    /// With `keep` the content is cached for readers.
-    pub fn stored(&self, path: &RemotePath, version: Version, source: &File, keep: bool) {
+    /// The content is cached for readers of `shown_at`, which is another path if a rename follows.
+    pub fn stored(&self, path: &RemotePath, version: Version, source: &File, shown_at: Option<&RemotePath>) {
         self.0.clock.set_by_client(version.mtime);
         self.replaced(path);
         let racy = self.0.is_racy(version);
         if racy && self.0.clock.is_server_unknown() {
             self.update_server_time(path);
         }
-        let id = self.0.remote_id(path, version);
-        for index in blocks_of(&(0..version.size)).take_while(|_| racy || keep) {
+        if let Some(shown_at) = shown_at.filter(|shown_at| *shown_at != path) {
+            self.0.generations.start(shown_at);
+        }
+        let id = shown_at.map(|shown_at| self.0.remote_id(shown_at, version));
+        for index in blocks_of(&(0..version.size)).take_while(|_| racy || id.is_some()) {
             let range = clamp(index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES, version);
             let mut block = vec![0; (range.end - range.start) as usize];
             if source.read_exact_at(&mut block, range.start).is_err() {
@@ -36,8 +39,8 @@ impl Content {
             if racy {
                 self.0.racy.note(path, version, index, crc32fast::hash(&block));
             }
-            if keep {
-                let content = if racy { unconfirmed(&id) } else { id.clone() };
+            if let Some(id) = &id {
+                let content = if racy { unconfirmed(id) } else { id.clone() };
                 self.0.insert(BlockKey { content, index }, block.into());
             }
         }
@@ -73,29 +76,39 @@ impl Content {
         }
     }
 
-    /// The file was renamed on the server.
+    /// The object, with everything below it, was renamed on the server.
     pub fn renamed_on_server(&self, from: &RemotePath, to: &RemotePath) {
         self.0.racy.renamed(from, to);
+    }
+
+    /// The object was renamed locally. `files`: the files that the server has of it, relative to it; their cached blocks
+    /// get the new names. What else is cached for both paths is outdated.
+    pub fn renamed(&self, from: &RemotePath, to: &RemotePath, files: &[(RemotePath, Version)]) {
+        let id = |top: &RemotePath, (below, version): &(RemotePath, Version)| {
+            self.0.remote_id(&top.join_path(below), *version)
+        };
+        let old: Vec<ContentId> = files.iter().map(|file| id(from, file)).collect();
+        self.0.generations.start(to);
+        let names = files.iter().zip(old).flat_map(|(file, old)| {
+            let new = id(to, file);
+            let pairs = [(unconfirmed(&old), unconfirmed(&new)), (old, new)];
+            blocks_of(&(0..file.1.size)).flat_map(move |index| {
+                let key = move |content: &ContentId| BlockKey { content: content.clone(), index };
+                pairs.clone().map(|(old, new)| (key(&old), key(&new)))
+            })
+        });
+        let names: Vec<(BlockKey, BlockKey)> = names.take(2 * MAX_RENAMED_BLOCKS).collect();
+        for (old, new) in &names {
+            if let Some(block) = self.0.memory.remove(old) {
+                self.0.memory.insert(new.clone(), block);
+            }
+        }
+        if let Some(disk) = &self.0.disk {
+            disk.renamed(&names);
+        }
+        self.0.generations.start(from);
         if let Some(proofs) = &self.0.proofs {
             proofs.renamed(from, to);
         }
-    }
-
-    /// The file was renamed locally: its cached blocks get the new name.
-    pub fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Version) {
-        let old = self.0.remote_id(from, version);
-        self.0.generations.start(to);
-        let new = self.0.remote_id(to, version);
-        for index in blocks_of(&(0..version.size)).take(MAX_RENAMED_BLOCKS) {
-            let key = |content: &ContentId| BlockKey { content: content.clone(), index };
-            let (old, new) = (key(&old), key(&new));
-            if let Some(disk) = &self.0.disk {
-                disk.renamed(&old, &new);
-            }
-            if let Some(block) = self.0.memory.remove(&old) {
-                self.0.memory.insert(new, block);
-            }
-        }
-        self.0.generations.start(from);
     }
 }

@@ -33,6 +33,7 @@ impl Content {
     /// A part of it.
     pub fn shown_part(&self, path: &RemotePath, version: Version, range: Range<u64>) -> Option<Vec<u8>> {
         self.read_cached(path, version, range.clone()).or_else(|| {
+            let range = clamp(range, version);
             let blocks: Option<Vec<_>> =
                 blocks_of(&range).map(|index| self.0.unconfirmed(path, version, index)).collect();
             Some(assemble(&range, &blocks?))

@@ -71,7 +71,10 @@ impl Reader {
             return Err(stale());
         }
         let version = self.version_of(file).ok_or_else(stale)?;
-        let bytes = match self.0.content.read_cached(&path, version, range.clone()) {
+        let (view, content) = (&self.0.view, &self.0.content);
+        // Until a queued rename is sent, the server cannot be asked by this path.
+        let unasked = || content.shown_part(&path, version, range.clone()).filter(|_| view.is_elsewhere(&path));
+        let bytes = match content.read_cached(&path, version, range.clone()).or_else(unasked) {
             Some(bytes) => bytes,
             None => {
                 let Wait::Until(deadline) = wait else { return Err(FsError::new("read", &path, Cause::WouldBlock)) };

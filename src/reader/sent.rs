@@ -11,19 +11,15 @@ pub(super) struct CacheFollower(pub(super) Content);
 impl Listener for CacheFollower {
     fn applied(&self, applied: &Applied<'_>) {
         match &applied.change {
-            AppliedChange::Content { source, attr, newest, .. } => {
-                self.0.stored(applied.path, attr.version(), source, *newest);
+            AppliedChange::Content { source, attr, shown_at, .. } => {
+                self.0.stored(applied.path, attr.version(), source, shown_at.as_ref());
             }
             AppliedChange::RenamedFrom(from) => self.0.renamed_on_server(from, applied.path),
             AppliedChange::Link(_) | AppliedChange::Deleted => self.0.replaced(applied.path),
         }
     }
 
-    fn renamed(&self, from: &RemotePath, to: &RemotePath, version: Option<Version>) {
-        match version {
-            Some(version) => self.0.renamed(from, to, version),
-            // A directory, or a file that the server does not have: cached content of both paths is outdated.
-            None => [from, to].into_iter().for_each(|path| self.0.replaced_locally(path)),
-        }
+    fn renamed(&self, from: &RemotePath, to: &RemotePath, files: &[(RemotePath, Version)]) {
+        self.0.renamed(from, to, files);
     }
 }

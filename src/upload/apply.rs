@@ -197,12 +197,9 @@ impl Sender {
         let ino = Ino(op.ino);
         let node = self.local.0.view.node(ino).filter(|_| op.ino != 0);
         let newest = self.local.spool(ino).is_none_or(|spool| spool.id() == put.spool && !spool.is_dirty());
-        // Cached only under the path at which the file is shown: a rename may be queued behind this operation.
-        let cached = node.is_some()
-            && newest
-            && server.size <= MAX_CACHED_BYTES
-            && self.local.0.view.path(ino).as_ref() == Some(&op.path);
-        let change = AppliedChange::Content { source, attr: server, sum: put.sum, newest: cached };
+        let cached = node.is_some() && newest && server.size <= MAX_CACHED_BYTES;
+        let shown_at = self.local.0.view.path(ino).filter(|_| cached);
+        let change = AppliedChange::Content { source, attr: server, sum: put.sum, shown_at };
         self.emit(&Applied { area: op.area, path: &op.path, change });
         if node.is_some() {
             // The size and time that are shown do not change, or editors would report a change by another program.

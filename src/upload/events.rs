@@ -24,8 +24,9 @@ pub enum AppliedChange<'a> {
         attr: Attr,
         /// CRC-32 of the content, if it is known.
         sum: Option<u32>,
-        /// Whether no newer content is queued and the file is shown at this path.
-        newest: bool,
+        /// The path at which readers are shown these bytes; `None` if newer ones are queued, or for large files. A queued
+        /// rename may have made it another one.
+        shown_at: Option<RemotePath>,
     },
     Link(&'a [u8]),
     Deleted,
@@ -36,9 +37,9 @@ pub enum AppliedChange<'a> {
 pub trait Listener: Send + Sync {
     fn applied(&self, _applied: &Applied<'_>) {}
 
-    /// An object was renamed locally; `version` is the server's version if it is a file that exists there. The server's
-    /// rename follows later.
-    fn renamed(&self, _from: &RemotePath, _to: &RemotePath, _version: Option<Version>) {}
+    /// An object was renamed locally; `files` are those that the server has of it, relative to it, with the server's
+    /// versions. The server's rename follows later.
+    fn renamed(&self, _from: &RemotePath, _to: &RemotePath, _files: &[(RemotePath, Version)]) {}
 
     /// No operation is due. Called about twice a second.
     fn idle(&self) {}

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::names::Target;
 use super::state::Upload;
-use crate::attr::FileKind;
+use crate::attr::{FileKind, Version};
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::inode::{Ino, NodeView};
+use crate::path::RemotePath;
 use crate::write::{Action, Expected};
 
 impl Upload {
@@ -70,7 +71,7 @@ impl Upload {
         let stays = self.stays_at(target, &moved, replaced.as_ref());
         self.record_rename((source, target), &moved, replaced.as_ref(), stays)
             .map_err(|cause| self.local.noted(FsError::new("rename", &source.path, cause)))?;
-        self.tell_renamed(&source.path, &target.path, moved.server.filter(|_| moved.attr.is_file()));
+        self.tell_renamed(&source.path, &target.path, &self.files_of(&moved));
         self.local.0.view.rename((source.parent, &source.name), (target.parent, &target.name));
         if let Some(node) = &replaced {
             self.local.record_local_only(node.ino).map_err(failed)?;
@@ -82,6 +83,22 @@ impl Upload {
         self.save_from_local_only(&moved, stays)
             .and_then(|()| self.local.renamed_local_only(&moved, &target.path))
             .map_err(|cause| self.local.noted(failed(cause)))
+    }
+
+    /// The files that the server has of an object, relative to it, with the server's versions.
+    fn files_of(&self, object: &NodeView) -> Vec<(RemotePath, Version)> {
+        let (mut waiting, mut files) = (vec![(RemotePath::root(), object.clone())], Vec::new());
+        while let Some((below, node)) = waiting.pop() {
+            if node.attr.is_dir() {
+                let children = self.local.0.view.children(node.ino).into_iter();
+                waiting.extend(children.map(|(name, child)| (below.join(&name), child)));
+            } else if node.attr.is_file()
+                && let Some(version) = node.server
+            {
+                files.push((below, version));
+            }
+        }
+        files
     }
 
     /// Checks what rename(2) demands of the object that is replaced, and keeps its content for open descriptors.

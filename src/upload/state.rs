@@ -134,10 +134,9 @@ impl Upload {
         self.local.link_text(ino, path)
     }
 
-    /// Tells the listeners that an object was renamed locally; `version` is the server's version if it is a file that
-    /// exists there.
-    pub(super) fn tell_renamed(&self, from: &RemotePath, to: &RemotePath, version: Option<Version>) {
-        self.listeners.each(|listener| listener.renamed(from, to, version));
+    /// Tells the listeners that an object is being renamed locally, see [`Listener::renamed`].
+    pub(super) fn tell_renamed(&self, from: &RemotePath, to: &RemotePath, files: &[(RemotePath, Version)]) {
+        self.listeners.each(|listener| listener.renamed(from, to, files));
     }
 
     /// The permit for a change of this object, or the reason why there is none.

@@ -141,7 +141,7 @@ fn record_the_stores() {
     for index in 0..3 {
         disk.put(&key(index), vec![index as u8; 40].into());
     }
-    disk.renamed(&key(0), &key(3));
+    disk.renamed(&[(key(0), key(3))]);
     disk.close();
     let pack = fs::read_dir(&packs).expect("listed").flatten().next().expect("a pack");
     put("packs", "real", &fs::read(pack.path()).expect("there"));

@@ -37,6 +37,7 @@ mod logins;
 mod modes;
 mod mount;
 mod mount8;
+mod moved;
 mod notices;
 mod offline;
 mod packaging;

@@ -9,7 +9,7 @@
 //! The room does not fetch the repository and runs no programs; see the provenance thread of `reader`, and `attest`.
 
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -80,7 +80,7 @@ struct State {
     runs: Option<Runs>,
     table: BTreeMap<RemotePath, Proof>,
     /// Proofs of an earlier mount. They count when the server is seen to have the same version still.
-    carried: HashMap<RemotePath, Proof>,
+    carried: BTreeMap<RemotePath, Proof>,
     /// Changed since it was stored.
     dirty: bool,
     off: Option<String>,
@@ -229,16 +229,13 @@ impl Proofs {
         self.lock().clear();
     }
 
+    /// The object, with everything below it, was renamed.
     pub fn renamed(&self, from: &RemotePath, to: &RemotePath) {
         let mut state = self.lock();
-        state.drop_proof(to);
-        if let Some(proof) = state.table.remove(from) {
-            state.note(to, proof);
-        }
-        if let Some(proof) = state.carried.remove(from) {
-            state.carried.insert(to.clone(), proof);
-            state.dirty = true;
-        }
+        state.thaw(from, &self.root);
+        state.thaw(to, &self.root);
+        let State { table, carried, dirty, .. } = &mut *state;
+        *dirty |= move_below(table, from, to) | move_below(carried, from, to);
     }
 
     /// The file was written: its new version may be equal to the proved one.
@@ -351,6 +348,20 @@ impl State {
         self.table.insert(path.clone(), proof);
         self.dirty = true;
     }
+}
+
+/// Moves the proofs of a path and everything below it, in place of those of the other. Returns whether there were any.
+fn move_below(proofs: &mut BTreeMap<RemotePath, Proof>, from: &RemotePath, to: &RemotePath) -> bool {
+    let (moved, replaced) = (from.keys_below(proofs), to.keys_below(proofs));
+    for path in &replaced {
+        proofs.remove(path);
+    }
+    for path in &moved {
+        if let (Some(proof), Some(below)) = (proofs.remove(path), path.strip_prefix(from)) {
+            proofs.insert(to.join_path(&below), proof);
+        }
+    }
+    !moved.is_empty() || !replaced.is_empty()
 }
 
 #[cfg(test)]
