@@ -1,7 +1,7 @@
 //! Comparing with the repository: surveys the files on the server and finds what is uncommitted, by `pending`.
 
-use std::cell::Cell;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::comparisons::MeasuredFiles;
@@ -10,7 +10,7 @@ use crate::attr::BlobId;
 use crate::error::{Cause, FsError, FsResult, Wait};
 use crate::path::RemotePath;
 use crate::pending::{DiffFile, Found, Measured, Pending, Source, compute};
-use crate::reader::Reader;
+use crate::reader::{ObjectsAhead, Reader};
 
 /// How long a comparison is used for lookups: a path is looked up name by name.
 const COMPARISON_FRESH: Duration = Duration::from_secs(1);
@@ -32,8 +32,6 @@ impl Dot {
             return;
         }
         let _running = self.0.comparisons.begin();
-        // The deployed commit and the platform's own list must be current.
-        self.0.env.refresh();
         let result = self.compare_files(wait, with_diff).map(Arc::new);
         if let Err(why) = &result {
             log::info!("the files could not be compared with the repository: {why}");
@@ -51,34 +49,54 @@ impl Dot {
         let failed = |why: String| FsError::new("compare", name, Cause::Platform(why));
         let revision = self.revision(name, wait)?.ok_or_else(|| FsError::new("compare", name, Cause::NotFound))?;
         let _running = self.0.comparisons.begin();
-        let compared = self.compare_with(&revision.commit, wait, true).map_err(failed)?;
+        let found = self.survey_sent(wait).map_err(failed)?;
+        let compared = self.compare_with(&revision.commit, &found, true).map_err(failed)?;
         compared.diff.ok_or_else(|| failed("there is no difference".into()))
     }
 
     fn compare_files(&self, wait: Wait, with_diff: bool) -> Result<Pending, String> {
-        let commit = self.0.reader.repository().commit();
-        self.compare_with(&commit.ok_or("the API has not reported the deployed commit yet")?, wait, with_diff)
+        let commit = || self.0.reader.repository().commit();
+        let before = commit();
+        let mut found = self.survey_beside(|| self.0.env.refresh(), wait)?;
+        let commit = commit().ok_or("the API has not reported the deployed commit yet")?;
+        if before.as_ref() != Some(&commit) {
+            // The files may have been listed before the server had those of this commit.
+            found = self.survey()?;
+        }
+        self.compare_with(&commit, &found, with_diff)
     }
 
-    fn compare_with(&self, commit: &str, wait: Wait, with_diff: bool) -> Result<Pending, String> {
-        let mirror = self.0.reader.repository().mirror().ok_or("there is no repository")?;
-        // Queued changes are not on the server yet, and the comparison reads the server.
+    /// The survey, while `ask` asks the platform for the deployed commit and its own list, which must be current.
+    fn survey_beside(&self, ask: impl Fn() + Sync, wait: Wait) -> Result<Vec<Found>, String> {
+        thread::scope(|scope| {
+            if let Err(error) = thread::Builder::new().name("comparison".into()).spawn_scoped(scope, &ask) {
+                log::debug!("the platform is asked before the survey: {error}");
+                ask();
+            }
+            self.survey_sent(wait)
+        })
+    }
+
+    /// The survey after what is queued was sent: the comparison reads the server.
+    fn survey_sent(&self, wait: Wait) -> Result<Vec<Found>, String> {
         if let Err(error) = self.0.upload.wait_until_sent(wait) {
             log::info!("before the comparison: {error}");
         }
-        let found = self.survey()?;
+        self.survey()
+    }
+
+    fn compare_with(&self, commit: &str, found: &[Found], with_diff: bool) -> Result<Pending, String> {
+        let mirror = self.0.reader.repository().mirror().ok_or("there is no repository")?;
         let before = self.0.comparisons.take_measured();
-        let source = Server { dot: self, found: &found, next: Cell::new(0), before: &before };
-        compute(mirror, commit, &found, &source, with_diff).map_err(|e| e.to_string())
+        let source = Server { dot: self, ahead: ObjectsAhead::of(found), before: &before };
+        compute(mirror, commit, found, &source, with_diff).map_err(|e| e.to_string())
     }
 }
 
 /// The surveyed files of the server.
 struct Server<'a> {
     dot: &'a Dot,
-    found: &'a [Found],
-    /// The first object of `found` that was not prefetched.
-    next: Cell<usize>,
+    ahead: ObjectsAhead<'a>,
     before: &'a MeasuredFiles,
 }
 
@@ -112,6 +130,6 @@ impl Source for Server<'_> {
     }
 
     fn read(&self, object: &Found, sink: &mut dyn FnMut(&[u8]) -> std::io::Result<()>) -> Result<(), String> {
-        self.reader().read_pieces(object, (self.found, &self.next), sink)
+        self.reader().read_pieces(object, &self.ahead, sink)
     }
 }

@@ -101,7 +101,7 @@ impl Comparison<'_> {
             return self.add_unread(object, base);
         }
         let small = object.attr.size <= SMALL_BYTES || !object.attr.is_file();
-        let known = self.source.measured(object).filter(|_| object.attr.is_file());
+        let known = self.source.measured(object);
         let needed = self.diff.is_some() || base.is_some_and(|base| Some(base.blob) != known.map(|known| known.blob));
         let content = if small && (known.is_none() || needed) { Some(read_whole(object, self.source)?) } else { None };
         let measured = match (&content, known) {
@@ -109,9 +109,7 @@ impl Comparison<'_> {
             (None, Some(known)) => known,
             (None, None) => self.measure_streamed(object)?,
         };
-        if object.attr.is_file() {
-            self.source.note(object, measured);
-        }
+        self.source.note(object, measured);
         if same_mode && base.is_some_and(|base| base.blob == measured.blob) {
             return Ok(());
         }

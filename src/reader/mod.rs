@@ -39,3 +39,4 @@ pub use open::{OpenFile, OpenMode, OpenedFile};
 pub use repository::Repository;
 pub use state::{Links, Reader, ReaderConfig};
 pub use storage::{open_disk, proofs_of};
+pub use whole::ObjectsAhead;

@@ -156,7 +156,6 @@ fn a_walk_after_a_pause_is_one_sweep() {
     assert!(rounds <= 10, "{rounds}");
 }
 
-/// Code that nobody can change is known by the next mount without asking, as long as the commit is the same.
 #[test]
 fn a_comparison_costs_the_same_for_any_depth() {
     let Some(m) = far_away(&[]) else { return };
@@ -169,6 +168,28 @@ fn a_comparison_costs_the_same_for_any_depth() {
     assert!(rounds <= 5, "{rounds} rounds, {requests} requests");
 }
 
+/// What was just written may change again without a trace, and is read once more; so is the text of a symlink.
+#[test]
+fn a_comparison_right_after_a_big_job_costs_bursts() {
+    let Some(m) = far_away(&[]) else { return };
+    let pending = || fs::read_to_string(m.path(".pantheon/pending")).expect("compared");
+    pending();
+    fs::create_dir(m.path("new")).expect("made");
+    for n in 0..60 {
+        fs::write(m.path(&format!("new/f{n:02}")), format!("{n}\n")).expect("written");
+        std::os::unix::fs::symlink(format!("f{n:02}"), m.path(&format!("new/l{n:02}"))).expect("linked");
+    }
+    fs::write(m.path(".pantheon/sync"), "now").expect("sent");
+    for most in [16, 5] {
+        let (rounds, requests) = cost(&m, || assert_eq!(pending().matches("\nA new/").count(), 120));
+        assert!(rounds <= most, "{rounds} rounds, {requests} requests");
+        // From here on it is known.
+        std::thread::sleep(Duration::from_secs(4));
+        pending();
+    }
+}
+
+/// Code that nobody can change is known by the next mount without asking, as long as the commit is the same.
 #[test]
 fn frozen_code_is_known_after_a_remount() {
     let Some(m) = far_away(&[]) else { return };
