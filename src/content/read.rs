@@ -22,8 +22,6 @@ use crate::remote::{Class, Remote, RemoteError};
 /// Bytes per request: longer ranges are split, so that the first part can be used while the rest is transferred.
 pub(super) const MAX_FETCH_BYTES: u64 = 1024 * 1024;
 
-/// Open handles assumed if the server does not report its limit.
-const DEFAULT_HANDLES: usize = 100;
 /// Largest number of concurrent fetches.
 const MAX_FETCHES: usize = 384;
 
@@ -312,11 +310,8 @@ impl Fetching {
 }
 
 impl Inner {
-    /// The largest number of concurrent fetches: three quarters of the handles that the server gives to a connection.
     fn max_fetches(&self) -> usize {
-        let reported = self.remote.session_info().map_or(0, |info| info.capabilities.max_open_handles as usize);
-        let handles = if reported == 0 { DEFAULT_HANDLES } else { reported };
-        (handles - handles / 4).clamp(1, MAX_FETCHES)
+        self.remote.fetches().unwrap_or(MAX_FETCHES).clamp(1, MAX_FETCHES)
     }
 
     fn cached(self: &Arc<Self>, path: &RemotePath, version: Version, key: &BlockKey) -> Option<Arc<[u8]>> {

@@ -70,6 +70,11 @@ impl Remote {
         self.0.current().get().map(|session| session.info())
     }
 
+    /// How many calls of [`Remote::fetch_async`] may be under way at a time; `None`: there is no session.
+    pub fn fetches(&self) -> Option<usize> {
+        self.0.current().get().map(|session| session.fetches())
+    }
+
     /// Bytes received over the present session; `None`: there is none.
     pub fn received_bytes(&self) -> Option<u64> {
         self.0.current().get().map(|session| session.received_bytes())

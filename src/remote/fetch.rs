@@ -1,4 +1,8 @@
 //! Reading a range of a file: OPEN, all READs at once, and an FSTAT behind them that proves which version was read.
+//!
+//! A file that is read by one READ is closed by the request that follows, without waiting for the answers: its handle is free
+//! a round trip earlier, so that twice as many files are read in the same time where the server allows few handles. If that
+//! was too early, the file is read again.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
@@ -39,7 +43,7 @@ fn attempt(session: &Arc<Session>, wire: &[u8], wanted: &FileRange, answer: Answ
         answer(result);
     });
     match session.open_files().access(wanted, answer) {
-        Access::Open(file, answer) => read(session, &file, wanted, answer),
+        Access::Open(file, answer) => read(session, Source::Open(file), wanted, answer),
         Access::MustOpen(answer) => {
             let (on, wire, wanted) = (session.clone(), wire.to_vec(), wanted.clone());
             open_and_read(on, wire, wanted, 0, answer);
@@ -69,11 +73,15 @@ fn send_open(
             drop(slot);
             open_and_read(on, wire, wanted, refused + 1, answer);
         }
+        Ok(handle) if wanted.is_alone() && wanted.len() <= on.read_bytes() && on.closes_files_early() => {
+            read_and_close(on, slot, handle, wire, wanted, answer);
+        }
         Ok(handle) => {
             let file = on.open_file(handle, slot);
             let waiting = on.open_files().opened(&wanted, Some(&file));
-            read(&on, &file, &wanted, answer);
-            waiting.into_iter().for_each(|(wanted, answer)| read(&on, &file, &wanted, answer));
+            let read = |wanted: &FileRange, answer| read(&on, Source::Open(file.clone()), wanted, answer);
+            read(&wanted, answer);
+            waiting.into_iter().for_each(|(wanted, answer)| read(&wanted, answer));
         }
         Err(kind) => {
             let waiting = on.open_files().opened(&wanted, None);
@@ -85,10 +93,44 @@ fn send_open(
     });
 }
 
+/// The slot is free as soon as the CLOSE is queued: what is opened by this class is queued behind it.
+fn read_and_close(
+    session: Arc<Session>,
+    slot: Slot,
+    handle: Vec<u8>,
+    wire: Vec<u8>,
+    wanted: FileRange,
+    answer: Answer<Vec<u8>>,
+) {
+    read(&session, Source::Closed { handle: handle.clone(), wire, wanted: wanted.clone() }, &wanted, answer);
+    session.submit(Request::Close { handle }, wanted.class, |_| {});
+    drop(slot);
+}
+
+/// Where a range is read from.
+enum Source {
+    Open(Arc<OpenFile>),
+    /// A handle that is closed behind the READ, and what to open if that was too early.
+    Closed {
+        handle: Vec<u8>,
+        wire: Vec<u8>,
+        wanted: FileRange,
+    },
+}
+
+impl Source {
+    fn handle(&self) -> Vec<u8> {
+        match self {
+            Self::Open(file) => file.handle(),
+            Self::Closed { handle, .. } => handle.clone(),
+        }
+    }
+}
+
 /// A range that is being read.
 struct Reading {
     session: Arc<Session>,
-    file: Arc<OpenFile>,
+    source: Source,
     class: Class,
     version: Version,
     start: u64,
@@ -105,7 +147,7 @@ struct Progress {
     answer: Option<Answer<Vec<u8>>>,
 }
 
-fn read(session: &Arc<Session>, file: &Arc<OpenFile>, wanted: &FileRange, answer: Answer<Vec<u8>>) {
+fn read(session: &Arc<Session>, source: Source, wanted: &FileRange, answer: Answer<Vec<u8>>) {
     let pieces = wanted.len().div_ceil(session.read_bytes()) as usize;
     let progress = Progress {
         bytes: vec![0; wanted.len() as usize],
@@ -117,7 +159,7 @@ fn read(session: &Arc<Session>, file: &Arc<OpenFile>, wanted: &FileRange, answer
     };
     let reading = Arc::new(Reading {
         session: session.clone(),
-        file: file.clone(),
+        source,
         class: wanted.class,
         version: wanted.version,
         start: wanted.range.start,
@@ -130,14 +172,14 @@ fn read(session: &Arc<Session>, file: &Arc<OpenFile>, wanted: &FileRange, answer
         at += len;
     }
     let this = reading.clone();
-    let request = Request::Fstat { handle: file.handle() };
+    let request = Request::Fstat { handle: reading.source.handle() };
     session.submit(request, wanted.class, move |received| this.stat_answered(received));
 }
 
 impl Reading {
     fn send_read(self: &Arc<Self>, offset: u64, len: u32) {
         let this = self.clone();
-        let request = Request::Read { handle: self.file.handle(), offset, len };
+        let request = Request::Read { handle: self.source.handle(), offset, len };
         self.session.submit(request, self.class, move |received| this.read_answered(offset, len, received));
     }
 
@@ -154,7 +196,9 @@ impl Reading {
                     place.copy_from_slice(&data);
                 }
                 let rest = len - data.len() as u32;
-                if rest > 0 && progress.failure.is_none() {
+                if rest > 0 && matches!(self.source, Source::Closed { .. }) {
+                    progress.short = true;
+                } else if rest > 0 && progress.failure.is_none() {
                     progress.unanswered += 1;
                     drop(progress);
                     return self.send_read(offset + data.len() as u64, rest);
@@ -180,16 +224,25 @@ impl Reading {
         if progress.unanswered > 0 {
             return;
         }
-        let answer = progress.answer.take();
-        let result = match (progress.failure.take(), progress.attr) {
+        let Some(answer) = progress.answer.take() else { return };
+        let failure = progress.failure.take();
+        let unread = match (&failure, progress.attr) {
+            (Some(kind), _) => !kind.is_unanswered(),
+            (None, now) => progress.short && now.is_none_or(|now| now.version() == self.version),
+        };
+        if unread && let Source::Closed { wire, wanted, .. } = &self.source {
+            drop(progress);
+            log::info!("{}: the server did not read all of it before it was closed", wanted.path);
+            self.session.close_files_late();
+            return open_and_read(self.session.clone(), wire.clone(), wanted.clone(), 0, answer);
+        }
+        let result = match (failure, progress.attr) {
             (Some(kind), _) => Err(kind),
             (None, Some(now)) if now.version() != self.version => Err(ErrorKind::Changed { now }),
             (None, _) if progress.short => Err(ErrorKind::Failure("the file is shorter than it says".into())),
             (None, _) => Ok(std::mem::take(&mut progress.bytes)),
         };
         drop(progress);
-        if let Some(answer) = answer {
-            answer(result);
-        }
+        answer(result);
     }
 }

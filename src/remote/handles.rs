@@ -83,6 +83,11 @@ impl Handles {
         limit
     }
 
+    /// How many may be open at a time.
+    pub(super) fn limit(&self) -> usize {
+        self.lock().limit
+    }
+
     /// How many may be opened now.
     pub(super) fn free(&self) -> usize {
         let state = self.lock();

@@ -41,7 +41,7 @@ impl FileRange {
 
     /// Whether the file is opened for this read alone. Where it is read in one go, keeping it open or sharing its OPEN
     /// gains nothing; where its content may change without a change of the version, an open file may be the old one.
-    fn is_alone(&self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         self.len() >= self.version.size || !self.settled
     }
 }

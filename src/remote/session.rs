@@ -46,6 +46,8 @@ pub(super) struct Session {
     retired: AtomicBool,
     /// A directory that is closed behind its READDIRs, without waiting for their answers, is not read as a whole.
     closes_late: AtomicBool,
+    /// The same for a file that is closed behind its READ.
+    closes_files_late: AtomicBool,
 }
 
 /// What was done in the round trip that opened the session.
@@ -88,6 +90,7 @@ impl Session {
             opening: Opening { requests: opening_requests, looked },
             retired: AtomicBool::new(false),
             closes_late: AtomicBool::new(false),
+            closes_files_late: AtomicBool::new(false),
         }))
     }
 
@@ -213,6 +216,23 @@ impl Session {
 
     pub(super) fn close_late(&self) {
         self.closes_late.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a file may be closed behind the only READ of it, see `fetch`.
+    pub(super) fn closes_files_early(&self) -> bool {
+        !self.closes_files_late.load(Ordering::Relaxed)
+    }
+
+    /// How many files may be read at a time: three quarters of the handles, so that what someone waits for finds a free one. A
+    /// file that is closed early needs its handle for half of the time.
+    pub(super) fn fetches(&self) -> usize {
+        let handles = self.handles.limit();
+        let busy = handles - handles / 4;
+        if self.closes_files_early() { 2 * busy } else { busy }
+    }
+
+    pub(super) fn close_files_late(&self) {
+        self.closes_files_late.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn is_retired(&self) -> bool {

@@ -400,3 +400,41 @@ fn late_content_does_not_replace_a_newer_write() {
     inner.barrier();
     assert_eq!(fs::read(inner.home.join("w/theirs")).expect("there"), b"Xew");
 }
+
+/// Its handle is free a round trip earlier, which counts where the server allows few. After a sign that this was too early, files
+/// are closed when they were read.
+#[test]
+fn a_small_file_is_closed_right_behind_its_read() {
+    const CLOSE: u8 = 4;
+    const READ: u8 = 5;
+    let Some(inner) = furnished(&[]) else { return };
+    let answered_at_close = |path: &str, content: &[u8], refuse: bool| {
+        let (answers, at_close) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(u64::MAX)));
+        let (counted, seen, reads) = (answers.clone(), at_close.clone(), AtomicU64::new(0));
+        inner.faults.plan.on_reply(move |_, packet| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            vec![packet]
+        });
+        let answers = answers.clone();
+        inner.faults.plan.on_request(move |_, kind| {
+            if kind == READ && refuse && reads.fetch_add(1, Ordering::SeqCst) == 0 {
+                return Fate::Refuse(FAILURE, "Failure");
+            }
+            if kind == CLOSE {
+                seen.fetch_min(answers.load(Ordering::SeqCst), Ordering::SeqCst);
+            }
+            Fate::Pass
+        });
+        assert_eq!(inner.read(path).expect("read"), content);
+        thread::sleep(Duration::from_millis(50));
+        at_close.load(Ordering::SeqCst)
+    };
+    assert_eq!(answered_at_close("w/tree/x", b"x", false), 1, "that of the OPEN");
+    assert!(answered_at_close("w/tree/sub/y", b"y", true) >= 1);
+    inner.write("w/b", b"b").expect("saved");
+    inner.barrier();
+    inner.look_anew();
+    fs::write(inner.home.join("w/b"), "of another").expect("written");
+    inner.look_anew();
+    assert!(answered_at_close("w/b", b"of another", false) > 1);
+}
