@@ -16,7 +16,7 @@ use crate::pending::Found;
 use crate::view::OPEN_FRESH;
 
 /// Files prefetched during a comparison.
-const FETCH_AHEAD: usize = 200;
+const FETCH_AHEAD: usize = 600;
 /// Bytes prefetched during a comparison.
 const FETCH_AHEAD_BYTES: u64 = 16 * 1024 * 1024;
 /// Symlinks whose texts are read at a time.
