@@ -146,10 +146,11 @@ impl Listing {
         }
     }
 
-    /// Sent before the slot is free, and before whatever waits, so that the server closes before it opens the next.
+    /// Sent before the slot is free, so that the server closes before it opens the next. It must not overtake READDIRs whose
+    /// answers are not awaited: the server may have given the handle to another directory, and they would take names of it.
     fn close(&self, slot: Option<Slot>) {
         if let Some(slot) = slot {
-            self.session.submit(Request::Close { handle: self.handle.clone() }, Class::Interactive, |_| {});
+            self.session.submit(Request::Close { handle: self.handle.clone() }, self.class, |_| {});
             drop(slot);
         }
     }

@@ -13,8 +13,9 @@ use pantheonfs::clock::Deadline;
 use pantheonfs::gate::{Gate, ReadOnlyReason, Verdict, WritePermit};
 use pantheonfs::path::{Name, RemotePath};
 use pantheonfs::remote::{Base, Class, ErrorKind, Remote, RemoteConfig, RemoteResult, SetAttr, Store};
+use pantheonfs::transport::{self, Transport, TransportError};
 
-use crate::common::meddler::status;
+use crate::common::meddler::{Fate, Meddler, Plan, status};
 use crate::common::scripted::{Asked, FILE, READDIR, Script, attributes, dial, names};
 use crate::common::{SOON, server};
 
@@ -309,4 +310,49 @@ fn kill_servers(home: &Path) -> bool {
         assert!(done.success());
     }
     !pids.is_empty()
+}
+
+/// A burst of listings, more than are under way at a time. What a listing still asks when its end is known comes before its
+/// CLOSE, whatever else waits: the server gives the handle to another directory, whose names would be taken.
+#[test]
+fn nothing_is_asked_with_a_handle_that_is_closed() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    // Of several pages, so that a listing asks for some behind the last.
+    const DIRS: usize = 60;
+    const NAMES: usize = 150;
+    for n in 0..DIRS {
+        let dir = home.path().join(format!("d{n}"));
+        fs::create_dir(&dir).expect("made");
+        (0..NAMES).for_each(|file| fs::write(dir.join(format!("f{file}")), "").expect("written"));
+    }
+    let (plan, at) = (Arc::new(Plan::default()), home.path().to_owned());
+    let seen = plan.clone();
+    let dial = move |_: Deadline| -> Result<Box<dyn Transport>, TransportError> {
+        let program = server::sftp_server().expect("OpenSSH's sftp-server");
+        let inner = transport::exec(program, &["-d".as_ref(), at.as_os_str()])?;
+        Ok(Box::new(Meddler::new(inner, plan.clone())))
+    };
+    let first = dial(Deadline::after(SOON)).expect("sftp-server starts");
+    let remote = Remote::start(RemoteConfig::new(Box::new(dial), Vec::new(), SOON), first).expect("a session");
+    seen.on_request(|_, _| Fate::Pass);
+    // As over a long link: what was asked last is answered much later.
+    seen.on_reply(|_, packet| {
+        std::thread::sleep(Duration::from_micros(100));
+        vec![packet]
+    });
+    let (sender, listed) = mpsc::channel();
+    for n in 0..5 * DIRS {
+        let sender = sender.clone();
+        let done = move |result: RemoteResult<Vec<(Name, Attr)>>| drop(sender.send(result));
+        remote.list_async(path(&format!("d{}", n % DIRS)), Class::Bulk, None, done);
+    }
+    drop(sender);
+    for (n, result) in listed.into_iter().enumerate() {
+        assert_eq!(result.expect("listed").len(), NAMES);
+        // What callers wait for is sent before the rest.
+        for _ in 0..if n % 8 == 0 { 100 } else { 0 } {
+            remote.list_async(path("d0/none"), Class::Interactive, None, |_| {});
+        }
+    }
+    assert_eq!(seen.misused.load(Ordering::Relaxed), 0);
 }
