@@ -96,6 +96,7 @@ impl Copying<'_> {
                 return Err(error);
             }
             removed = true;
+            (self.progress)(Progress::Transferred);
         }
         Ok(())
     }
@@ -113,6 +114,7 @@ impl Copying<'_> {
             FileKind::Symlink => self.link(from, to)?,
             FileKind::Other => return Err(ErrorKind::Unsupported.at("rename", from)),
         };
+        (self.progress)(Progress::Transferred);
         copied.push(Copied { from: from.clone(), to: to.clone(), attr: *attr, made: made.version() });
         Ok(())
     }
@@ -139,6 +141,7 @@ impl Copying<'_> {
                     _ => Ok(()),
                 })
             };
+            (self.progress)(Progress::Transferred);
             if let Err(error) = removed {
                 log::warn!("{to}: this copy stays on the server: {error}");
             }

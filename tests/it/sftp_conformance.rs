@@ -312,6 +312,45 @@ fn kill_servers(home: &Path) -> bool {
     !pids.is_empty()
 }
 
+/// A session with a server whose requests are counted.
+fn watched(home: &Path, args: &[&str]) -> (Remote, Arc<Plan>) {
+    let plan = Arc::new(Plan::default());
+    let mut words: Vec<std::path::PathBuf> = args.iter().map(Into::into).collect();
+    words.extend(["-d".into(), home.to_owned()]);
+    let counting = plan.clone();
+    let dial = move |_: Deadline| -> Result<Box<dyn Transport>, TransportError> {
+        let program = server::sftp_server().expect("OpenSSH's sftp-server");
+        let args: Vec<&std::ffi::OsStr> = words.iter().map(|word| word.as_os_str()).collect();
+        Ok(Box::new(Meddler::new(transport::exec(program, &args)?, counting.clone())))
+    };
+    let first = dial(Deadline::after(SOON)).expect("sftp-server starts");
+    let remote = Remote::start(RemoteConfig::new(Box::new(dial), Vec::new(), SOON), first).expect("a session");
+    plan.on_request(|_, _| Fate::Pass);
+    (remote, plan)
+}
+
+/// A move of thousands of files takes minutes where the server cannot rename. Whoever waits for it is told that it goes on, in
+/// the end, too, when the source is removed.
+#[test]
+fn a_move_by_copy_tells_of_each_step() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    fs::create_dir_all(home.path().join("from/sub")).expect("made");
+    for n in 0..30 {
+        fs::write(home.path().join(format!("from/{n}")), "").expect("written");
+        fs::write(home.path().join(format!("from/sub/{n}")), "content").expect("written");
+    }
+    let (remote, plan) = watched(home.path(), &["-P", "posix-rename,rename"]);
+    let (last, longest) = (AtomicU64::new(0), AtomicU64::new(0));
+    let step = || {
+        let now = plan.requests.load(Ordering::Relaxed);
+        longest.fetch_max(now - last.swap(now, Ordering::Relaxed), Ordering::Relaxed);
+    };
+    remote.rename(&permit(), &path("from"), &path("to"), false, None, &|_| step()).expect("moved");
+    step();
+    let (all, longest) = (plan.requests.load(Ordering::Relaxed), longest.into_inner());
+    assert!(all > 600 && longest < 25, "{longest} of {all} requests without a sign");
+}
+
 /// A burst of listings, more than are under way at a time. What a listing still asks when its end is known comes before its
 /// CLOSE, whatever else waits: the server gives the handle to another directory, whose names would be taken.
 #[test]
@@ -325,16 +364,7 @@ fn nothing_is_asked_with_a_handle_that_is_closed() {
         fs::create_dir(&dir).expect("made");
         (0..NAMES).for_each(|file| fs::write(dir.join(format!("f{file}")), "").expect("written"));
     }
-    let (plan, at) = (Arc::new(Plan::default()), home.path().to_owned());
-    let seen = plan.clone();
-    let dial = move |_: Deadline| -> Result<Box<dyn Transport>, TransportError> {
-        let program = server::sftp_server().expect("OpenSSH's sftp-server");
-        let inner = transport::exec(program, &["-d".as_ref(), at.as_os_str()])?;
-        Ok(Box::new(Meddler::new(inner, plan.clone())))
-    };
-    let first = dial(Deadline::after(SOON)).expect("sftp-server starts");
-    let remote = Remote::start(RemoteConfig::new(Box::new(dial), Vec::new(), SOON), first).expect("a session");
-    seen.on_request(|_, _| Fate::Pass);
+    let (remote, seen) = watched(home.path(), &[]);
     // As over a long link: what was asked last is answered much later.
     seen.on_reply(|_, packet| {
         std::thread::sleep(Duration::from_micros(100));
