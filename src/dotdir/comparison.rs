@@ -66,7 +66,7 @@ impl Dot {
         self.compare_with(&commit, &found, with_diff)
     }
 
-    /// The survey, while `ask` asks the platform for the deployed commit and its own list, which must be current.
+    /// Surveys while `ask` asks the platform for the deployed commit and its own list, which must be current.
     fn survey_beside(&self, ask: impl Fn() + Sync, wait: Wait) -> Result<Vec<Found>, String> {
         thread::scope(|scope| {
             if let Err(error) = thread::Builder::new().name("comparison".into()).spawn_scoped(scope, &ask) {

@@ -232,8 +232,10 @@ impl Reading {
         };
         if unread && let Source::Closed { wire, wanted, .. } = &self.source {
             drop(progress);
-            log::info!("{}: the server did not read all of it before it was closed", wanted.path);
-            self.session.close_files_late();
+            if self.session.closes_files_early() {
+                log::info!("{}: not read as a whole before it was closed; files are closed later now", wanted.path);
+                self.session.close_files_late();
+            }
             return open_and_read(self.session.clone(), wire.clone(), wanted.clone(), 0, answer);
         }
         let result = match (failure, progress.attr) {

@@ -223,7 +223,7 @@ impl Session {
         !self.closes_files_late.load(Ordering::Relaxed)
     }
 
-    /// How many files may be read at a time: three quarters of the handles, so that what someone waits for finds a free one. A
+    /// How many files may be read at a time: three quarters of the handles, so that requests of callers find a free one. A
     /// file that is closed early needs its handle for half of the time.
     pub(super) fn fetches(&self) -> usize {
         let handles = self.handles.limit();

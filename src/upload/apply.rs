@@ -168,7 +168,6 @@ impl Sender {
         Outcome::Done(Expected::Version(found))
     }
 
-    /// Takes note that the server has the content.
     /// A save does not fail because the server refuses the permissions that were set here. They are sent alone once more,
     /// and what the server says to that is reported as for a `chmod`.
     fn with_asked_perm(
@@ -193,6 +192,7 @@ impl Sender {
         }
     }
 
+    /// Takes note that the server has the content.
     fn stored(&self, op: &Op, put: &Put, server: Attr, source: &File) {
         let ino = Ino(op.ino);
         let node = self.local.0.view.node(ino).filter(|_| op.ino != 0);
